@@ -1,0 +1,128 @@
+"""What each query may attend to, said once: `AttentionMask.dense` is the definition.
+
+Queries are the *last* positions of the keys (bottom-right alignment), always: query i of
+`q_len` stands at key position `i + kv_len - q_len`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from calmkit.typing import typed
+
+__all__ = ["AttentionMask"]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMask:
+    """A kind of attention; build one with `full`, `causal`, `packed` or `cached`.
+
+    Attributes:
+        is_causal: Whether a query is kept from later keys.
+        window: How many keys a query sees at most, itself included; None for all.
+        lengths: For each row, the lengths of the packed documents; None for one document.
+        key_lengths: For each row, the number of keys in use; None for all.
+    """
+
+    is_causal: bool = True
+    window: int | None = None
+    lengths: tuple[tuple[int, ...], ...] | None = None
+    key_lengths: Int[Tensor, " batch"] | None = None
+
+    @classmethod
+    def full(cls) -> "AttentionMask":
+        """Every query sees every key."""
+        return cls(is_causal=False)
+
+    @classmethod
+    def causal(cls, window: int | None = None) -> "AttentionMask":
+        """A query sees itself and earlier keys, at most `window` of them.
+
+        Raises:
+            ValueError: If the window is not positive.
+        """
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1, or None for no limit; got {window}.")
+        return cls(window=window)
+
+    @classmethod
+    def packed(cls, lengths: Sequence[Sequence[int]]) -> "AttentionMask":
+        """Causal within each document of a row, nothing across documents.
+
+        Args:
+            lengths: For each row, the lengths of its documents, in order.
+
+        Raises:
+            ValueError: If there is an empty document or the rows differ in length.
+        """
+        rows = tuple(tuple(row) for row in lengths)
+        for index, row in enumerate(rows):
+            if min(row, default=0) < 1:
+                raise ValueError(f"lengths must be positive; row {index} has {row}.")
+            if sum(row) != sum(rows[0]):
+                raise ValueError(
+                    f"lengths must add up to the same number of positions in every row; "
+                    f"row 0 has {sum(rows[0])}, row {index} has {sum(row)}."
+                )
+        return cls(lengths=rows)
+
+    @classmethod
+    def cached(cls, key_lengths: Int[Tensor, " batch"]) -> "AttentionMask":
+        """Causal over a padded cache: row b uses the first `key_lengths[b]` keys.
+
+        Its queries are the last ones of those keys.
+        """
+        return cls(key_lengths=key_lengths)
+
+    @typed
+    def positions(self, length: int, device: torch.device) -> Int[Tensor, "#batch length"]:
+        """Position of each query within its own document, for positional embeddings.
+
+        Raises:
+            ValueError: If the documents do not add up to `length`.
+        """
+        if self.key_lengths is not None:
+            start = self.key_lengths[:, None] - length
+            return start + torch.arange(length, device=device)
+        if self.lengths is None:
+            return torch.arange(length, device=device)[None]
+        self._check_length(length)
+        rows = [[i for size in row for i in range(size)] for row in self.lengths]
+        return torch.tensor(rows, device=device)
+
+    @typed
+    def dense(
+        self, q_len: int, kv_len: int, device: torch.device
+    ) -> Bool[Tensor, "#batch q_len kv_len"]:
+        """The mask itself: True where a query may attend to a key.
+
+        Raises:
+            ValueError: If the documents do not add up to `kv_len`.
+        """
+        keys = torch.arange(kv_len, device=device)
+        queries = torch.arange(q_len, device=device)
+        if self.key_lengths is None:
+            queries = (queries + kv_len - q_len)[None, :, None]
+        else:
+            queries = (queries + (self.key_lengths[:, None] - q_len))[:, :, None]
+        visible = torch.ones(1, q_len, kv_len, dtype=torch.bool, device=device)
+        if self.is_causal:
+            visible = visible & (keys <= queries)
+        if self.window is not None:
+            visible = visible & (keys > queries - self.window)
+        if self.lengths is not None:
+            self._check_length(kv_len)
+            rows = [[d for d, size in enumerate(row) for _ in range(size)] for row in self.lengths]
+            document = torch.tensor(rows, device=device)
+            visible = visible & (document[:, kv_len - q_len :, None] == document[:, None])
+        return visible
+
+    def _check_length(self, positions: int) -> None:
+        if self.lengths is not None and sum(self.lengths[0]) != positions:
+            raise ValueError(
+                f"lengths of packed documents must add up to {positions} positions; "
+                f"they add up to {sum(self.lengths[0])}."
+            )

@@ -1,0 +1,6 @@
+"""Chunk autoencoders: K tokens to one vector and back."""
+
+from .base import AutoencoderLoss as AutoencoderLoss
+from .base import ChunkAutoencoder as ChunkAutoencoder
+from .mlp import MLPAutoencoder as MLPAutoencoder
+from .standardized import StandardizedAutoencoder as StandardizedAutoencoder

@@ -1,0 +1,93 @@
+"""The contract of a chunk autoencoder: K tokens to a Gaussian over one vector, and back."""
+
+import abc
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.typing import typed
+
+__all__ = ["AutoencoderLoss", "ChunkAutoencoder"]
+
+# Logits held at once while decoding tokens: 16 MB in float32.
+_LOGITS_AT_ONCE = 2**22
+
+
+@typed
+@dataclass(frozen=True, eq=False)
+class AutoencoderLoss:
+    """Loss of each chunk, in nats; lower is better.
+
+    Attributes:
+        total: What training minimises.
+        reconstruction: Negative log-likelihood of the chunk's tokens, summed over them.
+        kl: KL of the posterior to the standard normal, summed over dimensions, before any
+            clipping or weight.
+    """
+
+    total: Float[Tensor, "*batch"]
+    reconstruction: Float[Tensor, "*batch"]
+    kl: Float[Tensor, "*batch"]
+
+
+class ChunkAutoencoder(nn.Module, abc.ABC):
+    """Compresses chunks of tokens to latent vectors.
+
+    Attributes:
+        chunk_size: K, tokens in a chunk.
+        vocab_size: Number of token ids.
+        latent_size: Dimensions of a latent vector.
+    """
+
+    def __init__(self, chunk_size: int, vocab_size: int, latent_size: int) -> None:
+        super().__init__()
+        for name, size in {
+            "chunk_size": chunk_size, "vocab_size": vocab_size, "latent_size": latent_size
+        }.items():  # fmt: skip
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1; got {size}.")
+        self.chunk_size = chunk_size
+        self.vocab_size = vocab_size
+        self.latent_size = latent_size
+        self._frozen = False
+
+    @abc.abstractmethod
+    def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
+        """The posterior over latents of each chunk."""
+
+    @abc.abstractmethod
+    def decode(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch chunk vocab"]:
+        """Logits of the K tokens of each latent."""
+
+    @abc.abstractmethod
+    def loss(
+        self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
+    ) -> AutoencoderLoss:
+        """Training loss of each chunk, with regularisation drawn from `generator`."""
+
+    @typed
+    @torch.no_grad()
+    def decode_tokens(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Int[Tensor, "*batch chunk"]:
+        """The likeliest K tokens of each latent, a block of latents at a time."""
+        rows = latents.reshape(-1, latents.shape[-1])
+        block = max(1, _LOGITS_AT_ONCE // (self.chunk_size * self.vocab_size))
+        tokens = [self.decode(part).argmax(dim=-1) for part in rows.split(block)]
+        return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
+
+    def freeze(self) -> "ChunkAutoencoder":
+        """Stop training for good: no gradients, and evaluation mode even under `.train()`."""
+        self.requires_grad_(False)
+        self.eval()
+        self._frozen = True
+        return self
+
+    def train(self, mode: bool = True) -> "ChunkAutoencoder":
+        """Set training mode, unless frozen."""
+        return super().train(mode and not self._frozen)

@@ -1,0 +1,201 @@
+r"""The paper's context-free autoencoder: residual MLPs per token and per chunk.
+
+    tokens -> embedding -> token blocks -> flatten K d to d -> chunk blocks -> norm -> (m, log s)
+    latent -> d -> chunk blocks -> K d -> token blocks -> norm -> logits (tied to the embedding)
+
+Training minimises, per chunk and in nats,
+
+    sum_k -log p(x_k | z) + beta sum_i max(c, KL_i),    z ~ N(m, s^2),
+
+where KL_i is the KL of dimension i to a standard normal. Clipped from below at c ("free bits"),
+no dimension gains by collapsing to the prior; plain KL (c = 0) collapses most of them. Input
+tokens are replaced by a mask embedding and latent dimensions dropped at random, in training
+only: the decoder then spreads information, and tolerates the errors of a generative head.
+
+Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
+from calmkit.distributions import DiagonalGaussian
+from calmkit.nn import SwiGLU, scaled_normal_
+from calmkit.typing import typed
+
+__all__ = ["MLPAutoencoder"]
+
+# exp(-7) = 1e-3 and exp(2) = 7.4: far outside what a trained posterior uses (about 0.3).
+_LOG_STD_RANGE = (-7.0, 2.0)
+
+
+class MLPAutoencoder(ChunkAutoencoder):
+    """Chunk autoencoder that sees one chunk at a time."""
+
+    def __init__(
+        self,
+        chunk_size: int,
+        vocab_size: int,
+        latent_size: int,
+        *,
+        width: int = 512,
+        ff_size: int | None = None,
+        depth: int = 1,
+        kl_weight: float = 1e-3,
+        kl_clip: float = 0.5,
+        token_masking: float = 0.15,
+        latent_dropout: float = 0.15,
+    ) -> None:
+        """Build encoder and decoder.
+
+        Args:
+            chunk_size: K, tokens in a chunk.
+            vocab_size: Number of token ids.
+            latent_size: Dimensions of a latent vector.
+            width: Features d inside.
+            ff_size: Hidden features of each block; see `SwiGLU`.
+            depth: Blocks in each of the four stages.
+            kl_weight: beta.
+            kl_clip: c, in nats per dimension.
+            token_masking: Share of input tokens replaced by the mask embedding in training.
+            latent_dropout: Share of latent dimensions set to zero in training, the others
+                being scaled up to keep the mean.
+
+        Raises:
+            ValueError: If a size, weight or share is out of range.
+        """
+        super().__init__(chunk_size, vocab_size, latent_size)
+        if width < 1 or depth < 0:
+            raise ValueError(f"width must be at least 1 and depth 0; got {width} and {depth}.")
+        if kl_weight < 0 or kl_clip < 0:
+            raise ValueError(
+                f"kl_weight and kl_clip must not be negative; got {kl_weight} and {kl_clip}."
+            )
+        for name, share in {
+            "token_masking": token_masking,
+            "latent_dropout": latent_dropout,
+        }.items():
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must be in [0, 1); got {share}.")
+        self.kl_weight = kl_weight
+        self.kl_clip = kl_clip
+        self.token_masking = token_masking
+        self.latent_dropout = latent_dropout
+
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.mask_embedding = nn.Parameter(torch.zeros(width))
+        self.encoder_token_blocks = _blocks(depth, width, ff_size)
+        self.squeeze = nn.Linear(chunk_size * width, width)
+        self.encoder_chunk_blocks = _blocks(depth, width, ff_size)
+        self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
+        self.to_posterior = nn.Linear(width, 2 * latent_size)
+        self.from_latent = nn.Linear(latent_size, width)
+        self.decoder_chunk_blocks = _blocks(depth, width, ff_size)
+        self.expand = nn.Linear(width, chunk_size * width)
+        self.decoder_token_blocks = _blocks(depth, width, ff_size)
+        self.decoder_norm = nn.RMSNorm(width, eps=1e-6)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise: linear layers keep variance; the embedding gives logits of variance 1."""
+        scaled_normal_(self)
+        nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(self.embedding.embedding_dim))
+        nn.init.zeros_(self.mask_embedding)
+
+    @typed
+    def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
+        """The posterior of each chunk, without masking.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        self._check_chunks(tokens)
+        return self._encode(self.embedding(tokens))
+
+    @typed
+    def decode(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch chunk vocab"]:
+        """Logits of the K tokens of each latent."""
+        hidden = self.expand(self.decoder_chunk_blocks(self.from_latent(latents)))
+        hidden = rearrange(hidden, "... (chunk width) -> ... chunk width", chunk=self.chunk_size)
+        hidden = self.decoder_norm(self.decoder_token_blocks(hidden))
+        return linear(hidden, self.embedding.weight)
+
+    @typed
+    def loss(
+        self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
+    ) -> AutoencoderLoss:
+        """Loss of each chunk; in training mode with token masking and latent dropout.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        self._check_chunks(tokens)
+        embedded = self.embedding(tokens)
+        if self.training:
+            masked = self._uniform(tokens.shape, generator) < self.token_masking
+            embedded = torch.where(masked[..., None], self.mask_embedding, embedded)
+        posterior = self._encode(embedded)
+        noise = torch.randn(
+            (1, *posterior.mean.shape),
+            generator=generator,
+            dtype=posterior.mean.dtype,
+            device=posterior.mean.device,
+        )
+        latents = posterior.rsample_from(noise).squeeze(0)
+        if self.training:
+            kept = self._uniform(latents.shape, generator) >= self.latent_dropout
+            latents = latents * kept / (1 - self.latent_dropout)
+        logits = self.decode(latents)
+        reconstruction = cross_entropy(
+            logits.flatten(0, -2).float(), tokens.flatten(), reduction="none"
+        )
+        reconstruction = reconstruction.view(tokens.shape).sum(dim=-1)
+        kl = posterior.kl_to_standard_normal()
+        clipped = kl.clamp_min(self.kl_clip).sum(dim=-1)
+        return AutoencoderLoss(
+            total=reconstruction + self.kl_weight * clipped,
+            reconstruction=reconstruction,
+            kl=kl.sum(dim=-1),
+        )
+
+    def _encode(self, embedded: Tensor) -> DiagonalGaussian:
+        hidden = rearrange(
+            self.encoder_token_blocks(embedded), "... chunk width -> ... (chunk width)"
+        )
+        hidden = self.encoder_norm(self.encoder_chunk_blocks(self.squeeze(hidden)))
+        mean, log_std = self.to_posterior(hidden).chunk(2, dim=-1)
+        return DiagonalGaussian(mean, log_std.clamp(*_LOG_STD_RANGE).exp())
+
+    def _check_chunks(self, tokens: Tensor) -> None:
+        if tokens.shape[-1] != self.chunk_size:
+            raise ValueError(
+                f"tokens must come in chunks of chunk_size = {self.chunk_size}; "
+                f"the last axis has {tokens.shape[-1]}."
+            )
+
+    def _uniform(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        return torch.rand(shape, generator=generator, device=self.embedding.weight.device)
+
+
+def _blocks(depth: int, width: int, ff_size: int | None) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(width, ff_size) for _ in range(depth)))
+
+
+class ResidualBlock(nn.Module):
+    """`x + swiglu(norm(x))`."""
+
+    def __init__(self, width: int, ff_size: int | None) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.feed_forward = SwiGLU(width, ff_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the block's branch."""
+        return x + self.feed_forward(self.norm(x))

@@ -1,0 +1,77 @@
+r"""Latents of unit variance, for any autoencoder.
+
+The aggregate posterior (latents of all chunks together) has some mean mu_i and variance v_i in
+dimension i. The wrapper shows heads the latents (z - mu) / sqrt(v): every dimension then weighs
+the same in a distance, and a head's output starts at the right scale. An affine map changes no
+information, and nothing for the wrapped autoencoder.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
+from calmkit.distributions import DiagonalGaussian
+from calmkit.typing import typed
+
+__all__ = ["StandardizedAutoencoder"]
+
+
+class StandardizedAutoencoder(ChunkAutoencoder):
+    """Shifts and scales the latents of another autoencoder; the identity until `fit`."""
+
+    def __init__(self, autoencoder: ChunkAutoencoder) -> None:
+        """Wrap an autoencoder.
+
+        Args:
+            autoencoder: The part whose latents are standardised.
+        """
+        super().__init__(autoencoder.chunk_size, autoencoder.vocab_size, autoencoder.latent_size)
+        self.autoencoder = autoencoder
+        self.register_buffer("shift", torch.zeros(self.latent_size))
+        self.register_buffer("scale", torch.ones(self.latent_size))
+
+    @typed
+    @torch.no_grad()
+    def fit(self, tokens: Int[Tensor, "*batch chunk"]) -> "StandardizedAutoencoder":
+        """Measure mean and variance of the aggregate posterior over given chunks.
+
+            v_i = Var[m_i] + E[s_i^2]
+
+        Raises:
+            ValueError: If a dimension has no variance at all.
+        """
+        posterior = self.autoencoder.encode(tokens)
+        means = posterior.mean.reshape(-1, self.latent_size)
+        variance = means.var(dim=0, correction=0)
+        variance = variance + posterior.std.square().reshape_as(means).mean(dim=0)
+        if not bool((variance > 0).all()):
+            dead = int((variance <= 0).nonzero()[0])
+            raise ValueError(
+                f"tokens must give every latent dimension some variance; dimension {dead} has none."
+            )
+        self.shift.copy_(means.mean(dim=0))
+        self.scale.copy_(variance.sqrt())
+        return self
+
+    @typed
+    def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
+        """The posterior in standardised coordinates."""
+        posterior = self.autoencoder.encode(tokens)
+        return DiagonalGaussian(
+            (posterior.mean - self.shift) / self.scale, posterior.std / self.scale
+        )
+
+    @typed
+    def decode(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch chunk vocab"]:
+        """Logits of standardised latents."""
+        return self.autoencoder.decode(latents * self.scale + self.shift)
+
+    @typed
+    def loss(
+        self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
+    ) -> AutoencoderLoss:
+        """The wrapped autoencoder's own loss."""
+        return self.autoencoder.loss(tokens, generator)

@@ -1,0 +1,73 @@
+"""The contract of a backbone: any causal sequence model fits."""
+
+import abc
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from calmkit.attention import AttentionMask
+
+__all__ = ["Backbone", "Cache"]
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """What a backbone remembers of the positions it has seen, row by row."""
+
+    lengths: Int[Tensor, " batch"]
+
+    def select(self, rows: Int[Tensor, " chosen"], lengths: Int[Tensor, " chosen"]) -> "Cache":
+        """Copy rows, each cut to its first `lengths` positions."""
+        ...
+
+
+class Backbone(nn.Module, abc.ABC):
+    """Maps the vectors of a row to hidden states; state t depends on vectors 0..t only.
+
+    Attributes:
+        hidden_size: Features of input vectors and hidden states.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        if hidden_size < 1:
+            raise ValueError(f"hidden_size must be at least 1; got {hidden_size}.")
+        self.hidden_size = hidden_size
+
+    @abc.abstractmethod
+    def forward(
+        self,
+        vectors: Float[Tensor, "batch positions hidden"],
+        mask: AttentionMask | None = None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "batch positions hidden"]:
+        """Compute the hidden states.
+
+        Args:
+            vectors: Input vectors.
+            mask: Which positions belong together; plainly causal if None.
+            cache: Earlier positions; the new ones are added to it. Excludes `mask`.
+
+        Raises:
+            ValueError: If both mask and cache are given.
+        """
+
+    @abc.abstractmethod
+    def new_cache(self, batch_size: int, capacity: int) -> Cache:
+        """An empty cache, on the device and in the dtype of the parameters.
+
+        Args:
+            batch_size: Number of rows.
+            capacity: Most positions it must hold in a row.
+        """
+
+    def _check_one_of(self, mask: AttentionMask | None, cache: Cache | None) -> None:
+        if mask is not None and cache is not None:
+            raise ValueError("mask and cache exclude each other: a cache is always causal.")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device

@@ -1,0 +1,149 @@
+r"""The chunk grid: how token sequences are laid out as chunks of K tokens.
+
+Position t of a row holds K consecutive tokens. A document whose first chunk has fewer than K
+tokens is padded on its *left*, so that text goes on directly after a prompt; the padding is
+masked wherever it is read. What is left of the last chunk after the document's end is filled
+with the end token: text after an end token is cut anyway. No chunk straddles two documents.
+
+    phase 1, K = 4:   [ . d0 d1 d2 ] [ d3 d4 d5 d6 ] [ d7 end end end ]
+                        ^ padding                          ^ fill
+
+Several documents may be packed in one row; `ChunkBatch.lengths` tells where each begins, and
+attention does not cross that border.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from calmkit.typing import typed
+
+__all__ = ["ChunkBatch", "chunk_prompts", "chunk_tokens"]
+
+
+@typed
+@dataclass(frozen=True, eq=False)
+class ChunkBatch:
+    """Rows of chunks on the grid.
+
+    Attributes:
+        tokens: Token ids. Padding and fill hold a valid id that no part may learn from.
+        real: True where a token belongs to the text, False on padding and fill.
+        lengths: For each row, the number of chunks of each packed document, in order.
+    """
+
+    tokens: Int[Tensor, "batch positions chunk"]
+    real: Bool[Tensor, "batch positions chunk"]
+    lengths: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse packings that do not add up to the rows."""
+        rows, positions = self.tokens.shape[:2]
+        if len(self.lengths) != rows:
+            raise ValueError(
+                f"lengths must hold one tuple for each of the {rows} rows; got {len(self.lengths)}."
+            )
+        for row, lengths in enumerate(self.lengths):
+            if sum(lengths) != positions or min(lengths, default=0) < 1:
+                raise ValueError(
+                    f"lengths must be positive and add up to {positions} positions in every row; "
+                    f"row {row} has {lengths}."
+                )
+
+    @typed
+    def predictable(self) -> Bool[Tensor, "batch positions"]:
+        """True at chunks that a model can be asked for: not the first of a document, not empty."""
+        predictable = self.real.any(dim=-1)
+        for row, lengths in enumerate(self.lengths):
+            starts = torch.tensor((0, *lengths[:-1]), device=self.real.device).cumsum(0)
+            predictable[row, starts] = False
+        return predictable
+
+    def to(self, device: torch.device) -> "ChunkBatch":
+        """The same rows on another device."""
+        return ChunkBatch(self.tokens.to(device), self.real.to(device), self.lengths)
+
+
+@typed
+def chunk_tokens(
+    tokens: Int[Tensor, " length"], chunk_size: int, *, phase: int, fill_id: int
+) -> tuple[Int[Tensor, "positions chunk"], Bool[Tensor, "positions chunk"]]:
+    """Lay one text on the grid.
+
+    Args:
+        tokens: The text's token ids; at least one.
+        chunk_size: K, tokens in a chunk.
+        phase: Padding places before the first token, in [0, K).
+        fill_id: The id written on padding and fill.
+
+    Returns:
+        The chunks, and a mask that is True where a token belongs to the text.
+
+    Raises:
+        ValueError: If the text is empty or an argument is out of range.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}.")
+    if not 0 <= phase < chunk_size:
+        raise ValueError(f"phase must be in [0, chunk_size = {chunk_size}); got {phase}.")
+    if tokens.shape[0] == 0:
+        raise ValueError("tokens must hold at least one token; got an empty text.")
+    positions = -(-(phase + tokens.shape[0]) // chunk_size)
+    grid = tokens.new_full((positions * chunk_size,), fill_id)
+    real = torch.zeros(positions * chunk_size, dtype=torch.bool, device=tokens.device)
+    text = slice(phase, phase + tokens.shape[0])
+    grid[text] = tokens
+    real[text] = True
+    return grid.view(positions, chunk_size), real.view(positions, chunk_size)
+
+
+@typed
+def chunk_prompts(
+    prompts: Sequence[Sequence[int]], chunk_size: int, *, fill_id: int
+) -> tuple[
+    Int[Tensor, "batch positions chunk"],
+    Bool[Tensor, "batch positions chunk"],
+    Int[Tensor, " batch"],
+]:
+    """Lay prompts on the grid so that each *ends* at a chunk's edge.
+
+    Rows shorter than the longest are followed by empty chunks.
+
+    Args:
+        prompts: Token ids of each prompt, of any lengths; none empty.
+        chunk_size: K, tokens in a chunk.
+        fill_id: The id written where there is no text.
+
+    Returns:
+        Chunks, the mask of real tokens, and the number of chunks of each prompt.
+
+    Raises:
+        ValueError: If there is no prompt or one of them is empty.
+    """
+    if not prompts:
+        raise ValueError("prompts must hold at least one prompt; got none.")
+    for row, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise ValueError(
+                f"prompts[{row}] must hold at least one token; start from a start token."
+            )
+    grids = [
+        chunk_tokens(
+            torch.as_tensor(prompt, dtype=torch.long),
+            chunk_size,
+            phase=-len(prompt) % chunk_size,
+            fill_id=fill_id,
+        )
+        for prompt in prompts
+    ]
+    lengths = torch.tensor([len(chunks) for chunks, _ in grids])
+    shape = (len(prompts), int(lengths.max()), chunk_size)
+    tokens = torch.full(shape, fill_id, dtype=torch.long)
+    real = torch.zeros(shape, dtype=torch.bool)
+    for row, (chunks, mask) in enumerate(grids):
+        tokens[row, : len(chunks)] = chunks
+        real[row, : len(chunks)] = mask
+    return tokens, real, lengths

@@ -1,0 +1,373 @@
+"""The command `calmkit`: compare, train, evaluate, generate.
+
+A thin shell over `calmkit.config` (what to do) and `calmkit.comparison` (doing it). All that a
+user can get wrong is checked before anything is computed, and told in a few lines:
+
+    exit code 0    done
+              1    training diverged
+              2    a mistake in the options, the config, the text or a checkpoint
+              130  interrupted with Ctrl-C
+
+Nothing heavy is imported at the top, so that help, and Ctrl-C, answer at once.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calmkit import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from calmkit.comparison import ComparisonResult
+    from calmkit.comparison.checkpoint import Checkpoint
+    from calmkit.config import Experiment
+    from calmkit.data import Corpus
+
+__all__ = ["main"]
+
+_HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
+
+Continuous autoregressive language models, part by part.
+
+commands:
+  compare    train several heads on the same autoencoder, backbone, text, seed and budget,
+             and print what each of them is worth
+  train      train one model and save it
+  evaluate   measure a saved model on held-out text
+  generate   write text with a saved model
+
+examples:
+  calmkit compare                               the embedded English text, about five minutes
+  calmkit compare --data texts/ --head.width 256 --heads.flow.init_args.depth 6
+  calmkit train --head FlowHead --output runs/flow
+  calmkit generate --checkpoint runs/flow --prompt "The value of"
+
+calmkit COMMAND --help lists the options of a command; calmkit --version prints the version.
+"""
+
+# Libraries of the extra `cli`, by the name they are imported under.
+_NEEDED = ("jsonargparse", "lightning_fabric", "matplotlib", "rich", "safetensors", "tokenizers")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What follows `calmkit` on the command line; `sys.argv` if None.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(given)
+    except KeyboardInterrupt:
+        _say("was interrupted by Ctrl-C; what had been written is kept.")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone; Python would complain once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(given: list[str]) -> int:
+    command = given[0] if given else "--help"
+    if command in ("-h", "--help"):
+        print(_HELP, end="")
+        return 0
+    if command == "--version":
+        print(f"calmkit {__version__}")
+        return 0
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "compare": _compare, "train": _train, "evaluate": _evaluate, "generate": _generate,
+    }  # fmt: skip
+    if command not in commands:
+        nearest = difflib.get_close_matches(command, commands, n=1, cutoff=0.5)
+        hint = "".join(f"\n  did you mean: {name}" for name in nearest)
+        _say(f"{command}: not a command.{hint}\n  allowed: {', '.join(commands)}")
+        return 2
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        _say(f"{command} needs {', '.join(missing)}: pip install 'calmkit[cli]'")
+        return 2
+    with _interrupts_end_the_process():
+        import lightning_fabric  # noqa: F401
+        import rich.console  # noqa: F401
+
+        importlib.import_module("calmkit.comparison.run")
+        from calmkit.training import TrainingDiverged
+    # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
+    # that no file here hides an installed module.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        commands[command](given[1:])
+    except SystemExit as end:  # --help and --print_config end so
+        return int(end.code or 0)
+    except _Mistake as error:
+        _say(f"{command}: {error}")
+        return 2
+    except TrainingDiverged as error:
+        _say(f"{command}: {error}")
+        return 1
+    return 0
+
+
+def _compare(options: list[str]) -> None:
+    from calmkit import config
+    from calmkit.comparison.progress import Display
+    from calmkit.comparison.run import compare
+
+    with _mistakes():
+        parsed = config.parse(
+            config.CompareExperiment, options, preset="compare", command="calmkit compare"
+        )
+        corpus = _prepare(parsed.experiment)
+        _start_output(parsed.experiment.output, "compare", parsed.text)
+    console = _console()
+    with _mistakes_in_checkpoints(), Display(console) as display:
+        result = compare(parsed.experiment, corpus, display=display)
+    _report(result, parsed.experiment.output, console)
+
+
+def _train(options: list[str]) -> None:
+    from calmkit import config
+    from calmkit.comparison.progress import Display
+    from calmkit.comparison.run import train
+
+    with _mistakes():
+        parsed = config.parse(
+            config.TrainExperiment, options, preset="train", command="calmkit train"
+        )
+        corpus = _prepare(parsed.experiment)
+        _start_output(parsed.experiment.output, "train", parsed.text)
+    console = _console()
+    with _mistakes_in_checkpoints(), Display(console) as display:
+        result = train(parsed.experiment, corpus, config_text=parsed.text, display=display)
+    _report(result, parsed.experiment.output, console)
+
+
+def _evaluate(options: list[str]) -> None:
+    from calmkit import config
+    from calmkit.comparison.checkpoint import load_checkpoint
+    from calmkit.comparison.progress import Display
+    from calmkit.comparison.run import evaluate
+
+    with _mistakes():
+        chosen = _options(_evaluate_options, options)
+        checkpoint = load_checkpoint(chosen["checkpoint"])
+        overrides = ["--config", str(checkpoint.config)]
+        for name in ("rows", "draws"):
+            if chosen[name] is not None:
+                overrides.append(f"--evaluation.{name}={chosen[name]}")
+        parsed = config.parse(
+            config.TrainExperiment, overrides, preset="train", command="calmkit evaluate"
+        )
+        corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
+        output = chosen["output"] or chosen["checkpoint"] / "evaluation"
+        _start_output(output, "train", parsed.text)
+    console = _console()
+    with Display(console) as display:
+        result = evaluate(parsed.experiment, checkpoint, corpus, display=display)
+    _report(result, output, console)
+
+
+def _generate(options: list[str]) -> None:
+    import torch
+
+    from calmkit.comparison.checkpoint import load_checkpoint
+
+    with _mistakes():
+        chosen = _options(_generate_options, options)
+        checkpoint = load_checkpoint(chosen["checkpoint"])
+        tokenizer = checkpoint.tokenizer
+        # A document starts after an end token, so an empty prompt is one too.
+        prompt = [tokenizer.end_id, *tokenizer.encode(chosen["prompt"])]
+        written = checkpoint.model.generate(
+            [prompt] * chosen["samples"],
+            max_new_tokens=chosen["max_new_tokens"],
+            eos_id=tokenizer.end_id,
+            generator=torch.Generator().manual_seed(chosen["seed"]),
+        )
+    for one in written:
+        print(chosen["prompt"] + tokenizer.decode(one.tokens))
+
+
+def _evaluate_options(
+    *,
+    checkpoint: Path,
+    data: Path | None = None,
+    rows: int | None = None,
+    draws: int | None = None,
+    output: Path | None = None,
+) -> None:
+    """Measure a saved model.
+
+    Args:
+        checkpoint: Folder written by `calmkit train`.
+        data: Other text to measure on, all of it. None: what training held out.
+        rows: Rows of text. None: as in the model's config.
+        draws: Head samples for each position. None: as in the model's config.
+        output: Folder for results. None: `evaluation` in the checkpoint.
+    """
+
+
+def _generate_options(
+    *,
+    checkpoint: Path,
+    prompt: str = "",
+    max_new_tokens: int = 100,
+    samples: int = 1,
+    seed: int = 0,
+) -> None:
+    """Write text with a saved model.
+
+    Args:
+        checkpoint: Folder written by `calmkit train`.
+        prompt: Text to continue. Empty: begin a document.
+        max_new_tokens: Most tokens to add.
+        samples: How many texts to write.
+        seed: The same seed gives the same texts.
+    """
+
+
+def _options(function: Callable[..., None], options: list[str]) -> dict[str, Any]:
+    """Parse options by the signature of a function."""
+    from calmkit.config.parsing import parse_function
+
+    name = function.__name__.strip("_").removesuffix("_options")
+    return parse_function(function, options, command=f"calmkit {name}")
+
+
+def _prepare(experiment: "Experiment") -> "Corpus":
+    """Try every constructor and read the text: what fails, fails here."""
+    from calmkit.config import check_parts
+    from calmkit.data import TrainingBatches, prepare_corpus
+
+    check_parts(experiment)
+    corpus = prepare_corpus(
+        experiment.data,
+        vocab_size=experiment.vocab_size,
+        validation_fraction=experiment.validation_fraction,
+        seed=experiment.seed,
+        cache_dir=experiment.cache_dir,
+    )
+    TrainingBatches(
+        corpus.train,
+        chunk_size=experiment.chunk_size,
+        positions=experiment.positions,
+        batch_size=experiment.training.batch_size,
+        seed=experiment.seed,
+    )
+    return corpus
+
+
+def _held_out(experiment: "Experiment", checkpoint: "Checkpoint", data: Path | None) -> "Corpus":
+    """The corpus of a saved model, with other held-out text if `data` is given."""
+    import dataclasses
+    import hashlib
+
+    from calmkit.data import TokenStore, read_documents
+
+    corpus = _prepare(experiment)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / "tokenizer.json"
+        corpus.tokenizer.save(again)
+        same = again.read_bytes() == (checkpoint.config.parent / "tokenizer.json").read_bytes()
+    if not same:
+        raise ValueError(
+            f"data {experiment.data or '(embedded text)'} has changed since the model was trained "
+            "on it, so what was held out is not known any more. Restore it."
+        )
+    if data is None:
+        return corpus
+    documents = read_documents(data)
+    digest = hashlib.sha256("\0".join(documents).encode()).hexdigest()
+    store = TokenStore.from_documents(documents, checkpoint.tokenizer)
+    return dataclasses.replace(corpus, validation=store, name=data.name, digest=digest)
+
+
+def _start_output(directory: Path, command: str, text: str) -> None:
+    """Write the effective config first: it tells what a run was, even one that was killed."""
+    head = f"# The effective config, by calmkit {__version__}. To run it again:\n"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "config.yaml"
+        path.write_text(f"{head}#   calmkit {command} --config {path}\n{text}", encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"output must be a folder that can be written; got {directory}: {error.strerror}."
+        ) from None
+
+
+def _report(result: "ComparisonResult", directory: Path, console: "Console") -> None:
+    from calmkit.comparison.report import to_table, write_report
+
+    files = write_report(result, directory)
+    console.print(to_table(result))
+    names = ", ".join(file.name for file in files)
+    console.print(f"{directory}/: {names}, config.yaml", markup=False, highlight=False)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console()
+    # A pipe or a log has no width of its own; rich would take 80 and break the table.
+    return console if console.is_terminal else Console(width=100)
+
+
+class _Mistake(Exception):
+    """A user's mistake, with its one-screen text."""
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """Before anything is computed, a ValueError tells of a user's mistake."""
+    try:
+        yield
+    except ValueError as error:
+        raise _Mistake(str(error)) from None
+
+
+@contextmanager
+def _mistakes_in_checkpoints() -> Iterator[None]:
+    """Later only a checkpoint can be wrong; any other ValueError is a bug, with a traceback."""
+    from calmkit.training import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        raise _Mistake(str(error)) from None
+
+
+@contextmanager
+def _interrupts_end_the_process() -> Iterator[None]:
+    """Ctrl-C during imports: compiled modules would turn the exception into another one."""
+
+    def end(number: int, frame: object) -> None:
+        _say("was interrupted by Ctrl-C; nothing was computed.")
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _say(text: str) -> None:
+    print(f"calmkit {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,106 @@
+"""What a run shows while it runs: bars on a terminal, plain lines anywhere else.
+
+A bar has the current loss and the time left. Where the output is a file or a pipe, a line with
+the same numbers is written every ten seconds and at the end of each stage.
+"""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from calmkit.training import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Display"]
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Display:
+    """Context in which stages of a run are shown."""
+
+    def __init__(self, console: "Console") -> None:
+        """Prepare; nothing is shown yet.
+
+        Args:
+            console: Where to show it.
+        """
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        self.console = console
+        self._bars = Bars(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+        )
+
+    def __enter__(self) -> "Display":
+        """Show bars if the console is a terminal."""
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the finished bars on the screen."""
+        if self.console.is_terminal:
+            self._bars.stop()
+
+    def note(self, text: str) -> None:
+        """Show a line."""
+        self.console.print(text, markup=False, highlight=False)
+
+    def track(self, label: str) -> Callable[[Progress], None]:
+        """Announce a stage; what is returned is called after each of its steps.
+
+        Args:
+            label: What the stage does, in a few words.
+        """
+        return self._bar(label) if self.console.is_terminal else self._lines(label)
+
+    def _bar(self, label: str) -> Callable[[Progress], None]:
+        task = self._bars.add_task(label, total=None, state="")
+
+        def show(progress: Progress) -> None:
+            self._bars.update(
+                task, completed=progress.step, total=progress.steps, state=_state(progress)
+            )
+
+        return show
+
+    def _lines(self, label: str) -> Callable[[Progress], None]:
+        shown = time.monotonic()
+        self.note(f"{label} ...")
+
+        def show(progress: Progress) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if progress.step == progress.steps or now - shown >= _SECONDS_BETWEEN_LINES:
+                shown = now
+                self.note(f"{label}: {progress.step}/{progress.steps}, {_state(progress)}")
+
+        return show
+
+
+def _state(progress: Progress) -> str:
+    loss = "" if progress.loss != progress.loss else f"loss {progress.loss:.4g}, "
+    if progress.step == progress.steps:
+        return f"{loss}done in {_clock(progress.steps * progress.seconds_per_step)}"
+    return f"{loss}{_clock(progress.seconds_left)} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

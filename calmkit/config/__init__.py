@@ -1,0 +1,33 @@
+"""Experiments as flat YAML files: a class and its arguments for each part, sizes stated once.
+
+    chunk_size: 2                 # K
+    latent_size: 24
+    hidden_size: 128
+    head:
+      class_path: EnergyHead      # or mypackage.MyHead: any subclass of Head
+      init_args: {width: 256}
+
+The constructors are the schema. A part that receives sizes from others takes them first and by
+position: an autoencoder `(chunk_size, vocab_size, latent_size, *, ...)`, a backbone
+`(hidden_size, *, ...)`, a head `(cond_size, latent_size, *, ...)`. Those come from the flat keys
+and are refused in `init_args`, so two parts cannot disagree. Values are layered: a preset, then
+each `--config` file in order, then single options. A later file replaces `heads` as a whole; a
+class named anew keeps the arguments of the old one that it takes as well.
+
+A config can name any installed class of the right base, and importing it runs its module: treat
+a config from others like code from others. Parsing is done by jsonargparse (extra `cli`), which
+is imported by the functions that parse, not by this module.
+"""
+
+from .building import assemble as assemble
+from .building import build as build
+from .building import check_parts as check_parts
+from .errors import ConfigError as ConfigError
+from .experiment import CompareExperiment as CompareExperiment
+from .experiment import EvaluationSettings as EvaluationSettings
+from .experiment import Experiment as Experiment
+from .experiment import ModelParts as ModelParts
+from .experiment import TrainExperiment as TrainExperiment
+from .parsing import Parsed as Parsed
+from .parsing import parse as parse
+from .parsing import preset_names as preset_names

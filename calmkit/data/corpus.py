@@ -1,0 +1,245 @@
+r"""From a path to tokenized training and validation text, prepared once.
+
+    documents -> split by document -> tokenizer (training side only) -> two token stores
+
+The result is kept in a cache folder under a key made of the text and everything that shapes the
+result; a second call only reads the text and maps the files. An entry is written aside and moved
+into place in one step, so a killed run leaves no half entry, and carries the SHA-256 of each of
+its files, so a damaged one is noticed and made anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from calmkit import __version__
+
+from .sources import EMBEDDED_NAME, read_documents
+from .store import TokenStore
+from .tokenizer import TextTokenizer, check_vocab_size
+
+__all__ = ["Corpus", "prepare_corpus", "split_documents"]
+
+_MANIFEST = "manifest.json"
+_WRITING = ".writing-"
+_STALE_SECONDS = 24 * 3600
+_ATTEMPTS = 100
+_NEAR_ENOUGH = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Text that is ready for training.
+
+    Attributes:
+        train: Documents to learn from.
+        validation: Documents held out; the tokenizer has not seen them either.
+        tokenizer: Learnt from the training documents.
+        name: What the text is called in results: the file's or folder's name.
+        digest: SHA-256 of the documents, to be printed with results: the embedded text differs
+            between Python versions, files change.
+    """
+
+    train: TokenStore
+    validation: TokenStore
+    tokenizer: TextTokenizer
+    name: str
+    digest: str
+
+
+def prepare_corpus(
+    path: Path | str | None = None,
+    *,
+    vocab_size: int,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    cache_dir: Path | str | None = None,
+) -> Corpus:
+    """Read, split and tokenize text, or find it in the cache.
+
+    Args:
+        path: A `.txt` or `.jsonl` file, a folder of them, or None for the embedded text.
+        vocab_size: Number of token ids, at least 257.
+        validation_fraction: Share of the characters to hold out, in (0, 1); whole documents are
+            held out, so it is met as nearly as they allow.
+        seed: Chooses the documents that are held out.
+        cache_dir: Where to keep the result; `calmkit` in `$XDG_CACHE_HOME` or `~/.cache` if None.
+
+    Raises:
+        ValueError: If an argument is out of range, the text cannot be read or split or is too
+            small for `vocab_size`, or the cache folder cannot be written.
+    """
+    check_vocab_size(vocab_size)
+    _check_split(validation_fraction, seed)
+    import tokenizers
+
+    documents = read_documents(path)
+    digest = _digest(documents)
+    key = _digest(
+        [
+            digest,
+            json.dumps([vocab_size, float(validation_fraction), seed]),
+            __version__,
+            tokenizers.__version__,
+        ]
+    )
+    entry = _cache_folder(cache_dir) / f"corpus-{key[:32]}"
+    if not _is_whole(entry):
+        train, validation = split_documents(
+            documents, validation_fraction=validation_fraction, seed=seed
+        )
+        tokenizer = TextTokenizer.train(train, vocab_size=vocab_size)
+        _write_entry(
+            entry,
+            tokenizer=tokenizer,
+            train=TokenStore.from_documents(train, tokenizer),
+            validation=TokenStore.from_documents(validation, tokenizer),
+        )
+    return Corpus(
+        train=TokenStore.load(entry / "train"),
+        validation=TokenStore.load(entry / "validation"),
+        tokenizer=TextTokenizer.load(entry / "tokenizer.json"),
+        name=EMBEDDED_NAME if path is None else Path(path).resolve().name,
+        digest=digest,
+    )
+
+
+def split_documents(
+    documents: Sequence[str], *, validation_fraction: float, seed: int
+) -> tuple[list[str], list[str]]:
+    """Hold out random documents with nearly the wanted share of the characters.
+
+    The held-out documents are the first ones of a random order, as many as come nearest to the
+    share. Up to 100 orders are drawn until one is within 1 % of it; else the nearest is taken.
+    Both sides keep the given order and have at least one document.
+
+    Args:
+        documents: At least two texts.
+        validation_fraction: Share of the characters to hold out, in (0, 1).
+        seed: The same seed gives the same split.
+
+    Returns:
+        Training documents, validation documents.
+
+    Raises:
+        ValueError: If there are fewer than two documents or an argument is out of range.
+    """
+    _check_split(validation_fraction, seed)
+    if len(documents) < 2:
+        raise ValueError(
+            "data must hold at least 2 documents, one to train on and one to validate on; got "
+            f"{len(documents)}, without a line end to cut it at."
+        )
+    sizes = np.array([len(document) for document in documents])
+    wanted = validation_fraction * sizes.sum()
+    generator = np.random.default_rng(seed)
+    held_out, nearest = np.empty(0, dtype=np.int64), np.inf
+    for _ in range(_ATTEMPTS):
+        order = generator.permutation(len(documents))
+        distances = np.abs(np.cumsum(sizes[order[:-1]]) - wanted)
+        best = int(distances.argmin())
+        if distances[best] < nearest:
+            held_out, nearest = order[: best + 1], distances[best]
+        if nearest <= _NEAR_ENOUGH * wanted:
+            break
+    is_held_out = np.zeros(len(documents), dtype=bool)
+    is_held_out[held_out] = True
+    train = [document for document, out in zip(documents, is_held_out, strict=True) if not out]
+    validation = [document for document, out in zip(documents, is_held_out, strict=True) if out]
+    return train, validation
+
+
+def _check_split(validation_fraction: float, seed: int) -> None:
+    if not 0.0 < validation_fraction < 1.0:
+        raise ValueError(f"validation_fraction must be in (0, 1); got {validation_fraction}.")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0; got {seed}.")
+
+
+def _digest(texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little"))  # ["ab", "c"] is not ["a", "bc"]
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _cache_folder(cache_dir: Path | str | None) -> Path:
+    if cache_dir is not None:
+        return Path(cache_dir)
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # The XDG specification: a path that is not absolute is to be ignored.
+    return (base if base.is_absolute() else Path.home() / ".cache") / "calmkit"
+
+
+def _file_digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _MANIFEST:
+            with path.open("rb") as file:
+                name = path.relative_to(folder).as_posix()
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _is_whole(entry: Path) -> bool:
+    try:
+        manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
+        return manifest == _file_digests(entry)
+    except (OSError, ValueError):
+        return False
+
+
+def _write_entry(
+    entry: Path, *, tokenizer: TextTokenizer, train: TokenStore, validation: TokenStore
+) -> None:
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(entry.parent)
+        aside = Path(tempfile.mkdtemp(prefix=_WRITING, dir=entry.parent))
+    except OSError as error:
+        raise ValueError(
+            f"cache_dir must be a folder that can be written; {str(entry.parent)!r} cannot: "
+            f"{error.strerror}. Give another one."
+        ) from error
+    try:
+        new = aside / "new"
+        new.mkdir()
+        tokenizer.save(new / "tokenizer.json")
+        train.save(new / "train")
+        validation.save(new / "validation")
+        manifest = json.dumps(_file_digests(new), indent=1)
+        (new / _MANIFEST).write_text(manifest, encoding="utf-8")
+        _move_into_place(new, entry, old=aside / "old")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _move_into_place(new: Path, entry: Path, *, old: Path) -> None:
+    """Put `new` at `entry`, unless another process has put a whole one there meanwhile."""
+    if _is_whole(entry):
+        return
+    with contextlib.suppress(FileNotFoundError):  # a damaged entry, if there is one
+        os.replace(entry, old)
+    try:
+        os.replace(new, entry)
+    except OSError:
+        if not _is_whole(entry):
+            raise
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Remove what killed runs left aside; younger folders may belong to a running process."""
+    for path in cache.glob(f"{_WRITING}*"):
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

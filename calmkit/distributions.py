@@ -1,0 +1,81 @@
+r"""Diagonal Gaussians: the posterior of an autoencoder and the target of every head.
+
+    v_i = m_i + s_i e_i,    e_i ~ N(0, 1) independent,    s_i >= 0.
+
+`s = 0` is a point mass, so that plain latents of any other autoencoder are targets as well.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.typing import typed
+
+__all__ = ["DiagonalGaussian"]
+
+
+@typed
+@dataclass(frozen=True, eq=False)
+class DiagonalGaussian:
+    """A Gaussian with independent dimensions.
+
+    Attributes:
+        mean: Location of each dimension.
+        std: Standard deviation of each dimension; zero is allowed and means a point mass.
+    """
+
+    mean: Float[Tensor, "*batch latent"]
+    std: Float[Tensor, "*batch latent"]
+
+    @classmethod
+    def point_mass(cls, location: Float[Tensor, "*batch latent"]) -> "DiagonalGaussian":
+        """A distribution that always returns `location`."""
+        return cls(location, torch.zeros_like(location))
+
+    @typed
+    def rsample_from(
+        self, noise: Float[Tensor, "samples *batch latent"]
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """`mean + std * noise`, differentiable in mean and std.
+
+        Args:
+            noise: Independent standard normal draws.
+        """
+        return self.mean + self.std * noise
+
+    @typed
+    def sample(
+        self, num_samples: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Draw `num_samples` independent samples, without gradient.
+
+        Args:
+            num_samples: Number of draws.
+            generator: Source of randomness; torch's global one if None.
+        """
+        with torch.no_grad():
+            noise = torch.randn(
+                (num_samples, *self.mean.shape),
+                generator=generator,
+                dtype=self.mean.dtype,
+                device=self.mean.device,
+            )
+            return self.rsample_from(noise)
+
+    @typed
+    def log_prob(self, value: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
+        """Log-density, summed over dimensions, in nats: sum_i log N(value_i; m_i, s_i^2).
+
+        A point mass has no density: where `std = 0` the result is not finite.
+        """
+        standardised = (value - self.mean) / self.std
+        per_dimension = standardised.square() + 2 * self.std.log() + math.log(2 * math.pi)
+        return -0.5 * per_dimension.sum(dim=-1)
+
+    @typed
+    def kl_to_standard_normal(self) -> Float[Tensor, "*batch latent"]:
+        """KL(self || N(0, 1)) of each dimension, in nats: (m^2 + s^2 - 1) / 2 - log s."""
+        return 0.5 * (self.mean.square() + self.std.square() - 1) - self.std.log()

@@ -1,0 +1,83 @@
+"""The contract of a generative head: a conditional distribution over vectors, as a sampler.
+
+A head knows nothing of text. Its condition is any vector, its target any latent vector or the
+Gaussian that an autoencoder gives for one.
+"""
+
+import abc
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from calmkit.distributions import DiagonalGaussian
+
+__all__ = ["Head", "standard_normal"]
+
+
+class Head(nn.Module, abc.ABC):
+    """Conditional sampler of vectors that can be trained on examples.
+
+    A concrete head's constructor starts `(cond_size, latent_size, *, ...)`, so that a config
+    states shared sizes once.
+
+    Attributes:
+        cond_size: Features of the condition.
+        latent_size: Dimensions of a sample.
+    """
+
+    def __init__(self, cond_size: int, latent_size: int) -> None:
+        super().__init__()
+        if cond_size < 1 or latent_size < 1:
+            raise ValueError(
+                f"cond_size and latent_size must be at least 1; got {cond_size} and {latent_size}."
+            )
+        self.cond_size = cond_size
+        self.latent_size = latent_size
+
+    @property
+    @abc.abstractmethod
+    def evaluations_per_sample(self) -> int:
+        """How often the network runs to draw one sample."""
+
+    @abc.abstractmethod
+    def loss(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        target: DiagonalGaussian,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """Training loss of each position, unreduced; lower is better.
+
+        Args:
+            cond: Conditions.
+            target: What a sample should look like, as a distribution per position.
+            generator: Source of randomness; torch's global one if None.
+        """
+
+    @abc.abstractmethod
+    def sample(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        num_samples: int,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Draw independent samples for each condition.
+
+        Args:
+            cond: Conditions.
+            num_samples: Number of samples of each position.
+            generator: Source of randomness; torch's global one if None.
+        """
+
+
+def standard_normal(
+    like: Tensor, num_samples: int, size: int, generator: torch.Generator | None
+) -> Tensor:
+    """Normal noise (num_samples, *batch, size), in dtype and on the device of `like`."""
+    return torch.randn(
+        (num_samples, *like.shape[:-1], size),
+        generator=generator,
+        dtype=like.dtype,
+        device=like.device,
+    )

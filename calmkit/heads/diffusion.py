@@ -1,0 +1,212 @@
+r"""Diffusion head: a network that removes noise step by step, with a learned variance.
+
+The network maps (x_t, t, cond) to a noise estimate and, per dimension, a fraction f that sets the
+variance of the reverse step between its two bounds,
+
+    log var_t = f log beta_t + (1 - f) log posterior_variance_t.
+
+Training minimises the hybrid loss, averaged over dimensions,
+
+    || eps - eps_hat ||^2 + KL(true reverse step || model's step) / log 2,
+
+whose second term trains the variance only (the noise estimate is held fixed there); at t = 0 it
+is the negative log-density of x instead. Sampling runs the reverse process over an evenly spaced
+subset of the steps.
+
+Source: Ho et al., arXiv 2006.11239; Nichol and Dhariwal, arXiv 2102.09672, sections 3.1 and 4; as
+a head, Li et al., arXiv 2406.11838, and arXiv 2510.27688.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads.base import Head, standard_normal
+from calmkit.heads.schedule import NoiseSchedule
+from calmkit.nn import AdaptiveMLP
+from calmkit.typing import typed
+
+__all__ = ["DiffusionHead"]
+
+
+@dataclass(frozen=True, eq=False)
+class _ReverseStep:
+    """Gaussian over x_{t-1}: `noise` is the estimate that `mean` was computed from."""
+
+    noise: Tensor
+    mean: Tensor
+    log_variance: Tensor
+
+
+class DiffusionHead(Head):
+    """DDPM with the cosine schedule, noise prediction and learned variance."""
+
+    def __init__(
+        self,
+        cond_size: int,
+        latent_size: int,
+        *,
+        width: int = 512,
+        depth: int = 3,
+        draws: int = 4,
+        steps: int = 100,
+        training_steps: int = 1000,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            cond_size: Features of the condition.
+            latent_size: Dimensions of a sample.
+            width: Features inside.
+            depth: Number of residual blocks.
+            draws: Draws of step, noise and latent per position in a training step.
+            steps: Reverse steps of a sample, one evaluation each.
+            training_steps: Steps of the schedule that is trained on.
+
+        Raises:
+            ValueError: If a size is out of range.
+        """
+        super().__init__(cond_size, latent_size)
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1; got {draws}.")
+        if not 1 <= steps <= training_steps:
+            raise ValueError(
+                f"steps must be in [1, training_steps = {training_steps}]; got {steps}."
+            )
+        self.draws = draws
+        self.schedule = NoiseSchedule.cosine(training_steps)
+        self.sampling_schedule = self.schedule.respaced(steps)
+        self.network = AdaptiveMLP(
+            cond_size, latent_size, 2 * latent_size, width=width, depth=depth
+        )
+
+    @property
+    def evaluations_per_sample(self) -> int:
+        """One for each reverse step."""
+        return len(self.sampling_schedule)
+
+    @typed
+    def loss_from(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        latents: Float[Tensor, "draws *batch latent"],
+        noise: Float[Tensor, "draws *batch latent"],
+        step: Int[Tensor, "draws *batch"],
+    ) -> Float[Tensor, "*batch"]:
+        """Hybrid loss at given draws, averaged over draws and dimensions.
+
+        Args:
+            cond: Conditions.
+            latents: Clean vectors.
+            noise: Standard normal noise added to them.
+            step: Step of the schedule at which each is looked at.
+        """
+        noisy = self.schedule.add_noise(latents, noise, step)
+        model = self._reverse_step(self.schedule, cond, noisy, step)
+        squared_error = (model.noise - noise).square()
+
+        mean = model.mean.detach()
+        true_mean = self.schedule.posterior_mean(latents, noisy, step)
+        # posterior_variance is 0 at step 0, where the KL is not used.
+        true_variance = self.schedule.at(
+            self.schedule.posterior_variance, step.clamp_min(1), noisy
+        )
+        kl = 0.5 * (
+            model.log_variance
+            - true_variance.log()
+            - 1
+            + (true_variance + (true_mean - mean).square()) / model.log_variance.exp()
+        )
+        nll = 0.5 * (
+            model.log_variance
+            + math.log(2 * math.pi)
+            + (latents - mean).square() / model.log_variance.exp()
+        )
+        bound = torch.where(step[..., None] == 0, nll, kl) / math.log(2)
+        return (squared_error + bound).mean(dim=-1).mean(dim=0)
+
+    @typed
+    def loss(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        target: DiagonalGaussian,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """Hybrid loss of each position; see `Head.loss`."""
+        latents = target.sample(self.draws, generator)
+        noise = standard_normal(latents[0], self.draws, self.latent_size, generator)
+        step = torch.randint(
+            len(self.schedule), latents.shape[:-1], generator=generator, device=latents.device
+        )
+        return self.loss_from(cond, latents, noise, step)
+
+    @typed
+    def sample_from(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        start: Float[Tensor, "samples *batch latent"],
+        noise: Float[Tensor, "steps samples *batch latent"],
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Run the reverse process: the deterministic part of sampling.
+
+        Args:
+            cond: Conditions.
+            start: Standard normal x at the last step.
+            noise: Standard normal noise of each reverse step, in the order of use; the last
+                step adds none.
+
+        Raises:
+            ValueError: If there is not one noise less than steps.
+        """
+        schedule = self.sampling_schedule
+        if len(noise) != len(schedule) - 1:
+            raise ValueError(
+                f"noise must hold one draw for each step but the last, {len(schedule) - 1}; "
+                f"got {len(noise)}."
+            )
+        return self._run(cond, start, iter(noise))
+
+    @typed
+    def sample(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        num_samples: int,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Draw independent samples for each condition; see `Head.sample`."""
+
+        def draw() -> Tensor:
+            return standard_normal(cond, num_samples, self.latent_size, generator)
+
+        # Drawn as they are needed: all noise at once would take `steps` times the memory.
+        return self._run(cond, draw(), iter(draw, None))
+
+    def _run(self, cond: Tensor, x: Tensor, noise: Iterator[Tensor]) -> Tensor:
+        schedule = self.sampling_schedule
+        for index in reversed(range(len(schedule))):
+            shared = torch.full((1,) * (x.ndim - 1), index, device=x.device)
+            model = self._reverse_step(schedule, cond, x, shared)
+            x = model.mean
+            if index > 0:
+                x = x + (0.5 * model.log_variance).exp() * next(noise)
+        return x
+
+    def _reverse_step(
+        self, schedule: NoiseSchedule, cond: Tensor, noisy: Tensor, step: Tensor
+    ) -> _ReverseStep:
+        """The model's step back from x_t; `step` has axes of size 1 where it is shared."""
+        time = schedule.at(schedule.steps, step, noisy)[..., 0] / schedule.full_length
+        noise, fraction = self.network(noisy, time, cond).chunk(2, dim=-1)
+        clean = schedule.remove_noise(noisy, noise, step)
+        mean = schedule.posterior_mean(clean, noisy, step)
+        upper = schedule.at(schedule.betas, step, noisy).log()
+        # At step 0 the lower bound would be log 0; the next step's is used, as published.
+        lower = schedule.posterior_variance[torch.arange(len(schedule)).clamp_min(1)]
+        lower = schedule.at(lower, step, noisy).log()
+        fraction = (fraction + 1) / 2
+        return _ReverseStep(noise, mean, fraction * upper + (1 - fraction) * lower)

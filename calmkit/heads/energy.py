@@ -1,0 +1,159 @@
+r"""Energy head: one network evaluation turns noise and condition into a sample.
+
+    e_0 = LN(W eps),  eps ~ U[-1/2, 1/2]^noise;     c = LN(W' h)
+    e <- e + block(e, c)   (depth times);           z = output(e)
+
+Trained with a strictly proper scoring rule on N samples of each position: no density is needed,
+and no iteration when sampling. The first linear layer of a block reads the pair [LN(e); c]. It
+is split into W_e LN(e) + W_c c here, and the second term computed once per position instead of
+once per sample: the same function for a fifth fewer operations.
+
+Unlike the published code, whose zero-initialised output makes all first samples equal, the
+output starts with unit spread: for standardised latents, training starts from a distribution
+of the right scale.
+
+Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads.base import Head
+from calmkit.nn import scaled_normal_
+from calmkit.scoring import EnergyScore, ScoringRule
+from calmkit.typing import typed
+
+__all__ = ["EnergyHead"]
+
+# sqrt(E silu(x)^2) for x ~ N(0, 1).
+_SILU_SCALE = 0.596
+
+
+class EnergyHead(Head):
+    """Implicit sampler trained with a scoring rule."""
+
+    def __init__(
+        self,
+        cond_size: int,
+        latent_size: int,
+        *,
+        width: int = 512,
+        depth: int = 3,
+        noise_size: int = 64,
+        num_samples: int = 8,
+        rule: ScoringRule | None = None,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            cond_size: Features of the condition.
+            latent_size: Dimensions of a sample.
+            width: Features inside.
+            depth: Number of residual blocks.
+            noise_size: Dimensions of the noise.
+            num_samples: N, samples per position in training; at least two.
+            rule: Scoring rule that is minimised; the energy score with alpha = 1 if None.
+
+        Raises:
+            ValueError: If a size is out of range.
+        """
+        super().__init__(cond_size, latent_size)
+        for name, size in {"width": width, "depth": depth, "noise_size": noise_size}.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1; got {size}.")
+        if num_samples < 2:
+            raise ValueError(
+                f"num_samples must be at least 2 for an unbiased score; got {num_samples}."
+            )
+        self.noise_size = noise_size
+        self.num_samples = num_samples
+        self.rule = EnergyScore() if rule is None else rule
+        self.noise_embedding = nn.Linear(noise_size, width)
+        self.noise_norm = nn.LayerNorm(width, eps=1e-6)
+        self.cond_embedding = nn.Linear(cond_size, width)
+        self.cond_norm = nn.LayerNorm(width, eps=1e-6)
+        self.blocks = nn.ModuleList(EnergyBlock(width) for _ in range(depth))
+        self.output_norm = nn.LayerNorm(width, eps=1e-6)
+        self.output = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, latent_size)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise so that the output has unit spread and blocks add little at first."""
+        scaled_normal_(self)
+        scaled_normal_(self.output[2], gain=1 / _SILU_SCALE)
+        for block in self.blocks:
+            scaled_normal_(block.down, gain=1 / math.sqrt(len(self.blocks)))
+
+    @property
+    def evaluations_per_sample(self) -> int:
+        """One."""
+        return 1
+
+    @typed
+    def sample_from(
+        self, cond: Float[Tensor, "*batch cond"], noise: Float[Tensor, "samples *batch noise"]
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """The deterministic map from noise to samples.
+
+        Args:
+            cond: Conditions.
+            noise: Draws from U[-1/2, 1/2].
+        """
+        cond = self.cond_norm(self.cond_embedding(cond))
+        hidden = self.noise_norm(self.noise_embedding(noise))
+        for block in self.blocks:
+            hidden = block(hidden, cond)
+        return self.output(self.output_norm(hidden))
+
+    @typed
+    def sample(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        num_samples: int,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Draw independent samples for each condition; see `Head.sample`."""
+        shape = (num_samples, *cond.shape[:-1], self.noise_size)
+        noise = torch.rand(shape, generator=generator, dtype=cond.dtype, device=cond.device)
+        return self.sample_from(cond, noise - 0.5)
+
+    @typed
+    def loss(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        target: DiagonalGaussian,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """Score of N samples of each position, under the head's rule."""
+        samples = self.sample(cond, self.num_samples, generator)
+        return self.rule.score(samples, target, generator)
+
+
+class EnergyBlock(nn.Module):
+    """Gated residual MLP on the pair [LN(e); c], with c's part computed once per position."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.from_hidden = nn.Linear(width, width, bias=False)
+        self.from_cond = nn.Linear(width, width)
+        self.inner = nn.Linear(width, width)
+        self.gate_and_up = nn.Linear(width, 2 * width)
+        self.down = nn.Linear(width, width)
+
+    @typed
+    def forward(
+        self, hidden: Float[Tensor, "samples *batch width"], cond: Float[Tensor, "*batch width"]
+    ) -> Float[Tensor, "samples *batch width"]:
+        """Add the block's branch to `hidden`."""
+        x = silu(self.from_hidden(self.norm(hidden)) + self.from_cond(cond))
+        x = silu(self.inner(x))
+        gate, up = self.gate_and_up(x).chunk(2, dim=-1)
+        return hidden + self.down(silu(gate) * up)

@@ -1,0 +1,24 @@
+"""Does the autoencoder give the tokens back?"""
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.typing import typed
+
+__all__ = ["reconstructed_tokens"]
+
+
+@typed
+@torch.no_grad()
+def reconstructed_tokens(
+    autoencoder: ChunkAutoencoder, tokens: Int[Tensor, "*batch chunk"]
+) -> Bool[Tensor, "*batch chunk"]:
+    """Which tokens come back from the posterior's mean, decoded greedily and without noise.
+
+    Args:
+        autoencoder: The part to judge; put it in evaluation mode first.
+        tokens: Chunks of held-out text.
+    """
+    return autoencoder.decode_tokens(autoencoder.encode(tokens).mean) == tokens

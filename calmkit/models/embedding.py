@@ -1,0 +1,65 @@
+"""Input encoder: the K tokens of a chunk to one input vector of the backbone.
+
+    LN(W2 silu(W1 [e_1; ...; e_K])),    K d -> 2 d -> d
+
+The model reads tokens, not latents: discrete input is what the paper found to work best
+(BrierLM 4.70 against 3.25 with latents). Padding places contribute zeros.
+
+Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
+"""
+
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from calmkit.nn import scaled_normal_
+from calmkit.typing import typed
+
+__all__ = ["ChunkEmbedding"]
+
+
+class ChunkEmbedding(nn.Module):
+    """Embeds chunks of tokens.
+
+    Attributes:
+        vocab_size: Number of token ids.
+        chunk_size: K, tokens in a chunk.
+        hidden_size: Features of the vector.
+    """
+
+    def __init__(self, vocab_size: int, chunk_size: int, hidden_size: int) -> None:
+        """Build the embedding and its MLP.
+
+        Raises:
+            ValueError: If a size is not positive.
+        """
+        super().__init__()
+        if min(vocab_size, chunk_size, hidden_size) < 1:
+            raise ValueError(
+                "vocab_size, chunk_size and hidden_size must be at least 1; "
+                f"got {vocab_size}, {chunk_size}, {hidden_size}."
+            )
+        self.vocab_size = vocab_size
+        self.chunk_size = chunk_size
+        self.hidden_size = hidden_size
+        self.tokens = nn.Embedding(vocab_size, hidden_size)
+        self.mlp = nn.Sequential(
+            nn.Linear(chunk_size * hidden_size, 2 * hidden_size),
+            nn.SiLU(),
+            nn.Linear(2 * hidden_size, hidden_size),
+            nn.LayerNorm(hidden_size, eps=1e-6),
+        )
+        scaled_normal_(self)
+
+    @typed
+    def forward(
+        self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Embed chunks.
+
+        Args:
+            tokens: Token ids.
+            real: False at places that hold no text; their ids do not matter.
+        """
+        embedded = self.tokens(tokens) * real[..., None]
+        return self.mlp(rearrange(embedded, "... chunk hidden -> ... (chunk hidden)"))

@@ -1,0 +1,97 @@
+"""Generation on the chunk grid, with a cache.
+
+Each prompt is padded on the left of its first chunk, so that it ends at a chunk's edge and the
+text goes on directly after it; training rows start with such chunks too. Prompts of different
+lengths share a batch: their caches have different lengths. Every row ends at its own end token
+or at `max_new_tokens`, whichever comes first, to the token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from calmkit.chunking import chunk_prompts
+from calmkit.sampling import PlainSampler, Sampler
+
+if TYPE_CHECKING:
+    from calmkit.models.calm import CALM
+
+__all__ = ["Generation", "generate"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was added to one prompt.
+
+    Attributes:
+        tokens: The new tokens, without the end token.
+        finish_reason: "stop" at an end token, "length" at the limit.
+    """
+
+    tokens: list[int]
+    finish_reason: Literal["stop", "length"]
+
+
+@torch.no_grad()
+def generate(
+    model: "CALM",
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    eos_id: int | None,
+    sampler: Sampler | None,
+    generator: torch.Generator | None,
+) -> list[Generation]:
+    """Continue prompts; arguments and errors as in `CALM.generate`."""
+    _check(prompts, model.autoencoder.vocab_size, max_new_tokens)
+    sampler = PlainSampler() if sampler is None else sampler
+    device = model.backbone.device
+    tokens, real, lengths = (
+        x.to(device) for x in chunk_prompts(prompts, model.chunk_size, fill_id=0)
+    )
+    new_chunks = -(-max_new_tokens // model.chunk_size)
+    rows = torch.arange(len(prompts), device=device)
+
+    cache = model.backbone.new_cache(len(prompts), tokens.shape[1] + new_chunks)
+    states = model.backbone(model.input_encoder(tokens, real), cache=cache)
+    state = states[rows, lengths - 1]
+    cache = cache.select(rows, lengths)
+    chunks: list[Tensor] = []
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    for _ in range(new_chunks):
+        if chunks:
+            vectors = model.input_encoder(
+                chunks[-1][:, None], real.new_ones(chunks[-1][:, None].shape)
+            )
+            state = model.backbone(vectors, cache=cache)[:, 0]
+        now = state
+        chunks.append(
+            sampler(lambda n, now=now: model.sample_chunks(now, n, generator), generator)
+        )
+        if eos_id is not None:
+            ended |= (chunks[-1] == eos_id).any(dim=-1)
+            if bool(ended.all()):
+                break
+    new_tokens = torch.cat(chunks, dim=-1).tolist()
+    return [_cut(row, max_new_tokens, eos_id) for row in new_tokens]
+
+
+def _cut(tokens: list[int], limit: int, eos_id: int | None) -> Generation:
+    tokens = tokens[:limit]
+    if eos_id is not None and eos_id in tokens:
+        return Generation(tokens[: tokens.index(eos_id)], "stop")
+    return Generation(tokens, "length")
+
+
+def _check(prompts: Sequence[Sequence[int]], vocab_size: int, max_new_tokens: int) -> None:
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}.")
+    for row, prompt in enumerate(prompts):
+        for token in prompt:
+            if not 0 <= token < vocab_size:
+                raise ValueError(
+                    f"prompts[{row}] must hold token ids in [0, {vocab_size}); got {token}."
+                )

@@ -1,0 +1,12 @@
+"""Training: one loop for every part, with checkpoints that resume to the same numbers."""
+
+from .checkpoint import CheckpointError as CheckpointError
+from .loop import TrainingResult as TrainingResult
+from .loop import fit as fit
+from .optimizer import MatrixDecayAdamW as MatrixDecayAdamW
+from .progress import Progress as Progress
+from .randomness import step_generator as step_generator
+from .run import Objective as Objective
+from .run import TrainingDiverged as TrainingDiverged
+from .schedule import learning_rate_factor as learning_rate_factor
+from .settings import TrainingSettings as TrainingSettings

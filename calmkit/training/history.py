@@ -1,0 +1,83 @@
+"""What a run remembers of itself: its loss curve, its validations, its time.
+
+A point of the curve is the mean over the steps since the point before, so that every step
+counts. The sums of an unfinished point are part of the history: a resumed run continues
+them, and its curve equals that of a run that was never stopped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["History", "Point"]
+
+Point = tuple[int, dict[str, float]]
+"""Steps done, and values by name."""
+
+
+@dataclass
+class History:
+    """The growing record of a run.
+
+    Attributes:
+        seconds: Time spent in training steps, over all parts of a resumed run.
+        curve: Means of the objective's parts, gradient norm and learning rate.
+        validation: What `validate` returned.
+        sums: Sums over the steps since the last point of the curve.
+        summed: How many steps those are.
+    """
+
+    seconds: float = 0.0
+    curve: list[Point] = field(default_factory=list)
+    validation: list[Point] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count one step's values.
+
+        Args:
+            values: The same names in each step between two points.
+
+        Raises:
+            ValueError: If the names differ from those of the step before.
+        """
+        if self.summed == 0:
+            self.sums = dict(values)
+        elif self.sums.keys() != values.keys():
+            raise ValueError(
+                "objective must return the same keys in every step; got "
+                f"{sorted(values)} after {sorted(self.sums)}."
+            )
+        else:
+            for name, value in values.items():
+                self.sums[name] += value
+        self.summed += 1
+
+    def close_point(self, step: int) -> Point:
+        """Turn the sums into the curve's next point, and return it."""
+        point = (step, {name: total / self.summed for name, total in self.sums.items()})
+        self.curve.append(point)
+        self.sums, self.summed = {}, 0
+        return point
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and dictionaries; floats survive JSON exactly."""
+        return {
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "validation": self.validation,
+            "sums": self.sums,
+            "summed": self.summed,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "History":
+        """The history that `to_json` gave."""
+        return cls(
+            seconds=content["seconds"],
+            curve=[(step, dict(values)) for step, values in content["curve"]],
+            validation=[(step, dict(values)) for step, values in content["validation"]],
+            sums=dict(content["sums"]),
+            summed=content["summed"],
+        )

@@ -1,0 +1,315 @@
+import dataclasses
+
+import pytest
+import torch
+import yaml
+
+from calmkit.backbones import TransformerBackbone
+from calmkit.config import (
+    CompareExperiment,
+    ConfigError,
+    EvaluationSettings,
+    TrainExperiment,
+    assemble,
+    build,
+    check_parts,
+    parse,
+    preset_names,
+)
+from calmkit.heads import EnergyHead, FlowHead
+from calmkit.models import CALM
+
+
+def compare(*options):
+    return parse(CompareExperiment, options, preset="compare", command="calmkit compare")
+
+
+def train(*options):
+    return parse(TrainExperiment, options, preset="train", command="calmkit train")
+
+
+def message(kind, *options):
+    with pytest.raises(ConfigError) as caught:
+        check_parts(kind(*options).experiment)
+    return str(caught.value)
+
+
+MODEL = {
+    "vocab_size": 300, "chunk_size": 2, "latent_size": 8, "hidden_size": 16,
+    "autoencoder": {"class_path": "MLPAutoencoder", "init_args": {"width": 16}},
+    "backbone": {"class_path": "TransformerBackbone", "init_args": {"depth": 1, "heads": 2}},
+    "head": {"class_path": "FlowHead", "init_args": {"width": 16, "depth": 1}},
+}  # fmt: skip
+
+
+class TestLayers:
+    def test_every_preset_builds(self):
+        assert preset_names() == ["ci", "compare", "train"]
+        for parsed in (compare(), compare("--config", "ci"), train()):
+            check_parts(parsed.experiment)
+
+    def test_the_presets_of_compare_and_train_describe_the_same_model(self):
+        ours = yaml.safe_load(compare().text)
+        theirs = yaml.safe_load(train().text)
+        heads, head = ours.pop("heads"), theirs.pop("head")
+        assert heads["energy"] == head
+        assert {**ours, "output": ""} == {**theirs, "output": ""}
+
+    def test_a_file_is_laid_over_the_preset_and_options_over_the_file(self, tmp_path):
+        file = tmp_path / "my.yaml"
+        file.write_text("seed: 5\npositions: 9\n")
+        experiment = compare("--config", str(file), "--seed", "7").experiment
+        assert (experiment.seed, experiment.positions) == (7, 9)
+        assert experiment.vocab_size == compare().experiment.vocab_size
+
+    def test_a_file_goes_before_a_preset_of_the_same_name(self, tmp_path, monkeypatch):
+        (tmp_path / "ci").write_text("seed: 1234\n")
+        monkeypatch.chdir(tmp_path)
+        assert compare("--config=ci").experiment.seed == 1234
+
+    def test_heads_in_a_file_replace_the_list(self, tmp_path):
+        file = tmp_path / "my.yaml"
+        file.write_text("heads: {mine: FlowHead}\n")
+        assert list(compare("--config", str(file)).experiment.heads) == ["mine"]
+
+    def test_the_effective_config_reproduces_itself(self, tmp_path):
+        given = ("--config", "ci", "--head.width", "48", "--optimizer", "torch.optim.SGD",
+                 "--optimizer.lr", "0.25", "--data", "text.txt")  # fmt: skip
+        first = compare(*given)
+        file = tmp_path / "config.yaml"
+        file.write_text(first.text)
+        again = compare("--config", str(file))
+        assert again.text == first.text
+        plain = [f.name for f in dataclasses.fields(CompareExperiment) if not callable_field(f)]
+        assert len(plain) > 10
+        for name in plain:
+            assert getattr(again.experiment, name) == getattr(first.experiment, name), name
+
+    def test_paths_do_not_depend_on_the_folder_of_a_second_run(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert compare("--data", "text.txt").experiment.data == tmp_path / "text.txt"
+        assert yaml.safe_load(compare("--data", "a.txt").text)["data"] == str(tmp_path / "a.txt")
+
+
+def callable_field(field):
+    return "Callable" in str(field.type)
+
+
+class TestHeads:
+    def sizes(self, parsed):
+        heads = yaml.safe_load(parsed.text)["heads"]
+        return {name: head["init_args"]["depth"] for name, head in heads.items()}
+
+    def test_head_options_reach_every_compared_head(self):
+        assert self.sizes(compare("--head.depth", "7")) == dict.fromkeys(
+            ("energy", "flow", "diffusion"), 7
+        )
+        assert self.sizes(compare("--head.init_args.depth=7"))["flow"] == 7
+
+    def test_the_option_of_one_head_wins_wherever_it_stands(self):
+        want = {"energy": 7, "flow": 2, "diffusion": 7}
+        assert (
+            self.sizes(compare("--head.depth", "7", "--heads.flow.init_args.depth", "2")) == want
+        )
+        assert self.sizes(compare("--heads.flow.init_args.depth=2", "--head.depth=7")) == want
+
+    def test_head_options_reach_heads_given_as_options(self):
+        parsed = compare(
+            "--head.depth", "7", "--heads", "{a: FlowHead}", "--heads.b", "EnergyHead"
+        )
+        assert self.sizes(parsed) == {"a": 7, "b": 7}
+
+    def test_train_takes_one_head_and_its_arguments(self):
+        head = train("--head", "FlowHead", "--head.width", "32").experiment.head(16, 8)
+        assert type(head) is FlowHead
+        assert type(train().experiment.head(16, 8)) is EnergyHead
+
+    def test_a_head_of_another_module_works_by_its_path(self, tmp_path, monkeypatch):
+        (tmp_path / "their_heads.py").write_text(
+            "from calmkit.heads import FlowHead\n"
+            "class TheirHead(FlowHead):\n"
+            "    def __init__(self, cond_size: int, latent_size: int, *, size: int = 8) -> None:\n"
+            "        super().__init__(cond_size, latent_size, width=size)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        parsed = compare("--heads.theirs", "their_heads.TheirHead", "--heads.theirs.size", "16")
+        assert type(parsed.experiment.heads["theirs"](4, 4)).__name__ == "TheirHead"
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("options", "parts"),
+        [
+            (["--sead", "1"], ["sead is not a known key (command line)", "mean: seed"]),
+            (["--training.stpes", "1"], ["training.stpes is not", "mean: training.steps"]),
+            (["--seed", "x"], ["seed must be a whole number; got 'x' (command line)"]),
+            (["--seed"], ["--seed must be followed by a value"]),
+            (["--seed", "-1"], ["seed must be at least 0; got -1."]),
+            (["extra"], ["extra: expected an option of the form --key value"]),
+            (["--precision", "bf16"], ["precision must be one of '32-true', 'bf16-mixed'"]),
+            (["--evaluation", "4"], ["evaluation must be keys and values"]),
+            (["--evaluation.draws", "1"], ["evaluation.draws must be at least 2; got 1."]),
+            (["--training.steps", "0"], ["training.steps must be", "at least 1; got 0."]),
+            (["--autoencoder_training.steps", "0"], ["autoencoder_training.steps must be"]),
+            (["--config", "cii"], ["--config cii: there is no such file", "mean: ci"]),
+            (["--optimizer", "AdamX"], ["optimizer: AdamX is not a known class", "mean: Adamax"]),
+            (["--optimizer.lr", "-1"], ["optimizer: Invalid learning rate: -1"]),
+            (["--optimizer.betas", "x"], ["optimizer.betas must be a list; got 'x'"]),
+            (["--backbone.heads", "3"], ["backbone: hidden_size must be"]),
+            (["--chunk_size", "0"], ["autoencoder: chunk_size must be at least 1; got 0."]),
+        ],
+    )
+    def test_in_both_commands(self, options, parts):
+        for command in (compare, train):
+            said = message(command, *options)
+            for part in parts:
+                assert part in said
+            assert len(said.splitlines()) < 12 and "Traceback" not in said
+
+    @pytest.mark.parametrize(
+        ("options", "parts"),
+        [
+            (["--head", "FlowHed"], ["head: FlowHed is not a known class", "mean: FlowHead",
+                                     "allowed: DiffusionHead, EnergyHead, FlowHead"]),
+            (["--head", "torch.nn.Linear"], ["head: torch.nn.Linear is not a subclass of Head"]),
+            (["--head", "nowhere.Head"], ["cannot be imported: No module named 'nowhere'"]),
+            (["--head", "calmkit.heads.EnergyHed"], ["has no attribute", "mean: EnergyHead"]),
+            (["--head", "Head"], ["head: Can't instantiate abstract class Head"]),
+            (["--head.widht", "3"], ["head.widht: EnergyHead has no argument 'widht'",
+                                     "mean: width"]),
+            (["--head.width", "x"], ["head.width must be a whole number; got 'x'"]),
+            (["--head.width", "0"], ["head: width must be", "got 0"]),
+            (["--head.cond_size", "3"], ["head.cond_size cannot", "receives its cond_size"]),
+            (["--head.rule", "EnergyScore", "--head.rule.alpah", "1"],
+             ["head.rule.alpah: EnergyScore has no argument 'alpah'", "mean: alpha"]),
+            (["--head.rule", "EnergyScore", "--head.rule.alpha", "3"],
+             ["head.init_args.rule: alpha must be in (0, 2)"]),
+        ],
+    )  # fmt: skip
+    def test_of_one_head(self, options, parts):
+        said = message(train, *options)
+        for part in parts:
+            assert part in said
+
+    @pytest.mark.parametrize(
+        ("options", "parts"),
+        [
+            (["--head.steps", "3"], ["heads.energy.init_args.steps: EnergyHead has no argument"]),
+            (["--head", "FlowHead"], ["--head is an option of `calmkit train`"]),
+            (["--heads.flow", "FlowHed"], ["heads.flow: FlowHed is not", "mean: FlowHead"]),
+            (["--heads.flwo.init_args.depth", "3"], ["no entry 'flwo'", "mean: flow"]),
+            (["--heads.flow.init_args.detph", "3"], ["FlowHead has no argument", "mean: depth"]),
+            (
+                ["--heads.flow.init_args.depth", "x"],
+                ["heads.flow.init_args.depth must be a whole"],
+            ),
+            (["--heads.flow.init_args.width", "0"], ["heads.flow: width must be"]),
+            (["--heads", "FlowHead"], ["heads must be keys and values; got 'FlowHead'"]),
+            (["--heads", "{}"], ["heads must name at least one head; got none."]),
+            (["--heads", "{a/b: FlowHead}"], ["heads must have names of letters", "'a/b'"]),
+        ],
+    )
+    def test_of_several_heads(self, options, parts):
+        said = message(compare, *options)
+        for part in parts:
+            assert part in said
+
+    @pytest.mark.parametrize(
+        ("text", "part"),
+        [
+            ("", "must hold keys and values; it holds nothing."),
+            ("- 1\n", "must hold keys and values; it holds a list."),
+            ("a: [1\nb: 2", "is not valid YAML:"),
+            ("sead: 3\n", "sead is not a known key ("),
+            ("training: {stpes: 3}\n", "did you mean: training.steps"),
+            ("seed: one\n", "seed must be a whole number; got 'one' ("),
+            ("head: {init_arg: {width: 3}}\n", "did you mean: init_args"),
+            ("head: {class_path: EnergyHead, init_args: {widht: 3}}\n",
+             "head.init_args.widht: EnergyHead has no argument 'widht' ("),
+        ],
+    )  # fmt: skip
+    def test_of_a_file_name_the_file(self, tmp_path, text, part):
+        file = tmp_path / "my.yaml"
+        file.write_text(text)
+        said = message(train, "--config", str(file))
+        assert part in said
+        assert str(file) in said or "did you mean" in said
+
+    def test_of_a_file_that_is_no_text(self, tmp_path):
+        file = tmp_path / "my.yaml"
+        file.write_bytes(b"\xff\xfe\x00")
+        assert "must be UTF-8 text" in message(train, "--config", str(file))
+
+    def test_of_a_preset_name_the_preset(self):
+        assert "heads is not a known key (preset ci)." in message(train, "--config", "ci")
+
+
+class TestBuild:
+    def test_from_a_mapping_and_from_a_file(self, tmp_path):
+        model = build(MODEL)
+        assert type(model) is CALM
+        assert type(model.head) is FlowHead and type(model.backbone) is TransformerBackbone
+        assert (model.chunk_size, model.autoencoder.vocab_size) == (2, 300)
+        file = tmp_path / "model.yaml"
+        file.write_text(yaml.safe_dump(MODEL))
+        assert build(file).state_dict().keys() == model.state_dict().keys()
+
+    def test_from_the_effective_config_of_a_run(self):
+        parsed = train("--hidden_size", "32", "--head.width", "16")
+        torch.manual_seed(0)
+        ours = assemble(parsed.experiment, parsed.experiment.head)
+        torch.manual_seed(0)
+        torch.testing.assert_close(
+            build(yaml.safe_load(parsed.text)).state_dict(), ours.state_dict(), rtol=0, atol=0
+        )
+
+    def test_leaves_its_argument_alone(self):
+        before = yaml.safe_dump(MODEL)
+        build(MODEL)
+        assert yaml.safe_dump(MODEL) == before
+
+    @pytest.mark.parametrize(
+        ("change", "part"),
+        [
+            ({"hidden_siez": 3}, "hidden_siez is not a known key (config)"),
+            ({"head": "FlowHed"}, "head: FlowHed is not a known class (config)"),
+            ({"latent_size": "x"}, "latent_size must be a whole number; got 'x' (config)."),
+            ({"latent_size": 0}, "autoencoder: latent_size must be at least 1; got 0."),
+        ],
+    )
+    def test_refuses(self, change, part):
+        with pytest.raises(ConfigError) as caught:
+            build({**MODEL, **change})
+        assert part in str(caught.value)
+
+    def test_names_what_is_missing(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"missing: head\."):
+            build({key: value for key, value in MODEL.items() if key != "head"})
+        with pytest.raises(ConfigError, match="cannot be read: No such file"):
+            build(tmp_path / "nowhere.yaml")
+
+    def test_standardize_false_leaves_the_latents(self):
+        wrapped, plain = build(MODEL), build({**MODEL, "standardize": False})
+        assert type(plain.autoencoder) is type(wrapped.autoencoder.autoencoder)
+
+
+class TestCheckParts:
+    def test_takes_no_random_numbers(self):
+        experiment = compare("--config", "ci").experiment
+        before = torch.get_rng_state()
+        check_parts(experiment)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_the_same_seed_gives_every_head_the_same_backbone(self):
+        experiment = compare("--config", "ci").experiment
+        weights = []
+        for head in experiment.heads.values():
+            torch.manual_seed(1)
+            weights.append(assemble(experiment, head).backbone.state_dict())
+        for other in weights[1:]:
+            torch.testing.assert_close(other, weights[0], rtol=0, atol=0)
+
+
+def test_evaluation_settings_refuse_too_few_rows():
+    with pytest.raises(ValueError, match="rows must be at least 2; got 1"):
+        EvaluationSettings(rows=1)
