@@ -1,23 +1,24 @@
 """What the shape checks of `calmkit.typing.typed` cost in a small training step on a CPU.
 
 One step is a forward and backward pass and an AdamW update of a CALM with an energy head: K = 2,
-hidden 128, 4 layers, 16 rows of 64 chunks. The switch is read at import, so each measurement is
-a process of its own; processes with and without checks alternate, so that a machine that slows
-down slows down both. The result is the median over rounds of
+hidden 128, 4 layers, 16 rows of 64 chunks. The switch is read at import, so there are two
+processes, one with checks and one without. They take turns step by step, each first in turn, so
+that whatever else slows the machine down slows down both. Seconds are CPU seconds of one thread.
+The result is the median over pairs of
 
-    (median step with checks) / (median step without) - 1.
+    (seconds with checks) / (seconds without) - 1.
 
-    python benchmarks/typing_overhead.py --rounds 5 --steps 30 --json overhead.json
+    python benchmarks/typing_overhead.py --pairs 100 --json overhead.json
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -53,61 +54,68 @@ def build_batch(generator: torch.Generator) -> ChunkBatch:
     )
 
 
-def time_steps(steps: int) -> list[float]:
-    """Seconds of each of `steps` training steps in this process, after a warm-up."""
+def work(pipe: Connection) -> None:
+    """Train one step for each True received, and send its seconds of CPU time."""
+    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     model = build_model()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=3e-4)
-    seconds = []
-    for _ in range(5 + steps):
-        start = time.perf_counter()
+    while pipe.recv():
+        start = time.process_time()
         model.loss(build_batch(generator), generator).total.backward()
         optimizer.step()
         optimizer.zero_grad()
-        seconds.append(time.perf_counter() - start)
-    return seconds[5:]
+        pipe.send(time.process_time() - start)
 
 
-def measure(checks: bool, steps: int) -> float:
-    """Median seconds of a step in a fresh process with or without checks."""
-    environment = {**os.environ, "CALMKIT_TYPECHECK": "1" if checks else "0"}
-    command = [sys.executable, __file__, "--worker", "--steps", str(steps)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return statistics.median(json.loads(done.stdout))
+def start_worker(*, checks: bool) -> Connection:
+    """A fresh process that trains with or without checks."""
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    os.environ["CALMKIT_TYPECHECK"] = "1" if checks else "0"
+    multiprocessing.get_context("spawn").Process(target=work, args=(there,), daemon=True).start()
+    return here
+
+
+def measure(pairs: int, warmup: int = 5) -> tuple[list[float], list[float]]:
+    """Seconds of each step with checks, and of its neighbour without."""
+    workers = (start_worker(checks=True), start_worker(checks=False))
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for pair in range(warmup + pairs):
+        for kind in (0, 1) if pair % 2 == 0 else (1, 0):
+            workers[kind].send(True)
+            seconds[kind].append(workers[kind].recv())
+    for worker in workers:
+        worker.send(False)
+    return seconds[0][warmup:], seconds[1][warmup:]
 
 
 def main() -> None:
-    """Measure and print a table, and a JSON object of the same numbers."""
+    """Measure, then print one line and a JSON object."""
     parser = argparse.ArgumentParser(description="Overhead of calmkit's shape checks.")
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of processes")
-    parser.add_argument("--steps", type=int, default=30, help="steps timed in each process")
+    parser.add_argument("--pairs", type=int, default=100, help="pairs of steps")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.worker:
-        print(json.dumps(time_steps(args.steps)))
-        return
-    checked, bare = [], []
-    for round_ in range(args.rounds):
-        # Each kind goes first in turn.
-        for checks in (True, False) if round_ % 2 == 0 else (False, True):
-            (checked if checks else bare).append(measure(checks, args.steps))
-        print(
-            f"round {round_}: {1e3 * checked[-1]:.2f} ms with checks, {1e3 * bare[-1]:.2f} ms without"
-        )
-    ratios = [a / b for a, b in zip(checked, bare, strict=True)]
+    checked, bare = measure(args.pairs)
+    ratios = sorted(a / b for a, b in zip(checked, bare, strict=True))
+    quartiles = statistics.quantiles(ratios, n=4)
     result = {
-        "overhead": statistics.median(ratios) - 1,
-        "overhead_of_each_round": [ratio - 1 for ratio in ratios],
-        "seconds_with_checks": checked,
-        "seconds_without_checks": bare,
-        "threads": torch.get_num_threads(),
+        "overhead": quartiles[1] - 1,
+        # Of a median of normal ratios: 1.25 sigma / sqrt(pairs), with sigma = IQR / 1.35.
+        "standard_error": 0.93 * (quartiles[2] - quartiles[0]) / len(ratios) ** 0.5,
+        "milliseconds_with_checks": 1e3 * statistics.median(checked),
+        "milliseconds_without_checks": 1e3 * statistics.median(bare),
+        "pairs": args.pairs,
+        "threads": 1,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-    print(f"overhead of the checks: {100 * result['overhead']:+.2f} % of a step")
+    print(
+        f"{result['milliseconds_with_checks']:.1f} ms with checks, "
+        f"{result['milliseconds_without_checks']:.1f} ms without: overhead "
+        f"{100 * result['overhead']:+.2f} % (+- {100 * result['standard_error']:.2f})"
+    )
     text = json.dumps(result, indent=2)
     print(text)
     if args.json is not None:

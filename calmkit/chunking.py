@@ -44,7 +44,7 @@ class ChunkBatch:
         rows, positions = self.tokens.shape[:2]
         if len(self.lengths) != rows:
             raise ValueError(
-                f"lengths must hold one tuple for each of the {rows} rows; got {len(self.lengths)}."
+                f"lengths must hold one tuple for each of {rows} rows; got {len(self.lengths)}."
             )
         for row, lengths in enumerate(self.lengths):
             if sum(lengths) != positions or min(lengths, default=0) < 1:

@@ -136,7 +136,7 @@ def _compare(options: list[str]) -> None:
         _start_output(parsed.experiment.output, "compare", parsed.text)
     console = _console()
     with _mistakes_in_checkpoints(), Display(console) as display:
-        result = compare(parsed.experiment, corpus, display=display)
+        result = compare(parsed.experiment, corpus, config_text=parsed.text, display=display)
     _report(result, parsed.experiment.output, console)
 
 
@@ -161,7 +161,7 @@ def _evaluate(options: list[str]) -> None:
     from calmkit import config
     from calmkit.comparison.checkpoint import load_checkpoint
     from calmkit.comparison.progress import Display
-    from calmkit.comparison.run import evaluate
+    from calmkit.comparison.run import evaluate_checkpoint
 
     with _mistakes():
         chosen = _options(_evaluate_options, options)
@@ -178,7 +178,7 @@ def _evaluate(options: list[str]) -> None:
         _start_output(output, "train", parsed.text)
     console = _console()
     with Display(console) as display:
-        result = evaluate(parsed.experiment, checkpoint, corpus, display=display)
+        result = evaluate_checkpoint(parsed.experiment, checkpoint, corpus, display=display)
     _report(result, output, console)
 
 
@@ -252,7 +252,7 @@ def _options(function: Callable[..., None], options: list[str]) -> dict[str, Any
 def _prepare(experiment: "Experiment") -> "Corpus":
     """Try every constructor and read the text: what fails, fails here."""
     from calmkit.config import check_parts
-    from calmkit.data import TrainingBatches, prepare_corpus
+    from calmkit.data import TrainingBatches, evaluation_rows, prepare_corpus
 
     check_parts(experiment)
     corpus = prepare_corpus(
@@ -267,6 +267,13 @@ def _prepare(experiment: "Experiment") -> "Corpus":
         chunk_size=experiment.chunk_size,
         positions=experiment.positions,
         batch_size=experiment.training.batch_size,
+        seed=experiment.seed,
+    )
+    evaluation_rows(
+        corpus.validation,
+        chunk_size=experiment.chunk_size,
+        positions=experiment.positions,
+        max_rows=experiment.evaluation.rows,
         seed=experiment.seed,
     )
     return corpus

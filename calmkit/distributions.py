@@ -44,7 +44,7 @@ class DiagonalGaussian:
         Args:
             noise: Independent standard normal draws.
         """
-        return self.mean + self.std * noise
+        return _scale_and_shift(self.mean, self.std, noise)
 
     @typed
     def sample(
@@ -71,11 +71,33 @@ class DiagonalGaussian:
 
         A point mass has no density: where `std = 0` the result is not finite.
         """
-        standardised = (value - self.mean) / self.std
-        per_dimension = standardised.square() + 2 * self.std.log() + math.log(2 * math.pi)
-        return -0.5 * per_dimension.sum(dim=-1)
+        return _log_density(self.mean, self.std, value)
 
     @typed
     def kl_to_standard_normal(self) -> Float[Tensor, "*batch latent"]:
-        """KL(self || N(0, 1)) of each dimension, in nats: (m^2 + s^2 - 1) / 2 - log s."""
+        """KL(self || N(0, 1)) of each dimension, in nats: (m^2 + s^2 - 1) / 2 - log s.
+
+        Infinite for a point mass.
+        """
         return 0.5 * (self.mean.square() + self.std.square() - 1) - self.std.log()
+
+
+# A method's annotations do not see the fields. These functions bind both to one batch, so that
+# nothing broadcasts silently.
+@typed
+def _scale_and_shift(
+    mean: Float[Tensor, "*batch latent"],
+    std: Float[Tensor, "*batch latent"],
+    noise: Float[Tensor, "samples *batch latent"],
+) -> Float[Tensor, "samples *batch latent"]:
+    return mean + std * noise
+
+
+@typed
+def _log_density(
+    mean: Float[Tensor, "*batch latent"],
+    std: Float[Tensor, "*batch latent"],
+    value: Float[Tensor, "*batch latent"],
+) -> Float[Tensor, "*batch"]:
+    per_dimension = ((value - mean) / std).square() + 2 * std.log() + math.log(2 * math.pi)
+    return -0.5 * per_dimension.sum(dim=-1)

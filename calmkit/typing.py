@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
 __all__ = ["typed"]
@@ -23,6 +23,8 @@ __all__ = ["typed"]
 T = TypeVar("T", bound=Callable[..., Any])
 
 _ENABLED = os.environ.get("CALMKIT_TYPECHECK", "1") != "0"
+# An int is a float, as Python's own annotations have it: `alpha=1` is no mistake.
+_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def typed(target: T) -> T:
@@ -44,7 +46,7 @@ def typed(target: T) -> T:
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    checked = jaxtyped(typechecker=beartype)(function)
+    checked = jaxtyped(typechecker=_check)(function)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,6 @@ from calmkit.backbones import TransformerBackbone
 from calmkit.config import (
     CompareExperiment,
     ConfigError,
-    EvaluationSettings,
     TrainExperiment,
     assemble,
     build,
@@ -57,9 +56,9 @@ class TestLayers:
 
     def test_a_file_is_laid_over_the_preset_and_options_over_the_file(self, tmp_path):
         file = tmp_path / "my.yaml"
-        file.write_text("seed: 5\npositions: 9\n")
+        file.write_text("seed: 5\npositions: 19\n")
         experiment = compare("--config", str(file), "--seed", "7").experiment
-        assert (experiment.seed, experiment.positions) == (7, 9)
+        assert (experiment.seed, experiment.positions) == (7, 19)
         assert experiment.vocab_size == compare().experiment.vocab_size
 
     def test_a_file_goes_before_a_preset_of_the_same_name(self, tmp_path, monkeypatch):
@@ -148,6 +147,8 @@ class TestMistakes:
             (["extra"], ["extra: expected an option of the form --key value"]),
             (["--precision", "bf16"], ["precision must be one of '32-true', 'bf16-mixed'"]),
             (["--evaluation", "4"], ["evaluation must be keys and values"]),
+            (["--positions", "16"], ["evaluation.min_context must be below positions = 16"]),
+            (["--validation_rows", "0"], ["validation_rows must be at least 1; got 0."]),
             (["--evaluation.draws", "1"], ["evaluation.draws must be at least 2; got 1."]),
             (["--training.steps", "0"], ["training.steps must be", "at least 1; got 0."]),
             (["--autoencoder_training.steps", "0"], ["autoencoder_training.steps must be"]),
@@ -308,8 +309,3 @@ class TestCheckParts:
             weights.append(assemble(experiment, head).backbone.state_dict())
         for other in weights[1:]:
             torch.testing.assert_close(other, weights[0], rtol=0, atol=0)
-
-
-def test_evaluation_settings_refuse_too_few_rows():
-    with pytest.raises(ValueError, match="rows must be at least 2; got 1"):
-        EvaluationSettings(rows=1)

@@ -35,12 +35,19 @@ def attention(
         scale: Factor on the scores; `1 / sqrt(head_dim)` if None.
 
     Raises:
-        ValueError: If the heads cannot be grouped, or the mask does not fit the lengths.
+        ValueError: If the heads cannot be grouped, or the mask does not fit rows and lengths.
     """
     heads, kv_heads = q.shape[2], k.shape[2]
-    if heads % kv_heads != 0:
+    if kv_heads < 1 or heads % kv_heads != 0:
         raise ValueError(f"kv_heads must divide heads; got {kv_heads} and {heads}.")
+    if mask.rows not in (None, q.shape[0]):
+        raise ValueError(f"mask must be made for the {q.shape[0]} rows of q; it has {mask.rows}.")
     q_len, kv_len = q.shape[1], k.shape[1]
+    if mask.is_causal and q_len > kv_len:
+        raise ValueError(
+            f"q must be the last positions of k under a causal mask; "
+            f"got {q_len} queries for {kv_len} keys."
+        )
     plain = mask.lengths is None and mask.key_lengths is None and mask.window is None
     # The kernel's own causal mask is aligned top-left: right only where the lengths agree.
     kernel_causal = plain and mask.is_causal and q_len == kv_len

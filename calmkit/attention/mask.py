@@ -16,6 +16,7 @@ from calmkit.typing import typed
 __all__ = ["AttentionMask"]
 
 
+@typed
 @dataclass(frozen=True, eq=False)
 class AttentionMask:
     """A kind of attention; build one with `full`, `causal`, `packed` or `cached`.
@@ -32,6 +33,19 @@ class AttentionMask:
     lengths: tuple[tuple[int, ...], ...] | None = None
     key_lengths: Int[Tensor, " batch"] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse combinations that have no meaning, whichever way the mask is made."""
+        if self.window is not None and self.window < 1:
+            raise ValueError(
+                f"window must be at least 1, or None for no limit; got {self.window}."
+            )
+        if self.window is not None and not self.is_causal:
+            raise ValueError("window needs a causal mask: it counts back from each query.")
+        if self.key_lengths is not None and (self.lengths is not None or not self.is_causal):
+            raise ValueError("key_lengths needs a causal mask without packed documents.")
+        if self.lengths is not None:
+            _check_documents(self.lengths)
+
     @classmethod
     def full(cls) -> "AttentionMask":
         """Every query sees every key."""
@@ -44,8 +58,6 @@ class AttentionMask:
         Raises:
             ValueError: If the window is not positive.
         """
-        if window is not None and window < 1:
-            raise ValueError(f"window must be at least 1, or None for no limit; got {window}.")
         return cls(window=window)
 
     @classmethod
@@ -56,24 +68,15 @@ class AttentionMask:
             lengths: For each row, the lengths of its documents, in order.
 
         Raises:
-            ValueError: If there is an empty document or the rows differ in length.
+            ValueError: If there is no row, an empty document, or the rows differ in length.
         """
-        rows = tuple(tuple(row) for row in lengths)
-        for index, row in enumerate(rows):
-            if min(row, default=0) < 1:
-                raise ValueError(f"lengths must be positive; row {index} has {row}.")
-            if sum(row) != sum(rows[0]):
-                raise ValueError(
-                    f"lengths must add up to the same number of positions in every row; "
-                    f"row 0 has {sum(rows[0])}, row {index} has {sum(row)}."
-                )
-        return cls(lengths=rows)
+        return cls(lengths=tuple(tuple(row) for row in lengths))
 
     @classmethod
     def cached(cls, key_lengths: Int[Tensor, " batch"]) -> "AttentionMask":
         """Causal over a padded cache: row b uses the first `key_lengths[b]` keys.
 
-        Its queries are the last ones of those keys.
+        Its queries are the last ones of those keys, so there are at most as many.
         """
         return cls(key_lengths=key_lengths)
 
@@ -120,9 +123,29 @@ class AttentionMask:
             visible = visible & (document[:, kv_len - q_len :, None] == document[:, None])
         return visible
 
+    @property
+    def rows(self) -> int | None:
+        """Rows the mask is made for; None if it fits any number."""
+        if self.key_lengths is not None:
+            return self.key_lengths.shape[0]
+        return None if self.lengths is None else len(self.lengths)
+
     def _check_length(self, positions: int) -> None:
         if self.lengths is not None and sum(self.lengths[0]) != positions:
             raise ValueError(
                 f"lengths of packed documents must add up to {positions} positions; "
                 f"they add up to {sum(self.lengths[0])}."
+            )
+
+
+def _check_documents(rows: tuple[tuple[int, ...], ...]) -> None:
+    if not rows:
+        raise ValueError("lengths must have one entry for each row; got none.")
+    for index, row in enumerate(rows):
+        if min(row, default=0) < 1:
+            raise ValueError(f"lengths must be positive; row {index} has {row}.")
+        if sum(row) != sum(rows[0]):
+            raise ValueError(
+                f"lengths must add up to the same number of positions in every row; "
+                f"row 0 has {sum(rows[0])}, row {index} has {sum(row)}."
             )

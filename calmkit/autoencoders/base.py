@@ -56,30 +56,65 @@ class ChunkAutoencoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
-        """The posterior over latents of each chunk."""
+        """The posterior over latents of each chunk.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
 
     @abc.abstractmethod
     def decode(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch chunk vocab"]:
-        """Logits of the K tokens of each latent."""
+        """Logits of the K tokens of each latent.
+
+        Raises:
+            ValueError: If the latents do not have `latent_size` dimensions.
+        """
 
     @abc.abstractmethod
     def loss(
         self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """Training loss of each chunk, with regularisation drawn from `generator`."""
+        """Loss of each chunk.
+
+        In training mode latents are drawn from the posterior and regularised, with randomness
+        from `generator` (torch's global one if None). In evaluation mode the mean is decoded, so
+        nothing is random.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
 
     @typed
     @torch.no_grad()
     def decode_tokens(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Int[Tensor, "*batch chunk"]:
-        """The likeliest K tokens of each latent, a block of latents at a time."""
+        """The likeliest K tokens of each latent, a block of latents at a time.
+
+        Raises:
+            ValueError: If the latents do not have `latent_size` dimensions.
+        """
+        self._check_latents(latents)
         rows = latents.reshape(-1, latents.shape[-1])
         block = max(1, _LOGITS_AT_ONCE // (self.chunk_size * self.vocab_size))
         tokens = [self.decode(part).argmax(dim=-1) for part in rows.split(block)]
         return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
+
+    def _check_chunks(self, tokens: Tensor) -> None:
+        if tokens.shape[-1] != self.chunk_size:
+            raise ValueError(
+                f"tokens must come in chunks of chunk_size = {self.chunk_size}; "
+                f"got shape {tuple(tokens.shape)}."
+            )
+
+    def _check_latents(self, latents: Tensor) -> None:
+        if latents.shape[-1] != self.latent_size:
+            raise ValueError(
+                f"latents must have latent_size = {self.latent_size} dimensions; "
+                f"got shape {tuple(latents.shape)}."
+            )
 
     def freeze(self) -> "ChunkAutoencoder":
         """Stop training for good: no gradients, and evaluation mode even under `.train()`."""

@@ -10,7 +10,8 @@ Training minimises, per chunk and in nats,
 where KL_i is the KL of dimension i to a standard normal. Clipped from below at c ("free bits"),
 no dimension gains by collapsing to the prior; plain KL (c = 0) collapses most of them. Input
 tokens are replaced by a mask embedding and latent dimensions dropped at random, in training
-only: the decoder then spreads information, and tolerates the errors of a generative head.
+only: information is then spread over the latent, and the decoder tolerates the errors of a
+generative head. In evaluation nothing is masked, dropped or drawn: the mean is decoded.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -121,7 +122,12 @@ class MLPAutoencoder(ChunkAutoencoder):
     def decode(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch chunk vocab"]:
-        """Logits of the K tokens of each latent."""
+        """Logits of the K tokens of each latent.
+
+        Raises:
+            ValueError: If the latents do not have `latent_size` dimensions.
+        """
+        self._check_latents(latents)
         hidden = self.expand(self.decoder_chunk_blocks(self.from_latent(latents)))
         hidden = rearrange(hidden, "... (chunk width) -> ... chunk width", chunk=self.chunk_size)
         hidden = self.decoder_norm(self.decoder_token_blocks(hidden))
@@ -131,7 +137,7 @@ class MLPAutoencoder(ChunkAutoencoder):
     def loss(
         self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """Loss of each chunk; in training mode with token masking and latent dropout.
+        """Loss of each chunk; see `ChunkAutoencoder.loss`. In float32 at least.
 
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
@@ -142,21 +148,13 @@ class MLPAutoencoder(ChunkAutoencoder):
             masked = self._uniform(tokens.shape, generator) < self.token_masking
             embedded = torch.where(masked[..., None], self.mask_embedding, embedded)
         posterior = self._encode(embedded)
-        noise = torch.randn(
-            (1, *posterior.mean.shape),
-            generator=generator,
-            dtype=posterior.mean.dtype,
-            device=posterior.mean.device,
-        )
-        latents = posterior.rsample_from(noise).squeeze(0)
-        if self.training:
-            kept = self._uniform(latents.shape, generator) >= self.latent_dropout
-            latents = latents * kept / (1 - self.latent_dropout)
-        logits = self.decode(latents)
-        reconstruction = cross_entropy(
-            logits.flatten(0, -2).float(), tokens.flatten(), reduction="none"
-        )
+        latents = self._disturb(posterior, generator) if self.training else posterior.mean
+        logits = _at_least_float32(self.decode(latents))
+        reconstruction = cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none")
         reconstruction = reconstruction.view(tokens.shape).sum(dim=-1)
+        posterior = DiagonalGaussian(
+            _at_least_float32(posterior.mean), _at_least_float32(posterior.std)
+        )
         kl = posterior.kl_to_standard_normal()
         clipped = kl.clamp_min(self.kl_clip).sum(dim=-1)
         return AutoencoderLoss(
@@ -173,15 +171,24 @@ class MLPAutoencoder(ChunkAutoencoder):
         mean, log_std = self.to_posterior(hidden).chunk(2, dim=-1)
         return DiagonalGaussian(mean, log_std.clamp(*_LOG_STD_RANGE).exp())
 
-    def _check_chunks(self, tokens: Tensor) -> None:
-        if tokens.shape[-1] != self.chunk_size:
-            raise ValueError(
-                f"tokens must come in chunks of chunk_size = {self.chunk_size}; "
-                f"the last axis has {tokens.shape[-1]}."
-            )
+    def _disturb(self, posterior: DiagonalGaussian, generator: torch.Generator | None) -> Tensor:
+        """A sample of the posterior with some of its dimensions dropped."""
+        noise = torch.randn(
+            (1, *posterior.mean.shape),
+            generator=generator,
+            dtype=posterior.mean.dtype,
+            device=posterior.mean.device,
+        )
+        latents = posterior.rsample_from(noise).squeeze(0)
+        kept = self._uniform(latents.shape, generator) >= self.latent_dropout
+        return latents * kept / (1 - self.latent_dropout)
 
     def _uniform(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         return torch.rand(shape, generator=generator, device=self.embedding.weight.device)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _blocks(depth: int, width: int, ff_size: int | None) -> nn.Sequential:

@@ -2,8 +2,8 @@ r"""Latents of unit variance, for any autoencoder.
 
 The aggregate posterior (latents of all chunks together) has some mean mu_i and variance v_i in
 dimension i. The wrapper shows heads the latents (z - mu) / sqrt(v): every dimension then weighs
-the same in a distance, and a head's output starts at the right scale. An affine map changes no
-information, and nothing for the wrapped autoencoder.
+the same in a distance, and a head's output starts at the right scale. The map is affine and
+undone before decoding: no information is lost, and the wrapped autoencoder is not changed.
 """
 
 import torch
@@ -36,11 +36,13 @@ class StandardizedAutoencoder(ChunkAutoencoder):
     def fit(self, tokens: Int[Tensor, "*batch chunk"]) -> "StandardizedAutoencoder":
         """Measure mean and variance of the aggregate posterior over given chunks.
 
-            v_i = Var[m_i] + E[s_i^2]
+            mu_i = E[m_i],    v_i = Var[m_i] + E[s_i^2]
 
         Raises:
-            ValueError: If a dimension has no variance at all.
+            ValueError: If there is no chunk, or a dimension has no variance at all.
         """
+        if tokens.numel() == 0:
+            raise ValueError("tokens must hold at least one chunk; got none.")
         posterior = self.autoencoder.encode(tokens)
         means = posterior.mean.reshape(-1, self.latent_size)
         variance = means.var(dim=0, correction=0)
@@ -48,7 +50,7 @@ class StandardizedAutoencoder(ChunkAutoencoder):
         if not bool((variance > 0).all()):
             dead = int((variance <= 0).nonzero()[0])
             raise ValueError(
-                f"tokens must give every latent dimension some variance; dimension {dead} has none."
+                f"tokens must give each latent dimension some variance; dimension {dead} has none."
             )
         self.shift.copy_(means.mean(dim=0))
         self.scale.copy_(variance.sqrt())
@@ -66,7 +68,12 @@ class StandardizedAutoencoder(ChunkAutoencoder):
     def decode(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch chunk vocab"]:
-        """Logits of standardised latents."""
+        """Logits of standardised latents.
+
+        Raises:
+            ValueError: If the latents do not have `latent_size` dimensions.
+        """
+        self._check_latents(latents)
         return self.autoencoder.decode(latents * self.scale + self.shift)
 
     @typed

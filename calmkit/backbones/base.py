@@ -51,7 +51,7 @@ class Backbone(nn.Module, abc.ABC):
             cache: Earlier positions; the new ones are added to it. Excludes `mask`.
 
         Raises:
-            ValueError: If both mask and cache are given.
+            ValueError: If both mask and cache are given, or the features are not `hidden_size`.
         """
 
     @abc.abstractmethod
@@ -63,7 +63,14 @@ class Backbone(nn.Module, abc.ABC):
             capacity: Most positions it must hold in a row.
         """
 
-    def _check_one_of(self, mask: AttentionMask | None, cache: Cache | None) -> None:
+    def _check_input(
+        self, vectors: Tensor, mask: AttentionMask | None, cache: Cache | None
+    ) -> None:
+        if vectors.shape[-1] != self.hidden_size:
+            raise ValueError(
+                f"vectors must have hidden_size = {self.hidden_size} features; "
+                f"got shape {tuple(vectors.shape)}."
+            )
         if mask is not None and cache is not None:
             raise ValueError("mask and cache exclude each other: a cache is always causal.")
 

@@ -58,13 +58,15 @@ class TransformerBackbone(Backbone):
             )
         if hidden_size % (2 * heads) != 0:
             raise ValueError(
-                f"hidden_size must be a multiple of 2 * heads = {2 * heads}, since each head turns "
-                f"pairs of features; got {hidden_size}."
+                f"hidden_size must be a multiple of 2 * heads = {2 * heads}, since each head "
+                f"turns pairs of features; got {hidden_size}."
             )
         if heads % kv_heads != 0:
             raise ValueError(f"kv_heads must divide heads = {heads}; got {kv_heads}.")
         if rope_theta <= 0:
             raise ValueError(f"rope_theta must be positive; got {rope_theta}.")
+        self.kv_heads = kv_heads
+        self.head_dim = hidden_size // heads
         self.rope_theta = rope_theta
         self.layers = nn.ModuleList(
             TransformerLayer(hidden_size, heads=heads, kv_heads=kv_heads, ff_size=ff_size)
@@ -76,9 +78,12 @@ class TransformerBackbone(Backbone):
     def reset_parameters(self) -> None:
         """Initialise as the module's docstring says."""
         scaled_normal_(self)
-        for layer in self.layers:
-            for output in (layer.attention.output, layer.feed_forward.down):
-                scaled_normal_(output, gain=1 / math.sqrt(2 * len(self.layers)))
+        gain = 1 / math.sqrt(2 * len(self.layers))
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                scaled_normal_(module.output, gain=gain)
+            elif isinstance(module, SwiGLU):
+                scaled_normal_(module.down, gain=gain)
 
     @typed
     def forward(
@@ -87,18 +92,24 @@ class TransformerBackbone(Backbone):
         mask: AttentionMask | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch positions hidden"]:
-        """Compute the hidden states; see `Backbone.forward`."""
-        self._check_one_of(mask, cache)
+        """Compute the hidden states; see `Backbone.forward`.
+
+        Raises:
+            ValueError: If both mask and cache are given, the cache is not one of `new_cache`, or
+                the features are not `hidden_size`.
+        """
+        self._check_input(vectors, mask, cache)
+        if cache is not None and not isinstance(cache, KVCache):
+            raise ValueError(
+                f"cache must be a KVCache, as new_cache makes; got {type(cache).__name__}."
+            )
         positions = vectors.shape[1]
         if cache is not None:
             mask = AttentionMask.cached(cache.lengths + positions)
         elif mask is None:
             mask = AttentionMask.causal()
-        attention_layer = self.layers[0].attention
         angles = rotary_angles(
-            mask.positions(positions, vectors.device),
-            attention_layer.head_dim,
-            theta=self.rope_theta,
+            mask.positions(positions, vectors.device), self.head_dim, theta=self.rope_theta
         )
         x = vectors
         for index, layer in enumerate(self.layers):
@@ -109,9 +120,8 @@ class TransformerBackbone(Backbone):
 
     def new_cache(self, batch_size: int, capacity: int) -> KVCache:
         """An empty key/value cache; see `Backbone.new_cache`."""
-        layer = self.layers[0].attention
-        weight = layer.output.weight
-        shape = (len(self.layers), batch_size, capacity, layer.kv_heads, layer.head_dim)
+        weight = next(self.layers.parameters())
+        shape = (len(self.layers), batch_size, capacity, self.kv_heads, self.head_dim)
         return KVCache(
             weight.new_zeros(shape),
             weight.new_zeros(shape),
@@ -144,7 +154,6 @@ class SelfAttention(nn.Module):
 
     def __init__(self, hidden_size: int, *, heads: int, kv_heads: int) -> None:
         super().__init__()
-        self.kv_heads = kv_heads
         self.head_dim = hidden_size // heads
         self.query = nn.Linear(hidden_size, hidden_size, bias=False)
         self.key = nn.Linear(hidden_size, kv_heads * self.head_dim, bias=False)

@@ -2,6 +2,5 @@
 
 from .report import write_report as write_report
 from .results import ComparisonResult as ComparisonResult
-from .results import Estimate as Estimate
 from .results import HeadResult as HeadResult
 from .results import read_results as read_results

@@ -54,7 +54,8 @@ def write_plot(result: ComparisonResult, path: Path) -> None:
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(12, sum(heights)), layout="constrained")
         FigureCanvasAgg(figure)
-        top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
+        parts = figure.subfigures(3, 1, squeeze=False, height_ratios=heights)
+        top, middle, bottom = parts[:, 0]
         colors = {
             head.name: _COLORS[index % len(_COLORS)] for index, head in enumerate(result.heads)
         }

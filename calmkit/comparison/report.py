@@ -11,7 +11,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .results import ComparisonResult, Estimate, HeadResult
+from calmkit.metrics import Estimate
+
+from .results import ComparisonResult, HeadResult
 
 if TYPE_CHECKING:
     from rich.table import Table

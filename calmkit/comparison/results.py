@@ -10,30 +10,19 @@ The schema is versioned: a file of another version is refused, never half unders
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SCHEMA_VERSION", "ComparisonResult", "Estimate", "HeadResult", "read_results"]
+from calmkit.metrics import Estimate
+
+__all__ = ["SCHEMA_VERSION", "ComparisonResult", "HeadResult", "read_results"]
 
 SCHEMA_VERSION = 1
 
 Curve = tuple[tuple[int, float], ...]
 """Steps done, and a loss."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An estimate and its standard error.
-
-    Attributes:
-        value: The estimate.
-        standard_error: Its standard error; 0 for an exact value.
-    """
-
-    value: float
-    standard_error: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +49,8 @@ class HeadResult:
     name: str
     class_path: str
     brier_lm: float
-    brier: tuple[Estimate, Estimate, Estimate, Estimate]
-    untrained_brier: tuple[Estimate, Estimate, Estimate, Estimate]
+    brier: tuple[Estimate, ...]
+    untrained_brier: tuple[Estimate, ...]
     energy_score: Estimate
     untrained_energy_score: Estimate
     parameters: int
@@ -90,7 +79,7 @@ class ComparisonResult:
     """
 
     heads: tuple[HeadResult, ...]
-    unigram_brier: tuple[Estimate, Estimate, Estimate, Estimate]
+    unigram_brier: tuple[Estimate, ...]
     autoencoder_accuracy: float
     corpus_name: str
     corpus_digest: str
@@ -154,7 +143,7 @@ def _estimate(content: Mapping[str, Any]) -> Estimate:
     return Estimate(_number(content["value"]), _number(content["standard_error"]))
 
 
-def _four(content: list[Any]) -> tuple[Estimate, Estimate, Estimate, Estimate]:
+def _four(content: list[Any]) -> tuple[Estimate, ...]:
     first, second, third, fourth = (_estimate(entry) for entry in content)
     return first, second, third, fourth
 
@@ -164,12 +153,13 @@ def _curve(content: list[Any]) -> Curve:
 
 
 def _head(content: dict[str, Any]) -> HeadResult:
-    read = {
+    read: dict[str, Callable[[Any], Any]] = {
         "brier": _four, "untrained_brier": _four,
         "energy_score": _estimate, "untrained_energy_score": _estimate,
         "training_losses": _curve, "validation_losses": _curve,
         "brier_lm": _number, "training_seconds": _number, "microseconds_per_token": _number,
     }  # fmt: skip
-    return HeadResult(
-        **{name: read[name](value) if name in read else value for name, value in content.items()}
-    )
+    values: dict[str, Any] = {
+        name: read[name](value) if name in read else value for name, value in content.items()
+    }
+    return HeadResult(**values)

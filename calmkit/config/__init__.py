@@ -24,7 +24,6 @@ from .building import build as build
 from .building import check_parts as check_parts
 from .errors import ConfigError as ConfigError
 from .experiment import CompareExperiment as CompareExperiment
-from .experiment import EvaluationSettings as EvaluationSettings
 from .experiment import Experiment as Experiment
 from .experiment import ModelParts as ModelParts
 from .experiment import TrainExperiment as TrainExperiment

@@ -149,7 +149,8 @@ def explain(text: str, kind: type, sources: Sequence[Source]) -> ConfigError:
     if found := re.search(r"- (Expected [^\n]+)\n", text):
         return _wrong_value(found[1], _first(r"Given value: ([^\n]*)", text), text, field, sources)
     if found := re.findall(r"(Expected [^\n]+?)\. Got value: ([^\n]*?)(?:\. Got|$)", text, re.M):
-        return _wrong_value(*found[-1], text, field, sources)
+        expected, value = found[-1]
+        return _wrong_value(expected, value, text, field, sources)
     return ConfigError(re.split(r"\.? Got value: |\n  Given value", text.strip())[0])
 
 

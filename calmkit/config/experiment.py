@@ -12,38 +12,13 @@ from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.heads import Head
 from calmkit.training import TrainingSettings
+from calmkit.training.evaluation import EvaluationSettings
 
 __all__ = [
-    "CompareExperiment", "EvaluationSettings", "Experiment", "ModelParts", "TrainExperiment",
+    "CompareExperiment", "Experiment", "ModelParts", "TrainExperiment",
 ]  # fmt: skip
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """How trained heads are compared; the protocol is part of a result.
-
-    Attributes:
-        rows: Rows of held-out text, spread over its documents.
-        draws: Head samples for each position, all pairs of which enter the Brier scores.
-        bootstrap: Resamples of the documents for standard errors.
-        validation_rows: Rows of held-out text for the validation loss during training.
-        sample_tokens: Tokens of generated text shown for each head.
-    """
-
-    rows: int = 128
-    draws: int = 8
-    bootstrap: int = 1000
-    validation_rows: int = 16
-    sample_tokens: int = 120
-
-    def __post_init__(self) -> None:
-        """Refuse values that make no estimate."""
-        for name, least in {
-            "rows": 2, "draws": 2, "bootstrap": 10, "validation_rows": 1, "sample_tokens": 1
-        }.items():  # fmt: skip
-            _at_least(name, getattr(self, name), least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +59,9 @@ class Experiment(ModelParts):
         autoencoder_training: Training of the autoencoder.
         optimizer: Any torch optimiser, for backbone and head.
         training: Training of backbone and head.
-        evaluation: The evaluation protocol.
+        evaluation: The evaluation protocol, which is part of a result.
+        validation_rows: Rows of held-out text for the validation loss during training.
+        sample_tokens: Tokens of generated text that are shown for each head.
         accelerator: Where to compute.
         precision: Number format of the computation.
         logger: A logger of lightning_fabric for the loss curves; receives the folder.
@@ -101,6 +78,8 @@ class Experiment(ModelParts):
     optimizer: OptimizerFactory
     training: TrainingSettings
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    validation_rows: int = 16
+    sample_tokens: int = 120
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
     logger: Callable[[Path], Any]
@@ -110,6 +89,13 @@ class Experiment(ModelParts):
         _at_least("seed", self.seed, 0)
         # The first chunk of a document is never predicted.
         _at_least("positions", self.positions, 2)
+        if self.evaluation.min_context >= self.positions:
+            raise ValueError(
+                f"evaluation.min_context must be below positions = {self.positions}, or no "
+                f"chunk is scored; got {self.evaluation.min_context}."
+            )
+        _at_least("validation_rows", self.validation_rows, 1)
+        _at_least("sample_tokens", self.sample_tokens, 1)
 
     def heads_by_key(self) -> dict[str, Callable[[int, int], Head]]:
         """The heads to train, by the config key that holds each."""

@@ -8,8 +8,9 @@ and starts as the identity, since W is zero at first. The condition enters only 
 modulations, which depend on (time, cond) and not on x: all samples of a position that share a
 time share them, so they are computed once (see `AdaptiveMLP.forward`).
 
-Source: Peebles and Xie, "Scalable Diffusion Models with Transformers", arXiv 2212.09748 (adaLN-Zero);
-Li et al., "Autoregressive Image Generation without Vector Quantization", arXiv 2406.11838.
+Source: Peebles and Xie, "Scalable Diffusion Models with Transformers", arXiv 2212.09748
+(adaLN-Zero); Li et al., "Autoregressive Image Generation without Vector Quantization",
+arXiv 2406.11838.
 """
 
 import math
@@ -44,8 +45,12 @@ class AdaptiveMLP(nn.Module):
         """
         super().__init__()
         for name, size in {
-            "cond_size": cond_size, "in_size": in_size, "width": width, "depth": depth
-        }.items():  # fmt: skip
+            "cond_size": cond_size,
+            "in_size": in_size,
+            "out_size": out_size,
+            "width": width,
+            "depth": depth,
+        }.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1; got {size}.")
         self.time_embedding = TimeEmbedding(width)
@@ -60,9 +65,11 @@ class AdaptiveMLP(nn.Module):
     def reset_parameters(self) -> None:
         """Initialise; modulations and output are zero, so each block is the identity."""
         scaled_normal_(self)
-        zero = [self.output_modulation, self.output]
-        for layer in zero + [block.modulation for block in self.blocks]:
-            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.output_modulation.weight)
+        nn.init.zeros_(self.output.weight)
+        for module in self.modules():
+            if isinstance(module, AdaptiveBlock):
+                nn.init.zeros_(module.modulation.weight)
 
     @typed
     def forward(
@@ -115,7 +122,7 @@ class TimeEmbedding(nn.Module):
 
         Args:
             width: Features out.
-            frequencies: Number of frequencies, log-spaced from 1 down to 1e-4.
+            frequencies: Number of rates `10000^(-j / frequencies)`, from 1 almost down to 1e-4.
             resolution: Factor on time; 1000 as in networks trained on 1000 discrete steps.
         """
         super().__init__()
@@ -129,6 +136,10 @@ class TimeEmbedding(nn.Module):
 
     @typed
     def forward(self, time: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
-        """Embed times, unit: 1 for the whole path."""
+        """`mlp([cos(a), sin(a)])` of the angles `a_j = resolution * time * rate_j`, in radians.
+
+        Args:
+            time: Times; 1 is the whole path.
+        """
         angles = self.resolution * time[..., None] * self.rates
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))

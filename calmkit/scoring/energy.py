@@ -2,8 +2,9 @@ r"""Energy score: a strictly proper rule for vectors, estimated from samples alo
 
     S(P, y) = E||X - y||^a - 1/2 E||X - X'||^a,    X, X' ~ P independent, 0 < a < 2.
 
-Orientation: **lower is better**, with the 1/2 (the loss of arXiv 2510.27688 is 2 S). The U-statistic over m >= 2 samples is unbiased. Strictly proper for every 0 < a < 2 on
-distributions with finite E||X||^a; at a = 2 it sees the mean only.
+Orientation: **lower is better**, with the 1/2 (the loss of arXiv 2510.27688 is 2 S). The
+U-statistic over m >= 2 samples is unbiased. Strictly proper for every 0 < a < 2 on distributions
+with finite E||X||^a; at a = 2 it sees the mean only.
 
 Source: Gneiting and Raftery, JASA 2007, section 4.3.
 """
@@ -104,6 +105,8 @@ class EnergyScore(ScoringRule):
 
 
 def _distance(difference: Tensor, alpha: float) -> Tensor:
-    # Clamped squares: at a tie the gradient is zero instead of infinite times zero.
+    # Clamped squares: at a tie the gradient is zero instead of infinite times zero. The power of
+    # the clamp itself is far from zero for a small alpha.
     squares = difference.square().sum(dim=-1)
-    return squares.clamp_min(torch.finfo(squares.dtype).tiny).pow(alpha / 2)
+    tiny = torch.finfo(squares.dtype).tiny
+    return torch.where(squares > tiny, squares.clamp_min(tiny).pow(alpha / 2), 0.0)

@@ -15,9 +15,11 @@ smooth in u; Gauss-Legendre on u in [-9, 16] is completed by both tails:
 The second is exact in the limit even for one dimension, where phi decays as slowly as t^(-1/2).
 
 A head compares N samples x_n of a position with one Gaussian: v = x_n - z. The integral then
-runs over nodes shared by the samples (A is their geometric mean), so that logarithms and
-divisions are done once per position and the exponent is one matrix product per position. Nothing
-of shape (samples, nodes, latent) is ever held, and no target is ever drawn.
+runs over nodes shared by the samples, so that logarithms and divisions are done once per position
+and the exponent is one matrix product per position. Nothing of shape (samples, nodes, latent) is
+ever held, and no target is ever drawn. For A stands the geometric mean over the samples of
+max(A_n, max_k A_k / 100): the left tail needs t A_n << 1 for every sample, also beside a tie. The
+error is below 1e-5 of a position's largest distance to the power a, mostly below 1e-7.
 """
 
 import math
@@ -67,8 +69,7 @@ def expected_distance(
 ) -> Float[Tensor, "samples *batch"]:
     """E_{z ~ target} ||x_n - z||^alpha for each sample x_n, differentiable in samples and target.
 
-    Samples of one position should lie at comparable distances from the target (within a factor
-    of about 10), since they share quadrature nodes.
+    Exact up to rounding for a point mass; otherwise as accurate as the module says.
 
     Args:
         samples: The points x_n.
@@ -93,7 +94,9 @@ def expected_distance(
     fourth = second.square() + (2 * variance * (variance + 2 * squares)).sum(dim=-1)
     tiny = torch.finfo(second.dtype).tiny ** 0.5
     # Any positive scale gives the same integral, so none of its gradient is needed.
-    scale = second.detach().clamp_min(tiny).log().mean(dim=-1, keepdim=True).exp()
+    scale = second.detach().clamp_min(tiny)
+    scale = scale.maximum(0.01 * scale.amax(dim=-1, keepdim=True))
+    scale = scale.log().mean(dim=-1, keepdim=True).exp()
 
     u, weights = _legendre(second.dtype, second.device)
     t = u.exp() / scale
@@ -112,6 +115,8 @@ def expected_distance(
     right = high**-half * (1 / half - last / (half + power))
     constant = half / math.gamma(1 - half)
     moment = constant * scale**half * (left + middle + right)
+    # A point mass needs no integral. At a tie the gradient is zero instead of infinite.
+    moment = torch.where((variance == 0).all(dim=-1), second.clamp_min(tiny).pow(half), moment)
     return torch.where(second > tiny, moment, 0.0).movedim(-1, 0)
 
 

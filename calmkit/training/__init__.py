@@ -1,6 +1,10 @@
 """Training: one loop for every part, with checkpoints that resume to the same numbers."""
 
 from .checkpoint import CheckpointError as CheckpointError
+from .evaluation import Evaluation as Evaluation
+from .evaluation import EvaluationSettings as EvaluationSettings
+from .evaluation import evaluate as evaluate
+from .evaluation import evaluate_unigram as evaluate_unigram
 from .loop import TrainingResult as TrainingResult
 from .loop import fit as fit
 from .optimizer import MatrixDecayAdamW as MatrixDecayAdamW

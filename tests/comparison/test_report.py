@@ -9,12 +9,12 @@ from rich.console import Console
 
 from calmkit.comparison import (
     ComparisonResult,
-    Estimate,
     HeadResult,
     read_results,
     write_report,
 )
 from calmkit.comparison.report import notes, to_csv, to_table
+from calmkit.metrics import Estimate
 
 
 def head(name="energy", brier=(2.88, 0.21, 0.03, 0.004), errors=(0.11, 0.04, 0.01, 0.004)):
@@ -41,7 +41,12 @@ def head(name="energy", brier=(2.88, 0.21, 0.03, 0.004), errors=(0.11, 0.04, 0.0
 def result(*heads):
     return ComparisonResult(
         heads=heads or (head(), head("flow", brier=(4.12, 0.41, -0.03, 0.0))),
-        unigram_brier=(Estimate(0.89, 0.03), Estimate(0.012), Estimate(2e-4), Estimate(1e-5)),
+        unigram_brier=(
+            Estimate(0.89, 0.03),
+            Estimate(0.012, 0.002),
+            Estimate(2e-4, 0.0),
+            Estimate(1e-5, 0.0),
+        ),
         autoencoder_accuracy=0.99934,
         corpus_name="some text",
         corpus_digest="0123456789abcdef" * 4,
@@ -87,7 +92,7 @@ class TestTable:
 class TestJson:
     def test_round_trip(self, tmp_path):
         found = result()
-        write_report(found, tmp_path)
+        (tmp_path / "results.json").write_text(found.to_json(), encoding="utf-8")
         assert read_results(tmp_path / "results.json") == found
 
     def test_is_strict_and_brings_nan_back(self):
@@ -153,7 +158,8 @@ class TestFiles:
         import matplotlib
 
         write_report(result(), tmp_path / "light")
-        with matplotlib.rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
+        dark = {"figure.facecolor": "black", "axes.facecolor": "black", "text.color": "white"}
+        with matplotlib.rc_context(dark):
             write_report(result(), tmp_path / "dark")
             assert matplotlib.rcParams["figure.facecolor"] == "black"
         light, dark = (tmp_path / name / "results.png" for name in ("light", "dark"))

@@ -1,0 +1,167 @@
+"""The documentation is true: its code runs, its configs parse, its links lead somewhere.
+
+Python blocks of a page run in order, in one namespace, in an empty folder. A block whose fence
+has a title (```python title="my_parts.py") is that file instead, and can be imported. A YAML
+block is a config if its first line says `# config for calmkit compare` or `... train`.
+"""
+
+import re
+import sys
+import tomllib
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from calmkit.config import CompareExperiment, TrainExperiment, check_parts, parse
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", *DOCS]
+KINDS = {"compare": CompareExperiment, "train": TrainExperiment}
+
+_FENCE = re.compile(r"^```(\w+)([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CONFIG = re.compile(r"# config for calmkit (\w+)\b")
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def page_name(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(text, language):
+    """Pairs (line, options, code) of the fenced blocks in a language."""
+    return [
+        (text.count("\n", 0, found.start(3)), found[2].strip(), found[3])
+        for found in _FENCE.finditer(text)
+        if found[1] == language
+    ]
+
+
+def run_page(text, name):
+    """Run a page's Python blocks; a failure points at the line of the page."""
+    module = types.ModuleType("page")
+    for line, options, code in blocks(text, "python"):
+        if title := re.fullmatch(r'title="(\w+\.py)"', options):
+            Path(title[1]).write_text(code, encoding="utf-8")
+            continue
+        assert not options, f"{name}:{line}: unknown options of a block: {options}"
+        # Blank lines in front, so that a traceback shows the page's own line numbers.
+        exec(compile("\n" * line + code, name, "exec"), module.__dict__)
+
+
+def anchors(text):
+    """Names that `page.md#name` may point to: those of the headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(_FENCE, "", text), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", title.lower()).strip().replace(" ", "-") for title in headings}
+
+
+def broken_links(page):
+    text = re.sub(_FENCE, "", page.read_text(encoding="utf-8"))
+    wrong = []
+    for link in _LINK.findall(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists():
+            wrong.append(link)
+        elif anchor and anchor not in anchors(target.read_text(encoding="utf-8")):
+            wrong.append(link)
+    return wrong
+
+
+def configs():
+    for page in PAGES:
+        for line, _, code in blocks(page.read_text(encoding="utf-8"), "yaml"):
+            if found := _CONFIG.match(code):
+                yield pytest.param(found[1], code, id=f"{page_name(page)}:{line}")
+
+
+@pytest.fixture
+def empty_folder(tmp_path, monkeypatch):
+    """A folder to work in, whose modules can be imported; the user's cache is left alone."""
+    before = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).parent == tmp_path:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def float32():
+    """The precision that a reader has."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("empty_folder", "float32")
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_python_runs(page):
+    run_page(page.read_text(encoding="utf-8"), page_name(page))
+
+
+@pytest.mark.usefixtures("empty_folder", "float32")
+@pytest.mark.parametrize("kind, code", list(configs()))
+def test_configs_parse_and_their_parts_build(kind, code):
+    Path("my.yaml").write_text(code, encoding="utf-8")
+    options = ["--config", "my.yaml"]
+    parsed = parse(KINDS[kind], options, preset=kind, command=f"calmkit {kind}")
+    check_parts(parsed.experiment)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_links_exist(page):
+    assert broken_links(page) == []
+
+
+def test_every_page_is_in_the_navigation():
+    def files(entry):
+        if isinstance(entry, str):
+            return [entry]
+        values = entry.values() if isinstance(entry, dict) else entry
+        return [file for value in values for file in files(value)]
+
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in DOCS]
+    assert sorted(files(site["project"]["nav"])) == pages
+
+
+def test_every_package_has_a_place_in_the_reference():
+    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    named = re.findall(r"^::: ([\w.]+)", reference, re.MULTILINE)
+    packages = {f"calmkit.{init.parent.name}" for init in ROOT.glob("calmkit/*/__init__.py")}
+    assert packages <= set(named)
+
+
+class TestTheTestsThemselves:
+    def test_blocks_share_a_namespace_and_errors_name_the_line(self):
+        page = "# Page\n\n```python\nx = 1\n```\n\ntext\n\n```python\nassert x == 2\n```\n"
+        with pytest.raises(AssertionError) as caught:
+            run_page(page, "page.md")
+        assert caught.traceback[-1].lineno + 1 == 10
+
+    @pytest.mark.usefixtures("empty_folder")
+    def test_a_titled_block_is_a_file(self):
+        page = '```python title="a_part.py"\nX = 5\n```\n```python\nfrom a_part import X\n```\n'
+        run_page(page, "page.md")
+        assert Path("a_part.py").read_text() == "X = 5\n"
+
+    def test_broken_links_are_found(self, tmp_path):
+        page = tmp_path / "page.md"
+        page.write_text("# A title\n[a](#a-title) [b](page.md#no) [c](gone.md) [d](https://x.y)\n")
+        assert broken_links(page) == ["page.md#no", "gone.md"]
+
+    def test_there_are_pages_with_code(self):
+        assert len(DOCS) > 10
+        silent = [p.name for p in DOCS if not blocks(p.read_text(encoding="utf-8"), "python")]
+        assert silent == ["reference.md"]
