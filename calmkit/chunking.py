@@ -30,7 +30,8 @@ class ChunkBatch:
     """Rows of chunks on the grid.
 
     Attributes:
-        tokens: Token ids. Padding and fill hold a valid id that no part may learn from.
+        tokens: Token ids. Padding holds a valid id that the model does not read. Fill holds the
+            end token: it is part of the last chunk's latent, but no score counts it.
         real: True where a token belongs to the text, False on padding and fill.
         lengths: For each row, the number of chunks of each packed document, in order.
     """

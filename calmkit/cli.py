@@ -282,9 +282,8 @@ def _prepare(experiment: "Experiment") -> "Corpus":
 def _held_out(experiment: "Experiment", checkpoint: "Checkpoint", data: Path | None) -> "Corpus":
     """The corpus of a saved model, with other held-out text if `data` is given."""
     import dataclasses
-    import hashlib
 
-    from calmkit.data import TokenStore, read_documents
+    from calmkit.data import TokenStore, digest_of, read_documents
 
     corpus = _prepare(experiment)
     with tempfile.TemporaryDirectory() as folder:
@@ -299,9 +298,10 @@ def _held_out(experiment: "Experiment", checkpoint: "Checkpoint", data: Path | N
     if data is None:
         return corpus
     documents = read_documents(data)
-    digest = hashlib.sha256("\0".join(documents).encode()).hexdigest()
     store = TokenStore.from_documents(documents, checkpoint.tokenizer)
-    return dataclasses.replace(corpus, validation=store, name=data.name, digest=digest)
+    return dataclasses.replace(
+        corpus, validation=store, name=data.name, digest=digest_of(documents)
+    )
 
 
 def _start_output(directory: Path, command: str, text: str) -> None:

@@ -31,7 +31,8 @@ def result():
         validation_losses=((1, 2.0), (2, 1.0)),
     )  # fmt: skip
     return ComparisonResult(
-        heads=(head,), unigram_brier=scores, autoencoder_accuracy=1.0, corpus_name="text",
+        heads=(head,), unigram_brier=scores, autoencoder_accuracy=1.0, shared_parameters=9,
+        corpus_name="text",
         corpus_digest="0" * 64, protocol="none", seed=0, hardware="none", versions={},
     )  # fmt: skip
 

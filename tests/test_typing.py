@@ -1,4 +1,4 @@
-"""The checks themselves: alive, readable, gone under compile and under the environment variable."""
+"""The checks themselves: alive, readable, gone under compile and where they are switched off."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
+from calmkit.nn import SwiGLU
 from calmkit.typing import typed
 
 
@@ -104,24 +105,19 @@ def test_nothing_is_left_under_compile():
     torch.testing.assert_close(compiled(torch.ones(2, 3)), torch.full((2, 3), 2.0))
 
 
-@pytest.mark.parametrize(("value", "outcome"), [("0", "silent"), ("1", "refused"), (None, "refused")])
-def test_environment_variable(value, outcome):
+def test_environment_variable_switches_everything_off():
     program = """
 import torch
-from jaxtyping import TypeCheckError
 from calmkit.distributions import DiagonalGaussian
 from calmkit.nn import SwiGLU
-try:
-    DiagonalGaussian(torch.zeros(2, 3), torch.zeros(1, 3))
-    # The functions are the bare ones, not wrapped at all.
-    print("silent" if not hasattr(SwiGLU.forward, "__wrapped__") else "wrapped")
-except TypeCheckError:
-    print("refused")
+DiagonalGaussian(torch.zeros(2, 3), torch.zeros(1, 3))
+# The functions are the bare ones, not wrapped at all.
+assert not hasattr(SwiGLU.forward, "__wrapped__")
 """
-    environment = {k: v for k, v in os.environ.items() if k != "CALMKIT_TYPECHECK"}
-    if value is not None:
-        environment["CALMKIT_TYPECHECK"] = value
+    environment = {**os.environ, "CALMKIT_TYPECHECK": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
-    assert done.stdout.strip() == outcome
+    assert done.returncode == 0, done.stderr
+    # And they are wrapped here, where the variable is not set.
+    assert hasattr(SwiGLU.forward, "__wrapped__")

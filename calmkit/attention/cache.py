@@ -50,8 +50,13 @@ class KVCache:
         """Write one layer's new keys and values behind each row's own length.
 
         Raises:
-            ValueError: If more positions are written than the cache was made for.
+            ValueError: If the batch is another one, or the cache has no room left.
         """
+        if keys.shape[0] != self.keys.shape[1]:
+            raise ValueError(
+                f"keys must come for the {self.keys.shape[1]} rows of the cache; got shape "
+                f"{tuple(keys.shape)}."
+            )
         new, capacity = keys.shape[1], self.keys.shape[2]
         if self._longest + new > capacity:
             raise ValueError(

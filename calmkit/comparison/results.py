@@ -69,6 +69,7 @@ class ComparisonResult:
     Attributes:
         heads: The heads, in the config's order.
         unigram_brier: Brier-1..4 of the training text's token frequencies, without context.
+        shared_parameters: Parameters of backbone and input encoder, the same for every head.
         autoencoder_accuracy: Share of held-out tokens that the autoencoder restores, in [0, 1].
         corpus_name: The text.
         corpus_digest: SHA-256 of its documents.
@@ -80,6 +81,7 @@ class ComparisonResult:
 
     heads: tuple[HeadResult, ...]
     unigram_brier: tuple[Estimate, ...]
+    shared_parameters: int
     autoencoder_accuracy: float
     corpus_name: str
     corpus_digest: str

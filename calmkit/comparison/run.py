@@ -131,6 +131,7 @@ class _Lab:
         self.few_rows = self._rows(max(2, experiment.evaluation.rows // _UNTRAINED_ROWS_DIVISOR))
         self.validation_rows = self._rows(experiment.validation_rows)
         self.protocol = ""
+        self.shared_parameters = 0
 
     def train_autoencoder(self, *, directory: Path | None) -> tuple[ChunkAutoencoder, float]:
         """The trained autoencoder, frozen, and the share of held-out tokens that it restores."""
@@ -195,6 +196,7 @@ class _Lab:
         evaluation = self.measure(model, few=False)
         self.protocol = evaluation.protocol
         head = model.head
+        self.shared_parameters = _count(model.backbone) + _count(model.input_encoder)
         return HeadResult(
             name=name,
             class_path=f"{type(head).__module__}.{type(head).__qualname__}",
@@ -203,7 +205,7 @@ class _Lab:
             untrained_brier=untrained.brier.brier,
             energy_score=evaluation.energy_score,
             untrained_energy_score=untrained.energy_score,
-            parameters=sum(p.numel() for p in head.parameters()),
+            parameters=_count(head),
             evaluations_per_sample=head.evaluations_per_sample,
             training_seconds=math.nan if training is None else training.seconds,
             microseconds_per_token=self._microseconds_per_token(model),
@@ -223,6 +225,7 @@ class _Lab:
         return ComparisonResult(
             heads=heads,
             unigram_brier=unigram.brier,
+            shared_parameters=self.shared_parameters,
             autoencoder_accuracy=accuracy,
             corpus_name=self.corpus.name,
             corpus_digest=self.corpus.digest,
@@ -345,6 +348,10 @@ def _model_objective(
     module: nn.Module, batch: ChunkBatch, generator: torch.Generator
 ) -> Mapping[str, Tensor]:
     return {"loss": module.loss(batch, generator).total}
+
+
+def _count(part: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())
 
 
 def _config_of_one_head(config_text: str, name: str) -> str:

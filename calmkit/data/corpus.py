@@ -27,7 +27,7 @@ from .sources import EMBEDDED_NAME, read_documents
 from .store import TokenStore
 from .tokenizer import TextTokenizer, check_vocab_size
 
-__all__ = ["Corpus", "prepare_corpus", "split_documents"]
+__all__ = ["Corpus", "digest_of", "prepare_corpus", "split_documents"]
 
 _MANIFEST = "manifest.json"
 _WRITING = ".writing-"
@@ -83,8 +83,8 @@ def prepare_corpus(
     import tokenizers
 
     documents = read_documents(path)
-    digest = _digest(documents)
-    key = _digest(
+    digest = digest_of(documents)
+    key = digest_of(
         [
             digest,
             json.dumps([vocab_size, float(validation_fraction), seed]),
@@ -165,7 +165,8 @@ def _check_split(validation_fraction: float, seed: int) -> None:
         raise ValueError(f"seed must be at least 0; got {seed}.")
 
 
-def _digest(texts: Sequence[str]) -> str:
+def digest_of(texts: Sequence[str]) -> str:
+    """SHA-256 of texts, as it stands in a corpus's `digest`."""
     digest = hashlib.sha256()
     for text in texts:
         data = text.encode()

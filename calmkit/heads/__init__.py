@@ -5,4 +5,8 @@ from .diffusion import DiffusionHead as DiffusionHead
 from .energy import EnergyHead as EnergyHead
 from .flow import FlowHead as FlowHead
 from .ode import integrate_midpoint as integrate_midpoint
+from .prediction import CleanPrediction as CleanPrediction
+from .prediction import NoisePrediction as NoisePrediction
+from .prediction import Prediction as Prediction
+from .prediction import VelocityPrediction as VelocityPrediction
 from .schedule import NoiseSchedule as NoiseSchedule

@@ -53,6 +53,9 @@ class Head(nn.Module, abc.ABC):
             cond: Conditions.
             target: What a sample should look like, as a distribution per position.
             generator: Source of randomness; torch's global one if None.
+
+        Raises:
+            ValueError: If condition or target has another size than the head was built for.
         """
 
     @abc.abstractmethod
@@ -68,16 +71,39 @@ class Head(nn.Module, abc.ABC):
             cond: Conditions.
             num_samples: Number of samples of each position.
             generator: Source of randomness; torch's global one if None.
+
+        Raises:
+            ValueError: If the condition has another size than the head was built for.
         """
+
+    def _check_cond(self, cond: Tensor) -> None:
+        if cond.shape[-1] != self.cond_size:
+            raise ValueError(
+                f"cond must have cond_size = {self.cond_size} features; got {cond.shape[-1]}."
+            )
+
+    def _check_target(self, target: DiagonalGaussian) -> None:
+        if target.mean.shape[-1] != self.latent_size:
+            raise ValueError(
+                f"target must have latent_size = {self.latent_size} dimensions; "
+                f"got {target.mean.shape[-1]}."
+            )
 
 
 def standard_normal(
     like: Tensor, num_samples: int, size: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Normal noise (num_samples, *batch, size), in dtype and on the device of `like`."""
+    """Normal noise (num_samples, *batch, size), in dtype and on the device of `like`.
+
+    Under autocast it has float32 at least: a sampler that starts from it then adds up its many
+    small steps in that precision, also if the condition came out of a layer in bfloat16.
+    """
+    dtype = like.dtype
+    if torch.is_autocast_enabled(like.device.type):
+        dtype = torch.promote_types(dtype, torch.float32)
     return torch.randn(
         (num_samples, *like.shape[:-1], size),
         generator=generator,
-        dtype=like.dtype,
+        dtype=dtype,
         device=like.device,
     )

@@ -1,17 +1,20 @@
 r"""Diffusion head: a network that removes noise step by step, with a learned variance.
 
-The network maps (x_t, t, cond) to a noise estimate and, per dimension, a fraction f that sets the
-variance of the reverse step between its two bounds,
+The network maps (x_t, t, cond) to an estimate of the clean x (by way of a `Prediction`) and, per
+dimension, a fraction f that sets the variance of the reverse step between its two bounds,
 
-    log var_t = f log beta_t + (1 - f) log posterior_variance_t.
+    log var_t = f log beta_t + (1 - f) log posterior_variance_t,    f = (output + 1) / 2.
 
 Training minimises the hybrid loss, averaged over dimensions,
 
-    || eps - eps_hat ||^2 + KL(true reverse step || model's step) / log 2,
+    || target - output ||^2 + KL(true reverse step || model's step) / log 2,
 
-whose second term trains the variance only (the noise estimate is held fixed there); at t = 0 it
-is the negative log-density of x instead. Sampling runs the reverse process over an evenly spaced
-subset of the steps.
+whose second term trains the variance only (the estimate is held fixed there); at t = 0 it is the
+negative log-density of x instead. Sampling runs the reverse process over an evenly spaced subset
+of the steps.
+
+The default is velocity prediction. The published head predicts noise (`NoisePrediction`), which
+is the same model once it is trained well, but diverges when it is sampled early in training.
 
 Source: Ho et al., arXiv 2006.11239; Nichol and Dhariwal, arXiv 2102.09672, sections 3.1 and 4; as
 a head, Li et al., arXiv 2406.11838, and arXiv 2510.27688.
@@ -27,6 +30,7 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.base import Head, standard_normal
+from calmkit.heads.prediction import Prediction, VelocityPrediction
 from calmkit.heads.schedule import NoiseSchedule
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
@@ -36,15 +40,15 @@ __all__ = ["DiffusionHead"]
 
 @dataclass(frozen=True, eq=False)
 class _ReverseStep:
-    """Gaussian over x_{t-1}: `noise` is the estimate that `mean` was computed from."""
+    """Gaussian over x_{t-1}: `output` is what `mean` was computed from."""
 
-    noise: Tensor
+    output: Tensor
     mean: Tensor
     log_variance: Tensor
 
 
 class DiffusionHead(Head):
-    """DDPM with the cosine schedule, noise prediction and learned variance."""
+    """DDPM with the cosine schedule and learned variance."""
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class DiffusionHead(Head):
         draws: int = 4,
         steps: int = 100,
         training_steps: int = 1000,
+        prediction: Prediction | None = None,
     ) -> None:
         """Build the network.
 
@@ -67,6 +72,7 @@ class DiffusionHead(Head):
             draws: Draws of step, noise and latent per position in a training step.
             steps: Reverse steps of a sample, one evaluation each.
             training_steps: Steps of the schedule that is trained on.
+            prediction: What the network predicts; the velocity if None.
 
         Raises:
             ValueError: If a size is out of range.
@@ -79,6 +85,7 @@ class DiffusionHead(Head):
                 f"steps must be in [1, training_steps = {training_steps}]; got {steps}."
             )
         self.draws = draws
+        self.prediction = VelocityPrediction() if prediction is None else prediction
         self.schedule = NoiseSchedule.cosine(training_steps)
         self.sampling_schedule = self.schedule.respaced(steps)
         self.network = AdaptiveMLP(
@@ -108,14 +115,13 @@ class DiffusionHead(Head):
         """
         noisy = self.schedule.add_noise(latents, noise, step)
         model = self._reverse_step(self.schedule, cond, noisy, step)
-        squared_error = (model.noise - noise).square()
+        signal = self.schedule.at(self.schedule.alphas_bar, step, noisy)
+        squared_error = (model.output - self.prediction.target(latents, noise, signal)).square()
 
         mean = model.mean.detach()
         true_mean = self.schedule.posterior_mean(latents, noisy, step)
-        # posterior_variance is 0 at step 0, where the KL is not used.
-        true_variance = self.schedule.at(
-            self.schedule.posterior_variance, step.clamp_min(1), noisy
-        )
+        # The true variance but at step 0, where it is zero and the KL is not used.
+        true_variance = self.schedule.at(self.schedule.least_variance, step, noisy)
         kl = 0.5 * (
             model.log_variance
             - true_variance.log()
@@ -138,6 +144,8 @@ class DiffusionHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Hybrid loss of each position; see `Head.loss`."""
+        self._check_cond(cond)
+        self._check_target(target)
         latents = target.sample(self.draws, generator)
         noise = standard_normal(latents[0], self.draws, self.latent_size, generator)
         step = torch.randint(
@@ -179,6 +187,7 @@ class DiffusionHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Draw independent samples for each condition; see `Head.sample`."""
+        self._check_cond(cond)
 
         def draw() -> Tensor:
             return standard_normal(cond, num_samples, self.latent_size, generator)
@@ -201,12 +210,11 @@ class DiffusionHead(Head):
     ) -> _ReverseStep:
         """The model's step back from x_t; `step` has axes of size 1 where it is shared."""
         time = schedule.at(schedule.steps, step, noisy)[..., 0] / schedule.full_length
-        noise, fraction = self.network(noisy, time, cond).chunk(2, dim=-1)
-        clean = schedule.remove_noise(noisy, noise, step)
+        output, fraction = self.network(noisy, time, cond).chunk(2, dim=-1)
+        signal = schedule.at(schedule.alphas_bar, step, noisy)
+        clean = self.prediction.clean(output, noisy, signal)
         mean = schedule.posterior_mean(clean, noisy, step)
         upper = schedule.at(schedule.betas, step, noisy).log()
-        # At step 0 the lower bound would be log 0; the next step's is used, as published.
-        lower = schedule.posterior_variance[torch.arange(len(schedule)).clamp_min(1)]
-        lower = schedule.at(lower, step, noisy).log()
+        lower = schedule.at(schedule.least_variance, step, noisy).log()
         fraction = (fraction + 1) / 2
-        return _ReverseStep(noise, mean, fraction * upper + (1 - fraction) * lower)
+        return _ReverseStep(output, mean, fraction * upper + (1 - fraction) * lower)

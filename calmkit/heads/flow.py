@@ -91,6 +91,8 @@ class FlowHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Flow-matching loss of each position; see `Head.loss`."""
+        self._check_cond(cond)
+        self._check_target(target)
         latents = target.sample(self.draws, generator)
         noise = standard_normal(latents[0], self.draws, self.latent_size, generator)
         times = torch.rand(
@@ -118,5 +120,6 @@ class FlowHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Draw independent samples for each condition; see `Head.sample`."""
+        self._check_cond(cond)
         noise = standard_normal(cond, num_samples, self.latent_size, generator)
         return self.sample_from(cond, noise)

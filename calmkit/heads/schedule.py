@@ -32,7 +32,9 @@ class NoiseSchedule:
         betas: Variance added at each step.
         alphas_bar: Share of the signal's variance left after each step.
         alphas_bar_before: The same before each step.
-        posterior_variance: Variance of the reverse step given the clean x.
+        posterior_variance: Variance of the reverse step given the clean x; 0 at the first step.
+        least_variance: The same, but at the first step that of the second, as in published code:
+            a lower bound whose logarithm is finite. A schedule of one step has its beta there.
         steps: Index of each step in the schedule that the network was trained on.
         full_length: Number of steps of that schedule.
     """
@@ -55,11 +57,13 @@ class NoiseSchedule:
         """
         betas = betas.double()
         if betas.ndim != 1 or len(betas) < 1 or not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError("betas must be a vector of numbers in (0, 1).")
+            raise ValueError(f"betas must be a vector of numbers in (0, 1); got {betas}.")
         self.betas = betas
         self.alphas_bar = (1 - betas).cumprod(0)
         self.alphas_bar_before = torch.cat([betas.new_ones(1), self.alphas_bar[:-1]])
         self.posterior_variance = betas * (1 - self.alphas_bar_before) / (1 - self.alphas_bar)
+        first = self.posterior_variance[1:2] if len(betas) > 1 else betas
+        self.least_variance = torch.cat([first, self.posterior_variance[1:]])
         self.steps = torch.arange(len(betas)) if steps is None else steps
         self.full_length = len(betas) if full_length is None else full_length
 
@@ -68,7 +72,7 @@ class NoiseSchedule:
 
     @classmethod
     def cosine(cls, length: int = 1000, *, offset: float = 0.008) -> "NoiseSchedule":
-        """abar follows cos^2((t / T + offset) / (1 + offset) * pi / 2); betas are at most 0.999.
+        """Abar follows cos^2((t / T + offset) / (1 + offset) * pi / 2); betas are at most 0.999.
 
         Raises:
             ValueError: If the length is not positive.
@@ -106,17 +110,6 @@ class NoiseSchedule:
         """x_t from a clean x and standard normal noise."""
         signal = self.at(self.alphas_bar, step, x)
         return signal.sqrt() * x + (1 - signal).sqrt() * noise
-
-    @typed
-    def remove_noise(
-        self,
-        noisy: Float[Tensor, "*batch latent"],
-        noise: Float[Tensor, "*batch latent"],
-        step: Int[Tensor, "*#batch"],
-    ) -> Float[Tensor, "*batch latent"]:
-        """The clean x that `add_noise` would have turned into `noisy`."""
-        signal = self.at(self.alphas_bar, step, noisy)
-        return (noisy - (1 - signal).sqrt() * noise) / signal.sqrt()
 
     @typed
     def posterior_mean(

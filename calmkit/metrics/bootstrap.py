@@ -48,8 +48,11 @@ def bootstrap_ratio(
         seed: Of the resampling; all metrics share its draws.
 
     Raises:
-        ValueError: If there are fewer than two groups, or a metric has no token at all.
+        ValueError: If there are fewer than two groups or resamples, or a metric has no token
+            at all.
     """
+    if resamples < 2:
+        raise ValueError(f"resamples must be at least 2 for a standard error; got {resamples}.")
     groups = sums.shape[0]
     if groups < 2:
         raise ValueError(f"sums must hold at least 2 groups to resample; got {groups}.")
@@ -59,9 +62,10 @@ def bootstrap_ratio(
     chosen = torch.randint(groups, (resamples, groups), generator=generator).to(sums.device)
     times = torch.zeros(resamples, groups, dtype=sums.dtype, device=sums.device)
     times.scatter_add_(1, chosen, torch.ones_like(times))
+    drawn_sums, drawn_counts = times @ sums, times @ counts
     # A draw without any token of a metric says nothing on it.
-    ratios = (times @ sums) / (times @ counts).clamp_min(1)
+    says = drawn_counts > 0
     return [
-        Estimate(float(value), float(error))
-        for value, error in zip(sums.sum(0) / counts.sum(0), ratios.std(dim=0), strict=True)
+        Estimate(float(value), float((drawn_sums[s, m] / drawn_counts[s, m]).std()))
+        for m, (value, s) in enumerate(zip(sums.sum(0) / counts.sum(0), says.T, strict=True))
     ]

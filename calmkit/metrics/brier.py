@@ -15,7 +15,6 @@ Source: Brier, "Verification of forecasts expressed in terms of probability", 19
 in arXiv 2510.27688.
 """
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 

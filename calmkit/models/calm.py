@@ -101,11 +101,12 @@ class CALM(nn.Module):
             generator: Source of randomness; torch's global one if None.
 
         Raises:
-            ValueError: If the rows hold fewer than two chunks.
+            ValueError: If the rows hold fewer than two chunks, or chunks of another size.
         """
         if batch.tokens.shape[1] < 2:
             raise ValueError(
-                f"batch must be at least 2 chunks long to predict one; got {batch.tokens.shape[1]}."
+                "batch must be at least 2 chunks long to predict one; "
+                f"got {batch.tokens.shape[1]}."
             )
         cond = self.hidden_states(batch)[:, :-1]
         with torch.no_grad():
@@ -148,8 +149,8 @@ class CALM(nn.Module):
             One result for each prompt, in order.
 
         Raises:
-            ValueError: If a prompt is empty or holds an id outside the vocabulary, or
-                max_new_tokens is not positive.
+            ValueError: If there is no prompt, one is empty or an id is outside the vocabulary,
+                or max_new_tokens is not positive.
         """
         return generation.generate(
             self,

@@ -60,6 +60,14 @@ class ChunkEmbedding(nn.Module):
         Args:
             tokens: Token ids.
             real: False at places that hold no text; their ids do not matter.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
         """
+        if tokens.shape[-1] != self.chunk_size:
+            raise ValueError(
+                f"tokens must come in chunks of chunk_size = {self.chunk_size}; "
+                f"the last axis has {tokens.shape[-1]}."
+            )
         embedded = self.tokens(tokens) * real[..., None]
         return self.mlp(rearrange(embedded, "... chunk hidden -> ... (chunk hidden)"))

@@ -8,12 +8,14 @@ or at `max_new_tokens`, whichever comes first, to the token.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from calmkit.chunking import chunk_prompts
+from calmkit.nn import evaluation_mode
 from calmkit.sampling import PlainSampler, Sampler
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def generate(
     generator: torch.Generator | None,
 ) -> list[Generation]:
     """Continue prompts; arguments and errors as in `CALM.generate`."""
-    _check(prompts, model.autoencoder.vocab_size, max_new_tokens)
+    _check(prompts, model.autoencoder.vocab_size, max_new_tokens, eos_id)
     sampler = PlainSampler() if sampler is None else sampler
     device = model.backbone.device
     tokens, real, lengths = (
@@ -55,26 +57,24 @@ def generate(
     new_chunks = -(-max_new_tokens // model.chunk_size)
     rows = torch.arange(len(prompts), device=device)
 
-    cache = model.backbone.new_cache(len(prompts), tokens.shape[1] + new_chunks)
-    states = model.backbone(model.input_encoder(tokens, real), cache=cache)
-    state = states[rows, lengths - 1]
-    cache = cache.select(rows, lengths)
     chunks: list[Tensor] = []
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    for _ in range(new_chunks):
-        if chunks:
-            vectors = model.input_encoder(
-                chunks[-1][:, None], real.new_ones(chunks[-1][:, None].shape)
-            )
-            state = model.backbone(vectors, cache=cache)[:, 0]
-        now = state
-        chunks.append(
-            sampler(lambda n, now=now: model.sample_chunks(now, n, generator), generator)
-        )
-        if eos_id is not None:
-            ended |= (chunks[-1] == eos_id).any(dim=-1)
-            if bool(ended.all()):
-                break
+    with evaluation_mode(model):
+        cache = model.backbone.new_cache(len(prompts), tokens.shape[1] + new_chunks)
+        states = model.backbone(model.input_encoder(tokens, real), cache=cache)
+        state = states[rows, lengths - 1]
+        cache = cache.select(rows, lengths)
+        for _ in range(new_chunks):
+            if chunks:
+                read = chunks[-1][:, None]
+                vectors = model.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
+                state = model.backbone(vectors, cache=cache)[:, 0]
+            draw = partial(model.sample_chunks, state, generator=generator)
+            chunks.append(sampler(draw, generator))
+            if eos_id is not None:
+                ended |= (chunks[-1] == eos_id).any(dim=-1)
+                if bool(ended.all()):
+                    break
     new_tokens = torch.cat(chunks, dim=-1).tolist()
     return [_cut(row, max_new_tokens, eos_id) for row in new_tokens]
 
@@ -86,9 +86,13 @@ def _cut(tokens: list[int], limit: int, eos_id: int | None) -> Generation:
     return Generation(tokens, "length")
 
 
-def _check(prompts: Sequence[Sequence[int]], vocab_size: int, max_new_tokens: int) -> None:
+def _check(
+    prompts: Sequence[Sequence[int]], vocab_size: int, max_new_tokens: int, eos_id: int | None
+) -> None:
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}.")
+    if eos_id is not None and not 0 <= eos_id < vocab_size:
+        raise ValueError(f"eos_id must be a token id in [0, {vocab_size}), or None; got {eos_id}.")
     for row, prompt in enumerate(prompts):
         for token in prompt:
             if not 0 <= token < vocab_size:

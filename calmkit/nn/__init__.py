@@ -2,4 +2,5 @@
 
 from .adaln import AdaptiveMLP as AdaptiveMLP
 from .initialization import scaled_normal_ as scaled_normal_
+from .modes import evaluation_mode as evaluation_mode
 from .swiglu import SwiGLU as SwiGLU

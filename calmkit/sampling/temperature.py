@@ -110,6 +110,8 @@ def batch_temperature(
     # C(c, m) for the chunk, shared by its c copies.
     log_choose = torch.lgamma(counts + 1) - torch.lgamma((counts - agree).clamp_min(0) + 1)
     log_choose = log_choose - torch.lgamma(agree + 1)
+    # Relative to the largest: C(c, m) itself overflows from about 1000 candidates on.
+    log_choose = log_choose - log_choose.amax(dim=-1, keepdim=True)
     weights = torch.where(counts >= agree, log_choose.exp() / counts, 0.0)
     chosen = torch.multinomial(weights, 1, generator=generator)
     chunk = rows.gather(1, chosen[..., None].expand(-1, 1, rows.shape[-1]))[:, 0]

@@ -19,11 +19,11 @@ runs over nodes shared by the samples, so that logarithms and divisions are done
 and the exponent is one matrix product per position. Nothing of shape (samples, nodes, latent) is
 ever held, and no target is ever drawn. For A stands the geometric mean over the samples of
 max(A_n, max_k A_k / 100): the left tail needs t A_n << 1 for every sample, also beside a tie. The
-error is below 1e-5 of a position's largest distance to the power a, mostly below 1e-7.
+relative error is about 1e-7, and below 3e-6 while the distances sqrt(A_n) of a position's samples
+lie within a factor of 1000 of each other; beyond it the nearest samples lose digits first.
 """
 
 import math
-from functools import cache
 
 import numpy as np
 import torch
@@ -35,8 +35,8 @@ from calmkit.typing import typed
 
 __all__ = ["expected_distance", "gaussian_norm_moment"]
 
-_NODES = 56
 _LOW, _HIGH = -9.0, 16.0
+_NODES, _WEIGHTS = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(56))
 
 
 @typed
@@ -98,7 +98,9 @@ def expected_distance(
     scale = scale.maximum(0.01 * scale.amax(dim=-1, keepdim=True))
     scale = scale.log().mean(dim=-1, keepdim=True).exp()
 
-    u, weights = _legendre(second.dtype, second.device)
+    stretch = (_HIGH - _LOW) / 2
+    u = _LOW + stretch * (_NODES.to(second) + 1)
+    weights = stretch * _WEIGHTS.to(second)
     t = u.exp() / scale
     spread = t[..., :, None] * variance  # t s^2, (batch, nodes, latent)
     rate = t[..., :, None] / (1 + 2 * spread)
@@ -127,17 +129,9 @@ def check_alpha(alpha: float) -> None:
 
 
 def _at_the_end(squares: Tensor, variance: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """phi and p = -d log phi / d log t at t: both (batch, samples)."""
+    """Phi and p = -d log phi / d log t at t: both (batch, samples)."""
     inverse = 1 / (1 + 2 * t[..., None] * variance)
     rate = t[..., None] * inverse
     log_phi = 0.5 * inverse.log().sum(dim=-1) - (squares * rate).sum(dim=-1)
     power = (variance * rate).sum(dim=-1) + (squares * rate * inverse).sum(dim=-1)
     return log_phi.exp(), power
-
-
-@cache
-def _legendre(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    to = {"dtype": dtype, "device": device}
-    half = (_HIGH - _LOW) / 2
-    return torch.tensor(_LOW + half * (nodes + 1), **to), torch.tensor(half * weights, **to)

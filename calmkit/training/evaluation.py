@@ -5,10 +5,10 @@ are compared with what came: as tokens (Brier-n) and as latents (energy score). 
 are scored, and how much text they see, moves the numbers; it is part of the result
 (`Evaluation.protocol`).
 
-A Brier-n counts the n-grams that start in the predicted chunk, at each of its K places. Chunks
-shorter than four tokens are extended: each draw is read back by the model, which draws the chunk
-after it, in branches of one cache and without a loop over positions. From K = 4 on the n-grams
-that lie inside the chunk are counted.
+A Brier-n counts the n-grams that start in the predicted chunk and lie inside of what was drawn.
+From K = 4 on that is the chunk itself. Shorter chunks are extended to four tokens or more: each
+draw is read back by the model, which draws the chunk after it, in branches of one cache and
+without a loop over positions.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from calmkit.backbones import Cache
 from calmkit.data import EvaluationRows
 from calmkit.metrics import BrierLM, Estimate, bootstrap_ratio, brier_ngram, summarize_brier
 from calmkit.models import CALM
+from calmkit.nn import evaluation_mode
 from calmkit.scoring import EnergyScore
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
@@ -83,27 +84,25 @@ def evaluate(
         seed: Decides the draws.
 
     Raises:
-        ValueError: If no position has enough context, or all text is in a single row.
+        ValueError: If fewer than two rows have text after the context.
     """
     _check_context(rows, settings)
     positions = rows.batch.tokens.shape[1]
     tally = _Tally(rows, settings, len(_ORDERS) + 1)
-    was_training = model.training
-    model.eval()
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
-    for chosen in torch.arange(len(rows.document)).split(_ROWS_AT_ONCE):
-        tokens, real = rows.batch.tokens[chosen].to(device), rows.batch.real[chosen].to(device)
-        targets = _targets(tokens, real, settings)
-        latents, draws = _draw(model, tokens, real, targets, settings.draws, generator)
-        posterior = model.autoencoder.encode(tokens[targets.row, targets.place])
-        energy = EnergyScore().score(latents, posterior)
-        for index, order in enumerate(_ORDERS):
-            values = brier_ngram(draws, targets.tokens, order)
-            tally.add(index, chosen, targets, values, targets.counted(order))
-        everywhere = torch.ones_like(energy, dtype=torch.bool)
-        tally.add(len(_ORDERS), chosen, targets, energy[:, None], everywhere[:, None])
-    model.train(was_training)
+    with evaluation_mode(model):
+        for chosen in torch.arange(len(rows.document)).split(_ROWS_AT_ONCE):
+            tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
+            targets = _targets(tokens, real, settings)
+            latents, draws = _draw(model, tokens, real, targets, settings.draws, generator)
+            posterior = model.autoencoder.encode(tokens[targets.row, targets.place])
+            energy = EnergyScore().score(latents, posterior)
+            for index, order in enumerate(_ORDERS):
+                values = brier_ngram(draws, targets.tokens, order)
+                tally.add(index, chosen, targets, values, targets.counted(order))
+            everywhere = torch.ones_like(energy, dtype=torch.bool)
+            tally.add(len(_ORDERS), chosen, targets, energy[:, None], everywhere[:, None])
     *brier, energy_score = tally.estimates(settings.bootstrap, seed)
     return Evaluation(
         brier=summarize_brier(brier),
@@ -131,7 +130,7 @@ def evaluate_unigram(
         seed: Of the bootstrap, as in `evaluate`.
 
     Raises:
-        ValueError: If no position has enough context, or all text is in a single row.
+        ValueError: If fewer than two rows have text after the context.
     """
     _check_context(rows, settings)
     tally = _Tally(rows, settings, len(_ORDERS))
@@ -153,6 +152,17 @@ def _check_context(rows: EvaluationRows, settings: EvaluationSettings) -> None:
             f"min_context must be below the {positions} positions of a row; "
             f"got {settings.min_context}."
         )
+    scored = int(_scored_rows(rows, settings).sum())
+    if scored < 2:
+        raise ValueError(
+            f"at least 2 rows must hold text after min_context = {settings.min_context} chunks, "
+            f"for a standard error; {scored} of {len(rows.document)} do. Lower min_context, or "
+            "give more text."
+        )
+
+
+def _scored_rows(rows: EvaluationRows, settings: EvaluationSettings) -> Tensor:
+    return rows.batch.real[:, settings.min_context :].flatten(1).any(dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,13 +209,18 @@ class _Tally:
     """
 
     def __init__(self, rows: EvaluationRows, settings: EvaluationSettings, metrics: int) -> None:
-        documents, group = rows.document.unique(return_inverse=True)
+        documents = rows.document[_scored_rows(rows, settings)].unique()
         few = len(documents) < _ENOUGH_DOCUMENTS
-        self._group = torch.arange(len(rows.document)) if few else group
-        groups = int(self._group.max()) + 1
-        self._sums = torch.zeros(groups, metrics, dtype=torch.float64)
-        self._counts = torch.zeros(groups, metrics, dtype=torch.float64)
-        self.resampled = f"{groups} {'rows' if few else 'documents'}"
+        names = torch.arange(len(rows.document)) if few else rows.document
+        groups, self._group = names.unique(return_inverse=True)
+        self._sums = torch.zeros(len(groups), metrics, dtype=torch.float64)
+        self._counts = torch.zeros(len(groups), metrics, dtype=torch.float64)
+        self._unit = "rows" if few else "documents"
+
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap draws: the groups in which anything was scored."""
+        return f"{int((self._counts[:, 0] > 0).sum())} {self._unit}"
 
     @property
     def scored_tokens(self) -> int:

@@ -47,6 +47,7 @@ def result(*heads):
             Estimate(2e-4, 0.0),
             Estimate(1e-5, 0.0),
         ),
+        shared_parameters=940_000,
         autoencoder_accuracy=0.99934,
         corpus_name="some text",
         corpus_digest="0123456789abcdef" * 4,
@@ -78,7 +79,7 @@ class TestTable:
 
     def test_says_why_a_brierlm_is_zero(self):
         assert notes(result())[0] == (
-            "flow: BrierLM is 0 because Brier-3 and Brier-4 are not positive."
+            "flow: BrierLM is 0 because Brier-3 and -4 are not positive."
         )
         one = result(head(brier=(1.0, 1.0, -1.0, 1.0)))
         assert notes(one)[0] == "energy: BrierLM is 0 because Brier-3 is not positive."

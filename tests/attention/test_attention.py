@@ -1,0 +1,107 @@
+"""PyTorch's kernels against a naive loop, over masks, lengths and head groups."""
+
+import math
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from calmkit.attention import AttentionMask, attention
+
+BATCH, HEAD_DIM = 2, 4
+
+
+def naive(q, k, v, mask, scale=None):
+    """Softmax over the visible keys, one query of one head at a time."""
+    batch, q_len, heads, head_dim = q.shape
+    kv_len, kv_heads = k.shape[1:3]
+    scale = 1 / math.sqrt(head_dim) if scale is None else scale
+    visible = mask.dense(q_len, kv_len, q.device).expand(batch, -1, -1)
+    rows = []
+    for b in range(batch):
+        for i in range(q_len):
+            for h in range(heads):
+                group = h // (heads // kv_heads)
+                seen = [j for j in range(kv_len) if visible[b, i, j]]
+                scores = torch.stack([scale * (q[b, i, h] @ k[b, j, group]) for j in seen])
+                weights = scores.exp() / scores.exp().sum()
+                rows.append(sum(w * v[b, j, group] for w, j in zip(weights, seen, strict=True)))
+    return torch.stack(rows).view(batch, q_len, heads, head_dim)
+
+
+MASKS = {
+    "full": (AttentionMask.full(), 5),
+    "causal": (AttentionMask.causal(), 5),
+    "window": (AttentionMask.causal(window=2), 5),
+    "packed": (AttentionMask.packed([(2, 3), (1, 4)]), 5),
+    "cached": (AttentionMask.cached(torch.tensor([3, 6])), 7),
+}
+
+
+def problem(q_len, kv_len, heads, kv_heads):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(q_len, heads), (kv_len, kv_heads), (kv_len, kv_heads)]
+    return [
+        torch.randn(BATCH, *shape, HEAD_DIM, generator=generator, requires_grad=True)
+        for shape in shapes
+    ]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (4, 1)])
+@pytest.mark.parametrize("q_len", [1, 3, 5])
+@pytest.mark.parametrize("name", MASKS)
+def test_matches_naive_outputs_and_gradients(name, q_len, heads, kv_heads):
+    mask, kv_len = MASKS[name]
+    q_len = min(q_len, 3) if name == "cached" else q_len
+    q, k, v = problem(q_len, kv_len, heads, kv_heads)
+    got, want = attention(q, k, v, mask), naive(q, k, v, mask)
+    torch.testing.assert_close(got, want)
+    weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        torch.autograd.grad((got * weights).sum(), (q, k, v)),
+        torch.autograd.grad((want * weights).sum(), (q, k, v)),
+    )
+
+
+def test_scale():
+    q, k, v = problem(5, 5, 2, 2)
+    mask = AttentionMask.causal()
+    torch.testing.assert_close(
+        attention(q, k, v, mask, scale=0.3), naive(q, k, v, mask, scale=0.3)
+    )
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_no_leak_from_the_future(window):
+    """Bitwise: what a query may not see cannot move a single bit, not even by being not finite."""
+    q, k, v = (x.detach() for x in problem(5, 5, 4, 2))
+    mask = AttentionMask.causal(window)
+    before = attention(q, k, v, mask)
+    k, v = k.clone(), v.clone()
+    k[:, 3:] += 100.0
+    v[:, 3:] -= 1e6
+    after = attention(q, k, v, mask)
+    torch.testing.assert_close(after[:, :3], before[:, :3], rtol=0, atol=0)
+    assert not torch.isclose(after[:, 3:], before[:, 3:]).any()
+
+
+@pytest.mark.parametrize(
+    ("mask", "shapes", "match"),
+    [
+        (AttentionMask.causal(), ((3, 3), (3, 2)), "kv_heads must divide heads; got 2 and 3"),
+        (AttentionMask.causal(), ((4, 2), (3, 2)), "got 4 queries for 3 keys"),
+        (AttentionMask.packed([(3,)]), ((3, 2), (3, 2)), "the 2 rows of q; it has 1"),
+        (AttentionMask.cached(torch.tensor([3])), ((3, 2), (3, 2)), "the 2 rows of q; it has 1"),
+        (AttentionMask.packed([(4,), (4,)]), ((3, 2), (3, 2)), "they add up to 4"),
+    ],
+)
+def test_misfits_are_refused(mask, shapes, match):
+    q, k = (torch.zeros(BATCH, *shape, HEAD_DIM) for shape in shapes)
+    with pytest.raises(ValueError, match=match):
+        attention(q, k, k, mask)
+
+
+def test_a_batch_of_one_does_not_broadcast():
+    q, k = torch.zeros(2, 3, 2, 4), torch.zeros(1, 3, 2, 4)
+    with pytest.raises(TypeCheckError, match="parameter 'k'"):
+        attention(q, k, k, AttentionMask.causal())

@@ -1,0 +1,201 @@
+"""What every chunk autoencoder promises."""
+
+import copy
+import io
+
+import pytest
+import torch
+from autoencoder_instances import AUTOENCODERS
+from exported import exported_finals
+from jaxtyping import TypeCheckError
+
+from calmkit import autoencoders
+from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.autoencoders import base as base_module
+
+CHUNK, VOCAB, LATENT = 3, 11, 5
+
+
+@pytest.fixture(params=AUTOENCODERS)
+def model(request):
+    torch.manual_seed(0)
+    return AUTOENCODERS[request.param]()
+
+
+def chunks(*batch, seed=0):
+    return torch.randint(VOCAB, (*batch, CHUNK), generator=torch.Generator().manual_seed(seed))
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_no_exported_autoencoder_escapes():
+    covered = {type(make()).__name__ for make in AUTOENCODERS.values()}
+    assert covered == exported_finals(autoencoders, ChunkAutoencoder)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3), (0,), (2, 0), (1, 1, 1)])
+def test_shapes(model, batch):
+    assert (model.chunk_size, model.vocab_size, model.latent_size) == (CHUNK, VOCAB, LATENT)
+    tokens = chunks(*batch)
+    posterior = model.encode(tokens)
+    assert posterior.mean.shape == posterior.std.shape == (*batch, LATENT)
+    assert model.decode(posterior.mean).shape == (*batch, CHUNK, VOCAB)
+    assert model.decode_tokens(posterior.mean).shape == (*batch, CHUNK)
+    loss = model.loss(tokens, generator(0))
+    assert loss.total.shape == loss.reconstruction.shape == loss.kl.shape == batch
+
+
+def test_posterior_is_a_proper_gaussian(model):
+    posterior = model.encode(chunks(50))
+    assert (posterior.std > 0).all()
+    assert torch.isfinite(posterior.mean).all()
+
+
+@pytest.mark.parametrize("limit", [1, 40, 10**9])
+def test_decode_tokens_is_the_argmax_of_all_logits(model, limit, monkeypatch):
+    """In blocks of one latent, of one and a bit, and all at once."""
+    monkeypatch.setattr(base_module, "_LOGITS_AT_ONCE", limit)
+    latents = torch.randn(7, 2, LATENT, generator=generator(0))
+    want = model.decode(latents).argmax(dim=-1)
+    assert len(want.unique()) > 2
+    torch.testing.assert_close(model.decode_tokens(latents), want, rtol=0, atol=0)
+
+
+def test_decode_tokens_never_holds_all_logits(model, monkeypatch):
+    monkeypatch.setattr(base_module, "_LOGITS_AT_ONCE", 2 * CHUNK * VOCAB)
+    sizes, decode = [], model.decode
+    monkeypatch.setattr(model, "decode", lambda part: sizes.append(len(part)) or decode(part))
+    model.decode_tokens(torch.zeros(5, LATENT))
+    assert sizes == [2, 2, 1]
+
+
+def test_chunks_are_independent(model):
+    model.eval()
+    tokens = chunks(4)
+    whole = model.loss(tokens).total
+    alone = torch.stack([model.loss(chunk).total for chunk in tokens])
+    torch.testing.assert_close(whole, alone)
+
+
+def test_training_gradients_are_finite_and_reach_every_parameter(model):
+    model.train().loss(chunks(40), generator(0)).total.sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_training_loss_is_a_function_of_the_generator(model):
+    tokens = chunks(6)
+    first, again, other = (model.loss(tokens, generator(s)).total for s in (1, 1, 2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.isclose(first, other).all()
+
+
+def test_evaluation_decodes_the_mean_without_noise(model):
+    model.eval()
+    tokens = chunks(6)
+    first, other = model.loss(tokens, generator(1)), model.loss(tokens, generator(2))
+    torch.testing.assert_close(first.total, other.total, rtol=0, atol=0)
+    log_probs = model.decode(model.encode(tokens).mean).log_softmax(dim=-1)
+    want = torch.zeros(6)
+    for row in range(6):
+        for k in range(CHUNK):
+            want[row] -= log_probs[row, k, tokens[row, k]].detach()
+    torch.testing.assert_close(first.reconstruction.detach(), want)
+
+
+def test_encoding_is_deterministic_also_in_training(model):
+    tokens = chunks(6)
+    training = model.train().encode(tokens)
+    evaluation = model.eval().encode(tokens)
+    torch.testing.assert_close(training.mean, evaluation.mean, rtol=0, atol=0)
+
+
+def test_freeze_stays_frozen(model):
+    whole = torch.nn.ModuleDict({"autoencoder": model.freeze()})
+    whole.train()
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    copied = copy.deepcopy(model).train()
+    assert not any(module.training for module in copied.modules())
+
+
+def test_train_and_eval_switch_until_then(model):
+    assert all(module.training for module in model.train().modules())
+    assert not any(module.training for module in model.eval().modules())
+    assert all(module.training for module in model.train().modules())
+
+
+def test_save_and_load(model):
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        torch.nn.init.zeros_(parameter)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    tokens = chunks(4)
+    torch.testing.assert_close(
+        other.encode(tokens).mean, model.encode(tokens).mean, rtol=0, atol=0
+    )
+    torch.testing.assert_close(
+        other.eval().loss(tokens).total, model.eval().loss(tokens).total, rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dtypes(model, dtype):
+    tokens = chunks(4)
+    want = model.eval().loss(tokens).total
+    low = model.to(dtype)
+    assert low.encode(tokens).mean.dtype == dtype
+    # bfloat16 keeps 8 bits.
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    got = low.loss(tokens).total
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance)
+    assert torch.isfinite(low.train().loss(tokens, generator(0)).total).all()
+
+
+# PyTorch says that its norm is not fused where autocast mixes dtypes: slower, not wrong.
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
+def test_autocast(model):
+    tokens = chunks(4)
+    model = model.float().eval()
+    want = model.loss(tokens).total
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model.loss(tokens).total
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, rtol=0.1, atol=0.1)
+
+
+def test_float64_is_kept(model):
+    loss = model.loss(chunks(4), generator(0))
+    assert loss.total.dtype == loss.reconstruction.dtype == loss.kl.dtype == torch.float64
+
+
+def test_wrong_input_is_refused(model):
+    with pytest.raises(TypeCheckError, match="parameter 'tokens'"):
+        model.encode(torch.zeros(2, CHUNK))
+    with pytest.raises(TypeCheckError, match="parameter 'latents'"):
+        model.decode(torch.zeros(2, LATENT, dtype=torch.long))
+    wrong = torch.zeros(2, CHUNK + 1, dtype=torch.long)
+    for call in (model.encode, model.loss):
+        with pytest.raises(ValueError, match=r"chunk_size = 3; got shape \(2, 4\)"):
+            call(wrong)
+    for call in (model.decode, model.decode_tokens):
+        with pytest.raises(ValueError, match=r"latent_size = 5 dimensions; got shape \(2, 4\)"):
+            call(torch.zeros(2, 4))
+
+
+def test_core_compiles_to_one_graph(model):
+    def core(tokens):
+        posterior = model.encode(tokens)
+        return posterior.std, model.decode(posterior.mean)
+
+    tokens = chunks(4)
+    compiled = torch.compile(core, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(tokens), core(tokens))

@@ -1,0 +1,223 @@
+"""What every head promises, run over all exported heads."""
+
+import inspect
+import warnings
+
+import pytest
+import torch
+from head_instances import HEADS
+from jaxtyping import TypeCheckError
+
+import calmkit.heads
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import Head
+
+COND, LATENT = 5, 3
+BATCHES = [(), (1,), (4,), (0,), (2, 3), (2, 0)]
+
+every_head = pytest.mark.parametrize("kind", list(HEADS), ids=lambda kind: kind.__name__)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def build(kind, cond=COND, latent=LATENT):
+    """An instance with random weights: those that start at zero would hide what they multiply."""
+    head = HEADS[kind](cond, latent)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(
+                0.3 * torch.randn(parameter.shape, generator=seeded(parameter.numel()))
+            )
+    return head
+
+
+def problem(batch, latent=LATENT, dtype=None, seed=1):
+    generator = seeded(seed)
+    cond = torch.randn(*batch, COND, generator=generator, dtype=dtype)
+    mean = torch.randn(*batch, latent, generator=generator, dtype=dtype)
+    return cond, DiagonalGaussian(mean, 0.3 + torch.zeros_like(mean))
+
+
+def test_every_exported_head_is_here():
+    exported = {
+        value
+        for value in vars(calmkit.heads).values()
+        if inspect.isclass(value) and issubclass(value, Head) and not inspect.isabstract(value)
+    }
+    assert exported == set(HEADS)
+
+
+@every_head
+def test_constructor_starts_with_the_shared_sizes(kind):
+    parameters = list(inspect.signature(kind).parameters.values())
+    assert [p.name for p in parameters[:2]] == ["cond_size", "latent_size"]
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[2:])
+
+
+@every_head
+@pytest.mark.parametrize("sizes", [(0, 3), (3, 0)])
+def test_sizes_below_one_are_refused(kind, sizes):
+    with pytest.raises(ValueError, match="cond_size and latent_size must be at least 1"):
+        kind(*sizes)
+
+
+@every_head
+@pytest.mark.parametrize("latent", [1, LATENT])
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_shapes(kind, batch, latent):
+    head = build(kind, latent=latent)
+    cond, target = problem(batch, latent)
+    loss = head.loss(cond, target, seeded())
+    samples = head.sample(cond, 2, seeded())
+    assert loss.shape == batch
+    assert samples.shape == (2, *batch, latent)
+    assert torch.isfinite(loss).all() and torch.isfinite(samples).all()
+
+
+@every_head
+@pytest.mark.parametrize("std", [0.0, 0.3], ids=["point mass", "gaussian"])
+def test_each_parameter_has_a_finite_gradient(kind, std):
+    head = build(kind)
+    cond, target = problem((4,))
+    target = DiagonalGaussian(target.mean, torch.full_like(target.mean, std))
+    head.loss(cond.requires_grad_(), target, seeded()).sum().backward()
+    for name, tensor in [*head.named_parameters(), ("cond", cond)]:
+        assert tensor.grad is not None, name
+        assert torch.isfinite(tensor.grad).all(), name
+        assert (tensor.grad != 0).any(), name
+
+
+@every_head
+def test_randomness_is_the_generator_alone(kind):
+    head = build(kind)
+    cond, target = problem((4,))
+
+    def run(seed):
+        return head.loss(cond, target, seeded(seed)), head.sample(cond, 3, seeded(seed))
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, again, other = run(0), run(0), run(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    for a, b, c in zip(first, again, other, strict=True):
+        assert torch.equal(a, b)
+        assert not torch.isclose(a, c).any()
+
+
+@every_head
+def test_samples_differ_from_each_other_and_read_the_condition(kind):
+    head = build(kind)
+    cond, _ = problem((2,))
+    same = torch.stack([cond[0], cond[0]])
+    samples = head.sample(same, 3, seeded()).flatten(0, 1)
+    assert torch.pdist(samples).min() > 1e-6
+    assert not torch.isclose(
+        head.sample(cond, 3, seeded())[:, 1], samples.view(3, 2, -1)[:, 1]
+    ).any()
+
+
+@every_head
+def test_positions_do_not_mix(kind):
+    head = build(kind)
+    cond, target = problem((4,))
+    changed = cond.clone()
+    changed[2] += 1
+    same = [0, 1, 3]
+    for measure in (
+        lambda c: head.sample(c, 3, seeded()).transpose(0, 1),
+        lambda c: head.loss(c, target, seeded()),
+    ):
+        torch.testing.assert_close(measure(changed)[same], measure(cond)[same])
+        assert not torch.isclose(measure(changed)[2], measure(cond)[2]).any()
+
+
+@every_head
+def test_saved_and_loaded(kind):
+    head, other = build(kind), HEADS[kind](COND, LATENT)
+    cond, _ = problem((4,))
+    other.load_state_dict(head.state_dict())
+    assert torch.equal(other.sample(cond, 2, seeded()), head.sample(cond, 2, seeded()))
+
+
+@every_head
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept(kind, dtype):
+    head = build(kind).to(dtype)
+    cond, target = problem((4,), dtype=dtype)
+    assert head.loss(cond, target, seeded()).dtype == dtype
+    assert head.sample(cond, 2, seeded()).dtype == dtype
+
+
+@every_head
+@pytest.mark.parametrize("cond_dtype", [torch.float32, torch.bfloat16])
+def test_bfloat16_autocast(kind, cond_dtype):
+    """Also where the layer before left its output in bfloat16."""
+    head = build(kind).float()
+    cond, target = problem((4,), dtype=torch.float32)
+    with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16):
+        warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
+        loss = head.loss(cond.to(cond_dtype), target, seeded())
+        samples = head.sample(cond.to(cond_dtype), 2, seeded())
+    loss.sum().backward()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, head.loss(cond, target, seeded()), rtol=0.1, atol=0.1)
+    assert torch.isfinite(samples).all()
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters())
+
+
+@every_head
+def test_loss_compiles_in_one_graph(kind):
+    head = build(kind)
+    cond, _ = problem((4,))
+    uniform = torch.rand(2, 4, 3, generator=seeded()) - 0.5
+    cores = {"EnergyHead": lambda h: h.sample_from(cond, uniform)}
+    if hasattr(head, "loss_from"):
+        latents, noise = torch.randn(2, 2, 4, LATENT, generator=seeded())
+        at = torch.rand(2, 4, generator=seeded())
+        if kind.__name__ == "DiffusionHead":
+            at = (9 * at).long()
+        cores[kind.__name__] = lambda h: h.loss_from(cond, latents, noise, at)
+    core = cores[kind.__name__]
+    torch._dynamo.reset()
+    compiled = torch.compile(core, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(head), core(head))
+
+
+@every_head
+def test_evaluations_are_what_the_network_does(kind):
+    head = build(kind)
+    cond, _ = problem((2,))
+    calls = []
+    network = next(
+        module
+        for module in (getattr(head, name, None) for name in ("output", "velocity", "network"))
+        if module is not None
+    )
+    network.register_forward_hook(lambda *_: calls.append(1))
+    head.sample(cond, 5, seeded())
+    assert len(calls) == head.evaluations_per_sample
+
+
+@every_head
+def test_wrong_sizes_are_named(kind):
+    head = build(kind)
+    cond, target = problem((4,))
+    with pytest.raises(ValueError, match="cond must have cond_size = 5 features; got 4"):
+        head.sample(cond[:, 1:], 2)
+    with pytest.raises(ValueError, match="cond must have cond_size = 5 features; got 4"):
+        head.loss(cond[:, 1:], target)
+    with pytest.raises(ValueError, match="target must have latent_size = 3 dimensions; got 4"):
+        head.loss(cond, problem((4,), latent=4)[1])
+    with pytest.raises(TypeCheckError, match="cond"):
+        head.sample(cond.long(), 2)
+
+
+@every_head
+@pytest.mark.parametrize("batches", [((4,), (1,)), ((1,), (4,)), ((2, 4), (4,))], ids=str)
+def test_batch_axes_do_not_broadcast(kind, batches):
+    head = build(kind)
+    cond, target = problem(batches[0])[0], problem(batches[1])[1]
+    with pytest.raises((ValueError, TypeCheckError), match=r"samples|latents|noise|target"):
+        head.loss(cond, target)

@@ -1,0 +1,100 @@
+"""Energy head: hoisting is exact, the start has unit spread, the loss is the rule's score."""
+
+import pytest
+import torch
+from torch.nn.functional import layer_norm, linear, silu
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import EnergyHead
+from calmkit.scoring import EnergyScore, energy_score
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randomized(head):
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(
+                0.5 * torch.randn(parameter.shape, generator=seeded(parameter.numel()))
+            )
+    return head
+
+
+def literal(head, cond, noise):
+    """One sample of one position, as in the paper: a block's first layer reads [LN(e); c]."""
+    w = dict(head.named_parameters())
+
+    def affine(name, x):
+        return linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    def norm(name, x):
+        return layer_norm(x, x.shape, w[f"{name}.weight"], w[f"{name}.bias"], 1e-6)
+
+    c = norm("cond_norm", affine("cond_embedding", cond))
+    e = norm("noise_norm", affine("noise_embedding", noise))
+    for b in (f"blocks.{index}" for index in range(len(head.blocks))):
+        joined = torch.cat([norm(f"{b}.norm", e), c])
+        weight = torch.cat([w[f"{b}.from_hidden.weight"], w[f"{b}.from_cond.weight"]], dim=1)
+        x = silu(linear(joined, weight, w[f"{b}.from_cond.bias"]))
+        x = silu(affine(f"{b}.inner", x))
+        gate, up = affine(f"{b}.gate_and_up", x).split(len(e))
+        e = e + affine(f"{b}.down", silu(gate) * up)
+    return affine("output.2", silu(affine("output.0", norm("output_norm", e))))
+
+
+def test_hoisted_equals_the_literal_network():
+    head = randomized(EnergyHead(4, 3, width=6, depth=2, noise_size=5))
+    cond = torch.randn(2, 3, 4, generator=seeded(1))
+    noise = torch.rand(7, 2, 3, 5, generator=seeded(2)) - 0.5
+    got = head.sample_from(cond, noise)
+    for s in range(7):
+        for i in range(2):
+            for j in range(3):
+                want = literal(head, cond[i, j], noise[s, i, j])
+                torch.testing.assert_close(got[s, i, j], want)
+
+
+def test_noise_is_uniform_around_zero():
+    head = EnergyHead(4, 3, width=6, noise_size=5)
+    seen = []
+    head.noise_embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    head.sample(torch.zeros(1000, 4), 20, seeded())
+    noise = seen[0].flatten()
+    assert noise.min() >= -0.5 and noise.max() <= 0.5
+    # 4.9 standard errors of the mean and of the variance, 1 / 12 and 1 / 180.
+    assert noise.mean().abs() < 4.9 * (1 / 12 / len(noise)) ** 0.5
+    assert (noise.var() - 1 / 12).abs() < 4.9 * (1 / 180 / len(noise)) ** 0.5
+
+
+def test_loss_is_the_energy_score_of_its_samples():
+    head = randomized(EnergyHead(4, 3, width=6, num_samples=5, rule=EnergyScore(0.7)))
+    cond, location = torch.randn(6, 4, generator=seeded(1)), torch.randn(6, 3, generator=seeded(2))
+    loss = head.loss(cond, DiagonalGaussian.point_mass(location), seeded(3))
+    want = energy_score(head.sample(cond, 5, seeded(3)), location, alpha=0.7)
+    torch.testing.assert_close(loss, want)
+
+
+def test_starts_with_unit_spread():
+    """Each output dimension varies about as much as a standardised latent, for each condition."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = EnergyHead(32, 24, width=256)
+    samples = head.sample(torch.randn(50, 32, generator=seeded(1)), 200, seeded(2))
+    spread = samples.std(dim=0).mean()
+    assert 0.7 < spread < 1.1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"num_samples": 1}, "num_samples must be at least 2 for an unbiased score; got 1"),
+        ({"width": 0}, "width must be at least 1; got 0"),
+        ({"depth": 0}, "depth must be at least 1; got 0"),
+        ({"noise_size": 0}, "noise_size must be at least 1; got 0"),
+    ],
+)
+def test_bad_settings_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EnergyHead(4, 3, **arguments)

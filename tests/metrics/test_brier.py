@@ -1,0 +1,89 @@
+"""Brier scores: explicit pairs, unbiasedness by enumeration, BrierLM and its undefined cases."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calmkit.metrics import Estimate, brier_ngram, expected_brier, summarize_brier
+
+
+@given(st.integers(0, 1000), st.integers(2, 6), st.integers(1, 4), st.sampled_from([(), (3,)]))
+def test_is_the_mean_over_all_pairs(seed, samples, order, batch):
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randint(2, (samples, *batch, 5), generator=generator)
+    target = torch.randint(2, (*batch, 5), generator=generator)
+    got = brier_ngram(draws, target, order)
+    assert got.shape == (*batch, 6 - order)
+    rows, truth = draws.reshape(samples, -1, 5).tolist(), target.reshape(-1, 5).tolist()
+    for row, values in enumerate(got.reshape(-1, 6 - order).tolist()):
+        for start, value in enumerate(values):
+            window = slice(start, start + order)
+            y = truth[row][window]
+            terms = []
+            for first, second in itertools.combinations(rows, 2):
+                a, b = first[row][window], second[row][window]
+                terms.append((a == y) + (b == y) - (a == b))
+            assert value == pytest.approx(sum(terms) / len(terms))
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4])
+def test_unbiased_by_enumeration(samples):
+    """All lists of draws of a three-token law, each with its probability."""
+    p = torch.tensor([0.5, 0.3, 0.2])
+    for y in range(3):
+        mean = sum(
+            math.prod(p[list(draws)].tolist())
+            * float(brier_ngram(torch.tensor(draws)[:, None], torch.tensor([y]), 1))
+            for draws in itertools.product(range(3), repeat=samples)
+        )
+        assert mean == pytest.approx(float(2 * p[y] - p.square().sum()), abs=1e-12)
+        assert mean == pytest.approx(float(expected_brier(p, torch.tensor(y))), abs=1e-12)
+
+
+def test_certain_predictions():
+    draws = torch.zeros(5, 4, dtype=torch.long)
+    assert brier_ngram(draws, draws[0], 4).tolist() == [1.0]
+    assert brier_ngram(draws, draws[0] + 1, 4).tolist() == [-1.0]
+
+
+def test_bad_arguments_are_named():
+    draws = torch.zeros(2, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match="draws must hold at least 2 samples"):
+        brier_ngram(draws[:1], draws[0], 1)
+    for order in (0, 5):
+        with pytest.raises(ValueError, match=rf"order must be in \[1, 4\].*got {order}"):
+            brier_ngram(draws, draws[0], order)
+
+
+def estimates(*values):
+    return [Estimate(v, 0.01) for v in values]
+
+
+def test_brier_lm_is_the_geometric_mean():
+    result = summarize_brier(estimates(0.4, 0.2, 0.1, 0.05))
+    assert result.brier_lm == pytest.approx(100 * (0.4 * 0.2 * 0.1 * 0.05) ** 0.25)
+    assert [b.value for b in result.brier] == pytest.approx([40, 20, 10, 5])
+    assert [b.standard_error for b in result.brier] == pytest.approx([1, 1, 1, 1])
+    assert result.not_positive == ()
+    assert summarize_brier(estimates(1, 1, 1, 1)).brier_lm == pytest.approx(100)
+
+
+@pytest.mark.parametrize("orders", [(4,), (1, 3), (2, 3, 4), (1, 2, 3, 4)])
+@pytest.mark.parametrize("bad", [-0.5, 0.0])
+def test_no_number_of_negative_scores_passes(orders, bad):
+    """Not even an even one, whose product is positive."""
+    result = summarize_brier(estimates(*(bad if n in orders else 0.5 for n in (1, 2, 3, 4))))
+    assert result.brier_lm == 0.0
+    assert result.not_positive == orders
+    assert [b.value for b in result.brier] == [
+        100 * bad if n in orders else 50.0 for n in (1, 2, 3, 4)
+    ]
+
+
+def test_no_score_at_all():
+    with pytest.raises(ValueError, match="brier must hold at least one score"):
+        summarize_brier([])

@@ -1,0 +1,279 @@
+"""The house itself: imports run one way, public names are pinned, light imports stay light."""
+
+import ast
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import calmkit
+
+ROOT = Path(calmkit.__file__).parent
+
+# From the top floor down: a module may import its own floor and those below.
+FLOORS = [
+    {"cli"},
+    {"comparison"},
+    {"config"},
+    {"training", "data"},
+    {"interop"},
+    {"accounting"},
+    {"models"},
+    {"metrics"},
+    {"heads"},
+    {"scoring"},
+    {"sampling"},
+    {"autoencoders"},
+    {"backbones"},
+    {"attention"},
+    {"chunking"},
+    {"distributions"},
+    {"nn"},
+    {"typing"},
+]
+FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
+
+
+def module_files():
+    return sorted(ROOT.rglob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(tree, package):
+    """Modules named by import statements, at any depth, but not those for type checkers only."""
+    found = []
+
+    def visit(node):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in (
+            "TYPE_CHECKING",
+            "typing.TYPE_CHECKING",
+        ):
+            for other in node.orelse:
+                visit(other)
+            return
+        if isinstance(node, ast.Import):
+            found.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            # `from calmkit import config` names the module last; `from calmkit.heads import Head`
+            # names a class there, which does no harm.
+            found.extend(f"{base}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def noun(module):
+    parts = module.split(".")
+    return parts[1] if parts[0] == "calmkit" and len(parts) > 1 else None
+
+
+def upward_imports(source, module, package):
+    """(noun, noun) for each import from a higher floor, or across one floor."""
+    here = noun(module)
+    if here is None:  # calmkit/__init__.py stands for everybody: it imports nothing
+        return [
+            ("calmkit", noun(m)) for m in imported_modules(ast.parse(source), package) if noun(m)
+        ]
+    wrong = []
+    for name in imported_modules(ast.parse(source), package):
+        there = noun(name)
+        if there in FLOOR and there != here and FLOOR[there] <= FLOOR[here]:
+            # One pair of neighbours: training reads the rows that data lays out.
+            if (here, there) != ("training", "data"):
+                wrong.append((here, there))
+    return wrong
+
+
+def test_every_module_has_a_floor():
+    nouns = {noun(module_name(path)) for path in module_files()} - {None}
+    assert nouns - {"__main__", "presets"} <= set(FLOOR)
+
+
+@pytest.mark.parametrize("path", module_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    module = module_name(path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    assert upward_imports(path.read_text(encoding="utf-8"), module, package) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "wrong"),
+    [
+        ("from calmkit.heads import Head", [("backbones", "heads")]),
+        ("import calmkit.models.calm", [("backbones", "models")]),
+        ("from calmkit import config", [("backbones", "config")]),
+        ("from ..heads import Head", [("backbones", "heads")]),
+        ("def f():\n    from calmkit.cli import main", [("backbones", "cli")]),
+        ("if TYPE_CHECKING:\n    from calmkit.heads import Head", []),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import calmkit.heads", [("backbones", "heads")]),
+        ("from calmkit import __version__\nfrom calmkit.nn import SwiGLU\nimport torch", []),
+        ("from .base import Backbone", []),
+    ],
+)
+def test_the_rule_itself(source, wrong):
+    assert upward_imports(source, "calmkit.backbones.mine", "calmkit.backbones") == wrong
+
+
+PUBLIC = {
+    "nn": "AdaptiveMLP SwiGLU evaluation_mode scaled_normal_",
+    "attention": "AttentionMask KVCache attention",
+    "backbones": "Backbone Cache TransformerBackbone",
+    "autoencoders": "AutoencoderLoss ChunkAutoencoder MLPAutoencoder StandardizedAutoencoder",
+    "sampling": "BatchTemperature PlainSampler Sampler batch_temperature",
+    "scoring": "EnergyScore ScoringRule energy_score expected_distance gaussian_norm_moment",
+    "heads": "CleanPrediction DiffusionHead EnergyHead FlowHead Head NoisePrediction "
+    "NoiseSchedule Prediction VelocityPrediction integrate_midpoint",
+    "metrics": "BrierLM Estimate bootstrap_ratio brier_ngram expected_brier reconstructed_tokens "
+    "summarize_brier",
+    "models": "CALM CALMLoss ChunkEmbedding Generation",
+    "data": "Corpus EvaluationRows TextTokenizer TokenStore TrainingBatches digest_of "
+    "evaluation_rows prepare_corpus read_documents split_documents split_into_sections",
+    "training": (
+        "CheckpointError Evaluation EvaluationSettings MatrixDecayAdamW Objective "
+        "Progress TrainingDiverged TrainingResult TrainingSettings evaluate "
+        "evaluate_unigram fit learning_rate_factor step_generator"
+    ),
+    "config": (
+        "CompareExperiment ConfigError Experiment ModelParts Parsed "
+        "TrainExperiment assemble build check_parts parse "
+        "preset_names"
+    ),
+    "comparison": ("ComparisonResult HeadResult read_results write_report"),
+    "typing": "typed",
+    "distributions": "DiagonalGaussian",
+    "chunking": "ChunkBatch chunk_prompts chunk_tokens",
+}
+
+
+def handed_on(path):
+    """Names that an `__init__.py` hands on: `from .x import Y as Y`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            names += [alias.asname for alias in node.names if alias.asname == alias.name]
+    return names
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_pinned(name):
+    package = ROOT / name / "__init__.py"
+    if package.exists():
+        names = handed_on(package)
+    else:
+        names = importlib.import_module(f"calmkit.{name}").__all__
+    assert sorted(names) == sorted(PUBLIC[name].split())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.rglob("__init__.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_packages_only_hand_on_names(path):
+    """A docstring and `from .module import Name as Name`; the root's also has the version."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    assert ast.get_docstring(ast.Module(body, []))
+    for node in body[1:]:
+        if path == ROOT / "__init__.py" and isinstance(node, ast.Assign):
+            assert ast.unparse(node.targets[0]) == "__version__"
+            continue
+        assert isinstance(node, ast.ImportFrom), ast.unparse(node)
+        assert node.level == 1
+        assert all(alias.asname == alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", module_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_all_names_exist(path):
+    """Each name in a module's `__all__` is defined in it, and what packages hand on is in one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    defined, public = set(), None
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined |= {ast.unparse(target) for target in targets}
+            if "__all__" in map(ast.unparse, targets):
+                public = ast.literal_eval(node.value)
+    if path.name in ("__init__.py", "__main__.py"):
+        assert public is None
+    else:
+        assert public is not None, "state the module's public names in __all__"
+        assert set(public) <= defined
+
+
+LIGHT = (
+    "nn attention backbones autoencoders sampling scoring heads metrics models chunking".split()
+)
+EXTRAS = (
+    "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
+    "tensorboard hypothesis pytest"
+).split()
+
+
+def test_parts_need_only_the_core_dependencies():
+    """Where no extra is installed (here: refused), every part can be imported and used."""
+    program = f"""
+import importlib, importlib.abc, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {EXTRAS}:
+            raise ModuleNotFoundError(f"refused: {{name}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+for name in {LIGHT}:
+    importlib.import_module(f"calmkit.{{name}}")
+
+import torch
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import EnergyHead
+head = EnergyHead(4, 3, width=8)
+target = DiagonalGaussian.point_mass(torch.zeros(2, 3))
+head.loss(torch.zeros(2, 4), target).sum().backward()
+
+# Nothing was swallowed by a try-except on the way: the finder does refuse.
+try:
+    import safetensors
+except ModuleNotFoundError as error:
+    assert "refused" in str(error)
+else:
+    raise AssertionError("the finder does not refuse")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_does_not_load_heavy_libraries(tmp_path):
+    """`import calmkit` and its parts never import an extra, installed or not.
+
+    xformers prints warnings and initialises CUDA when imported. It may not be installed here, so
+    a stand-in is put where it would be found.
+    """
+    (tmp_path / "xformers").mkdir()
+    (tmp_path / "xformers" / "__init__.py").write_text("")
+    program = f"""
+import importlib, sys
+import calmkit
+assert "torch" not in sys.modules, "import calmkit alone is free"
+for name in {[*LIGHT, "training", "config", "data", "cli"]}:
+    importlib.import_module(f"calmkit.{{name}}")
+loaded = sorted(set({[e for e in EXTRAS if e not in ("rich", "tokenizers")]}) & set(sys.modules))
+assert not loaded, loaded
+import xformers
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
