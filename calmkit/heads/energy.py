@@ -16,6 +16,7 @@ Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -89,7 +90,7 @@ class EnergyHead(Head):
         scaled_normal_(self)
         scaled_normal_(self.output[2], gain=1 / _SILU_SCALE)
         for block in self.blocks:
-            scaled_normal_(block.down, gain=1 / math.sqrt(len(self.blocks)))
+            scaled_normal_(cast(EnergyBlock, block).down, gain=1 / math.sqrt(len(self.blocks)))
 
     @property
     def evaluations_per_sample(self) -> int:

@@ -40,10 +40,17 @@ def literally(model, prompt, max_new_tokens, eos_id):
 def test_equals_the_literal_loop(prompts, max_new_tokens, eos_id, chunk_size):
     """Any lengths of prompts, in one batch; limits inside a chunk; end tokens inside a chunk."""
     model = tiny(chunk_size, seed=chunk_size)
+    states = []  # what the head is asked with: far more sensitive than the tokens
+    model.head.map.register_forward_hook(lambda _, args, output: states.append(args[0]))
     got = model.generate(prompts, max_new_tokens=max_new_tokens, eos_id=eos_id)
-    for prompt, generation in zip(prompts, got, strict=True):
+    steps = len(states)
+    for row, (prompt, generation) in enumerate(zip(prompts, got, strict=True)):
+        first = len(states)
         want = literally(model, prompt, max_new_tokens, eos_id)
         assert (generation.tokens, generation.finish_reason) == want
+        # The longest row decides how many steps are made; each row's are the literal ones.
+        alone = torch.stack(states[first : first + steps])
+        torch.testing.assert_close(torch.stack(states[:steps])[:, row], alone)
 
 
 def test_the_stub_writes_varied_text():
