@@ -10,7 +10,7 @@
 The constructors are the schema. A part that receives sizes from others takes them first and by
 position: an autoencoder `(chunk_size, vocab_size, latent_size, *, ...)`, a backbone
 `(hidden_size, *, ...)`, a head `(cond_size, latent_size, *, ...)`. Those come from the flat keys
-and are refused in `init_args`, so two parts cannot disagree. Values are layered: a preset, then
+and are refused in `init_args`, so two parts cannot disagree. Values are layered: presets, then
 each `--config` file in order, then single options. A later file replaces `heads` as a whole; a
 class named anew keeps the arguments of the old one that it takes as well.
 

@@ -47,7 +47,8 @@ def parse(kind: type[E], arguments: Sequence[str], *, preset: str, command: str)
         kind: `TrainExperiment` or `CompareExperiment`.
         arguments: Options such as `--config my.yaml --seed 3 --head.width 512`. `--config` takes
             a file or a preset's name. With several heads `--head.width` is set in all of them.
-        preset: The preset whose values hold where nothing else is given.
+        preset: The preset whose values, laid over those of `base`, hold where nothing else is
+            given.
         command: What the user typed, for the help text.
 
     Raises:
@@ -55,7 +56,7 @@ def parse(kind: type[E], arguments: Sequence[str], *, preset: str, command: str)
             allowed, and the nearest right name.
     """
     parser = _experiment_parser(kind, command)
-    layers = ["--config", str(PRESETS / f"{preset}.yaml"), *_name_presets(arguments)]
+    layers = _name_presets(["--config", "base", "--config", preset, *arguments])
     if kind is CompareExperiment:
         layers = _spread_head_options(parser, kind, layers)
     values = _parse_layers(parser, kind, layers)

@@ -12,3 +12,6 @@ HEADS = {
         cond, latent, width=8, depth=2, draws=2, steps=4, training_steps=9
     ),
 }
+
+# The module that runs once for each evaluation of a head's network.
+NETWORKS = {EnergyHead: "output", FlowHead: "velocity", DiffusionHead: "network"}

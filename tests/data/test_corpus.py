@@ -99,7 +99,7 @@ def test_another_text_or_setting_is_another_entry(text, tmp_path, change):
 
 
 def test_digest_knows_where_documents_end():
-    assert corpus_module._digest(["ab", "c"]) != corpus_module._digest(["a", "bc"])
+    assert corpus_module.digest_of(["ab", "c"]) != corpus_module.digest_of(["a", "bc"])
 
 
 FILES = [
