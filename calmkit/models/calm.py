@@ -9,7 +9,7 @@ the next chunk. The first chunk of a document is read and never asked for.
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -155,6 +155,32 @@ class CALM(nn.Module):
         return generation.generate(
             self,
             prompts,
+            max_new_tokens=max_new_tokens,
+            eos_id=eos_id,
+            sampler=sampler,
+            generator=generator,
+        )
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        eos_id: int | None = None,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[int]:
+        """Continue one prompt and give each token as soon as its chunk is drawn.
+
+        Arguments, and the tokens of the same seed, are those of `generate` with this prompt
+        alone. Mistakes are found at once, before the first token is asked for.
+
+        Raises:
+            ValueError: As in `generate`.
+        """
+        return generation.stream(
+            self,
+            prompt,
             max_new_tokens=max_new_tokens,
             eos_id=eos_id,
             sampler=sampler,

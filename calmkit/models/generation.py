@@ -6,7 +6,8 @@ lengths share a batch: their caches have different lengths. Every row ends at it
 or at `max_new_tokens`, whichever comes first, to the token.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,7 @@ from calmkit.sampling import PlainSampler, Sampler
 if TYPE_CHECKING:
     from calmkit.models.calm import CALM
 
-__all__ = ["Generation", "generate"]
+__all__ = ["Generation", "generate", "stream"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,6 @@ class Generation:
     finish_reason: Literal["stop", "length"]
 
 
-@torch.no_grad()
 def generate(
     model: "CALM",
     prompts: Sequence[Sequence[int]],
@@ -49,34 +49,66 @@ def generate(
 ) -> list[Generation]:
     """Continue prompts; arguments and errors as in `CALM.generate`."""
     _check(prompts, model.autoencoder.vocab_size, max_new_tokens, eos_id)
-    sampler = PlainSampler() if sampler is None else sampler
-    device = model.backbone.device
-    tokens, real, lengths = (
-        x.to(device) for x in chunk_prompts(prompts, model.chunk_size, fill_id=0)
-    )
-    new_chunks = -(-max_new_tokens // model.chunk_size)
-    rows = torch.arange(len(prompts), device=device)
-
+    grid = chunk_prompts(prompts, model.chunk_size, fill_id=0)
     chunks: list[Tensor] = []
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    with evaluation_mode(model):
-        cache = model.backbone.new_cache(len(prompts), tokens.shape[1] + new_chunks)
-        states = model.backbone(model.input_encoder(tokens, real), cache=cache)
-        state = states[rows, lengths - 1]
-        cache = cache.select(rows, lengths)
-        for _ in range(new_chunks):
-            if chunks:
-                read = chunks[-1][:, None]
-                vectors = model.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
-                state = model.backbone(vectors, cache=cache)[:, 0]
-            draw = partial(model.sample_chunks, state, generator=generator)
-            chunks.append(sampler(draw, generator))
-            if eos_id is not None:
-                ended |= (chunks[-1] == eos_id).any(dim=-1)
-                if bool(ended.all()):
-                    break
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.backbone.device)
+    for chunk in _chunks(model, grid, max_new_tokens, sampler, generator):
+        chunks.append(chunk)
+        if eos_id is not None:
+            ended = ended | (chunk == eos_id).any(dim=-1)
+            if bool(ended.all()):
+                break
     new_tokens = torch.cat(chunks, dim=-1).tolist()
     return [_cut(row, max_new_tokens, eos_id) for row in new_tokens]
+
+
+def stream(
+    model: "CALM",
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int,
+    eos_id: int | None,
+    sampler: Sampler | None,
+    generator: torch.Generator | None,
+) -> Iterator[int]:
+    """Continue one prompt, token by token; arguments and errors as in `CALM.stream`."""
+    _check([prompt], model.autoencoder.vocab_size, max_new_tokens, eos_id)
+    grid = chunk_prompts([prompt], model.chunk_size, fill_id=0)
+    chunks = _chunks(model, grid, max_new_tokens, sampler, generator)
+    tokens = (token for chunk in chunks for token in chunk[0].tolist())
+    return itertools.takewhile(
+        lambda token: token != eos_id, itertools.islice(tokens, max_new_tokens)
+    )
+
+
+def _chunks(
+    model: "CALM",
+    grid: tuple[Tensor, Tensor, Tensor],
+    max_new_tokens: int,
+    sampler: Sampler | None,
+    generator: torch.Generator | None,
+) -> Iterator[Tensor]:
+    """New chunks (batch, chunk), one after the other; computed when they are asked for."""
+    sampler = PlainSampler() if sampler is None else sampler
+    device = model.backbone.device
+    tokens, real, lengths = (x.to(device) for x in grid)
+    new_chunks = -(-max_new_tokens // model.chunk_size)
+    rows = torch.arange(len(tokens), device=device)
+    cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + new_chunks)
+    # Modes hold for a step, not between steps, where the caller's code runs.
+    with torch.no_grad(), evaluation_mode(model):
+        states = model.backbone(model.input_encoder(tokens, real), cache=cache)
+    state = states[rows, lengths - 1]
+    cache = cache.select(rows, lengths)
+    chunk = None
+    for _ in range(new_chunks):
+        with torch.no_grad(), evaluation_mode(model):
+            if chunk is not None:
+                read = chunk[:, None]
+                vectors = model.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
+                state = model.backbone(vectors, cache=cache)[:, 0]
+            chunk = sampler(partial(model.sample_chunks, state, generator=generator), generator)
+        yield chunk
 
 
 def _cut(tokens: list[int], limit: int, eos_id: int | None) -> Generation:

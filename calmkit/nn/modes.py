@@ -16,7 +16,8 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
         module: The module.
     """
     training = [part for part in module.modules() if part.training]
-    module.eval()
+    for part in training:
+        part.training = False
     try:
         yield
     finally:

@@ -177,7 +177,7 @@ def test_loss_compiles_in_one_graph(kind):
     assert loss.shape == (4,) and torch.isfinite(loss).all()
 
 
-# Heads whose deterministic core takes all its noise: (head, cond, two draws of vectors) to a result.
+# Deterministic cores, which take all their noise: (head, cond, two draws of vectors) to a result.
 CORES = {
     EnergyHead: lambda head, cond, a, b: head.sample_from(cond, a[..., :3]),
     FlowHead: lambda head, cond, a, b: head.loss_from(cond, a, b, a[..., 0].sigmoid()),

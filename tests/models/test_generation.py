@@ -103,3 +103,32 @@ def test_prompts_are_left_alone():
 def test_bad_arguments_are_named(prompts, changes, message):
     with pytest.raises(ValueError, match=message):
         tiny().generate(prompts, **{"max_new_tokens": 3, **changes})
+
+
+@pytest.mark.parametrize("eos_id", [None, 3])
+@pytest.mark.parametrize("max_new_tokens", [1, 7, 12])
+def test_stream_gives_the_tokens_of_generate(eos_id, max_new_tokens):
+    model = tiny(build_head=energy_head)
+    options = {"max_new_tokens": max_new_tokens, "eos_id": eos_id}
+    for seed in range(5):
+        (whole,) = model.generate([[1, 2]], **options, generator=seeded(seed))
+        assert list(model.stream([1, 2], **options, generator=seeded(seed))) == whole.tokens
+
+
+def test_stream_computes_a_chunk_only_when_it_is_asked_for():
+    model = tiny().train()
+    calls = []
+    model.head.map.register_forward_hook(lambda *_: calls.append(model.head.training))
+    tokens = model.stream([1, 2], max_new_tokens=9)
+    assert calls == []
+    for count in range(1, 10):
+        next(tokens)
+        assert calls == [False] * -(-count // 3)
+        assert model.head.training and torch.is_grad_enabled()
+
+
+def test_stream_names_a_mistake_before_the_first_token():
+    with pytest.raises(ValueError, match=r"prompts\[0\] must hold token ids in \[0, 7\); got 9"):
+        tiny().stream([9], max_new_tokens=3)
+    with pytest.raises(ValueError, match=r"prompts\[0\] must hold at least one token"):
+        tiny().stream([], max_new_tokens=3)
