@@ -11,6 +11,7 @@ Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from calmkit.attention import AttentionMask
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
-from calmkit.chunking import ChunkBatch
+from calmkit.chunking import ChunkBatch, chunk_prompts
 from calmkit.heads import Head
-from calmkit.models import generation
 from calmkit.models.embedding import ChunkEmbedding
-from calmkit.sampling import Sampler
+from calmkit.models.generation import Generation, check_request, collect, tokens_of_one_row
+from calmkit.nn import evaluation_mode
+from calmkit.sampling import PlainSampler, Sampler
 from calmkit.typing import typed
 
 __all__ = ["CALM", "CALMLoss"]
@@ -135,8 +137,11 @@ class CALM(nn.Module):
         eos_id: int | None = None,
         sampler: Sampler | None = None,
         generator: torch.Generator | None = None,
-    ) -> list[generation.Generation]:
-        """Continue prompts of any lengths; see `calmkit.models.generation`.
+    ) -> list[Generation]:
+        """Continue prompts of any lengths.
+
+        Each prompt is padded on the left of its first chunk, so that it ends at a chunk's edge
+        and the text goes on directly after it; training rows begin with such chunks too.
 
         Args:
             prompts: Token ids of each prompt; none empty.
@@ -152,14 +157,8 @@ class CALM(nn.Module):
             ValueError: If there is no prompt, one is empty or an id is outside the vocabulary,
                 or max_new_tokens is not positive.
         """
-        return generation.generate(
-            self,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            eos_id=eos_id,
-            sampler=sampler,
-            generator=generator,
-        )
+        chunks = self._chunks(prompts, max_new_tokens, eos_id, sampler, generator)
+        return collect(chunks, max_new_tokens=max_new_tokens, eos_id=eos_id)
 
     def stream(
         self,
@@ -178,11 +177,46 @@ class CALM(nn.Module):
         Raises:
             ValueError: As in `generate`.
         """
-        return generation.stream(
-            self,
-            prompt,
-            max_new_tokens=max_new_tokens,
-            eos_id=eos_id,
-            sampler=sampler,
-            generator=generator,
-        )
+        chunks = self._chunks([prompt], max_new_tokens, eos_id, sampler, generator)
+        return tokens_of_one_row(chunks, max_new_tokens=max_new_tokens, eos_id=eos_id)
+
+    def _chunks(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        eos_id: int | None,
+        sampler: Sampler | None,
+        generator: torch.Generator | None,
+    ) -> Iterator[Tensor]:
+        """New chunks (batch, chunk), each computed when it is asked for; checks come at once."""
+        check_request(prompts, self.autoencoder.vocab_size, max_new_tokens, eos_id)
+        grid = chunk_prompts(prompts, self.chunk_size, fill_id=0)
+        sampler = PlainSampler() if sampler is None else sampler
+        return self._write(grid, -(-max_new_tokens // self.chunk_size), sampler, generator)
+
+    def _write(
+        self,
+        grid: tuple[Tensor, Tensor, Tensor],
+        new_chunks: int,
+        sampler: Sampler,
+        generator: torch.Generator | None,
+    ) -> Iterator[Tensor]:
+        tokens, real, lengths = (x.to(self.backbone.device) for x in grid)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        cache = self.backbone.new_cache(len(tokens), tokens.shape[1] + new_chunks)
+        # Modes hold for a step, not between steps, where the caller's code runs.
+        with torch.no_grad(), evaluation_mode(self):
+            states = self.backbone(self.input_encoder(tokens, real), cache=cache)
+            state = states[rows, lengths - 1]
+            # Prompts of different lengths: each row's cache ends where its prompt does.
+            cache = cache.select(rows, lengths)
+        chunk = None
+        for _ in range(new_chunks):
+            with torch.no_grad(), evaluation_mode(self):
+                if chunk is not None:
+                    read = chunk[:, None]
+                    vectors = self.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
+                    state = self.backbone(vectors, cache=cache)[:, 0]
+                draw = partial(self.sample_chunks, state, generator=generator)
+                chunk = sampler(draw, generator)
+            yield chunk
