@@ -18,17 +18,23 @@ from torch import Tensor
 
 from calmkit.backbones import Cache
 from calmkit.data import EvaluationRows
-from calmkit.metrics import BrierLM, Estimate, bootstrap_ratio, brier_ngram, summarize_brier
+from calmkit.metrics import BrierLM, Estimate, brier_ngram, summarize_brier
 from calmkit.models import CALM
 from calmkit.nn import evaluation_mode
 from calmkit.scoring import EnergyScore
+from calmkit.training.scored_text import (
+    ORDERS,
+    Tally,
+    Targets,
+    check_context,
+    chunks_to_draw,
+    find_targets,
+)
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
 
-_ORDERS = (1, 2, 3, 4)
 _ROWS_AT_ONCE = 8
 _BRANCHES_AT_ONCE = 512
-_ENOUGH_DOCUMENTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,23 +92,23 @@ def evaluate(
     Raises:
         ValueError: If fewer than two rows have text after the context.
     """
-    _check_context(rows, settings)
+    check_context(rows, settings.min_context)
     positions = rows.batch.tokens.shape[1]
-    tally = _Tally(rows, settings, len(_ORDERS) + 1)
+    tally = Tally(rows, settings.min_context, len(ORDERS) + 1)
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
     with evaluation_mode(model):
         for chosen in torch.arange(len(rows.document)).split(_ROWS_AT_ONCE):
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
-            targets = _targets(tokens, real, settings)
+            targets = find_targets(tokens, real, settings.min_context)
             latents, draws = _draw(model, tokens, real, targets, settings.draws, generator)
             posterior = model.autoencoder.encode(tokens[targets.row, targets.place])
             energy = EnergyScore().score(latents, posterior)
-            for index, order in enumerate(_ORDERS):
+            for index, order in enumerate(ORDERS):
                 values = brier_ngram(draws, targets.tokens, order)
                 tally.add(index, chosen, targets, values, targets.counted(order))
             everywhere = torch.ones_like(energy, dtype=torch.bool)
-            tally.add(len(_ORDERS), chosen, targets, energy[:, None], everywhere[:, None])
+            tally.add(len(ORDERS), chosen, targets, energy[:, None], everywhere[:, None])
     *brier, energy_score = tally.estimates(settings.bootstrap, seed)
     return Evaluation(
         brier=summarize_brier(brier),
@@ -132,12 +138,12 @@ def evaluate_unigram(
     Raises:
         ValueError: If fewer than two rows have text after the context.
     """
-    _check_context(rows, settings)
-    tally = _Tally(rows, settings, len(_ORDERS))
-    targets = _targets(rows.batch.tokens, rows.batch.real, settings)
+    check_context(rows, settings.min_context)
+    tally = Tally(rows, settings.min_context, len(ORDERS))
+    targets = find_targets(rows.batch.tokens, rows.batch.real, settings.min_context)
     probabilities = probabilities.double()
     collision = probabilities.square().sum()
-    for index, order in enumerate(_ORDERS):
+    for index, order in enumerate(ORDERS):
         windows = probabilities[targets.tokens].unfold(-1, order, 1)
         values = 2 * windows.prod(dim=-1) - collision**order
         everything = torch.arange(len(rows.document))
@@ -145,116 +151,17 @@ def evaluate_unigram(
     return summarize_brier(tally.estimates(settings.bootstrap, seed))
 
 
-def _check_context(rows: EvaluationRows, settings: EvaluationSettings) -> None:
-    positions = rows.batch.tokens.shape[1]
-    if settings.min_context >= positions:
-        raise ValueError(
-            f"min_context must be below the {positions} positions of a row; "
-            f"got {settings.min_context}."
-        )
-    scored = int(_scored_rows(rows, settings).sum())
-    if scored < 2:
-        raise ValueError(
-            f"at least 2 rows must hold text after min_context = {settings.min_context} chunks, "
-            f"for a standard error; {scored} of {len(rows.document)} do. Lower min_context, or "
-            "give more text."
-        )
-
-
-def _scored_rows(rows: EvaluationRows, settings: EvaluationSettings) -> Tensor:
-    return rows.batch.real[:, settings.min_context :].flatten(1).any(dim=-1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Targets:
-    """The scored positions of some rows, and the true tokens from each on."""
-
-    row: Tensor
-    place: Tensor
-    tokens: Tensor
-    is_text: Tensor
-    chunk_size: int
-
-    def counted(self, order: int) -> Tensor:
-        """Which n-grams count: those that start in the predicted chunk and are all text."""
-        valid = self.is_text.unfold(-1, order, 1).all(dim=-1)
-        valid[:, self.chunk_size :] = False
-        return valid
-
-
-def _targets(tokens: Tensor, real: Tensor, settings: EvaluationSettings) -> _Targets:
-    chunk_size = tokens.shape[-1]
-    asked = real.any(dim=-1)
-    asked[:, : settings.min_context] = False
-    row, place = asked.nonzero(as_tuple=True)
-    # Behind the row's end there is no text.
-    length = _chunks_to_draw(chunk_size) * chunk_size
-    places = place[:, None] * chunk_size + torch.arange(length, device=place.device)
-    known, is_text = (
-        torch.nn.functional.pad(x.flatten(1), (0, length))[row[:, None], places]
-        for x in (tokens, real)
-    )
-    return _Targets(row, place, known, is_text, chunk_size)
-
-
-def _chunks_to_draw(chunk_size: int) -> int:
-    return max(1, -(-_ORDERS[-1] // chunk_size))
-
-
-class _Tally:
-    """Sums of each metric over the tokens of each group of rows.
-
-    A group is a document; or a row, as if rows were independent, where documents are too few
-    for a bootstrap.
-    """
-
-    def __init__(self, rows: EvaluationRows, settings: EvaluationSettings, metrics: int) -> None:
-        documents = rows.document[_scored_rows(rows, settings)].unique()
-        few = len(documents) < _ENOUGH_DOCUMENTS
-        names = torch.arange(len(rows.document)) if few else rows.document
-        groups, self._group = names.unique(return_inverse=True)
-        self._sums = torch.zeros(len(groups), metrics, dtype=torch.float64)
-        self._counts = torch.zeros(len(groups), metrics, dtype=torch.float64)
-        self._unit = "rows" if few else "documents"
-
-    @property
-    def resampled(self) -> str:
-        """What the bootstrap draws: the groups in which anything was scored."""
-        return f"{int((self._counts[:, 0] > 0).sum())} {self._unit}"
-
-    @property
-    def scored_tokens(self) -> int:
-        """Tokens that Brier-1 is a mean over."""
-        return int(self._counts[:, 0].sum())
-
-    def add(
-        self, metric: int, chosen: Tensor, targets: _Targets, values: Tensor, valid: Tensor
-    ) -> None:
-        """Count the valid ones of (points, starts) values of the chosen rows."""
-        group = self._group[chosen][targets.row.cpu()]
-        kept = torch.where(valid, values, 0.0).sum(dim=-1).double()
-        self._sums[:, metric].index_add_(0, group, kept.cpu())
-        self._counts[:, metric].index_add_(0, group, valid.sum(dim=-1).double().cpu())
-
-    def estimates(self, resamples: int, seed: int) -> list[Estimate]:
-        """Mean and standard error of each metric; groups without any token are left out."""
-        seen = self._counts[:, 0] > 0
-        return bootstrap_ratio(
-            self._sums[seen], self._counts[seen], resamples=resamples, seed=seed
-        )
-
-
 def _draw(
     model: CALM,
     tokens: Tensor,
     real: Tensor,
-    targets: _Targets,
+    targets: Targets,
     num_draws: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Latents of the next chunk, and the tokens of at least four places, for each point."""
     batch, positions, chunk_size = tokens.shape
-    chunks = _chunks_to_draw(chunk_size)
+    chunks = chunks_to_draw(chunk_size)
     cache = model.backbone.new_cache(batch, positions + chunks)
     hidden = model.backbone(model.input_encoder(tokens, real), cache=cache)
     cond = hidden[targets.row, targets.place - 1]
@@ -266,7 +173,7 @@ def _draw(
 def _extend(
     model: CALM,
     cache: Cache,
-    targets: _Targets,
+    targets: Targets,
     first: Tensor,
     chunks: int,
     generator: torch.Generator,

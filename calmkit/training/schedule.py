@@ -7,7 +7,7 @@ final share r:
     f(t) = r + (1 - r) (1 + cos(pi (t - W) / (T - W))) / 2       from there on.
 
 No step is wasted on a rate of zero: the first has 1/W, and r is reached only after the last.
-With r = 1 the rate stays at its peak, as in the CALM paper (appendix on training details).
+With r = 1 the rate stays at its peak, as in the CALM paper.
 """
 
 import math
