@@ -81,7 +81,7 @@ class Experiment(ModelParts):
     validation_rows: int = 16
     sample_tokens: int = 120
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    precision: Literal["32-true", "bf16-mixed", "bf16-true"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     logger: Callable[[Path], Any]
 
     def __post_init__(self) -> None:
