@@ -228,9 +228,13 @@ def _write_entry(
 
 def _move_into_place(new: Path, entry: Path, *, old: Path) -> None:
     """Put `new` at `entry`, unless another process has put a whole one there meanwhile."""
+    # Succeeds only where there is no entry: a whole one is never moved away, not for a moment.
+    with contextlib.suppress(OSError):
+        os.replace(new, entry)
+        return
     if _is_whole(entry):
         return
-    with contextlib.suppress(FileNotFoundError):  # a damaged entry, if there is one
+    with contextlib.suppress(FileNotFoundError):  # another process may repair it as well
         os.replace(entry, old)
     try:
         os.replace(new, entry)
@@ -242,5 +246,6 @@ def _move_into_place(new: Path, entry: Path, *, old: Path) -> None:
 def _remove_leftovers(cache: Path) -> None:
     """Remove what killed runs left aside; younger folders may belong to a running process."""
     for path in cache.glob(f"{_WRITING}*"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # its process has just finished
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

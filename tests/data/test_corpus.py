@@ -195,6 +195,34 @@ def test_simultaneous_calls_agree(text, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+def test_a_folder_that_vanishes_while_leftovers_are_looked_for(text, tmp_path, monkeypatch):
+    """Another process finishes between the listing of its folder and the look at its age."""
+    leftover = tmp_path / "cache" / ".writing-other"
+    leftover.mkdir(parents=True)
+
+    class Clock:
+        @staticmethod
+        def time():
+            leftover.rmdir()
+            return 0.0
+
+    monkeypatch.setattr(corpus_module, "time", Clock)
+    prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
+    assert not leftover.exists()
+
+
+def test_a_whole_entry_is_never_moved_away(text, tmp_path, monkeypatch):
+    """Another process puts its entry in place just before this one would."""
+    first = prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
+    (entry,) = (tmp_path / "cache").iterdir()
+    before = entry.stat().st_ino
+    answers = iter([False])  # as if the entry came after the first look
+    is_whole = corpus_module._is_whole
+    monkeypatch.setattr(corpus_module, "_is_whole", lambda e: next(answers, None) or is_whole(e))
+    assert_same(first, prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache"))
+    assert entry.stat().st_ino == before
+
+
 def test_default_cache_folder_follows_xdg(text, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     prepare_corpus(text, **SETTINGS)
