@@ -216,9 +216,13 @@ def test_a_whole_entry_is_never_moved_away(text, tmp_path, monkeypatch):
     first = prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
     (entry,) = (tmp_path / "cache").iterdir()
     before = entry.stat().st_ino
-    answers = iter([False])  # as if the entry came after the first look
-    is_whole = corpus_module._is_whole
-    monkeypatch.setattr(corpus_module, "_is_whole", lambda e: next(answers, None) or is_whole(e))
+    is_whole, looks = corpus_module._is_whole, []
+
+    def look(path):  # as if the entry came after the first look
+        looks.append(path)
+        return len(looks) > 1 and is_whole(path)
+
+    monkeypatch.setattr(corpus_module, "_is_whole", look)
     assert_same(first, prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache"))
     assert entry.stat().st_ino == before
 
