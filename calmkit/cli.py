@@ -143,12 +143,13 @@ def _compare(options: list[str]) -> None:
 def _train(options: list[str]) -> None:
     from calmkit import config
     from calmkit.comparison.progress import Display
-    from calmkit.comparison.run import train
+    from calmkit.comparison.run import check_resumable, train
 
     with _mistakes():
         parsed = config.parse(
             config.TrainExperiment, options, preset="train", command="calmkit train"
         )
+        check_resumable(parsed.experiment.output, parsed.text)
         corpus = _prepare(parsed.experiment)
         _start_output(parsed.experiment.output, "train", parsed.text)
     console = _console()

@@ -58,6 +58,7 @@ def run(monkeypatch, tmp_path, cache):
 
     for name in ("compare", "train", "evaluate_checkpoint"):
         setattr(fake, name, record(name))
+    fake.check_resumable = lambda output, config_text: None  # tests/comparison/test_run.py
     fake.calls = calls
     monkeypatch.setitem(sys.modules, "calmkit.comparison.run", fake)
     monkeypatch.chdir(tmp_path)

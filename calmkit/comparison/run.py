@@ -5,14 +5,26 @@ the backbone's first weights, steps, optimiser, seed, and the rows, draws and re
 evaluation. Only the head differs.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from calmkit.comparison.checkpoint import Checkpoint, save_checkpoint
 from calmkit.comparison.lab import Lab
 from calmkit.comparison.progress import Display
 from calmkit.comparison.results import ComparisonResult
 from calmkit.config import CompareExperiment, TrainExperiment
 from calmkit.data import Corpus
+from calmkit.training import CheckpointError
 
-__all__ = ["compare", "evaluate_checkpoint", "train"]
+__all__ = ["check_resumable", "compare", "evaluate_checkpoint", "train"]
+
+_CHECKPOINTS = "checkpoints"
+# What may differ when a run is resumed: it does not reach the weights.
+_FREE = {
+    "output", "cache_dir", "accelerator", "logger", "evaluation", "validation_rows",
+    "sample_tokens", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints",
+}  # fmt: skip
 
 
 def compare(
@@ -53,7 +65,9 @@ def train(
         display: Where progress is shown.
     """
     lab = Lab(experiment, corpus, display)
-    checkpoints = experiment.output / "checkpoints"
+    checkpoints = experiment.output / _CHECKPOINTS
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    (checkpoints / "config.yaml").write_text(config_text, encoding="utf-8")
     autoencoder, accuracy = lab.train_autoencoder(directory=checkpoints / "autoencoder")
     model, result = lab.train_head(
         "head", experiment.head, autoencoder, directory=checkpoints / "model"
@@ -62,6 +76,42 @@ def train(
         experiment.output, model=model, tokenizer=corpus.tokenizer, config_text=config_text
     )
     return lab.result((result,), accuracy)
+
+
+def check_resumable(output: Path, config_text: str) -> None:
+    """Refuse to train on what another config has begun in the output folder.
+
+    Args:
+        output: The folder of `train`; nothing is checked if it holds no run.
+        config_text: The effective config.
+
+    Raises:
+        CheckpointError: If a key that decides the weights differs; names it.
+    """
+    import yaml
+
+    begun = output / _CHECKPOINTS / "config.yaml"
+    if not begun.is_file():
+        return
+    before = _deciding(yaml.safe_load(begun.read_text(encoding="utf-8")))
+    for key, value in _deciding(yaml.safe_load(config_text)).items():
+        if before.get(key) != value:
+            raise CheckpointError(
+                f"{key} must be as in {begun.parent}, where another run was begun: "
+                f"{before.get(key)}; got {value}. Restore it, or choose another output."
+            )
+
+
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that decide the weights."""
+    kept = {key: value for key, value in config.items() if key not in _FREE}
+    for key in ("autoencoder_training", "training"):
+        settings = {name: value for name, value in kept[key].items() if name not in _FREE}
+        # A run at constant rate may be made longer; a decay would have gone another way.
+        if settings["decay_to"] == 1.0:
+            del settings["steps"]
+        kept[key] = settings
+    return kept
 
 
 def evaluate_checkpoint(

@@ -95,7 +95,7 @@ def test_generate_writes_the_same_text_for_the_same_seed(folder, capsys):
     assert texts[0].startswith("The value")
 
 
-def test_train_goes_on_where_it_was_stopped(tmp_path):
+def test_train_goes_on_where_it_was_stopped(tmp_path, capsys):
     """Stopped in the middle of the head's training, by an exception as Ctrl-C raises it."""
     options = ["train", *SMALL[1:], "--positions=16", "--evaluation.min_context=4",
                "--hidden_size=32", "--head.width=16", "--vocab_size=300",
@@ -125,3 +125,12 @@ def test_train_goes_on_where_it_was_stopped(tmp_path):
         read_results(stopped / "results.json")
     )
     assert json.loads((stopped / "results.json").read_text())["heads"][0]["training_seconds"] > 0
+
+    # Another config must neither be taken for this one nor touch the saved model.
+    config = (stopped / "config.yaml").read_bytes()
+    for other in ("--head.num_samples=4", "--autoencoder.kl_weight=0.1", "--training.steps=7"):
+        assert main([*options, other, f"--output={stopped}"]) == 2
+        assert "must be as in" in capsys.readouterr().err
+        assert (stopped / "config.yaml").read_bytes() == config
+    assert main([*options, "--evaluation.draws=3", f"--output={stopped}"]) == 0
+    assert (stopped / "model.safetensors").read_bytes() == first
