@@ -6,6 +6,7 @@ r"""Diagonal Gaussians: the posterior of an autoencoder and the target of every 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,27 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["DiagonalGaussian"]
+__all__ = ["DiagonalGaussian", "standard_normal"]
+
+
+def standard_normal(
+    shape: Sequence[int],
+    generator: torch.Generator | None,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Independent N(0, 1) draws; also where the shape is symbolic, under `torch.compile`.
+
+    Args:
+        shape: Shape of the result.
+        generator: Source of randomness; torch's global one if None.
+        dtype: Precision of the result.
+        device: Where it lies.
+    """
+    if generator is None:  # handed on, a None would have the shape fixed
+        return torch.randn(shape, dtype=dtype, device=device)
+    return torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
 
 @typed
@@ -57,11 +78,9 @@ class DiagonalGaussian:
             generator: Source of randomness; torch's global one if None.
         """
         with torch.no_grad():
-            noise = torch.randn(
-                (num_samples, *self.mean.shape),
-                generator=generator,
-                dtype=self.mean.dtype,
-                device=self.mean.device,
+            mean = self.mean
+            noise = standard_normal(
+                (num_samples, *mean.shape), generator, dtype=mean.dtype, device=mean.device
             )
             return self.rsample_from(noise)
 
@@ -90,7 +109,7 @@ def _scale_and_shift(
     std: Float[Tensor, "*batch latent"],
     noise: Float[Tensor, "samples *batch latent"],
 ) -> Float[Tensor, "samples *batch latent"]:
-    return mean + std * noise
+    return torch.addcmul(mean, std, noise)
 
 
 @typed

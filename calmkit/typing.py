@@ -18,13 +18,18 @@ import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
-__all__ = ["typed"]
+__all__ = ["checks_are_on", "typed"]
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 _ENABLED = os.environ.get("CALMKIT_TYPECHECK", "1") != "0"
 # An int is a float, as Python's own annotations have it: `alpha=1` is no mistake.
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def checks_are_on() -> bool:
+    """Whether checks run here: not under `torch.compile`, nor where they were turned off."""
+    return _ENABLED and not torch.compiler.is_compiling()
 
 
 def typed(target: T) -> T:

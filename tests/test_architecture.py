@@ -131,7 +131,12 @@ PUBLIC = {
     "backbones": "Backbone Cache TransformerBackbone",
     "autoencoders": "AutoencoderLoss ChunkAutoencoder MLPAutoencoder StandardizedAutoencoder",
     "sampling": "BatchTemperature PlainSampler Sampler batch_temperature",
-    "scoring": "EnergyScore ScoringRule energy_score expected_distance gaussian_norm_moment",
+    "scoring": "ChunkedScore DawidSebastianiScore EnergyScore GaussianKernel "
+    "InverseMultiquadricKernel Kernel KernelScore LaplaceKernel MarginalCRPS PairwiseScore "
+    "SampledTarget ScoringRule SlicedCRPS SpreadWeighted VariogramScore WeightedSum brier_score "
+    "brier_score_of collision_rate crps dawid_sebastiani_score energy_score expected_crps "
+    "expected_dissimilarity expected_distance folded_normal_mean gaussian_norm_moment hit_rate "
+    "kernel_score log_score median_heuristic sliced_crps spherical_score variogram_score",
     "heads": "CleanPrediction DiffusionHead EnergyHead FlowHead Head NoisePrediction "
     "NoiseSchedule Prediction VelocityPrediction integrate_midpoint",
     "metrics": "BrierLM Estimate bootstrap_ratio brier_ngram expected_brier reconstructed_tokens "
@@ -150,8 +155,8 @@ PUBLIC = {
         "preset_names"
     ),
     "comparison": ("ComparisonResult HeadResult read_results write_report"),
-    "typing": "typed",
-    "distributions": "DiagonalGaussian",
+    "typing": "checks_are_on typed",
+    "distributions": "DiagonalGaussian standard_normal",
     "chunking": "ChunkBatch chunk_prompts chunk_tokens",
 }
 

@@ -19,6 +19,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 __all__ = ["ConfigError", "Source", "explain"]
@@ -129,15 +130,19 @@ def explain(text: str, kind: type, sources: Sequence[Source]) -> ConfigError:
     if wrong := _first(r"Option '([^']+)' is not accepted", text):
         return _unknown_key(wrong, kind, sources)
     if wrong := _first(r"Expected a dot import path string: (\S+)", text):
-        return _unknown_class(wrong, kind, field, sources, "is not a known class")
+        base = _wanted(text, kind, field)
+        return _unknown_class(wrong, base, field, sources, "is not a known class")
     if found := re.search(r"Expected '([^']+)' to be a subclass of <class '([^']+)'", text):
         said = f"is not a subclass of {found[2]}"
-        return _unknown_class(found[1], kind, field, sources, said)
+        return _unknown_class(found[1], _wanted(text, kind, field), field, sources, said)
     if said := _first(r"(No module named '[^']+'|module '[^']+' has no attribute '\w+')", text):
         path = _first(r"Got value: ([\w.]+)", text)
-        return _unknown_class(path, kind, field, sources, f"cannot be imported: {said}")
+        base = _wanted(text, kind, field)
+        return _unknown_class(path, base, field, sources, f"cannot be imported: {said}")
     if found := re.search(r"arguments are required: ([\w., ]+)", text):
-        return ConfigError(f"missing: {found[1]}. Give it in a config file or as an option.")
+        owner = _first(r"given class_path '[\w.]*?(\w+)':\s+the following arguments", text)
+        of = f" of {owner} ({field})" if owner else ""
+        return ConfigError(f"missing: {found[1]}{of}. Give it in a config file or as an option.")
     if option := _first(r"argument (--\S+): expected one argument", text):
         return ConfigError(f"{option} must be followed by a value; got none.")
     if said := _first(r"  - (?!Expected|Problem|Parser)([^\n]+)", text):
@@ -216,14 +221,14 @@ def _unknown_key(name: str, kind: type, sources: Sequence[Source]) -> ConfigErro
 
 
 def _unknown_class(
-    name: str, kind: type, field: str, sources: Sequence[Source], said: str
+    name: str, base: type | None, field: str, sources: Sequence[Source], said: str
 ) -> ConfigError:
     key, place = _locate(sources, lambda path, value: _under(path, field) and value == name, field)
     return ConfigError(
         f"{key.removesuffix('.class_path')}: {name} {said}{place}.\n"
         "  A class from elsewhere needs its dotted path, for instance mypackage.MyClass.",
         wrong=name.rpartition(".")[2],
-        allowed=sorted(_concrete(_base(kind, field).cls)),
+        allowed=sorted(_concrete(base)),
     )
 
 
@@ -291,6 +296,26 @@ def _base(kind: type, field: str) -> _Base:
         sizes, made = get_args(hint)
         return _Base(made if isinstance(made, type) else None, len(sizes))
     return _Base(None, 0)
+
+
+def _wanted(text: str, kind: type, field: str) -> type | None:
+    """The class whose subclasses would be right where an error occurred: a part's, or its part's.
+
+    jsonargparse names the argument last, and before it the class that takes it; for a part of the
+    first level only at the end of its message.
+    """
+    name = re.findall(r'Parser key "([\w.]+)"', text)[-1].rpartition(".")[2]
+    owners = re.findall(r"given class_path '([^']+)'", text) or re.findall(
+        r"class_path='([^']+)'", text
+    )
+    if name == field or not owners or (owner := _import(owners[-1])) is None:
+        return _base(kind, field).cls
+    pending = [get_type_hints(owner.__init__).get(name)]
+    for hint in pending:
+        if isinstance(hint, type) and hint.__module__ != "builtins" and hint is not NoneType:
+            return hint
+        pending += get_args(hint)
+    return None
 
 
 def _concrete(base: type | None) -> set[str]:

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from calmkit.distributions import DiagonalGaussian
+from calmkit.distributions import DiagonalGaussian, standard_normal
 
-__all__ = ["Head", "standard_normal"]
+__all__ = ["Head", "starting_noise"]
 
 
 class Head(nn.Module, abc.ABC):
@@ -90,7 +90,7 @@ class Head(nn.Module, abc.ABC):
             )
 
 
-def standard_normal(
+def starting_noise(
     like: Tensor, num_samples: int, size: int, generator: torch.Generator | None
 ) -> Tensor:
     """Normal noise (num_samples, *batch, size), in dtype and on the device of `like`.
@@ -101,9 +101,5 @@ def standard_normal(
     dtype = like.dtype
     if torch.is_autocast_enabled(like.device.type):
         dtype = torch.promote_types(dtype, torch.float32)
-    return torch.randn(
-        (num_samples, *like.shape[:-1], size),
-        generator=generator,
-        dtype=dtype,
-        device=like.device,
-    )
+    shape = (num_samples, *like.shape[:-1], size)
+    return standard_normal(shape, generator, dtype=dtype, device=like.device)

@@ -29,7 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import Head, standard_normal
+from calmkit.heads.base import Head, starting_noise
 from calmkit.heads.prediction import Prediction, VelocityPrediction
 from calmkit.heads.schedule import NoiseSchedule
 from calmkit.nn import AdaptiveMLP
@@ -147,7 +147,7 @@ class DiffusionHead(Head):
         self._check_cond(cond)
         self._check_target(target)
         latents = target.sample(self.draws, generator)
-        noise = standard_normal(latents[0], self.draws, self.latent_size, generator)
+        noise = starting_noise(latents[0], self.draws, self.latent_size, generator)
         step = torch.randint(
             len(self.schedule), latents.shape[:-1], generator=generator, device=latents.device
         )
@@ -190,7 +190,7 @@ class DiffusionHead(Head):
         self._check_cond(cond)
 
         def draw() -> Tensor:
-            return standard_normal(cond, num_samples, self.latent_size, generator)
+            return starting_noise(cond, num_samples, self.latent_size, generator)
 
         # Drawn as they are needed: all noise at once would take `steps` times the memory.
         return self._run(cond, draw(), iter(draw, None))

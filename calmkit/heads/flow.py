@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import Head, standard_normal
+from calmkit.heads.base import Head, starting_noise
 from calmkit.heads.ode import integrate_midpoint
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
@@ -94,7 +94,7 @@ class FlowHead(Head):
         self._check_cond(cond)
         self._check_target(target)
         latents = target.sample(self.draws, generator)
-        noise = standard_normal(latents[0], self.draws, self.latent_size, generator)
+        noise = starting_noise(latents[0], self.draws, self.latent_size, generator)
         times = torch.rand(
             latents.shape[:-1], generator=generator, dtype=latents.dtype, device=latents.device
         )
@@ -121,5 +121,5 @@ class FlowHead(Head):
     ) -> Float[Tensor, "samples *batch latent"]:
         """Draw independent samples for each condition; see `Head.sample`."""
         self._check_cond(cond)
-        noise = standard_normal(cond, num_samples, self.latent_size, generator)
+        noise = starting_noise(cond, num_samples, self.latent_size, generator)
         return self.sample_from(cond, noise)

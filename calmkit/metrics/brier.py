@@ -9,7 +9,8 @@ bias by
     2/n sum_s [x_s = y] - 2/(n (n-1)) sum_{s < t} [x_s = x_t],
 
 the mean over all pairs of draws of [x_s = y] + [x_t = y] - [x_s = x_t]. Brier-n is the score of
-the next n tokens taken together, as one outcome.
+the next n tokens taken together, as one outcome. It is 1 less the loss of
+`calmkit.scoring.brier_score`, with which it shares its two estimates.
 
 Source: Brier, "Verification of forecasts expressed in terms of probability", 1950; from two draws
 in arXiv 2510.27688.
@@ -18,6 +19,7 @@ in arXiv 2510.27688.
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from calmkit.scoring.discrete import collision_rate, hit_rate
 from calmkit.typing import typed
 
 __all__ = ["brier_ngram", "expected_brier"]
@@ -40,18 +42,12 @@ def brier_ngram(
     Raises:
         ValueError: If there are fewer than two draws, or n tokens do not fit.
     """
-    num_samples, length = draws.shape[0], draws.shape[-1]
-    if num_samples < 2:
-        raise ValueError(f"draws must hold at least 2 samples to be unbiased; got {num_samples}.")
+    length = draws.shape[-1]
     if not 1 <= order <= length:
         raise ValueError(f"order must be in [1, {length}], the number of tokens; got {order}.")
-    right = _windows(draws == target, order).double().mean(dim=0)
-    collide = right.new_zeros(right.shape)
-    # One sample against all later ones at a time: memory grows with draws, not with pairs.
-    for sample in range(num_samples - 1):
-        same = _windows(draws[sample] == draws[sample + 1 :], order)
-        collide = collide + same.sum(dim=0)
-    return 2 * right - collide / (num_samples * (num_samples - 1) / 2)
+    # Windows are outcomes of `order` tokens: (*batch, starts, order).
+    windows, truth = draws.unfold(-1, order, 1), target.unfold(-1, order, 1)
+    return 2 * hit_rate(windows, truth) - collision_rate(windows)
 
 
 @typed
@@ -60,8 +56,3 @@ def expected_brier(
 ) -> Float[Tensor, "*batch"]:
     """Brier score of a known distribution: 2 p(y) - sum p^2."""
     return 2 * probabilities[target] - probabilities.square().sum()
-
-
-def _windows(equal: Tensor, order: int) -> Tensor:
-    """Whether all of each `order` neighbouring places are equal."""
-    return equal.unfold(-1, order, 1).all(dim=-1)

@@ -5,6 +5,10 @@ better**. It is *proper* if E_{v ~ Q} S(P, v) is smallest at P = Q, and *strictl
 is smallest there only. Trained on a strictly proper rule, a sampler can win only by matching the
 data's distribution.
 
+Here P is given by independent samples and the outcome by a Gaussian, whose expectation a rule
+takes in closed form where there is one. `score` is a thin shell: it checks, raises the precision
+and draws noise. `score_from` is the deterministic core.
+
 Source: Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation",
 JASA 2007.
 """
@@ -15,7 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.distributions import DiagonalGaussian
+from calmkit.distributions import DiagonalGaussian, standard_normal
+from calmkit.scoring.checks import check_count, check_finite, check_target
+from calmkit.scoring.precision import in_full_precision
+from calmkit.scoring.recompute import recomputed
+from calmkit.typing import typed
 
 __all__ = ["ScoringRule"]
 
@@ -28,7 +36,66 @@ class ScoringRule(abc.ABC):
     def strictly_proper(self) -> bool:
         """Whether only the true distribution attains the smallest expected score."""
 
+    @property
     @abc.abstractmethod
+    def condition(self) -> str:
+        """In words: on which distributions that holds, or what the rule cannot see."""
+
+    @property
+    def proper(self) -> bool:
+        """Whether the true distribution attains the smallest expected score."""
+        return True
+
+    @property
+    def min_samples(self) -> int:
+        """Fewest samples from which the score can be estimated."""
+        return 2
+
+    @property
+    def noise_size(self) -> int:
+        """Standard normal vectors that one score consumes; 0 for closed forms."""
+        return 0
+
+    @abc.abstractmethod
+    def score_from(
+        self,
+        samples: Float[Tensor, "samples *batch latent"],
+        target: DiagonalGaussian,
+        noise: Float[Tensor, "noise *batch latent"],
+    ) -> Float[Tensor, "*batch"]:
+        """Estimate E_{v ~ target} S(P, v) without bias; the deterministic core of `score`.
+
+        Positions must not mix: each score depends on its own samples, target and noise only.
+
+        Args:
+            samples: Independent draws from P, in float32 or better.
+            target: Distribution of the outcome.
+            noise: `noise_size` independent standard normal vectors for each position.
+        """
+
+    @typed
+    def score_outcomes(
+        self,
+        samples: Float[Tensor, "samples *batch latent"],
+        outcomes: Float[Tensor, "outcomes *batch latent"],
+        noise: Float[Tensor, "noise *batch latent"],
+    ) -> Float[Tensor, "*batch"]:
+        """The mean of S(P, y) over given outcomes y, with the graph of one outcome at a time.
+
+        Args:
+            samples: Independent draws from P, in float32 or better.
+            outcomes: The outcomes y; at least one.
+            noise: As in `score_from`; shared by the outcomes.
+        """
+        total = samples.new_zeros(samples.shape[1:-1])
+        for outcome in outcomes:
+            total = total + recomputed(self._score_outcome, samples, outcome, noise)
+        return total / len(outcomes)
+
+    def _score_outcome(self, samples: Tensor, outcome: Tensor, noise: Tensor) -> Tensor:
+        return self.score_from(samples, DiagonalGaussian.point_mass(outcome), noise)
+
+    @typed
     def score(
         self,
         samples: Float[Tensor, "samples *batch latent"],
@@ -37,11 +104,21 @@ class ScoringRule(abc.ABC):
     ) -> Float[Tensor, "*batch"]:
         """Estimate E_{v ~ target} S(P, v) without bias, from independent samples of P.
 
+        Computed in float32 at least, also under autocast.
+
         Args:
             samples: Independent draws from P; differentiable.
             target: Distribution of the outcome; a point mass for a plain observation.
             generator: Randomness for rules that draw; unused by closed forms.
 
         Raises:
-            ValueError: If there are too few samples, or shapes do not fit.
+            ValueError: If there are too few samples, shapes do not fit, a value is not finite or
+                a standard deviation negative. (Values are checked on the CPU only.)
         """
+        check_count(samples, self.min_samples)
+        check_target(samples, target)
+        check_finite(samples=samples)
+        shape = (self.noise_size, *samples.shape[1:])
+        dtype = torch.promote_types(samples.dtype, torch.float32)
+        noise = standard_normal(shape, generator, dtype=dtype, device=samples.device)
+        return in_full_precision(self.score_from)(samples, target, noise)

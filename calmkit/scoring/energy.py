@@ -16,8 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring.base import ScoringRule
+from calmkit.scoring.checks import check_finite
 from calmkit.scoring.moments import check_alpha, expected_distance
+from calmkit.scoring.pairwise import PairwiseScore
+from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 
 __all__ = ["EnergyScore", "energy_score"]
@@ -40,31 +42,16 @@ def energy_score(
         alpha: Exponent a in (0, 2).
 
     Raises:
-        ValueError: If alpha is out of range or fewer than two samples are given.
+        ValueError: If alpha is out of range, fewer than two samples are given, or a value is not
+            finite.
     """
-    check_alpha(alpha)
-    error = _distance(samples - observation, alpha).mean(dim=0)
-    return error - 0.5 * mean_pair_distance(samples, alpha=alpha)
-
-
-@typed
-def mean_pair_distance(
-    samples: Float[Tensor, "samples *batch latent"], *, alpha: float = 1.0
-) -> Float[Tensor, "*batch"]:
-    """Estimate E||X - X'||^alpha without bias, from pairs i < j of independent samples.
-
-    Raises:
-        ValueError: If fewer than two samples are given.
-    """
-    num_samples = samples.shape[0]
-    if num_samples < 2:
-        raise ValueError(f"samples must hold at least 2 draws to be unbiased; got {num_samples}.")
-    first, second = torch.triu_indices(num_samples, num_samples, offset=1, device=samples.device)
-    return _distance(samples[first] - samples[second], alpha).mean(dim=0)
+    check_finite(samples=samples, observation=observation)
+    rule = EnergyScore(alpha)
+    return in_full_precision(rule.score_outcomes)(samples, observation[None], samples[:0])
 
 
 @dataclass(frozen=True)
-class EnergyScore(ScoringRule):
+class EnergyScore(PairwiseScore):
     """The energy score with its target term integrated exactly.
 
     Attributes:
@@ -82,31 +69,22 @@ class EnergyScore(ScoringRule):
         """True: for every exponent in (0, 2)."""
         return True
 
+    @property
+    def condition(self) -> str:
+        """A finite moment."""
+        return f"strictly proper on distributions with finite E||X||^{self.alpha:g}"
+
     @typed
-    def score(
-        self,
-        samples: Float[Tensor, "samples *batch latent"],
-        target: DiagonalGaussian,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "*batch"]:
-        """E_{v ~ target} S(P, v), without bias and without drawing targets.
+    def of_distance(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Distance to the power alpha. At zero the derivative is taken as zero."""
+        # Clamped: zero times infinity would be the gradient at a tie. The power of the clamp
+        # itself is far from zero for a small alpha.
+        tiny = torch.finfo(distance.dtype).tiny
+        return torch.where(distance > tiny, distance.clamp_min(tiny).pow(self.alpha), 0.0)
 
-        Computed in float32 at least, also under autocast.
-
-        Raises:
-            ValueError: If fewer than two samples are given, or shapes do not fit.
-        """
-        with torch.autocast(samples.device.type, enabled=False):
-            dtype = torch.promote_types(samples.dtype, torch.float32)
-            samples = samples.to(dtype)
-            target = DiagonalGaussian(target.mean.to(dtype), target.std.to(dtype))
-            error = expected_distance(samples, target, alpha=self.alpha).mean(dim=0)
-            return error - 0.5 * mean_pair_distance(samples, alpha=self.alpha)
-
-
-def _distance(difference: Tensor, alpha: float) -> Tensor:
-    # Clamped squares: at a tie the gradient is zero instead of infinite times zero. The power of
-    # the clamp itself is far from zero for a small alpha.
-    squares = difference.square().sum(dim=-1)
-    tiny = torch.finfo(squares.dtype).tiny
-    return torch.where(squares > tiny, squares.clamp_min(tiny).pow(alpha / 2), 0.0)
+    @typed
+    def expected(
+        self, samples: Float[Tensor, "samples *batch latent"], target: DiagonalGaussian
+    ) -> Float[Tensor, "samples *batch"]:
+        """E||x - z||^alpha; see `expected_distance`."""
+        return expected_distance(samples, target, alpha=self.alpha)

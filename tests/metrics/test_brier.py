@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calmkit.metrics import Estimate, brier_ngram, expected_brier, summarize_brier
+from calmkit.scoring.discrete import brier_score, brier_score_of
 
 
 @given(st.integers(0, 1000), st.integers(2, 6), st.integers(1, 4), st.sampled_from([(), (3,)]))
@@ -42,6 +43,18 @@ def test_unbiased_by_enumeration(samples):
         )
         assert mean == pytest.approx(float(2 * p[y] - p.square().sum()), abs=1e-12)
         assert mean == pytest.approx(float(expected_brier(p, torch.tensor(y))), abs=1e-12)
+
+
+def test_is_one_less_the_loss():
+    """Higher is better here, lower is better in `calmkit.scoring`."""
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randint(2, (6, 5, 3), generator=generator)
+    target = torch.randint(2, (5, 3), generator=generator)
+    whole = brier_ngram(draws, target, 3).squeeze(-1)
+    torch.testing.assert_close(whole, 1 - brier_score(draws, target), rtol=1e-14, atol=1e-14)
+    p, y = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([[0, 1], [2, 2]])
+    loss = brier_score_of(p.expand(2, 2, 3), y)
+    torch.testing.assert_close(expected_brier(p, y), 1 - loss, rtol=1e-14, atol=1e-14)
 
 
 def test_certain_predictions():

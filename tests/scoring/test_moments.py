@@ -4,39 +4,69 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring import expected_distance, gaussian_norm_moment
+from calmkit.scoring import bernstein, expected_distance, gaussian_norm_moment, moments
 
 ALPHAS = [0.01, 0.3, 0.5, 1.0, 1.5, 1.9, 1.99]
-# The accuracy that the module states.
-STATED = {"rtol": 3e-6, "atol": 0.0}
+# The accuracies that the module states: of one vector, and of samples that share nodes.
+STATED = {"rtol": 1e-7, "atol": 0.0}
+SHARED = {"rtol": 1e-5, "atol": 0.0}
 
 alphas = pytest.mark.parametrize("alpha", ALPHAS)
 
 
-def by_quadrature(mean, std, alpha):
-    """The integral of the module's docstring over u = log t, adaptively and without tails."""
+def integral(mean, std, alpha, integrand, low, high):
+    """c A^(a/2) int integrand(t, phi(t)) t^(-a/2) du with t = e^u / A, adaptively."""
     terms = [(float(m) ** 2, float(s) ** 2) for m, s in zip(mean, std, strict=True)]
     scale = sum(m2 + s2 for m2, s2 in terms)
 
-    def integrand(u):
+    def of(u):
         t = math.exp(u) / scale
         log_phi = sum(
             -0.5 * math.log1p(2 * t * s2) - t * m2 / (1 + 2 * t * s2) for m2, s2 in terms
         )
-        return -math.expm1(log_phi) * math.exp(-alpha / 2 * u)
+        return integrand(t, log_phi) * math.exp(-alpha / 2 * u)
 
-    # Beyond these ends 1 - phi is t * scale and 1, to double precision.
+    found, _ = integrate.quad(of, low, high, limit=1000, epsabs=0, epsrel=1e-9)
+    return (alpha / 2) / math.gamma(1 - alpha / 2) * scale ** (alpha / 2) * found, scale
+
+
+def by_quadrature(mean, std, alpha):
+    """E||v||^alpha from the integral of the module's docstring."""
+    # Beyond these ends 1 - phi is e^u and 1, to double precision.
     low, high = -38.0, 90.0
-    middle, _ = integrate.quad(integrand, low, high, limit=500, epsabs=0, epsrel=1e-8)
+    middle, scale = integral(mean, std, alpha, lambda _, log: -math.expm1(log), low, high)
     tails = math.exp(low * (1 - alpha / 2)) / (1 - alpha / 2)
     tails += math.exp(-alpha / 2 * high) / (alpha / 2)
     c = (alpha / 2) / math.gamma(1 - alpha / 2)
-    return torch.tensor(c * scale ** (alpha / 2) * (middle + tails))
+    return torch.tensor(middle + c * scale ** (alpha / 2) * tails)
+
+
+def derivatives_by_quadrature(mean, std, alpha):
+    """By mean and std, differentiated under the integral."""
+    by_mean, by_std = [], []
+    low, high, b = -38.0, 120.0, alpha / 2
+    for m, s in zip(mean.tolist(), std.tolist(), strict=True):
+
+        def rate(t, s=s):
+            return t / (1 + 2 * t * s * s)
+
+        def of_mean(t, log, m=m, rate=rate):
+            return math.exp(log) * 2 * m * rate(t)
+
+        def of_std(t, log, m=m, s=s, rate=rate):
+            return math.exp(log) * 2 * s * (rate(t) - 2 * (m * rate(t)) ** 2)
+
+        # Below the low end, phi is 1 and the rate t.
+        middle, scale = integral(mean, std, alpha, of_mean, low, high)
+        tail = b / math.gamma(1 - b) * scale ** (b - 1) * math.exp((1 - b) * low) / (1 - b)
+        by_mean.append(middle + 2 * m * tail)
+        by_std.append(integral(mean, std, alpha, of_std, low, high)[0] + 2 * s * tail)
+    return torch.tensor(by_mean), torch.tensor(by_std)
 
 
 @alphas
@@ -98,7 +128,7 @@ def test_samples_at_unequal_distances(powers, std_power, alpha, seed):
     std = 10**std_power * torch.rand(3, generator=generator)
     got = expected_distance(x, DiagonalGaussian(torch.zeros(3), std), alpha=alpha)
     want = torch.stack([by_quadrature(sample, std, alpha) for sample in x])
-    torch.testing.assert_close(got, want, **STATED)
+    torch.testing.assert_close(got, want, **SHARED)
 
 
 @given(st.floats(-100, 100), st.floats(0.05, 1.95), st.integers(0, 1000))
@@ -119,7 +149,7 @@ def test_a_tie_leaves_the_other_samples_alone(std):
     target = DiagonalGaussian(torch.zeros(1), torch.full((1,), std))
     got = expected_distance(x, target)[3:]
     want = torch.stack([by_quadrature(v, target.std, 1.0) for v in x[3:]])
-    torch.testing.assert_close(got, want, **STATED)
+    torch.testing.assert_close(got, want, **SHARED)
 
 
 @given(st.floats(0.05, 1.95), st.floats(0.01, 100), st.integers(0, 1000))
@@ -169,18 +199,124 @@ def test_finite_at_ugly_points(alpha, dtype, magnitude, std):
     assert torch.isfinite(mean.grad).all() and torch.isfinite(spread.grad).all()
 
 
-def test_single_precision_is_close():
+def scattered(seed, latent, decades):
+    """Means and standard deviations over `decades` powers of ten, a third of each zero."""
+    generator = torch.Generator().manual_seed(seed)
+    powers, zero = torch.rand(2, 2, 40, latent, generator=generator)
+    mean, std = 10 ** (decades * (powers - 0.5)) * (zero > 1 / 3)
+    # A point mass is another branch.
+    return mean, torch.where((std == 0).all(dim=-1, keepdim=True), 1.0, std)
+
+
+@alphas
+@pytest.mark.parametrize("latent", [1, 2, 5, 128])
+@pytest.mark.parametrize("decades", [0.5, 6.0])
+def test_single_precision(alpha, latent, decades):
+    """Values and derivatives against float64, which the tests above hold to its bound."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        mean, std = (x.to(dtype).requires_grad_() for x in scattered(0, latent, decades))
+        value = gaussian_norm_moment(mean, std, alpha=alpha)
+        value.sum().backward()
+        unit = value / (mean.square() + std.square()).sum(dim=-1).sqrt()
+        results.append([value, mean.grad / unit[:, None], std.grad / unit[:, None]])
+    torch.testing.assert_close(results[0][0].double(), results[1][0], rtol=1e-5, atol=0.0)
+    for single, double in zip(results[0][1:], results[1][1:], strict=True):
+        torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-5 * alpha)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from(ALPHAS))
+@settings(max_examples=20)
+def test_derivatives_against_adaptive_quadrature(seed, latent, alpha):
+    """To 1e-6 of alpha E||v||^alpha / sqrt(E||v||^2), the natural size of a derivative."""
+    mean, std = (x[0].requires_grad_() for x in scattered(seed, latent, 5.0))
+    value = gaussian_norm_moment(mean, std, alpha=alpha)
+    value.backward()
+    mean_square = (mean.square() + std.square()).sum().detach()
+    natural = alpha * float(value.detach() / mean_square.sqrt())
+    for got, want in zip(
+        (mean.grad, std.grad),
+        derivatives_by_quadrature(mean.detach(), std.detach(), alpha),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6 * natural)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.5, 1.0, 1.9])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5, 1e-7])
+def test_nodes_follow_from_the_bounds(alpha, tolerance):
+    """In the worst case, one centred dimension, the error is below the sum of the three bounds."""
+    low, high, count = moments._grid(alpha, tolerance, deep=False)
+    b = alpha / 2
+    h = (high - low) / (count - 1)
+    u = torch.linspace(low, high, count)
+    middle = (h * -torch.expm1(-0.5 * torch.log1p(2 * u.exp())) * (-b * u).exp()).sum()
+    slope = h * math.exp((1 - b) * low) / math.expm1((1 - b) * h)
+    rest = h * math.exp(-b * high) / math.expm1(b * h)
+    got = b / math.gamma(1 - b) * (slope + middle + rest)
+    want = 2**b * math.gamma(b + 0.5) / math.sqrt(math.pi)
+    assert abs(got / want - 1) < 3 * tolerance
+    assert count < 30 + 20 * -math.log10(tolerance)  # and they are few
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e30, 1e36])
+def test_no_square_overflows_or_vanishes(size):
+    """Float32 to the ends of its range, where squares are out of it."""
+    mean = torch.tensor([3 * size, 4 * size], dtype=torch.float32)
+    torch.testing.assert_close(gaussian_norm_moment(mean, torch.zeros_like(mean)), 5 * mean[0] / 3)
+    one = torch.tensor([3.0, 4.0])
+    want = size * gaussian_norm_moment(one, one)
+    got = gaussian_norm_moment(mean, mean)
+    torch.testing.assert_close(got, want.float(), rtol=1e-5, atol=0.0)
+
+
+def test_compiled_with_dynamic_batches():
+    torch._dynamo.reset()
+    compiled = torch.compile(expected_distance, fullgraph=True, dynamic=True, backend="aot_eager")
+    for positions in (2, 5):
+        x = torch.randn(3, positions, 4, generator=torch.Generator().manual_seed(positions))
+        gradients = []
+        for function in (compiled, expected_distance):
+            x = x.detach().requires_grad_()
+            std = torch.full((positions, 4), 0.3, requires_grad=True)
+            function(x, DiagonalGaussian(torch.ones(positions, 4), std)).square().sum().backward()
+            gradients.append((x.grad, std.grad))
+        torch.testing.assert_close(*gradients)
+
+
+def test_under_vmap():
+    mean, std = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    want = gaussian_norm_moment(mean, std)
+    torch.testing.assert_close(torch.func.vmap(gaussian_norm_moment)(mean, std), want)
+
+
+@pytest.mark.parametrize("positions", [1, 3, 1000])
+def test_pieces_of_the_batch_do_not_matter(positions, monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    mean, std = torch.randn(2, 64, 128, generator=generator)
-    single = gaussian_norm_moment(mean.float(), std.abs().float())
-    want = gaussian_norm_moment(mean, std.abs())
-    torch.testing.assert_close(single.double(), want, rtol=5e-5, atol=0.0)
+    x, target = torch.randn(4, 7, 3, generator=generator), DiagonalGaussian(*torch.rand(2, 7, 3))
+    whole = expected_distance(x, target)
+    monkeypatch.setitem(bernstein._TABLE, "cpu", positions * 59 * 3)
+    assert torch.equal(expected_distance(x, target), whole)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 2.0, -1.0, math.nan])
 def test_alpha_out_of_range(alpha):
     with pytest.raises(ValueError, match=r"alpha must be in \(0, 2\)"):
         gaussian_norm_moment(torch.zeros(2), torch.ones(2), alpha=alpha)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite(value):
+    good, bad = torch.ones(3), torch.tensor([1.0, value, 1.0])
+    with pytest.raises(ValueError, match="mean must be finite; 1 of 3 values"):
+        gaussian_norm_moment(bad, good)
+    with pytest.raises(ValueError, match="std must be finite; 1 of 3 values"):
+        gaussian_norm_moment(good, bad)
+
+
+def test_negative_std():
+    with pytest.raises(ValueError, match=r"std must not be negative; got -0.5"):
+        gaussian_norm_moment(torch.zeros(2), torch.tensor([1.0, -0.5]))
 
 
 def test_mismatched_shapes_are_named():

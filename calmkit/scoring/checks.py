@@ -1,0 +1,99 @@
+"""What every score refuses, with the argument, the rule and the value in the message.
+
+Values are read where that is free: eagerly, on the CPU. Elsewhere reading one would wait for the
+device, and a NaN shows in the score.
+"""
+
+import torch
+from torch import Tensor
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.typing import checks_are_on
+
+__all__ = [
+    "check_categorical",
+    "check_count",
+    "check_finite",
+    "check_not_negative",
+    "check_positive",
+    "check_target",
+]
+
+
+def check_count(samples: Tensor, least: int = 2) -> None:
+    """Refuse too few samples along the first axis."""
+    if samples.shape[0] < least:
+        raise ValueError(
+            f"samples must hold at least {least} draws to be unbiased; got {samples.shape[0]}."
+        )
+
+
+def check_positive(**settings: float) -> None:
+    """Refuse settings that are not positive and finite."""
+    for name, value in settings.items():
+        if not 0.0 < value < float("inf"):
+            raise ValueError(f"{name} must be positive and finite; got {value}.")
+
+
+def check_finite(**tensors: Tensor) -> None:
+    """Refuse NaN and infinity."""
+    for name, tensor in tensors.items():
+        if not _readable(tensor):
+            continue
+        low, high = tensor.detach().aminmax()
+        if not (low.isfinite() and high.isfinite()):
+            count = int((~tensor.isfinite()).sum())
+            raise ValueError(
+                f"{name} must be finite; {count} of {tensor.numel()} values are NaN or infinite."
+            )
+
+
+def check_not_negative(**tensors: Tensor) -> None:
+    """Refuse negative values."""
+    for name, tensor in tensors.items():
+        if _readable(tensor) and (low := tensor.detach().min()) < 0:
+            raise ValueError(f"{name} must not be negative; got {float(low)}.")
+
+
+def check_target(samples: Tensor, target: DiagonalGaussian) -> None:
+    """Refuse a target that does not fit the samples, or has a negative or non-finite value."""
+    if samples.shape[1:] != target.mean.shape:
+        raise ValueError(
+            f"samples must have shape (samples, *target.mean.shape) = (samples, "
+            f"{', '.join(map(str, target.mean.shape))}); got {tuple(samples.shape)}."
+        )
+    check_finite(mean=target.mean, std=target.std)
+    check_not_negative(std=target.std)
+
+
+def check_categorical(probabilities: Tensor, target: Tensor) -> None:
+    """Refuse what is no distribution along the last axis, and a target that indexes no outcome."""
+    if _readable(probabilities):
+        low, total = probabilities.detach().min(), probabilities.detach().sum(-1).flatten()
+        if not low >= 0:
+            raise ValueError(f"probabilities must not be negative or NaN; got {float(low)}.")
+        worst = total[(total - 1).abs().argmax()]
+        # Half of the digits: far beyond the rounding of a softmax, far below a mistake.
+        tolerance = torch.finfo(total.dtype).eps ** 0.5
+        if not (worst - 1).abs() <= tolerance:
+            raise ValueError(
+                f"probabilities must sum to 1 along the last axis, within {tolerance:.1g}; "
+                f"got {float(worst)}."
+            )
+    if _readable(target):
+        low, high = target.aminmax()
+        most = probabilities.shape[-1] - 1
+        if low < 0 or high > most:
+            wrong = int(low if low < 0 else high)
+            raise ValueError(
+                f"target must be in [0, {most}], the indices of the outcomes; got {wrong}."
+            )
+
+
+def _readable(tensor: Tensor) -> bool:
+    return (
+        checks_are_on()
+        and tensor.device.type == "cpu"
+        and tensor.numel() > 0
+        and not torch._C._functorch.is_batchedtensor(tensor)  # under vmap no value can be read
+    )

@@ -1,0 +1,126 @@
+r"""Dawid-Sebastiani score: mean and variance of each dimension, nothing else.
+
+    S(P, y) = sum_i log sigma_i^2 + (y_i - mu_i)^2 / sigma_i^2,    mu = E X,  sigma_i^2 = Var X_i.
+
+Orientation: **lower is better**. Twice the logarithmic score of the Gaussian with the same means
+and variances, less l log(2 pi). Proper where variances are finite, not strictly: distributions of
+equal means and variances score alike, whatever their shape and correlations. (The form with a full
+covariance matrix needs more samples than dimensions.)
+
+S is no polynomial in P, so that **no estimate from samples is unbiased for all P**. With the mean
+x_ and variance s^2 (divisor m - 1) of m samples, log s^2 is too small on average, (y - x_)^2 / s^2
+too large. If P has Gaussian margins, then x_ ~ N(mu, sigma^2/m) is independent of
+s^2 ~ sigma^2 chi^2_{m-1} / (m-1). With k = m - 1,
+
+    E log s^2 = log sigma^2 + psi(k/2) - log(k/2),    E 1/s^2 = k/(k-2) / sigma^2,
+    E (y - x_)^2 / s^2 = (m-1)/(m-3) ((y - mu)^2 / sigma^2 + 1/m),
+
+hence from m >= 4 samples, in each dimension,
+
+    log s^2 - psi((m-1)/2) + log((m-1)/2) + (m-3)/(m-1) (y - x_)^2 / s^2 - 1/m
+
+is unbiased for such P. For others a bias of order 1/m remains, and with few samples it is no
+formality: against a Gaussian truth uniform margins of the same variance score better on average
+than the truth. A sampler that is free to choose its shape can exploit that.
+
+Sources: Dawid and Sebastiani, "Coherent dispersion criteria for optimal experimental design",
+Annals of Statistics 1999; Siegert, Ferro, Stephenson and Leutbecher, "The ensemble-adjusted
+Ignorance Score for forecasts issued as normal distributions", QJRMS 2019, arXiv 1410.8249 (the
+corrections).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.scoring.base import ScoringRule
+from calmkit.scoring.checks import check_count, check_finite
+from calmkit.scoring.precision import in_full_precision
+from calmkit.typing import typed
+
+__all__ = ["DawidSebastianiScore", "dawid_sebastiani_score"]
+
+_LEAST = 4  # with fewer samples E 1/s^2 is infinite
+
+
+@typed
+def dawid_sebastiani_score(
+    samples: Float[Tensor, "samples *batch latent"], observation: Float[Tensor, "*batch latent"]
+) -> Float[Tensor, "*batch"]:
+    """Estimate the Dawid-Sebastiani score, without bias if the prediction has Gaussian margins.
+
+        sum_i log s_i^2 - psi((m-1)/2) + log((m-1)/2) + (m-3)/(m-1) (y_i - x_i)^2 / s_i^2 - 1/m
+
+    with mean x_i and variance s_i^2 of the samples. Where they are almost tied, s_i counts as eps
+    times the largest distance of a sample from y_i: finite, and worse than anything else.
+
+    Args:
+        samples: Independent draws from the prediction; at least four.
+        observation: The outcome y.
+
+    Raises:
+        ValueError: If fewer than four samples are given, or a value is not finite.
+    """
+    check_count(samples, _LEAST)
+    check_finite(samples=samples, observation=observation)
+    target = DiagonalGaussian.point_mass(observation)
+    rule = DawidSebastianiScore()
+    return in_full_precision(rule.score_from)(samples, target, samples[:0])
+
+
+@dataclass(frozen=True)
+class DawidSebastianiScore(ScoringRule):
+    """The Dawid-Sebastiani score of samples, with its target term integrated exactly."""
+
+    @property
+    def proper(self) -> bool:
+        """False: only where its estimate is unbiased."""
+        return False
+
+    @property
+    def strictly_proper(self) -> bool:
+        """False: it sees two moments of each dimension."""
+        return False
+
+    @property
+    def condition(self) -> str:
+        """Where it is proper, and what it sees."""
+        return (
+            "not proper for all predictions, but among those with Gaussian margins, for which "
+            "its estimate is unbiased; sees mean and variance of each dimension only"
+        )
+
+    @property
+    def min_samples(self) -> int:
+        """Four, or the expected score is infinite."""
+        return _LEAST
+
+    @typed
+    def score_from(
+        self,
+        samples: Float[Tensor, "samples *batch latent"],
+        target: DiagonalGaussian,
+        noise: Float[Tensor, "noise *batch latent"],
+    ) -> Float[Tensor, "*batch"]:
+        """By E (v - x_)^2 = (mu - x_)^2 + std^2; see `ScoringRule.score_from`.
+
+        Unbiased for predictions with Gaussian margins.
+        """
+        count = samples.shape[0]
+        offset = samples - target.mean
+        # At unit scale neither a square nor its derivative overflows or vanishes.
+        unit = offset.detach().abs().amax(dim=0).maximum(target.std.detach())
+        limits = torch.finfo(unit.dtype)
+        unit = unit.clamp_min(limits.tiny**0.5)
+        offset = offset / unit
+        mean = offset.mean(dim=0)
+        variance = (offset - mean).square().sum(dim=0) / (count - 1)
+        variance = variance.clamp_min(limits.eps**2)
+        error = (mean.square() + (target.std / unit).square()) / variance
+        half = torch.full((), (count - 1) / 2, dtype=unit.dtype, device=unit.device)
+        correction = half.log() - half.digamma() - 1 / count
+        scores = variance.log() + 2 * unit.log() + (count - 3) / (count - 1) * error + correction
+        return scores.sum(dim=-1)

@@ -1,0 +1,129 @@
+r"""Kernel score: strictly proper on every distribution, blind to what is many bandwidths away.
+
+    S(P, y) = E rho(||X - y||) - 1/2 E rho(||X - X'||),    rho(r) = k(0) - k(r),
+            = 1/2 E k(||X - X'||) - E k(||X - y||) + k(0) / 2,    X, X' ~ P independent,
+
+for a kernel k of `kernels`. Orientation: **lower is better**, with the 1/2. The constant k(0)/2 is
+often left out; with it, S = 0 for a certain and right prediction. The expected score exceeds that
+of the truth Q by MMD^2 / 2, half the squared maximum mean discrepancy of P and Q:
+
+    MMD^2 = E k(||X - X'||) - 2 E k(||X - Y||) + E k(||Y - Y'||).
+
+Bounded, unlike the energy score: no moment has to exist, but the gradient fades as samples and
+outcome are many bandwidths apart, slowly for the inverse multiquadric kernel, fast for the
+Gaussian one. In high dimensions choose bandwidths by `median_heuristic`, and several.
+
+The expectation over a Gaussian target is elementary for the Gaussian kernel, a product over the
+dimensions; for the others the mixture of `kernels` leaves one integral.
+
+Source: Gneiting and Raftery, JASA 2007, section 5.1; Gretton et al., JMLR 2012, section 2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.scoring.bernstein import Quadrature, expected_by
+from calmkit.scoring.checks import check_finite, check_target
+from calmkit.scoring.kernels import Kernel
+from calmkit.scoring.pairwise import PairwiseScore, outcome_distances
+from calmkit.scoring.precision import in_full_precision
+from calmkit.typing import typed
+
+__all__ = ["KernelScore", "expected_dissimilarity", "kernel_score"]
+
+
+@typed
+def kernel_score(
+    samples: Float[Tensor, "samples *batch latent"],
+    observation: Float[Tensor, "*batch latent"],
+    *,
+    kernel: Kernel,
+) -> Float[Tensor, "*batch"]:
+    """Estimate the kernel score of an observation without bias.
+
+        k(0)/2 - 1/m sum_i k(||x_i - y||) + 1/(m (m-1)) sum_{i < j} k(||x_i - x_j||)
+
+    Args:
+        samples: Independent draws from the prediction; at least two.
+        observation: The outcome y.
+        kernel: The kernel k.
+
+    Raises:
+        ValueError: If fewer than two samples are given, or a value is not finite.
+    """
+    check_finite(samples=samples, observation=observation)
+    rule = KernelScore(kernel)
+    return in_full_precision(rule.score_outcomes)(samples, observation[None], samples[:0])
+
+
+@typed
+@in_full_precision
+def expected_dissimilarity(
+    samples: Float[Tensor, "samples *batch latent"],
+    target: DiagonalGaussian,
+    *,
+    kernel: Kernel,
+) -> Float[Tensor, "samples *batch"]:
+    """k(0) - E_{z ~ target} k(||x_n - z||) for each sample x_n, differentiable once.
+
+    Exact up to rounding for a point mass and for the Gaussian kernel. For the others the absolute
+    error is below 1e-8 for each bandwidth in float64, and 2e-6 in float32.
+
+    Args:
+        samples: The points x_n.
+        target: Distribution of z, one per position.
+        kernel: The kernel k.
+
+    Raises:
+        ValueError: If shapes do not fit, a value of the target is not finite or a std negative.
+    """
+    check_target(samples, target)
+    batch, latent = target.mean.shape[:-1], target.mean.shape[-1]
+    offset = samples - target.mean
+    exact = kernel.dissimilarity(outcome_distances(offset, offset.new_zeros(1, *batch, latent)))
+
+    # (positions, samples, latent): each position then is one matrix product over its samples.
+    rows = offset.movedim(0, -2).reshape(batch.numel(), len(samples), latent) / kernel.unit
+    std = target.std.reshape(batch.numel(), latent) / kernel.unit
+    nodes, weights = (x.expand(batch.numel(), -1) for x in kernel.mixture(rows))
+    zero = torch.zeros_like(nodes[:, :1])
+    found = expected_by(Quadrature(nodes, weights, zero, zero), rows.square(), std.square())
+    found = found.reshape(*batch, len(samples)).movedim(-1, 0)
+    return torch.where((target.std == 0).all(dim=-1), exact.squeeze(1), found)
+
+
+@dataclass(frozen=True)
+class KernelScore(PairwiseScore):
+    """The kernel score with its target term integrated.
+
+    Attributes:
+        kernel: The kernel k.
+    """
+
+    kernel: Kernel
+
+    @property
+    def strictly_proper(self) -> bool:
+        """True: the kernels are characteristic."""
+        return True
+
+    @property
+    def condition(self) -> str:
+        """None."""
+        return "strictly proper on all distributions, the kernel being characteristic"
+
+    @typed
+    def of_distance(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """k(0) - k. At a tie of points the derivative is taken as zero."""
+        return self.kernel.dissimilarity(distance)
+
+    @typed
+    def expected(
+        self, samples: Float[Tensor, "samples *batch latent"], target: DiagonalGaussian
+    ) -> Float[Tensor, "samples *batch"]:
+        """k(0) - E k(||x - z||); see `expected_dissimilarity`."""
+        return expected_dissimilarity(samples, target, kernel=self.kernel)

@@ -1,0 +1,113 @@
+r"""Sliced CRPS: the CRPS of one-dimensional shadows, the mean over random directions.
+
+    S(P, y; theta_1, ..., theta_K) = 1/K sum_k CRPS(law of theta_k . X, theta_k . y),
+
+with X ~ P and unit vectors theta_k. Orientation: **lower is better**. For theta uniform on the
+sphere of l dimensions
+
+    E_theta |theta . x| = c_l ||x||,    c_l = Gamma(l/2) / (sqrt(pi) Gamma((l+1)/2)),
+
+hence E_theta S = c_l * (the energy score with alpha = 1), strictly proper where E||X|| is finite.
+Only so, in expectation over directions drawn anew each time: K directions once fixed see P
+through K shadows, and many distributions share those. In one dimension, theta = +-1, it is the
+CRPS.
+
+Cheaper than the energy score for many samples, O(m (l + log m)) a direction instead of O(m^2 l),
+at the price of noise from the directions. Of a Gaussian outcome N(mu, diag(s^2)) the shadow is
+N(theta . mu, sum_i theta_i^2 s_i^2), so that the target term is elementary: `crps` does the rest.
+
+Sources: Baringhaus and Franz, "On a new multivariate two-sample test", Journal of Multivariate
+Analysis 2004 (the energy distance as a mean over directions); Bonneel et al., "Sliced and Radon
+Wasserstein barycenters of measures", 2015 (slicing).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn.functional import normalize
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.scoring.base import ScoringRule
+from calmkit.scoring.checks import check_finite
+from calmkit.scoring.crps import expected_crps
+from calmkit.scoring.precision import in_full_precision
+from calmkit.typing import typed
+
+__all__ = ["SlicedCRPS", "sliced_crps"]
+
+
+@typed
+def sliced_crps(
+    samples: Float[Tensor, "samples *batch latent"],
+    observation: Float[Tensor, "*batch latent"],
+    noise: Float[Tensor, "directions *batch latent"],
+) -> Float[Tensor, "*batch"]:
+    """Estimate the mean CRPS of the projections on given directions without bias.
+
+    Args:
+        samples: Independent draws from the prediction; at least two.
+        observation: The outcome y.
+        noise: Standard normal draws; theta_k is noise_k / ||noise_k||, at least one.
+
+    Raises:
+        ValueError: If there are fewer than two samples or no direction, or a value is not finite.
+    """
+    check_finite(samples=samples, observation=observation, noise=noise)
+    rule = SlicedCRPS(num_directions=noise.shape[0])
+    target = DiagonalGaussian.point_mass(observation)
+    return in_full_precision(rule.score_from)(samples, target, noise)
+
+
+@dataclass(frozen=True)
+class SlicedCRPS(ScoringRule):
+    """The sliced CRPS with fresh directions for each score, its target term integrated exactly.
+
+    Attributes:
+        num_directions: K, directions for each position.
+    """
+
+    num_directions: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse no directions."""
+        if self.num_directions < 1:
+            raise ValueError(f"num_directions must be at least 1; got {self.num_directions}.")
+
+    @property
+    def strictly_proper(self) -> bool:
+        """True in expectation over the directions."""
+        return True
+
+    @property
+    def condition(self) -> str:
+        """Fresh directions and a finite moment."""
+        return (
+            "strictly proper on distributions with finite E||X||, in expectation over fresh "
+            "random directions; fixed ones see their own projections only"
+        )
+
+    @property
+    def noise_size(self) -> int:
+        """One vector a direction."""
+        return self.num_directions
+
+    @typed
+    def score_from(
+        self,
+        samples: Float[Tensor, "samples *batch latent"],
+        target: DiagonalGaussian,
+        noise: Float[Tensor, "noise *batch latent"],
+    ) -> Float[Tensor, "*batch"]:
+        """The mean over directions; see `ScoringRule.score_from`."""
+        # A zero vector has no direction and stays zero: it counts as a shadow of size zero.
+        directions = normalize(noise, dim=-1)
+        # Seen from the target's mean, so that products do not cancel far from the origin.
+        offset = samples - target.mean
+        shadows = torch.einsum("n...l,k...l->n...k", offset, directions)
+        # The norm's derivative at zero, for a point mass, is zero.
+        std = vector_norm(directions * target.std, dim=-1).movedim(0, -1)
+        shadow_of_target = DiagonalGaussian(torch.zeros_like(std), std)
+        return expected_crps(shadows, shadow_of_target).mean(dim=-1)
