@@ -119,15 +119,26 @@ def test_against_adaptive_quadrature(dimensions, alpha):
     st.floats(-3, 3),
     st.sampled_from(ALPHAS),
     st.integers(0, 1000),
+    st.sampled_from([1, 3]),
 )
-def test_samples_at_unequal_distances(powers, std_power, alpha, seed):
+def test_samples_at_unequal_distances(powers, std_power, alpha, seed, latent):
     """Distances within a factor of 1000 share their nodes without harm."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(len(powers), 3, generator=generator)
+    x = torch.randn(len(powers), latent, generator=generator)
     x = x / x.norm(dim=-1, keepdim=True) * 10 ** torch.tensor(powers)[:, None]
-    std = 10**std_power * torch.rand(3, generator=generator)
-    got = expected_distance(x, DiagonalGaussian(torch.zeros(3), std), alpha=alpha)
+    std = 10**std_power * torch.rand(latent, generator=generator)
+    got = expected_distance(x, DiagonalGaussian(torch.zeros(latent), std), alpha=alpha)
     want = torch.stack([by_quadrature(sample, std, alpha) for sample in x])
+    torch.testing.assert_close(got, want, **SHARED)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 1.9])
+@pytest.mark.parametrize("std", [0.01, 0.03, 0.1])
+def test_the_nearest_of_unequal_samples_in_one_dimension(alpha, std):
+    """Where phi decays slowest, nodes must go on to the end of the nearest, a 1000th as far."""
+    x = torch.tensor([[0.03], [30.0]])
+    got = expected_distance(x, DiagonalGaussian(torch.zeros(1), torch.tensor([std])), alpha=alpha)
+    want = torch.stack([by_quadrature(sample, [std], alpha) for sample in x])
     torch.testing.assert_close(got, want, **SHARED)
 
 

@@ -1,0 +1,53 @@
+"""Every plain function computes in float32 at least, in one dtype, whatever it is given."""
+
+import pytest
+import torch
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.scoring import (
+    GaussianKernel,
+    crps,
+    dawid_sebastiani_score,
+    energy_score,
+    expected_distance,
+    gaussian_norm_moment,
+    kernel_score,
+    sliced_crps,
+    variogram_score,
+)
+
+FUNCTIONS = {
+    "energy": energy_score,
+    "kernel": lambda x, y: kernel_score(x, y, kernel=GaussianKernel()),
+    "crps": crps,
+    "sliced": lambda x, y: sliced_crps(x, y, x[:2]),
+    "variogram": variogram_score,
+    "dawid-sebastiani": dawid_sebastiani_score,
+    "distance": lambda x, y: expected_distance(x, DiagonalGaussian(y, y.abs())),
+    "moment": lambda x, y: gaussian_norm_moment(x[0], y.abs()),
+}
+
+every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+
+
+def problem():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(5, 4, 3, generator=generator), torch.randn(4, 3, generator=generator)
+
+
+@every_function
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_raised_also_under_autocast(function, dtype):
+    x, y = (v.to(dtype) for v in problem())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = function(x, y)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, function(x.float(), y.float()), rtol=0.0, atol=0.0)
+
+
+@every_function
+def test_of_two_dtypes_the_wider_counts(function):
+    x, y = problem()
+    found = function(x.float(), y)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, function(x.float().double(), y), rtol=1e-14, atol=0.0)
