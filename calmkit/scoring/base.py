@@ -118,7 +118,9 @@ class ScoringRule(abc.ABC):
         check_count(samples, self.min_samples)
         check_target(samples, target)
         check_finite(samples=samples)
-        shape = (self.noise_size, *samples.shape[1:])
+        # A position's vectors lie side by side, as distances between them are computed fastest.
+        shape = (*samples.shape[1:-1], self.noise_size, samples.shape[-1])
         dtype = torch.promote_types(samples.dtype, torch.float32)
         noise = standard_normal(shape, generator, dtype=dtype, device=samples.device)
+        noise = noise.movedim(-2, 0)
         return in_full_precision(self.score_from)(samples, target, noise)
