@@ -15,7 +15,7 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["DiagonalGaussian", "standard_normal"]
+__all__ = ["DiagonalGaussian", "standard_normal", "standard_uniform"]
 
 
 def standard_normal(
@@ -36,6 +36,19 @@ def standard_normal(
     if generator is None:  # handed on, a None would have the shape fixed
         return torch.randn(shape, dtype=dtype, device=device)
     return torch.randn(shape, generator=generator, dtype=dtype, device=device)
+
+
+def standard_uniform(
+    shape: Sequence[int],
+    generator: torch.Generator | None,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Independent draws from U[0, 1); arguments as of `standard_normal`."""
+    if generator is None:
+        return torch.rand(shape, dtype=dtype, device=device)
+    return torch.rand(shape, generator=generator, dtype=dtype, device=device)
 
 
 @typed

@@ -137,8 +137,13 @@ PUBLIC = {
     "brier_score_of collision_rate crps dawid_sebastiani_score energy_score expected_crps "
     "expected_dissimilarity expected_distance folded_normal_mean gaussian_norm_moment hit_rate "
     "kernel_score log_score median_heuristic sliced_crps spherical_score variogram_score",
-    "heads": "CleanPrediction DiffusionHead EnergyHead FlowHead Head NoisePrediction "
-    "NoiseSchedule Prediction VelocityPrediction integrate_midpoint",
+    "heads": "AdaptiveSolver CleanPrediction CosineSchedule DDIMSampler DDPMSampler "
+    "DPMSolverSampler DiffusionHead EnergyHead EulerSolver FixedVariance FlowHead "
+    "GaussianNoise GuidedHead Head HeunSolver LearnedVariance LinearSchedule "
+    "LogitNormalTimes LossWeighting MidpointSolver MinSNRWeighting Noise NoisePrediction "
+    "NoiseSchedule Prediction ReverseSampler ReverseVariance RungeKutta4Solver Solver "
+    "TimeDistribution UniformNoise UniformTimes UniformWeighting VelocityPrediction "
+    "ZeroTerminalSNR",
     "metrics": "BrierLM Estimate bootstrap_ratio brier_ngram expected_brier reconstructed_tokens "
     "summarize_brier",
     "models": "CALM CALMLoss ChunkEmbedding Generation",
@@ -156,7 +161,7 @@ PUBLIC = {
     ),
     "comparison": ("ComparisonResult HeadResult read_results write_report"),
     "typing": "checks_are_on typed",
-    "distributions": "DiagonalGaussian standard_normal",
+    "distributions": "DiagonalGaussian standard_normal standard_uniform",
     "chunking": "ChunkBatch chunk_prompts chunk_tokens",
 }
 

@@ -47,7 +47,7 @@ def to_table(result: ComparisonResult) -> "Table":
             *(_two_lines(score) for score in head.brier),
             _two_lines(head.energy_score),
             _thousands(head.parameters),
-            str(head.evaluations_per_sample),
+            str(head.evaluations_per_sample or "varies"),
             _plain(head.training_seconds, 0),
             _plain(head.microseconds_per_token, 0),
         )
@@ -136,7 +136,7 @@ def _csv_row(head: HeadResult) -> dict[str, str | float]:
         "energy_score": head.energy_score.value,
         "energy_score_se": head.energy_score.standard_error,
         "parameters": head.parameters,
-        "evaluations_per_sample": head.evaluations_per_sample,
+        "evaluations_per_sample": head.evaluations_per_sample or "varies",
         "training_seconds": head.training_seconds,
         "microseconds_per_token": head.microseconds_per_token,
         "untrained_brier_1": head.untrained_brier[0].value,

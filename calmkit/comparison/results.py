@@ -38,7 +38,7 @@ class HeadResult:
         energy_score: Energy score of its samples on held-out text.
         untrained_energy_score: The same before training.
         parameters: Parameters of the head alone.
-        evaluations_per_sample: Network evaluations for one sample.
+        evaluations_per_sample: Network evaluations for one sample; None where it depends.
         training_seconds: Time of its training steps.
         microseconds_per_token: Time of a generated token.
         sample_text: A short generated text.
@@ -54,7 +54,7 @@ class HeadResult:
     energy_score: Estimate
     untrained_energy_score: Estimate
     parameters: int
-    evaluations_per_sample: int
+    evaluations_per_sample: int | None
     training_seconds: float
     microseconds_per_token: float
     sample_text: str

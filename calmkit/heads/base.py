@@ -5,6 +5,7 @@ Gaussian that an autoencoder gives for one.
 """
 
 import abc
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from calmkit.distributions import DiagonalGaussian, standard_normal
 
-__all__ = ["Head", "starting_noise"]
+__all__ = ["Head", "guided", "starting_noise"]
 
 
 class Head(nn.Module, abc.ABC):
@@ -37,8 +38,8 @@ class Head(nn.Module, abc.ABC):
 
     @property
     @abc.abstractmethod
-    def evaluations_per_sample(self) -> int:
-        """How often the network runs to draw one sample."""
+    def evaluations_per_sample(self) -> int | None:
+        """How often the network runs to draw one sample; None where that depends on the data."""
 
     @abc.abstractmethod
     def loss(
@@ -76,6 +77,28 @@ class Head(nn.Module, abc.ABC):
             ValueError: If the condition has another size than the head was built for.
         """
 
+    def sample_guided(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        null: Float[Tensor, " cond"],
+        scale: float,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Draw samples with classifier-free guidance, where a head can; see `GuidedHead`.
+
+        Args:
+            cond: Conditions.
+            null: The condition that stands for none.
+            scale: Weight of the condition: 1 is the conditional law.
+            num_samples: Number of samples of each position.
+            generator: Source of randomness; torch's global one if None.
+
+        Raises:
+            ValueError: If this head has no guidance.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be guided; use scale = 0 or 1.")
+
     def _check_cond(self, cond: Tensor) -> None:
         if cond.shape[-1] != self.cond_size:
             raise ValueError(
@@ -88,6 +111,13 @@ class Head(nn.Module, abc.ABC):
                 f"target must have latent_size = {self.latent_size} dimensions; "
                 f"got {target.mean.shape[-1]}."
             )
+
+
+def guided(
+    network: Callable[[Tensor], Tensor], cond: Tensor, null: Tensor, scale: float
+) -> Tensor:
+    """`(1 - scale) network(null) + scale network(cond)`, a function of the condition."""
+    return torch.lerp(network(null.expand_as(cond)), network(cond), scale)
 
 
 def starting_noise(

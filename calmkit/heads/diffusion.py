@@ -1,17 +1,18 @@
-r"""Diffusion head: a network that removes noise step by step, with a learned variance.
+r"""Diffusion head: a network that removes noise step by step.
 
-The network maps (x_t, t, cond) to an estimate of the clean x (by way of a `Prediction`) and, per
-dimension, a fraction f that sets the variance of the reverse step between its two bounds,
+The network maps (x_t, t, cond) to an estimate of the clean x (by way of a `Prediction`) and, where
+the variance of the reverse steps is learned, to where it lies between its bounds. Training
+minimises, averaged over dimensions,
 
-    log var_t = f log beta_t + (1 - f) log posterior_variance_t,    f = (output + 1) / 2.
+    w_t || target - output ||^2 + bound_t,
 
-Training minimises the hybrid loss, averaged over dimensions,
+with the weights of a `LossWeighting` and the bound of a `ReverseVariance`: by default weights are
+1 and the bound is that of a learned variance, which is the hybrid loss. A `ReverseSampler` draws;
+it can be another in each call, the network is the same for all.
 
-    || target - output ||^2 + KL(true reverse step || model's step) / log 2,
-
-whose second term trains the variance only (the estimate is held fixed there); at t = 0 it is the
-negative log-density of x instead. Sampling runs the reverse process over an evenly spaced subset
-of the steps.
+The steps of a position's draws are stratified: draw k of D takes its step from the k-th of D
+equal parts of the schedule. Over the draws each step is as likely as any other. The loss
+of a trained head varied up to a third less, its gradient, in which the noise matters more, hardly.
 
 The default is velocity prediction. The published head predicts noise (`NoisePrediction`), which
 is the same model once it is trained well, but diverges when it is sampled early in training.
@@ -20,10 +21,6 @@ Source: Ho et al., arXiv 2006.11239; Nichol and Dhariwal, arXiv 2102.09672, sect
 a head, Li et al., arXiv 2406.11838, and arXiv 2510.27688.
 """
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -31,24 +28,24 @@ from torch import Tensor
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.base import Head, starting_noise
 from calmkit.heads.prediction import Prediction, VelocityPrediction
+from calmkit.heads.reverse import (
+    DDPMSampler,
+    Denoised,
+    Denoiser,
+    ReverseSampler,
+    guided_denoiser,
+)
 from calmkit.heads.schedule import NoiseSchedule
+from calmkit.heads.variance import LearnedVariance, ReverseVariance
+from calmkit.heads.weighting import LossWeighting, UniformWeighting
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
 
 __all__ = ["DiffusionHead"]
 
 
-@dataclass(frozen=True, eq=False)
-class _ReverseStep:
-    """Gaussian over x_{t-1}: `output` is what `mean` was computed from."""
-
-    output: Tensor
-    mean: Tensor
-    log_variance: Tensor
-
-
 class DiffusionHead(Head):
-    """DDPM with the cosine schedule and learned variance."""
+    """Denoising diffusion, assembled from schedule, prediction, variance, weights and sampler."""
 
     def __init__(
         self,
@@ -58,9 +55,11 @@ class DiffusionHead(Head):
         width: int = 512,
         depth: int = 3,
         draws: int = 4,
-        steps: int = 100,
-        training_steps: int = 1000,
+        schedule: NoiseSchedule | None = None,
         prediction: Prediction | None = None,
+        variance: ReverseVariance | None = None,
+        weighting: LossWeighting | None = None,
+        sampler: ReverseSampler | None = None,
     ) -> None:
         """Build the network.
 
@@ -70,32 +69,35 @@ class DiffusionHead(Head):
             width: Features inside.
             depth: Number of residual blocks.
             draws: Draws of step, noise and latent per position in a training step.
-            steps: Reverse steps of a sample, one evaluation each.
-            training_steps: Steps of the schedule that is trained on.
+            schedule: Noise of each step that is trained on; 1000 cosine steps if None.
             prediction: What the network predicts; the velocity if None.
+            variance: Variance of the reverse steps; learned if None.
+            weighting: Weight of each step's squared error; uniform if None.
+            sampler: How samples are drawn unless a call says otherwise; DDPM with 100 steps if
+                None.
 
         Raises:
-            ValueError: If a size is out of range.
+            ValueError: If a size is out of range, or if the parts do not fit each other.
         """
         super().__init__(cond_size, latent_size)
         if draws < 1:
             raise ValueError(f"draws must be at least 1; got {draws}.")
-        if not 1 <= steps <= training_steps:
-            raise ValueError(
-                f"steps must be in [1, training_steps = {training_steps}]; got {steps}."
-            )
         self.draws = draws
+        self.schedule = NoiseSchedule.cosine() if schedule is None else schedule
         self.prediction = VelocityPrediction() if prediction is None else prediction
-        self.schedule = NoiseSchedule.cosine(training_steps)
-        self.sampling_schedule = self.schedule.respaced(steps)
+        self.variance = LearnedVariance() if variance is None else variance
+        self.weighting = UniformWeighting() if weighting is None else weighting
+        self.sampler = DDPMSampler() if sampler is None else sampler
+        self.sampler.visited(self.schedule)  # refuses a schedule that is too short
+        self._weights = self._checked_weights()
         self.network = AdaptiveMLP(
-            cond_size, latent_size, 2 * latent_size, width=width, depth=depth
+            cond_size, latent_size, self.variance.outputs * latent_size, width=width, depth=depth
         )
 
     @property
     def evaluations_per_sample(self) -> int:
-        """One for each reverse step."""
-        return len(self.sampling_schedule)
+        """Those of the head's own sampler."""
+        return self.sampler.evaluations
 
     @typed
     def loss_from(
@@ -105,7 +107,7 @@ class DiffusionHead(Head):
         noise: Float[Tensor, "draws *batch latent"],
         step: Int[Tensor, "draws *batch"],
     ) -> Float[Tensor, "*batch"]:
-        """Hybrid loss at given draws, averaged over draws and dimensions.
+        """Loss at given draws, averaged over draws and dimensions.
 
         Args:
             cond: Conditions.
@@ -113,28 +115,32 @@ class DiffusionHead(Head):
             noise: Standard normal noise added to them.
             step: Step of the schedule at which each is looked at.
         """
-        noisy = self.schedule.add_noise(latents, noise, step)
-        model = self._reverse_step(self.schedule, cond, noisy, step)
-        signal = self.schedule.at(self.schedule.alphas_bar, step, noisy)
-        squared_error = (model.output - self.prediction.target(latents, noise, signal)).square()
-
-        mean = model.mean.detach()
-        true_mean = self.schedule.posterior_mean(latents, noisy, step)
-        # The true variance but at step 0, where it is zero and the KL is not used.
-        true_variance = self.schedule.at(self.schedule.least_variance, step, noisy)
-        kl = 0.5 * (
-            model.log_variance
-            - true_variance.log()
-            - 1
-            + (true_variance + (true_mean - mean).square()) / model.log_variance.exp()
+        schedule = self.schedule
+        # Read in one go: a single copy to the latents' device.
+        signal_scale, noise_scale, time, weight, of_clean, upper, lower = schedule.at(
+            torch.stack(
+                [
+                    schedule.signal_scale,
+                    schedule.noise_scale,
+                    schedule.times,
+                    self._weights,
+                    schedule.posterior_of_clean,
+                    schedule.betas.log(),
+                    schedule.least_variance.log(),
+                ]
+            ),
+            step,
+            latents,
         )
-        nll = 0.5 * (
-            model.log_variance
-            + math.log(2 * math.pi)
-            + (latents - mean).square() / model.log_variance.exp()
-        )
-        bound = torch.where(step[..., None] == 0, nll, kl) / math.log(2)
-        return (squared_error + bound).mean(dim=-1).mean(dim=0)
+        noisy = signal_scale * latents + noise_scale * noise
+        output, fraction = self._evaluate(cond, noisy, time[..., 0])
+        error = output - self.prediction.target(latents, noise, signal_scale, noise_scale)
+        clean = self.prediction.clean(output.detach(), noisy, signal_scale, noise_scale)
+        # Both means of the reverse step have the same part in x_t.
+        mean_error = of_clean * (latents - clean)
+        first = (step == 0)[..., None]
+        bound = self.variance.bound(fraction, mean_error, upper, lower, first)
+        return (weight * error.square() + bound).mean(dim=-1).mean(dim=0)
 
     @typed
     def loss(
@@ -143,41 +149,71 @@ class DiffusionHead(Head):
         target: DiagonalGaussian,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
-        """Hybrid loss of each position; see `Head.loss`."""
+        """Loss of each position at stratified steps; see `Head.loss`."""
         self._check_cond(cond)
         self._check_target(target)
         latents = target.sample(self.draws, generator)
         noise = starting_noise(latents[0], self.draws, self.latent_size, generator)
+        length = len(self.schedule)
         step = torch.randint(
-            len(self.schedule), latents.shape[:-1], generator=generator, device=latents.device
+            length, latents.shape[:-1], generator=generator, device=latents.device
         )
+        part = torch.arange(self.draws, device=step.device).view(-1, *[1] * (step.ndim - 1))
+        # Over the draws, part * length + step is uniform on [0, draws * length).
+        step = (part * length + step) // self.draws
         return self.loss_from(cond, latents, noise, step)
+
+    @typed
+    def denoiser(self, cond: Float[Tensor, "*batch cond"]) -> Denoiser:
+        """The network as a denoiser of `samples *batch latent`, for any sampler.
+
+        Args:
+            cond: Conditions.
+
+        Raises:
+            ValueError: If the condition has another size than the head was built for.
+        """
+        self._check_cond(cond)
+        # Moved once, not once per evaluation; scalars take the dtype of what they multiply.
+        dtype = torch.promote_types(cond.dtype, torch.float32)
+        schedule = self.schedule
+        levels = torch.stack([schedule.signal_scale, schedule.noise_scale, schedule.times])
+        levels = levels.to(dtype).to(cond.device)
+
+        def denoise(noisy: Tensor, step: Tensor) -> Denoised:
+            # A vector of one index: a scalar would be read by the host, which waits for it.
+            signal_scale, noise_scale, time = levels[:, step[None]].squeeze(1)
+            shared = time.expand((1,) * (noisy.ndim - 1))  # by all samples and positions
+            output, fraction = self._evaluate(cond, noisy, shared)
+            clean = self.prediction.clean(output, noisy, signal_scale, noise_scale)
+            return Denoised(clean, fraction)
+
+        return denoise
 
     @typed
     def sample_from(
         self,
         cond: Float[Tensor, "*batch cond"],
         start: Float[Tensor, "samples *batch latent"],
-        noise: Float[Tensor, "steps samples *batch latent"],
+        noise: Float[Tensor, "noises samples *batch latent"] | None = None,
+        *,
+        sampler: ReverseSampler | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Run the reverse process: the deterministic part of sampling.
 
         Args:
             cond: Conditions.
             start: Standard normal x at the last step.
-            noise: Standard normal noise of each reverse step, in the order of use; the last
-                step adds none.
+            noise: Standard normal noise that the sampler adds, in the order of use; None where
+                it adds none.
+            sampler: How to sample; the head's own if None.
 
         Raises:
-            ValueError: If there is not one noise less than steps.
+            ValueError: If the number of noises is not the sampler's, or it does not fit the
+                schedule.
         """
-        schedule = self.sampling_schedule
-        if len(noise) != len(schedule) - 1:
-            raise ValueError(
-                f"noise must hold one draw for each step but the last, {len(schedule) - 1}; "
-                f"got {len(noise)}."
-            )
-        return self._run(cond, start, iter(noise))
+        sampler = self.sampler if sampler is None else sampler
+        return sampler.sample_from(self.denoiser(cond), self.schedule, start, noise)
 
     @typed
     def sample(
@@ -185,36 +221,85 @@ class DiffusionHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
+        *,
+        sampler: ReverseSampler | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        self._check_cond(cond)
+        """Draw independent samples for each condition; see `Head.sample`.
+
+        Args:
+            cond: Conditions.
+            num_samples: Number of samples of each position.
+            generator: Source of randomness; torch's global one if None.
+            sampler: How to sample; the head's own if None.
+
+        Raises:
+            ValueError: If the condition has another size than the head was built for, or the
+                sampler does not fit the schedule.
+        """
+        return self._sample(self.denoiser(cond), cond, num_samples, generator, sampler)
+
+    @typed
+    def sample_guided(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        null: Float[Tensor, " cond"],
+        scale: float,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        *,
+        sampler: ReverseSampler | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Sample from `guided_denoiser`; see `Head.sample_guided`.
+
+        Args:
+            cond: Conditions.
+            null: The condition that stands for none.
+            scale: Weight of the condition: 1 is the conditional law.
+            num_samples: Number of samples of each position.
+            generator: Source of randomness; torch's global one if None.
+            sampler: How to sample; the head's own if None.
+        """
+        with_cond, without = self.denoiser(cond), self.denoiser(null.expand_as(cond))
+        denoise = guided_denoiser(with_cond, without, scale)
+        return self._sample(denoise, cond, num_samples, generator, sampler)
+
+    def _sample(
+        self,
+        denoise: Denoiser,
+        cond: Tensor,
+        num_samples: int,
+        generator: torch.Generator | None,
+        sampler: ReverseSampler | None,
+    ) -> Tensor:
+        sampler = self.sampler if sampler is None else sampler
 
         def draw() -> Tensor:
             return starting_noise(cond, num_samples, self.latent_size, generator)
 
-        # Drawn as they are needed: all noise at once would take `steps` times the memory.
-        return self._run(cond, draw(), iter(draw, None))
+        return sampler.run(denoise, self.schedule, draw(), draw)
 
-    def _run(self, cond: Tensor, x: Tensor, noise: Iterator[Tensor]) -> Tensor:
-        schedule = self.sampling_schedule
-        for index in reversed(range(len(schedule))):
-            shared = torch.full((1,) * (x.ndim - 1), index, device=x.device)
-            model = self._reverse_step(schedule, cond, x, shared)
-            x = model.mean
-            if index > 0:
-                x = x + (0.5 * model.log_variance).exp() * next(noise)
-        return x
+    def _evaluate(
+        self, cond: Tensor, noisy: Tensor, time: Tensor
+    ) -> tuple[Tensor, Tensor | float]:
+        """The network's output and variance fraction; `time` has axes of size 1 where shared."""
+        output = self.network(noisy, time.to(noisy.dtype), cond)
+        # Under autocast it is in half precision, too coarse for the steps that are added up.
+        return self.variance.split(output.to(noisy.dtype))
 
-    def _reverse_step(
-        self, schedule: NoiseSchedule, cond: Tensor, noisy: Tensor, step: Tensor
-    ) -> _ReverseStep:
-        """The model's step back from x_t; `step` has axes of size 1 where it is shared."""
-        time = schedule.at(schedule.steps, step, noisy)[..., 0] / schedule.full_length
-        output, fraction = self.network(noisy, time, cond).chunk(2, dim=-1)
-        signal = schedule.at(schedule.alphas_bar, step, noisy)
-        clean = self.prediction.clean(output, noisy, signal)
-        mean = schedule.posterior_mean(clean, noisy, step)
-        upper = schedule.at(schedule.betas, step, noisy).log()
-        lower = schedule.at(schedule.least_variance, step, noisy).log()
-        fraction = (fraction + 1) / 2
-        return _ReverseStep(output, mean, fraction * upper + (1 - fraction) * lower)
+    def _checked_weights(self) -> Tensor:
+        schedule, name = self.schedule, type(self.prediction).__name__
+        gain = self.prediction.gain(schedule.signal_scale, schedule.noise_scale)
+        if not bool(gain.isfinite().all()):
+            raise ValueError(
+                f"prediction must fix the clean x at every step; {name} does not where no signal "
+                f"is left (zero terminal SNR). Use VelocityPrediction or CleanPrediction."
+            )
+        weights = self.weighting.weights(schedule, self.prediction)
+        if not bool((weights > 0).all()):
+            raise ValueError(
+                "weighting must give every step a positive weight, else a step is sampled that "
+                f"was never trained; {type(self.weighting).__name__} gives 0 to step "
+                f"{int((weights <= 0).nonzero()[0])}. Use UniformWeighting, or a schedule "
+                "without zero terminal SNR."
+            )
+        return weights

@@ -1,6 +1,6 @@
 r"""Energy head: one network evaluation turns noise and condition into a sample.
 
-    e_0 = LN(W eps),  eps ~ U[-1/2, 1/2]^noise;     c = LN(W' h)
+    e_0 = LN(W eps),  eps from `noise`, e.g. U[-1/2, 1/2];     c = LN(W' h)
     e <- e + block(e, c)   (depth times);           z = output(e)
 
 Trained with a strictly proper scoring rule on N samples of each position: no density is needed,
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import Head
+from calmkit.heads.base import Head, guided
+from calmkit.heads.noise import Noise, UniformNoise
 from calmkit.nn import scaled_normal_
 from calmkit.scoring import EnergyScore, ScoringRule
 from calmkit.typing import typed
@@ -47,6 +48,7 @@ class EnergyHead(Head):
         depth: int = 3,
         noise_size: int = 64,
         num_samples: int = 8,
+        noise: Noise | None = None,
         rule: ScoringRule | None = None,
     ) -> None:
         """Build the network.
@@ -57,7 +59,8 @@ class EnergyHead(Head):
             width: Features inside.
             depth: Number of residual blocks.
             noise_size: Dimensions of the noise.
-            num_samples: N, samples per position in training; at least two.
+            num_samples: N, samples per position in training; as many as the rule needs.
+            noise: Law of the noise; uniform on [-1/2, 1/2] as published if None.
             rule: Scoring rule that is minimised; the energy score with alpha = 1 if None.
 
         Raises:
@@ -67,13 +70,15 @@ class EnergyHead(Head):
         for name, size in {"width": width, "depth": depth, "noise_size": noise_size}.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1; got {size}.")
-        if num_samples < 2:
-            raise ValueError(
-                f"num_samples must be at least 2 for an unbiased score; got {num_samples}."
-            )
         self.noise_size = noise_size
         self.num_samples = num_samples
+        self.noise = UniformNoise() if noise is None else noise
         self.rule = EnergyScore() if rule is None else rule
+        if num_samples < self.rule.min_samples:
+            raise ValueError(
+                f"num_samples must be at least {self.rule.min_samples} for "
+                f"{type(self.rule).__name__} to be unbiased; got {num_samples}."
+            )
         self.noise_embedding = nn.Linear(noise_size, width)
         self.noise_norm = nn.LayerNorm(width, eps=1e-6)
         self.cond_embedding = nn.Linear(cond_size, width)
@@ -105,7 +110,7 @@ class EnergyHead(Head):
 
         Args:
             cond: Conditions.
-            noise: Draws from U[-1/2, 1/2].
+            noise: Draws from the head's noise.
         """
         self._check_cond(cond)
         cond = self.cond_norm(self.cond_embedding(cond))
@@ -120,12 +125,37 @@ class EnergyHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
+        *,
+        noise_scale: float = 1.0,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        self._check_cond(cond)
+        """Draw independent samples for each condition; see `Head.sample`.
+
+        Args:
+            cond: Conditions.
+            num_samples: Number of samples of each position.
+            generator: Source of randomness; torch's global one if None.
+            noise_scale: Factor on the noise: below 1 samples gather, at 0 they are all equal.
+                The norm behind the noise's embedding takes most of a change away, until the
+                noise is small next to that embedding's bias.
+        """
+        return self.sample_from(cond, noise_scale * self._draw(cond, num_samples, generator))
+
+    @typed
+    def sample_guided(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        null: Float[Tensor, " cond"],
+        scale: float,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Extrapolate from the sample without to that with the condition, from one noise."""
+        noise = self._draw(cond, num_samples, generator)
+        return guided(lambda c: self.sample_from(c, noise), cond, null, scale)
+
+    def _draw(self, cond: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:
         shape = (num_samples, *cond.shape[:-1], self.noise_size)
-        noise = torch.rand(shape, generator=generator, dtype=cond.dtype, device=cond.device)
-        return self.sample_from(cond, noise - 0.5)
+        return self.noise.draw(shape, generator, dtype=cond.dtype, device=cond.device)
 
     @typed
     def loss(

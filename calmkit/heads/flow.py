@@ -5,8 +5,15 @@ network learns the mean velocity
 
     v(x, t) = E[z - x_0 | x_t = x]      from      E || v(x_t, t) - (z - x_0) ||^2 / latent_size,
 
-and sampling integrates x' = v(x, t) from noise at t = 0 to a sample at t = 1. Times are uniform
-and continuous (the published code embeds floor(1000 t), which has no derivative).
+and sampling integrates x' = v(x, t) from noise at t = 0 to a sample at t = 1. Times are
+continuous (the published code embeds floor(1000 t), which has no derivative). Followed back, the
+same equation gives the log-density; see `calmkit.heads.density`.
+
+Noise and latents are paired at random. To pair near ones by optimal transport within a batch,
+as is done for unconditional flows, would bias this head: each position has its own condition, and
+pairing across positions makes noise and condition dependent, while a sample starts from noise
+that is independent of its condition. Among the draws of *one* position it would be right, but
+those differ by the width of the autoencoder's posterior only: no gain was measured.
 
 Source: Lipman et al., "Flow Matching for Generative Modeling", arXiv 2210.02747; as a head in
 arXiv 2510.27688.
@@ -16,17 +23,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import Head, starting_noise
-from calmkit.heads.ode import integrate_midpoint
+from calmkit.distributions import DiagonalGaussian, standard_uniform
+from calmkit.heads.base import Head, guided, starting_noise
+from calmkit.heads.density import estimated_log_density, log_density
+from calmkit.heads.ode import Field, MidpointSolver, RungeKutta4Solver, Solver
+from calmkit.heads.times import TimeDistribution, UniformTimes, stratified
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
 
 __all__ = ["FlowHead"]
 
+# A density asks for more accuracy than a sample: on small trained heads the mean error was below
+# 0.01 nats with this one, and 0.1 with the 20 evaluations that are enough to sample.
+_DENSITY_SOLVER = RungeKutta4Solver(25)
+
 
 class FlowHead(Head):
-    """Flow matching with a residual MLP and the midpoint solver."""
+    """Flow matching with a residual MLP."""
 
     def __init__(
         self,
@@ -36,7 +49,8 @@ class FlowHead(Head):
         width: int = 512,
         depth: int = 3,
         draws: int = 4,
-        steps: int = 10,
+        solver: Solver | None = None,
+        times: TimeDistribution | None = None,
     ) -> None:
         """Build the network.
 
@@ -46,22 +60,38 @@ class FlowHead(Head):
             width: Features inside.
             depth: Number of residual blocks.
             draws: Draws of time, noise and latent per position in a training step.
-            steps: Midpoint steps of a sample, two evaluations each.
+            solver: Solver for sampling where a call names none; 10 midpoint steps if None.
+            times: Law of the times that are trained on; uniform if None.
 
         Raises:
             ValueError: If a size is out of range.
         """
         super().__init__(cond_size, latent_size)
-        if draws < 1 or steps < 1:
-            raise ValueError(f"draws and steps must be at least 1; got {draws} and {steps}.")
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1; got {draws}.")
         self.draws = draws
-        self.steps = steps
+        self.solver = MidpointSolver(10) if solver is None else solver
+        self.times = UniformTimes() if times is None else times
         self.velocity = AdaptiveMLP(cond_size, latent_size, latent_size, width=width, depth=depth)
 
     @property
-    def evaluations_per_sample(self) -> int:
-        """Two for each midpoint step."""
-        return 2 * self.steps
+    def evaluations_per_sample(self) -> int | None:
+        """As many as the head's solver needs; None where that depends on the field."""
+        return self.solver.evaluations
+
+    @typed
+    def field(self, cond: Float[Tensor, "*batch cond"]) -> Field:
+        """The velocity f(x, t) under given conditions, for x of `samples *batch latent`.
+
+        All samples share the scalar t: the network's modulations are computed once per position.
+        """
+        self._check_cond(cond)
+        shared = (1,) * cond.ndim
+
+        def velocity(x: Tensor, time: Tensor) -> Tensor:
+            return self.velocity(x, time.expand(shared), cond)
+
+        return velocity
 
     @typed
     def loss_from(
@@ -95,22 +125,30 @@ class FlowHead(Head):
         self._check_target(target)
         latents = target.sample(self.draws, generator)
         noise = starting_noise(latents[0], self.draws, self.latent_size, generator)
-        times = torch.rand(
-            latents.shape[:-1], generator=generator, dtype=latents.dtype, device=latents.device
+        latents = latents.to(noise.dtype)
+        uniform = standard_uniform(
+            noise.shape[:-1], generator, dtype=noise.dtype, device=noise.device
         )
+        times = self.times.from_uniform(stratified(uniform))
         return self.loss_from(cond, latents, noise, times)
 
     @typed
     def sample_from(
-        self, cond: Float[Tensor, "*batch cond"], noise: Float[Tensor, "samples *batch latent"]
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        noise: Float[Tensor, "samples *batch latent"],
+        *,
+        solver: Solver | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Carry standard normal noise along the field: the deterministic part of sampling."""
-        shared = (1,) * (noise.ndim - 1)  # All samples share the solver's time.
+        """Carry standard normal noise along the field: the deterministic part of sampling.
 
-        def field(x: Tensor, time: Tensor) -> Tensor:
-            return self.velocity(x, time.expand(shared), cond)
-
-        return integrate_midpoint(field, noise, self.steps)
+        Args:
+            cond: Conditions.
+            noise: Where the paths start.
+            solver: Solver of this call; the head's own if None.
+        """
+        solver = self.solver if solver is None else solver
+        return solver.integrate(self.field(cond), noise)
 
     @typed
     def sample(
@@ -118,8 +156,91 @@ class FlowHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
+        *,
+        solver: Solver | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
+        """Draw independent samples for each condition; see `Head.sample`.
+
+        Args:
+            cond: Conditions.
+            num_samples: Number of samples of each position.
+            generator: Source of randomness; torch's global one if None.
+            solver: Solver of this call; the head's own if None.
+        """
         self._check_cond(cond)
         noise = starting_noise(cond, num_samples, self.latent_size, generator)
-        return self.sample_from(cond, noise)
+        return self.sample_from(cond, noise, solver=solver)
+
+    @typed
+    def sample_guided(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        null: Float[Tensor, " cond"],
+        scale: float,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        *,
+        solver: Solver | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Follow the velocity extrapolated from that without to that with the condition."""
+        self._check_cond(cond)
+        solver = self.solver if solver is None else solver
+
+        def field(x: Tensor, time: Tensor) -> Tensor:
+            return guided(lambda c: self.field(c)(x, time), cond, null, scale)
+
+        noise = starting_noise(cond, num_samples, self.latent_size, generator)
+        return solver.integrate(field, noise)
+
+    @typed
+    def log_prob(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        latents: Float[Tensor, "*batch latent"],
+        *,
+        solver: Solver | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """Log-density of one latent per position, in nats, with the exact divergence.
+
+        It is computed outside autocast: a density sums many small differences. Each of the
+        solver's evaluations costs latent_size backward passes through the network besides.
+
+        Args:
+            cond: Conditions.
+            latents: Where the density is asked for.
+            solver: Solver of this call; `RungeKutta4Solver(25)` if None.
+        """
+        solver = _DENSITY_SOLVER if solver is None else solver
+        cond, latents = _widened(cond), _widened(latents)
+        with torch.autocast(latents.device.type, enabled=False):
+            return log_density(self.field(cond), latents[None], solver)[0]
+
+    @typed
+    def estimated_log_prob(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        latents: Float[Tensor, "*batch latent"],
+        probes: Float[Tensor, "probes *batch latent"],
+        *,
+        solver: Solver | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """An unbiased estimate of `log_prob`, with one backward pass per probe.
+
+        Args:
+            cond: Conditions.
+            latents: Where the density is asked for.
+            probes: Independent draws of random signs, or of N(0, I); averaged over.
+            solver: Solver of this call; `RungeKutta4Solver(25)` if None.
+        """
+        solver = _DENSITY_SOLVER if solver is None else solver
+        cond, latents, probes = _widened(cond), _widened(latents), _widened(probes)
+        with torch.autocast(latents.device.type, enabled=False):
+            field = self.field(cond)
+            return estimated_log_density(field, latents[None], probes[:, None], solver)[0]
+
+
+def _widened(x: Tensor) -> Tensor:
+    """In float32 at least where autocast is on, and will be turned off."""
+    if torch.is_autocast_enabled(x.device.type):
+        return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x

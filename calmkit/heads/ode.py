@@ -1,6 +1,31 @@
-"""Solvers for x'(t) = f(x, t) from t = 0 to 1, by fixed steps; usable without a head."""
+r"""Solvers for x'(t) = f(x, t), as parts; usable without a head.
 
-from collections.abc import Callable
+An explicit Runge-Kutta method with s stages moves x over a step of h by
+
+    k_i = f(x + h sum_{j<i} a_ij k_j,  t + c_i h),   c_i = sum_j a_ij,   i = 1, ..., s,
+    x <- x + h sum_i b_i k_i.
+
+It is given by its *tableau*, the rows a_1, ..., a_s and then b. Here, with order p (the error
+after n = 1/h equal steps is O(h^p) where f is smooth) and s evaluations of f a step:
+
+| solver | a_2 ... a_s | b | p | s |
+|---|---|---|---|---|
+| `EulerSolver` | | 1 | 1 | 1 |
+| `MidpointSolver` | 1/2 | 0 1 | 2 | 2 |
+| `HeunSolver` | 1 | 1/2 1/2 | 2 | 2 |
+| `RungeKutta4Solver` | 1/2; 0 1/2; 0 0 1 | 1/6 1/3 1/3 1/6 | 4 | 4 |
+
+`AdaptiveSolver` chooses its own steps, so that an estimate of the error stays in bounds.
+
+Source: Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", chapter II; for
+the adaptive one Dormand and Prince, "A family of embedded Runge-Kutta formulae", 1980, section 3
+(RK5(4)7M).
+"""
+
+import abc
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -8,29 +33,207 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["integrate_midpoint"]
+__all__ = [
+    "AdaptiveSolver",
+    "EulerSolver",
+    "Field",
+    "FixedStepSolver",
+    "HeunSolver",
+    "MidpointSolver",
+    "RungeKutta4Solver",
+    "Solver",
+]
+
+Field = Callable[[Tensor, Tensor], Tensor]
+"""The velocity f(x, t), in the shape of x; t is a scalar tensor in the dtype of x."""
 
 
-@typed
-def integrate_midpoint(
-    field: Callable[[Tensor, Tensor], Tensor], x: Float[Tensor, "*batch latent"], steps: int
-) -> Float[Tensor, "*batch latent"]:
-    """Follow a velocity field with the explicit midpoint rule: order 2, two evaluations a step.
+@dataclass(frozen=True)
+class Solver(abc.ABC):
+    """Follows a field from one time to another; holds settings, no tensors."""
 
-        x <- x + h f(x + h/2 f(x, t), t + h/2),    h = 1 / steps
+    @property
+    @abc.abstractmethod
+    def evaluations(self) -> int | None:
+        """How often `integrate` evaluates the field; None where that depends on the field."""
 
-    Args:
-        field: Velocity at (x, t); t is a scalar tensor.
-        x: Where to start, at t = 0.
+    @abc.abstractmethod
+    def integrate(
+        self,
+        field: Field,
+        x: Float[Tensor, "*batch latent"],
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> Float[Tensor, "*batch latent"]:
+        """Where the solution that is at x at time `start` is at time `end`, in the dtype of x.
+
+        Args:
+            field: Velocity at (x, t).
+            x: Where to start.
+            start: Time to start at.
+            end: Time to end at; before `start` to go back.
+        """
+
+
+@dataclass(frozen=True)
+class FixedStepSolver(Solver):
+    """A Runge-Kutta method with equal steps; a concrete class gives its tableau.
+
+    Attributes:
         steps: Number of steps.
-
-    Raises:
-        ValueError: If there is no step.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}.")
-    h = 1 / steps
-    times = torch.arange(2 * steps, dtype=x.dtype, device=x.device) * (h / 2)
-    for start, middle in times.view(steps, 2).unbind(0):
-        x = x + h * field(x + h / 2 * field(x, start), middle)
+
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse less than one step."""
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1; got {self.steps}.")
+
+    @property
+    @abc.abstractmethod
+    def tableau(self) -> tuple[tuple[float, ...], ...]:
+        """Rows a_1 = (), a_2, ..., a_s, then the weights b."""
+
+    @property
+    def evaluations(self) -> int:
+        """One for each stage of each step."""
+        return self.steps * (len(self.tableau) - 1)
+
+    @typed
+    def integrate(
+        self,
+        field: Field,
+        x: Float[Tensor, "*batch latent"],
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> Float[Tensor, "*batch latent"]:
+        """Take `steps` steps of `(end - start) / steps`; see `Solver.integrate`."""
+        *stages, weights = self.tableau
+        h = (end - start) / self.steps
+        for step in range(self.steps):
+            slopes: list[Tensor] = []
+            for row in stages:
+                part = (step + sum(row)) / self.steps
+                # In this form the last time is `end` to the last digit.
+                time = x.new_full((), start * (1 - part) + end * part)
+                # Under autocast a slope may be in bfloat16: x adds up in its own precision.
+                slopes.append(field(_moved(x, row, slopes, h), time).to(x.dtype))
+            x = _moved(x, weights, slopes, h)
+        return x
+
+
+@dataclass(frozen=True)
+class EulerSolver(FixedStepSolver):
+    """x <- x + h f(x, t): order 1, one evaluation a step."""
+
+    tableau = ((), (1.0,))
+
+
+@dataclass(frozen=True)
+class MidpointSolver(FixedStepSolver):
+    """x <- x + h f(x + h/2 f(x, t), t + h/2): order 2, two evaluations a step."""
+
+    tableau = ((), (0.5,), (0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class HeunSolver(FixedStepSolver):
+    """The mean of the slopes at both ends of an Euler step: order 2, two evaluations a step."""
+
+    tableau = ((), (1.0,), (0.5, 0.5))
+
+
+@dataclass(frozen=True)
+class RungeKutta4Solver(FixedStepSolver):
+    """The classic method of order 4, four evaluations a step."""
+
+    tableau = ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
+
+
+@dataclass(frozen=True)
+class AdaptiveSolver(Solver):
+    """Dormand and Prince's pair of orders 5 and 4 with steps as the field demands.
+
+    All rows (all axes but the last) share their steps. A step is accepted where *every* row's
+    estimated error, the root mean square over its dimensions, is within `atol + rtol |x|`. The
+    norm over all numbers at once, usual elsewhere, lets one hard row among a thousand easy ones
+    err by 30 times as much. So a row's result depends on the others, within the tolerance.
+
+    The steps depend on data, so this solver cannot be part of one compiled graph. It needs the
+    library torchdiffeq.
+
+    Attributes:
+        rtol: Relative tolerance of one step.
+        atol: Absolute tolerance of one step, in the unit of x.
+    """
+
+    rtol: float = 1e-5
+    atol: float = 1e-5
+
+    def __post_init__(self) -> None:
+        """Refuse tolerances that are not positive, and a missing library."""
+        if not (self.rtol > 0 and self.atol > 0):
+            raise ValueError(f"rtol and atol must be positive; got {self.rtol} and {self.atol}.")
+        if importlib.util.find_spec("torchdiffeq") is None:
+            raise ImportError(
+                "AdaptiveSolver needs torchdiffeq; install it with: pip install 'calmkit[ode]'."
+            )
+
+    @property
+    def evaluations(self) -> None:
+        """None: it depends on the field."""
+        return None
+
+    @typed
+    def integrate(
+        self,
+        field: Field,
+        x: Float[Tensor, "*batch latent"],
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> Float[Tensor, "*batch latent"]:
+        """Take as many steps as the tolerance asks for; see `Solver.integrate`.
+
+        Raises:
+            ValueError: If no step is small enough, as when the field is not finite.
+        """
+        from torchdiffeq import odeint  # slow to import
+
+        if start == end or x.numel() == 0:
+            return x
+        times = torch.tensor([start, end], dtype=torch.float64, device=x.device)
+        options = {
+            "norm": _worst_row,
+            # Its own choices would look at the field outside of [start, end].
+            "first_step": abs(end - start) / 20,
+            "step_t": times[1:],
+        }
+        try:
+            path = odeint(
+                lambda time, x: field(x, time).to(x.dtype),
+                x,
+                times,
+                rtol=self.rtol,
+                atol=self.atol,
+                method="dopri5",
+                options=options,
+            )
+        except AssertionError as error:
+            raise ValueError(
+                f"field must be finite and smooth from {start} to {end}; no step there is within "
+                f"rtol = {self.rtol} and atol = {self.atol} ({error})."
+            ) from error
+        return path[-1]
+
+
+def _moved(x: Tensor, row: Sequence[float], slopes: Sequence[Tensor], h: float) -> Tensor:
+    """`x + h sum_j row_j slopes_j`."""
+    for weight, slope in zip(row, slopes, strict=True):
+        if weight != 0:
+            x = x + (h * weight) * slope
     return x
+
+
+def _worst_row(error: Tensor) -> Tensor:
+    return error.square().mean(dim=-1).amax().sqrt()

@@ -3,15 +3,16 @@ r"""What the network of a diffusion model predicts, as swappable parts.
 At x_t = a x + b eps, with a = sqrt(abar_t) and b = sqrt(1 - abar_t), the pair (x_t, output) fixes
 both x and eps, whichever of these the output stands for:
 
-| prediction | output | clean x |
-|---|---|---|
-| noise | eps | (x_t - b output) / a |
-| velocity | a eps - b x | a x_t - b output |
-| clean | x | output |
+| prediction | output | clean x | gain |
+|---|---|---|---|
+| noise | eps | (x_t - b output) / a | b / a |
+| velocity | a eps - b x | a x_t - b output | b |
+| clean | x | output | 1 |
 
-They differ in what an error does. Noise prediction divides it by a, which is 5e-5 at the last of
-1000 cosine steps: a network that is not yet accurate there throws samples far off. Velocity and
-clean prediction never amplify an error.
+They differ in what an error does: the clean x is off by `gain` times the error of the output.
+For noise prediction that is 2e4 at the last of 1000 cosine steps, where a network that is not yet
+accurate throws samples far off, and without bound where no signal is left. Velocity and clean
+prediction never amplify an error.
 
 Source: Ho et al., arXiv 2006.11239 (noise); Salimans and Ho, "Progressive Distillation for Fast
 Sampling of Diffusion Models", arXiv 2202.00512, appendix D (velocity).
@@ -20,57 +21,82 @@ Sampling of Diffusion Models", arXiv 2202.00512, appendix D (velocity).
 import abc
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 __all__ = ["CleanPrediction", "NoisePrediction", "Prediction", "VelocityPrediction"]
 
 
 class Prediction(abc.ABC):
-    """The meaning of a network's output; `signal` is abar_t, with axes to broadcast."""
+    """The meaning of a network's output; `clean` is affine in it.
+
+    The scales are a and b above, with axes to broadcast.
+    """
 
     @abc.abstractmethod
-    def target(self, clean: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
+    def target(
+        self, clean: Tensor, noise: Tensor, signal_scale: Tensor, noise_scale: Tensor
+    ) -> Tensor:
         """What the output should be, given clean x and noise."""
 
     @abc.abstractmethod
-    def clean(self, output: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
+    def clean(
+        self, output: Tensor, noisy: Tensor, signal_scale: Tensor, noise_scale: Tensor
+    ) -> Tensor:
         """The clean x that an output at x_t stands for."""
+
+    def gain(self, signal_scale: Tensor, noise_scale: Tensor) -> Tensor:
+        """How far an error of the output moves the clean x; infinite where it is not fixed."""
+        one, zero = torch.ones_like(signal_scale), torch.zeros_like(signal_scale)
+        return self.clean(one, zero, signal_scale, noise_scale).abs()
 
 
 @dataclass(frozen=True)
 class NoisePrediction(Prediction):
     """The output is the noise, as in DDPM and in the published head."""
 
-    def target(self, clean: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
+    def target(
+        self, clean: Tensor, noise: Tensor, signal_scale: Tensor, noise_scale: Tensor
+    ) -> Tensor:
         """`noise`."""
         return noise
 
-    def clean(self, output: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
+    def clean(
+        self, output: Tensor, noisy: Tensor, signal_scale: Tensor, noise_scale: Tensor
+    ) -> Tensor:
         """`(noisy - b output) / a`."""
-        return (noisy - (1 - signal).sqrt() * output) / signal.sqrt()
+        return (noisy - noise_scale * output) / signal_scale
 
 
 @dataclass(frozen=True)
 class VelocityPrediction(Prediction):
     """The output is the derivative of x_t along its arc of constant variance."""
 
-    def target(self, clean: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
+    def target(
+        self, clean: Tensor, noise: Tensor, signal_scale: Tensor, noise_scale: Tensor
+    ) -> Tensor:
         """`a noise - b clean`."""
-        return signal.sqrt() * noise - (1 - signal).sqrt() * clean
+        return signal_scale * noise - noise_scale * clean
 
-    def clean(self, output: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
+    def clean(
+        self, output: Tensor, noisy: Tensor, signal_scale: Tensor, noise_scale: Tensor
+    ) -> Tensor:
         """`a noisy - b output`."""
-        return signal.sqrt() * noisy - (1 - signal).sqrt() * output
+        return signal_scale * noisy - noise_scale * output
 
 
 @dataclass(frozen=True)
 class CleanPrediction(Prediction):
     """The output is the clean x."""
 
-    def target(self, clean: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
+    def target(
+        self, clean: Tensor, noise: Tensor, signal_scale: Tensor, noise_scale: Tensor
+    ) -> Tensor:
         """`clean`."""
         return clean
 
-    def clean(self, output: Tensor, noisy: Tensor, signal: Tensor) -> Tensor:
+    def clean(
+        self, output: Tensor, noisy: Tensor, signal_scale: Tensor, noise_scale: Tensor
+    ) -> Tensor:
         """`output`."""
         return output

@@ -1,17 +1,47 @@
 """Small instances of every head; the completeness test keeps this list whole."""
 
-from calmkit.heads import DiffusionHead, EnergyHead, FlowHead
+from calmkit.heads import (
+    DDPMSampler,
+    DiffusionHead,
+    EnergyHead,
+    FlowHead,
+    GuidedHead,
+    MidpointSolver,
+    NoiseSchedule,
+)
 from calmkit.scoring import EnergyScore
 
-HEADS = {
-    EnergyHead: lambda cond, latent: EnergyHead(
+
+def energy_head(cond, latent):
+    return EnergyHead(
         cond, latent, width=8, depth=2, noise_size=3, num_samples=3, rule=EnergyScore(0.7)
+    )
+
+
+HEADS = {
+    EnergyHead: energy_head,
+    FlowHead: lambda cond, latent: FlowHead(
+        cond, latent, width=8, depth=2, draws=2, solver=MidpointSolver(3)
     ),
-    FlowHead: lambda cond, latent: FlowHead(cond, latent, width=8, depth=2, draws=2, steps=3),
     DiffusionHead: lambda cond, latent: DiffusionHead(
-        cond, latent, width=8, depth=2, draws=2, steps=4, training_steps=9
+        cond,
+        latent,
+        width=8,
+        depth=2,
+        draws=2,
+        schedule=NoiseSchedule.cosine(9),
+        sampler=DDPMSampler(4),
+    ),
+    # Hides many conditions, so that the null condition has a gradient in a small batch too.
+    GuidedHead: lambda cond, latent: GuidedHead(
+        cond, latent, head=energy_head, scale=2.0, dropout=0.5
     ),
 }
 
 # The module that runs once for each evaluation of a head's network.
-NETWORKS = {EnergyHead: "output", FlowHead: "velocity", DiffusionHead: "network"}
+NETWORKS = {
+    EnergyHead: "output",
+    FlowHead: "velocity",
+    DiffusionHead: "network",
+    GuidedHead: "head.output",
+}

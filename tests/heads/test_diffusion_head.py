@@ -1,4 +1,4 @@
-"""Diffusion head: the hybrid loss as a loop, and exact moments with the optimal network."""
+"""Diffusion head: its loss as a loop, exact moments with the optimal network, parts that fit."""
 
 import math
 
@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from calmkit.heads import CleanPrediction, DiffusionHead, NoisePrediction, VelocityPrediction
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads.diffusion import DiffusionHead
+from calmkit.heads.prediction import CleanPrediction, NoisePrediction, VelocityPrediction
+from calmkit.heads.reverse import DDIMSampler, DDPMSampler, DPMSolverSampler
+from calmkit.heads.schedule import NoiseSchedule
+from calmkit.heads.variance import FixedVariance, LearnedVariance
+from calmkit.heads.weighting import MinSNRWeighting, UniformWeighting
 
 MEAN = torch.tensor([1.0, -2.0])
 STD = torch.tensor([0.5, 1.5])
@@ -16,10 +22,10 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def small(**changes):
-    head = DiffusionHead(
-        4, 2, **{"width": 5, "depth": 1, "steps": 8, "training_steps": 20, **changes}
-    )
+def small(steps=8, training_steps=20, **changes):
+    """A head with random weights."""
+    parts = {"schedule": NoiseSchedule.cosine(training_steps), "sampler": DDPMSampler(steps)}
+    head = DiffusionHead(4, 2, **{"width": 5, "depth": 1, **parts, **changes})
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.copy_(
@@ -44,12 +50,12 @@ class Optimal(nn.Module):
         residual = (x - abar.sqrt() * MEAN) / (abar * STD**2 + 1 - abar)
         clean, noise = MEAN + abar.sqrt() * STD**2 * residual, (1 - abar).sqrt() * residual
         # A prediction's target is linear in (clean, noise): its mean is that of their means.
-        best = self.prediction.target(clean, noise, abar)
+        best = self.prediction.target(clean, noise, abar.sqrt(), (1 - abar).sqrt())
         return torch.cat([best, torch.full_like(x, self.output)], dim=-1)
 
 
 def with_optimal(steps, output=-1.0, prediction=PREDICTIONS[0]):
-    head = DiffusionHead(4, 2, width=2, depth=1, steps=steps, prediction=prediction)
+    head = DiffusionHead(4, 2, width=2, depth=1, sampler=DDPMSampler(steps), prediction=prediction)
     head.network = Optimal(head.schedule, output, prediction)
     return head
 
@@ -59,7 +65,7 @@ def sampled_moments(head):
 
     An affine map is known from its value at 0 and along each noise that enters it.
     """
-    inputs = len(head.sampling_schedule)
+    inputs = head.evaluations_per_sample
     basis = torch.zeros(inputs, 1 + inputs, 2)
     basis[torch.arange(inputs), 1 + torch.arange(inputs)] = 1
     out = head.sample_from(torch.zeros(4), basis[0], basis[1:])
@@ -82,7 +88,7 @@ def test_optimal_network_gives_the_gaussian(prediction):
 def test_moments_by_recursion():
     """The same two moments, from the recursion of mean and variance written out by hand."""
     head = with_optimal(20, output=0.4)
-    schedule = head.sampling_schedule
+    schedule = head.schedule.respaced(head.evaluations_per_sample)
     mean, variance = torch.zeros(2), torch.ones(2)
     for t in reversed(range(20)):
         abar, before = schedule.alphas_bar[t], schedule.alphas_bar_before[t]
@@ -105,7 +111,7 @@ def test_moments_by_recursion():
 def test_learned_variance_has_its_bounds(output, of):
     """At output 1 the reverse step adds beta, at -1 the posterior's variance."""
     head = with_optimal(10, output=output)
-    schedule = head.sampling_schedule
+    schedule = head.schedule.respaced(head.evaluations_per_sample)
     start, noise = torch.zeros(1, 2), torch.zeros(9, 1, 2)
     base = head.sample_from(torch.zeros(4), start, noise)
     # The last noise, of step 1, passes through the mean of step 0 only: E[x | x_0 of the chain].
@@ -116,9 +122,14 @@ def test_learned_variance_has_its_bounds(output, of):
     torch.testing.assert_close(moved[0] ** 2, getattr(schedule, of)[1].expand(2))
 
 
+VARIANCES = (LearnedVariance(), FixedVariance(), FixedVariance(large=True))
+
+
+@pytest.mark.parametrize("weighting", [UniformWeighting(), MinSNRWeighting(2.0)])
+@pytest.mark.parametrize("variance", VARIANCES)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_hybrid_loss_is_a_loop(prediction):
-    head = small(prediction=prediction)
+def test_loss_is_a_loop(prediction, variance, weighting):
+    head = small(prediction=prediction, variance=variance, weighting=weighting)
     cond = torch.randn(3, 4, generator=seeded(1))
     latents, noise = torch.randn(2, 5, 3, 2, generator=seeded(2))
     step = torch.randint(20, (5, 3), generator=seeded(3))
@@ -135,15 +146,22 @@ def test_hybrid_loss_is_a_loop(prediction):
             )
             x = math.sqrt(abar) * latents[d, b] + math.sqrt(1 - abar) * noise[d, b]
             out = head.network(x[None], torch.tensor([t / 20]), cond[b])[0].detach()
+            snr = abar / (1 - abar)
+            weight = 1.0
+            if weighting == MinSNRWeighting(2.0):
+                weight = min(snr, 2) / {0: snr + 1, 1: snr, 2: 1}[PREDICTIONS.index(prediction)]
             for i in range(2):
-                o, f = float(out[i]), (float(out[2 + i]) + 1) / 2
-                z, xt, eps = float(latents[d, b, i]), float(x[i]), float(noise[d, b, i])
+                o, z, xt, eps = (float(v[i]) for v in (out, latents[d, b], x, noise[d, b]))
                 a, n = math.sqrt(abar), math.sqrt(1 - abar)
                 estimate, aim = {
                     NoisePrediction(): ((xt - n * o) / a, eps),
                     VelocityPrediction(): (a * xt - n * o, a * eps - n * z),
                     CleanPrediction(): (o, z),
                 }[prediction]
+                want[b] += weight * (o - aim) ** 2 / 2 / 5
+                if variance != LearnedVariance():
+                    continue
+                f = (float(out[2 + i]) + 1) / 2
                 of_clean = beta * math.sqrt(before) / (1 - abar)
                 of_noisy = (1 - before) * math.sqrt(1 - beta) / (1 - abar)
                 mean, true_mean = (of_clean * v + of_noisy * xt for v in (estimate, z))
@@ -154,9 +172,46 @@ def test_hybrid_loss_is_a_loop(prediction):
                 else:
                     bound = 0.5 * (math.log(var / true_var) - 1)
                     bound += (true_var + (true_mean - mean) ** 2) / (2 * var)
-                error = (o - aim) ** 2
-                want[b] += (error + bound / math.log(2)) / 2 / 5
+                want[b] += bound / math.log(2) / 2 / 5
     torch.testing.assert_close(head.loss_from(cond, latents, noise, step), want)
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_variance_parts_make_the_output(variance):
+    head = small(variance=variance)
+    assert head.network.output.out_features == 2 * variance.outputs
+    estimate, fraction = variance.split(torch.arange(2.0 * variance.outputs))
+    assert estimate.tolist() == [0.0, 1.0]
+    if variance == LearnedVariance():
+        assert fraction.tolist() == [1.5, 2.0]  # (output + 1) / 2
+    else:
+        assert fraction == (1.0 if variance.large else 0.0)
+
+
+@pytest.mark.parametrize("draws", [1, 2, 4])
+def test_strata_hold_each_step_alike(draws, monkeypatch):
+    """By enumeration of what the generator may give: each step `draws` times of `draws` x 9."""
+    head = small(training_steps=9, draws=draws)
+    seen, given = [], []
+
+    def record(cond, latents, noise, step):
+        given.append(step)
+        return torch.zeros(3)
+
+    monkeypatch.setattr(head, "loss_from", record)
+    target = DiagonalGaussian.point_mass(torch.zeros(3, 2))
+    for r in range(9):
+        monkeypatch.setattr(
+            torch, "randint", lambda high, shape, r=r, **_: torch.full(shape, r % high)
+        )
+        head.loss(torch.zeros(3, 4), target, seeded())
+        seen.append(given.pop())
+    steps = torch.stack(seen, dim=1)  # draws, r, positions
+    for position in range(3):
+        counts = torch.bincount(steps[..., position].flatten(), minlength=9)
+        assert counts.tolist() == [draws] * 9
+    for k in range(draws):  # and the k-th draw stays in its part
+        assert k * 9 // draws <= steps[k].min() and steps[k].max() <= ((k + 1) * 9 - 1) // draws
 
 
 def test_bound_trains_the_variance_only():
@@ -173,15 +228,138 @@ def test_bound_trains_the_variance_only():
     assert (gradient[..., 2:] != 0).all()
 
 
-def test_sample_draws_what_sample_from_takes():
-    head = small()
+@pytest.mark.parametrize(
+    "sampler", [DDPMSampler(8), DDIMSampler(5), DDIMSampler(5, eta=0.5), DPMSolverSampler(6)]
+)
+def test_sample_draws_what_sample_from_takes(sampler):
+    """And a call's sampler does what the head's own would."""
+    head, own = small(), small(sampler=sampler)
     cond = torch.randn(3, 4, generator=seeded(1))
-    noise = torch.randn(8, 5, 3, 2, generator=seeded(2))
-    want = head.sample_from(cond, noise[0], noise[1:])
     generator = seeded(2)
-    drawn = torch.stack([torch.randn(5, 3, 2, generator=generator) for _ in range(8)])
-    want = head.sample_from(cond, drawn[0], drawn[1:])
-    assert torch.equal(head.sample(cond, 5, seeded(2)), want)
+    drawn = [torch.randn(5, 3, 2, generator=generator) for _ in range(1 + sampler.noises)]
+    noise = torch.stack(drawn[1:]) if sampler.noises else None
+    want = own.sample_from(cond, drawn[0], noise)
+    assert torch.equal(own.sample(cond, 5, seeded(2)), want)
+    assert torch.equal(head.sample(cond, 5, seeded(2), sampler=sampler), want)
+    assert torch.equal(head.sample_from(cond, drawn[0], noise, sampler=sampler), want)
+    assert own.evaluations_per_sample == sampler.evaluations
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("schedule", [NoiseSchedule.cosine(20), NoiseSchedule.cosine(40)])
+def test_denoiser_is_the_network(prediction, schedule):
+    """The clean x of its output at the step's time; also on a part of a longer schedule."""
+    schedule = schedule.respaced(20)
+    head = small(prediction=prediction, schedule=schedule)
+    cond = torch.randn(3, 4, generator=seeded(1))
+    noisy = torch.randn(5, 3, 2, generator=seeded(2))
+    t = 7
+    said = head.denoiser(cond)(noisy, torch.tensor(t))
+    time = torch.tensor(int(schedule.steps[t]) / schedule.full_length)
+    output = head.network(noisy, time.expand(5, 3), cond)
+    a, b = schedule.signal_scale[t], schedule.noise_scale[t]
+    torch.testing.assert_close(said.clean, prediction.clean(output[..., :2], noisy, a, b))
+    torch.testing.assert_close(said.variance_fraction, (output[..., 2:] + 1) / 2)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 2.5])
+def test_guidance_combines_what_the_network_predicts(prediction, scale):
+    """Outputs combined by hand; the variance's only between the two, not beyond."""
+    head = small(prediction=prediction)
+    cond, null = torch.randn(3, 4, generator=seeded(1)), torch.randn(4, generator=seeded(2))
+    network = head.network
+
+    class Combined(nn.Module):
+        def forward(self, x, time, cond):
+            with_cond, without = network(x, time, cond), network(x, time, null.expand_as(cond))
+            weight = torch.tensor([scale, scale, min(scale, 1), min(scale, 1)])
+            return (1 - weight) * without + weight * with_cond
+
+    for sampler in (None, DPMSolverSampler(5)):
+        head.network = network
+        got = head.sample_guided(cond, null, scale, 5, seeded(3), sampler=sampler)
+        head.network = Combined()
+        torch.testing.assert_close(got, head.sample(cond, 5, seeded(3), sampler=sampler))
+
+
+@pytest.mark.parametrize("sampler", [DDPMSampler(3), DDIMSampler(3, 0.5), DPMSolverSampler(3)])
+def test_sampling_compiles_in_one_graph(sampler):
+    """Also with a sampler that the head was not built with."""
+    head = small(training_steps=9)
+    cond = torch.randn(3, 4, generator=seeded(1))
+    start = torch.randn(5, 3, 2, generator=seeded(2))
+    noise = torch.randn(sampler.noises, 5, 3, 2, generator=seeded(3))
+
+    def both(cond, start, noise):
+        drawn = head.sample(cond, 5, sampler=sampler)
+        return head.sample_from(cond, start, noise, sampler=sampler), drawn
+
+    torch._dynamo.reset()
+    got, drawn = torch.compile(both, fullgraph=True, backend="eager")(cond, start, noise)
+    torch.testing.assert_close(got, head.sample_from(cond, start, noise, sampler=sampler))
+    assert drawn.shape == (5, 3, 2) and torch.isfinite(drawn).all()
+
+
+@pytest.mark.parametrize("prediction", [VelocityPrediction(), CleanPrediction()])
+def test_zero_terminal_snr(prediction):
+    """Training and sampling pass through the step without signal."""
+    head = small(prediction=prediction, schedule=NoiseSchedule.cosine(20).zero_terminal_snr())
+    cond = torch.randn(3, 4, generator=seeded(1))
+    latents, noise = torch.randn(2, 5, 3, 2, generator=seeded(2))
+    loss = head.loss_from(cond, latents, noise, torch.full((5, 3), 19))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters())
+    for sampler in (DDPMSampler(5), DDIMSampler(5), DPMSolverSampler(5)):
+        assert torch.isfinite(head.sample(cond, 2, seeded(), sampler=sampler)).all()
+
+
+def test_parts_that_do_not_fit_are_named():
+    silent = NoiseSchedule.cosine(20).zero_terminal_snr()
+    with pytest.raises(
+        ValueError, match=r"NoisePrediction does not.*Use VelocityPrediction or Cl"
+    ):
+        small(schedule=silent, prediction=NoisePrediction())
+    with pytest.raises(
+        ValueError, match=r"MinSNRWeighting gives 0 to step 19\. Use UniformWeight"
+    ):
+        small(schedule=silent, weighting=MinSNRWeighting())
+
+
+def test_default_parts_are_the_published_ones_but_for_the_prediction():
+    head = DiffusionHead(4, 2, width=5)
+    assert torch.equal(head.schedule.betas, NoiseSchedule.cosine(1000).betas)
+    assert head.sampler == DDPMSampler(100) and head.evaluations_per_sample == 100
+    assert head.variance == LearnedVariance() and head.weighting == UniformWeighting()
+    assert head.prediction == VelocityPrediction()
+    assert {name.split(".")[0] for name in head.state_dict()} == {"network"}
+
+
+def test_parts_come_from_a_config():
+    jsonargparse = pytest.importorskip("jsonargparse")
+    parser = jsonargparse.ArgumentParser()
+    parser.add_argument("--head", type=DiffusionHead)
+
+    def part(module, name, **arguments):
+        return {"class_path": f"calmkit.heads.{module}.{name}", "init_args": arguments}
+
+    linear = part("schedule", "LinearSchedule", length=50)
+    arguments = {
+        "cond_size": 4,
+        "latent_size": 2,
+        "width": 5,
+        "schedule": part("schedule", "ZeroTerminalSNR", schedule=linear),
+        "prediction": part("prediction", "CleanPrediction"),
+        "variance": part("variance", "FixedVariance", large=True),
+        "weighting": part("weighting", "UniformWeighting"),
+        "sampler": part("reverse", "DDIMSampler", steps=5, eta=0.5),
+    }
+    config = {"head": {"class_path": "calmkit.heads.DiffusionHead", "init_args": arguments}}
+    head = parser.instantiate(parser.parse_object(config)).head
+    assert len(head.schedule) == 50 and head.schedule.snr[-1] == 0
+    assert head.prediction == CleanPrediction() and head.variance == FixedVariance(large=True)
+    assert head.sampler == DDIMSampler(5, eta=0.5) and head.weighting == UniformWeighting()
 
 
 @pytest.mark.parametrize("steps, training_steps", [(1, 1), (1, 20), (20, 20)])
@@ -196,7 +374,7 @@ def test_extreme_numbers_of_steps(steps, training_steps):
 
 
 def test_number_of_noises_is_checked():
-    with pytest.raises(ValueError, match="one draw for each step but the last, 7; got 8"):
+    with pytest.raises(ValueError, match="noise must hold 7 draws; got 8"):
         small().sample_from(torch.zeros(3, 4), torch.zeros(1, 3, 2), torch.zeros(8, 1, 3, 2))
 
 
@@ -204,8 +382,7 @@ def test_number_of_noises_is_checked():
     "arguments, message",
     [
         ({"draws": 0}, "draws must be at least 1; got 0"),
-        ({"steps": 0}, r"steps must be in \[1, training_steps = 1000\]; got 0"),
-        ({"steps": 1001}, r"steps must be in \[1, training_steps = 1000\]; got 1001"),
+        ({"sampler": DDPMSampler(1001)}, r"length must be in \[1, 1000\].*; got 1001"),
     ],
 )
 def test_bad_settings_are_named(arguments, message):
@@ -218,8 +395,12 @@ def test_prediction_gives_back_the_clean_vector(prediction):
     clean, noise = torch.randn(2, 7, 3, generator=seeded(1))
     signal = torch.rand(7, 1, generator=seeded(2))
     noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
-    target = prediction.target(clean, noise, signal)
-    torch.testing.assert_close(prediction.clean(target, noisy, signal), clean)
+    a, b = signal.sqrt(), (1 - signal).sqrt()
+    target = prediction.target(clean, noise, a, b)
+    torch.testing.assert_close(prediction.clean(target, noisy, a, b), clean)
+    # An error of the output moves it by `gain` times as much.
+    off = prediction.clean(target + 0.1, noisy, a, b) - clean
+    torch.testing.assert_close(off.abs(), 0.1 * prediction.gain(a, b).expand(7, 3))
 
 
 def test_velocity_is_the_derivative_along_the_arc():
@@ -227,7 +408,8 @@ def test_velocity_is_the_derivative_along_the_arc():
     clean, noise = torch.randn(2, 3, generator=seeded(1))
     angle = torch.full((3,), 0.7, requires_grad=True)
     (angle.cos() * clean + angle.sin() * noise).sum().backward()
-    target = VelocityPrediction().target(clean, noise, angle.detach().cos() ** 2)
+    fixed = angle.detach()
+    target = VelocityPrediction().target(clean, noise, fixed.cos(), fixed.sin())
     torch.testing.assert_close(target, angle.grad)
 
 
@@ -248,5 +430,7 @@ def test_sampling_adds_up_in_single_precision_under_autocast():
     """Also if the condition came out of a layer in bfloat16."""
     head = small().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        samples = head.sample(torch.zeros(3, 4, dtype=torch.bfloat16), 2, seeded())
-    assert samples.dtype == torch.float32
+        cond = torch.zeros(3, 4, dtype=torch.bfloat16)
+        samples = head.sample(cond, 2, seeded())
+        said = head.denoiser(cond)(samples, torch.tensor(3))
+    assert samples.dtype == said.clean.dtype == said.variance_fraction.dtype == torch.float32

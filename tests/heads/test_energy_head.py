@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import layer_norm, linear, silu
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads import EnergyHead
-from calmkit.scoring import EnergyScore, energy_score
+from calmkit.heads import EnergyHead, GaussianNoise
+from calmkit.scoring import DawidSebastianiScore, EnergyScore, energy_score
 
 
 def seeded(seed=0):
@@ -56,16 +56,40 @@ def test_hoisted_equals_the_literal_network():
                 torch.testing.assert_close(got[s, i, j], want)
 
 
-def test_noise_is_uniform_around_zero():
-    head = EnergyHead(4, 3, width=6, noise_size=5)
+def noise_seen(head, **options):
     seen = []
     head.noise_embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    head.sample(torch.zeros(1000, 4), 20, seeded())
-    noise = seen[0].flatten()
+    head.sample(torch.zeros(1000, 4), 20, seeded(), **options)
+    return seen[0].flatten()
+
+
+def test_noise_is_uniform_around_zero():
+    noise = noise_seen(EnergyHead(4, 3, width=6, noise_size=5))
     assert noise.min() >= -0.5 and noise.max() <= 0.5
     # 4.9 standard errors of the mean and of the variance, 1 / 12 and 1 / 180.
     assert noise.mean().abs() < 4.9 * (1 / 12 / len(noise)) ** 0.5
     assert (noise.var() - 1 / 12).abs() < 4.9 * (1 / 180 / len(noise)) ** 0.5
+
+
+def test_noise_can_be_gaussian():
+    noise = noise_seen(EnergyHead(4, 3, width=6, noise_size=5, noise=GaussianNoise()))
+    # 4.9 standard errors of mean, variance and fourth moment: 1, 2 and 96 over the number.
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (4, 3, 96)):
+        error = noise.pow(power).mean() - moment
+        assert error.abs() < 4.9 * (variance / len(noise)) ** 0.5
+
+
+def test_noise_scale_is_a_factor_on_the_noise():
+    head = randomized(EnergyHead(4, 3, width=6, noise_size=5))
+    torch.testing.assert_close(noise_seen(head, noise_scale=0.3), 0.3 * noise_seen(head))
+    cond = torch.randn(7, 4, generator=seeded(1))
+    still = head.sample(cond, 3, seeded(), noise_scale=0.0)
+    torch.testing.assert_close(still, still[:1].expand(3, -1, -1))
+    # Small against the bias of its embedding, noise moves a sample in proportion.
+    small, smaller = (
+        head.sample(cond, 3, seeded(), noise_scale=scale) - still for scale in (1e-4, 5e-5)
+    )
+    torch.testing.assert_close(small, 2 * smaller, rtol=1e-2, atol=0.0)
 
 
 def test_loss_is_the_energy_score_of_its_samples():
@@ -89,7 +113,11 @@ def test_starts_with_unit_spread():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"num_samples": 1}, "num_samples must be at least 2 for an unbiased score; got 1"),
+        ({"num_samples": 1}, "num_samples must be at least 2 for EnergyScore .* got 1"),
+        (
+            {"num_samples": 3, "rule": DawidSebastianiScore()},
+            "num_samples must be at least 4 for DawidSebastianiScore .* got 3",
+        ),
         ({"width": 0}, "width must be at least 1; got 0"),
         ({"depth": 0}, "depth must be at least 1; got 0"),
         ({"noise_size": 0}, "noise_size must be at least 1; got 0"),

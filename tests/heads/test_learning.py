@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads import DiffusionHead, EnergyHead, FlowHead
+from calmkit.heads import DDPMSampler, DiffusionHead, EnergyHead, FlowHead, NoiseSchedule
 
 HEADS = {
     "energy": lambda: EnergyHead(2, 2, width=32, depth=2, noise_size=8),
     "flow": lambda: FlowHead(2, 2, width=32, depth=2),
-    "diffusion": lambda: DiffusionHead(2, 2, width=32, depth=2, steps=50, training_steps=200),
+    "diffusion": lambda: DiffusionHead(
+        2, 2, width=32, depth=2, schedule=NoiseSchedule.cosine(200), sampler=DDPMSampler(50)
+    ),
 }
 
 

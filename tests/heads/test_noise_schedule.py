@@ -1,13 +1,20 @@
-"""Noise schedules: the forward process, its Gaussian reverse step, the cosine and respacing."""
+"""Noise schedules: forward process, Gaussian reverse step, formulas, and the steps visited."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.heads import NoiseSchedule
+from calmkit.heads.prediction import VelocityPrediction
+from calmkit.heads.schedule import (
+    CosineSchedule,
+    LinearSchedule,
+    NoiseSchedule,
+    ZeroTerminalSNR,
+)
 
 betas = st.lists(st.floats(1e-4, 0.999), min_size=1, max_size=6).map(torch.tensor)
 
@@ -92,15 +99,154 @@ def test_least_variance():
     assert NoiseSchedule(torch.tensor([0.3])).least_variance.tolist() == [0.3]
 
 
-@pytest.mark.parametrize("betas", [[], [0.0], [0.5, 1.0], [-0.1], [math.nan]])
+@given(betas)
+def test_scales_and_signal_to_noise(betas):
+    schedule = NoiseSchedule(betas)
+    for t, abar in enumerate(schedule.alphas_bar.tolist()):
+        assert float(schedule.signal_scale[t]) == pytest.approx(math.sqrt(abar))
+        assert float(schedule.noise_scale[t]) == pytest.approx(math.sqrt(1 - abar))
+        assert float(schedule.snr[t]) == pytest.approx(abar / (1 - abar))
+        assert float(schedule.log_snr[t]) == pytest.approx(math.log(abar) - math.log(1 - abar))
+
+
+@pytest.mark.parametrize("length", [11, 30, 1000])
+def test_linear_formula(length):
+    schedule = NoiseSchedule.linear(length, first=2e-4, last=0.01)
+    step = (0.01 - 2e-4) / max(length - 1, 1)
+    want = torch.tensor([1000 / length * (2e-4 + t * step) for t in range(length)])
+    torch.testing.assert_close(schedule.betas, want)
+
+
+def test_linear_ends_alike_at_any_length():
+    """log abar_T = sum log(1 - beta), which the factor 1000 / length keeps at about -10."""
+    ends = [float(NoiseSchedule.linear(n).alphas_bar[-1].log()) for n in (100, 1000, 10_000)]
+    assert all(-11 < end < -10 for end in ends), ends
+
+
+@given(st.integers(2, 40), st.sampled_from([NoiseSchedule.cosine, CosineSchedule]))
+def test_zero_terminal_snr_is_a_loop(length, build):
+    schedule = build(length)
+    scale = [math.sqrt(abar) for abar in schedule.alphas_bar.tolist()]
+    factor = scale[0] / (scale[0] - scale[-1])
+    want = torch.tensor([(factor * (s - scale[-1])) ** 2 for s in scale])
+    rescaled = schedule.zero_terminal_snr()
+    torch.testing.assert_close(rescaled.alphas_bar, want)
+    torch.testing.assert_close(rescaled.alphas_bar[0], schedule.alphas_bar[0])
+    assert rescaled.alphas_bar[-1] == 0 and rescaled.betas[-1] == 1
+    assert rescaled.snr[-1] == 0 and rescaled.log_snr[-1] == -math.inf
+
+
+def test_zero_terminal_snr_keeps_which_steps_they_are():
+    short = NoiseSchedule.cosine(100).respaced(7)
+    rescaled = short.zero_terminal_snr()
+    assert torch.equal(rescaled.steps, short.steps) and rescaled.full_length == 100
+    assert torch.equal(rescaled.times, short.steps / 100)
+    # And of a schedule with a silent end each part has one.
+    assert NoiseSchedule.cosine(100).zero_terminal_snr().respaced(7).alphas_bar[-1] == 0
+
+
+def test_parts_are_the_functions():
+    """What a config builds by class, with the same arguments."""
+    for part, function in [
+        (CosineSchedule(30, offset=0.1), NoiseSchedule.cosine(30, offset=0.1)),
+        (
+            LinearSchedule(30, first=1e-3, last=0.01),
+            NoiseSchedule.linear(30, first=1e-3, last=0.01),
+        ),
+        (ZeroTerminalSNR(LinearSchedule(30)), NoiseSchedule.linear(30).zero_terminal_snr()),
+    ]:
+        assert torch.equal(part.betas, function.betas)
+        assert torch.equal(part.steps, function.steps)
+        assert part.full_length == function.full_length == 30
+
+
+@given(st.integers(1, 60), st.data())
+def test_steps_visited(length, data):
+    schedule = NoiseSchedule.cosine(length)
+    count = data.draw(st.integers(1, length))
+    even, trailing = schedule.even_steps(count), schedule.trailing_steps(count)
+    assert trailing.tolist() == [k * length // count - 1 for k in range(1, count + 1)]
+    for steps in (even, trailing):
+        assert len(steps) == count and int(steps[-1]) == length - 1
+        assert int(steps[0]) >= 0 and (steps.diff() > 0).all()
+        assert count < 2 or steps.diff().max() - steps.diff().min() <= 1
+        chain = schedule.visiting(steps)
+        torch.testing.assert_close(chain.alphas_bar, schedule.alphas_bar[steps])
+        assert torch.equal(chain.steps, steps)
+    assert count == 1 or int(even[0]) == 0
+
+
+def test_built_on_the_cpu_whatever_the_default():
+    """A head that is built without memory still has its numbers."""
+    with torch.device("meta"):
+        schedule = NoiseSchedule.linear(30).zero_terminal_snr()
+        chain = schedule.visiting(schedule.trailing_steps(3))
+    assert chain.betas.device.type == chain.steps.device.type == "cpu"
+
+
+def test_single_precision_keeps_small_noise_levels():
+    """b_0 = 0.0064 is read from float64, not from 1 - abar in single precision (7e-4 off)."""
+    schedule = NoiseSchedule.cosine()
+    noise = torch.ones(1, 1, dtype=torch.float32)
+    got = schedule.add_noise(torch.zeros_like(noise), noise, torch.tensor([0]))
+    torch.testing.assert_close(got.double()[0], schedule.noise_scale[:1], rtol=1e-7, atol=0.0)
+
+
+@pytest.fixture(scope="module")
+def diffusers():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("diffusers")
+        from diffusers.schedulers import scheduling_ddim, scheduling_ddpm
+    scheduling_ddpm.rescale_zero_terminal_snr = scheduling_ddim.rescale_zero_terminal_snr
+    return scheduling_ddpm
+
+
+@pytest.mark.parametrize(
+    "name, schedule",
+    [("squaredcos_cap_v2", NoiseSchedule.cosine()), ("linear", NoiseSchedule.linear())],
+)
+def test_against_diffusers(diffusers, name, schedule):
+    """It computes in single precision, so abar of its last steps is off by up to 1e-5."""
+    theirs = diffusers.DDPMScheduler(beta_schedule=name)
+    torch.testing.assert_close(theirs.betas.double(), schedule.betas, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        theirs.alphas_cumprod.double(), schedule.alphas_bar, rtol=1e-4, atol=1e-7
+    )
+    clean, noise = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
+    step = torch.tensor([0, 1, 10, 200, 500, 700, 900, 990, 999])
+    theirs.alphas_cumprod = schedule.alphas_bar  # now for the formulas, in double precision
+    torch.testing.assert_close(
+        schedule.add_noise(clean, noise, step), theirs.add_noise(clean, noise, step)
+    )
+    a, b = schedule.signal_scale[step, None], schedule.noise_scale[step, None]
+    torch.testing.assert_close(
+        VelocityPrediction().target(clean, noise, a, b), theirs.get_velocity(clean, noise, step)
+    )
+
+
+@pytest.mark.parametrize("schedule", [NoiseSchedule.cosine(50), NoiseSchedule.linear()])
+def test_zero_terminal_snr_against_diffusers(diffusers, schedule):
+    want = diffusers.rescale_zero_terminal_snr(schedule.betas)
+    torch.testing.assert_close(schedule.zero_terminal_snr().betas, want)
+
+
+@pytest.mark.parametrize("betas", [[], [0.0], [1.0, 0.5], [1.1], [-0.1], [math.nan]])
 def test_betas_out_of_range(betas):
     with pytest.raises(ValueError, match=r"betas must be a vector of numbers in \(0, 1\)"):
         NoiseSchedule(torch.tensor(betas))
 
 
 def test_lengths_out_of_range():
-    with pytest.raises(ValueError, match="length must be at least 1; got 0"):
-        NoiseSchedule.cosine(0)
+    for build in (NoiseSchedule.cosine, NoiseSchedule.linear, CosineSchedule, LinearSchedule):
+        with pytest.raises(ValueError, match="length must be at least 1; got 0"):
+            build(0)
+    schedule = NoiseSchedule.cosine(10)
     for length in (0, 11):
-        with pytest.raises(ValueError, match=rf"length must be in \[1, 10\]; got {length}"):
-            NoiseSchedule.cosine(10).respaced(length)
+        for choose in (schedule.respaced, schedule.even_steps, schedule.trailing_steps):
+            with pytest.raises(ValueError, match=rf"length must be in \[1, 10\].*; got {length}"):
+                choose(length)
+    with pytest.raises(ValueError, match=r"below length / 1000 = 0.02.*got 0.0001 and 0.02"):
+        NoiseSchedule.linear(20)
+    with pytest.raises(ValueError, match="zero terminal SNR must have at least 2 steps; got 1"):
+        NoiseSchedule.cosine(1).zero_terminal_snr()

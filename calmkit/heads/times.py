@@ -1,0 +1,92 @@
+r"""Where on its path a flow is trained: distributions of the time t in [0, 1].
+
+Each is given by its quantile function Q, so that all randomness comes from uniform numbers:
+t = Q(u) with u ~ U[0, 1].
+
+    UniformTimes        Q(u) = u
+    LogitNormalTimes    Q(u) = sigmoid(m + s Phi^-1(u)),   logit t ~ N(m, s^2)
+
+Every t in (0, 1) has positive density under both, so the optimal network is the same; the law
+says how much each t counts while the network is not optimal.
+
+The draws of one position are *stratified*: the k-th of n uniform numbers is (k + u_k) / n,
+k = 0, ..., n - 1. One of them picked at random is uniform, so a mean over the draws is unbiased;
+it varies less, since the draws cover all of the path.
+
+Source: Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis",
+arXiv 2403.03206, section 3.1; stratification, in another form, Kingma et al., "Variational
+Diffusion Models", arXiv 2107.00630, appendix I.1.
+"""
+
+import abc
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.typing import typed
+
+__all__ = [
+    "LogitNormalTimes",
+    "TimeDistribution",
+    "UniformTimes",
+    "stratified",
+]
+
+
+@dataclass(frozen=True)
+class TimeDistribution(abc.ABC):
+    """A law on [0, 1]; holds settings, no tensors."""
+
+    @abc.abstractmethod
+    def from_uniform(self, uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The quantile function, elementwise: maps U[0, 1] to the law."""
+
+
+@dataclass(frozen=True)
+class UniformTimes(TimeDistribution):
+    """All times alike."""
+
+    @typed
+    def from_uniform(self, uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The number itself."""
+        return uniform
+
+
+@dataclass(frozen=True)
+class LogitNormalTimes(TimeDistribution):
+    """logit t = log(t / (1 - t)) is normal: few times near the ends.
+
+    Attributes:
+        mean: m; positive for more times near the data at t = 1. (In the source t = 1 is noise:
+            its m has the other sign.)
+        std: s.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a standard deviation that is not positive, and a mean that is not finite."""
+        if not math.isfinite(self.mean):
+            raise ValueError(f"mean must be finite; got {self.mean}.")
+        if not 0 < self.std < math.inf:
+            raise ValueError(f"std must be positive and finite; got {self.std}.")
+
+    @typed
+    def from_uniform(self, uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """`sigmoid(mean + std * Phi^-1(uniform))`."""
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(uniform))
+
+
+@typed
+def stratified(uniform: Float[Tensor, "draws *batch"]) -> Float[Tensor, "draws *batch"]:
+    """`(k + u_k) / draws` for k = 0, 1, ...: one of the draws in each of as many equal parts.
+
+    Args:
+        uniform: Independent U[0, 1] draws u_k.
+    """
+    first = torch.arange(len(uniform), dtype=uniform.dtype, device=uniform.device)
+    return (first.view(-1, *(1,) * (uniform.ndim - 1)) + uniform) / len(uniform)

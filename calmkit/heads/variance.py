@@ -1,0 +1,128 @@
+r"""Variance of the reverse steps of a diffusion model, as swappable parts.
+
+Given the clean x, the reverse step has the posterior's variance; for a network's estimate of x
+the best one lies between that and beta. A fraction f says where,
+
+    log var_t = f log beta_t + (1 - f) log posterior_variance_t,
+
+fixed at 0 (small) or 1 (large), or read from the network per dimension. A learned one is trained
+by the variational bound, in bits,
+
+    KL(true reverse step || model's step) / log 2,    at t = 0: -log2 p(x | x_0),
+
+in which the estimate of x is held fixed.
+
+Source: Ho et al., arXiv 2006.11239, section 3.2 (fixed); Nichol and Dhariwal, arXiv 2102.09672,
+section 3.1, equations 15 and 16 (learned; f = (output + 1) / 2 as in its code).
+"""
+
+import abc
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from calmkit.typing import typed
+
+__all__ = ["FixedVariance", "LearnedVariance", "ReverseVariance"]
+
+
+class ReverseVariance(abc.ABC):
+    """Where the fraction comes from, and what trains it."""
+
+    @property
+    @abc.abstractmethod
+    def outputs(self) -> int:
+        """Numbers that the network puts out per dimension, the estimate included."""
+
+    @abc.abstractmethod
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The estimate and the fraction, from the network's output."""
+
+    @abc.abstractmethod
+    def bound(
+        self,
+        fraction: Tensor | float,
+        mean_error: Float[Tensor, "*batch latent"],
+        upper: Float[Tensor, "*batch 1"],
+        lower: Float[Tensor, "*batch 1"],
+        first: Bool[Tensor, "*batch 1"],
+    ) -> Float[Tensor, "*batch latent"]:
+        """What a dimension adds to the loss.
+
+        Args:
+            fraction: Fraction as `split` gave it.
+            mean_error: Distance of the model's mean from the true one, without gradient.
+            upper: log beta.
+            lower: Logarithm of the posterior's variance.
+            first: Where the step is the first of the schedule.
+        """
+
+
+@dataclass(frozen=True)
+class LearnedVariance(ReverseVariance):
+    """A second output per dimension, trained by the variational bound (hybrid loss).
+
+    Not for clean prediction: at the first steps, whose variance is tiny, its errors are large in
+    the bound, which then drowns the rest of the loss; use `FixedVariance` there.
+    """
+
+    @property
+    def outputs(self) -> int:
+        """Two."""
+        return 2
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
+        """First half, and `(second half + 1) / 2`; the fraction may leave [0, 1]."""
+        estimate, raw = output.chunk(2, dim=-1)
+        return estimate, (raw + 1) / 2
+
+    @typed
+    def bound(
+        self,
+        fraction: Tensor | float,
+        mean_error: Float[Tensor, "*batch latent"],
+        upper: Float[Tensor, "*batch 1"],
+        lower: Float[Tensor, "*batch 1"],
+        first: Bool[Tensor, "*batch 1"],
+    ) -> Float[Tensor, "*batch latent"]:
+        """KL of the reverse steps, or the negative log-density at the first; in bits."""
+        log_variance = fraction * upper + (1 - fraction) * lower
+        error = mean_error.square() * (-log_variance).exp()
+        kl = log_variance - lower - 1 + (lower - log_variance).exp() + error
+        nll = log_variance + math.log(2 * math.pi) + error
+        return torch.where(first, nll, kl) * (0.5 / math.log(2))
+
+
+@dataclass(frozen=True)
+class FixedVariance(ReverseVariance):
+    """The posterior's variance (small, exact for a point mass) or beta (large, for N(0, 1)).
+
+    Attributes:
+        large: Whether to take beta.
+    """
+
+    large: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """One."""
+        return 1
+
+    def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The output itself, and 0 or 1."""
+        return output, float(self.large)
+
+    @typed
+    def bound(
+        self,
+        fraction: Tensor | float,
+        mean_error: Float[Tensor, "*batch latent"],
+        upper: Float[Tensor, "*batch 1"],
+        lower: Float[Tensor, "*batch 1"],
+        first: Bool[Tensor, "*batch 1"],
+    ) -> Float[Tensor, "*batch latent"]:
+        """Zero: there is nothing to train."""
+        return torch.zeros_like(mean_error)

@@ -1,0 +1,128 @@
+"""Guidance: the ends are the head itself, between and beyond them an exact extrapolation."""
+
+import pytest
+import torch
+from torch import nn
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, GuidedHead, Head
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randomized(head):
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(
+                0.4 * torch.randn(parameter.shape, generator=seeded(parameter.numel()))
+            )
+    return head
+
+
+FACTORIES = {
+    "energy": lambda c, n: EnergyHead(c, n, width=8, depth=2, noise_size=3),
+    "flow": lambda c, n: FlowHead(c, n, width=8, depth=2),
+    "diffusion": lambda c, n: DiffusionHead(c, n, width=8, depth=2),
+}
+
+every_head = pytest.mark.parametrize("make", FACTORIES.values(), ids=FACTORIES)
+
+
+@every_head
+def test_scale_one_and_zero_are_the_head_itself(make):
+    head = randomized(GuidedHead(4, 3, head=make))
+    cond = torch.randn(5, 4, generator=seeded(1))
+    with_cond = head.head.sample(cond, 2, seeded(2))
+    without = head.head.sample(head.null.expand(5, 4), 2, seeded(2))
+    for scale, want in ((1.0, with_cond), (0.0, without)):
+        assert torch.equal(head.sample(cond, 2, seeded(2), scale=scale), want)
+        # The guided path itself must agree with the short cut.
+        guided = head.head.sample_guided(cond, head.null, scale, 2, seeded(2))
+        torch.testing.assert_close(guided, want)
+
+
+@every_head
+def test_guidance_by_the_null_condition_changes_nothing(make):
+    head = randomized(GuidedHead(4, 3, head=make))
+    cond = head.null.detach().expand(5, 4)
+    torch.testing.assert_close(
+        head.sample(cond, 2, seeded(), scale=3.0), head.sample(cond, 2, seeded(), scale=1.0)
+    )
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_of_a_one_step_head_it_extrapolates_the_sample(scale):
+    head = randomized(GuidedHead(4, 3, head=FACTORIES["energy"]))
+    cond = torch.randn(5, 4, generator=seeded(1))
+    with_cond, without = (head.sample(cond, 2, seeded(), scale=w) for w in (1.0, 0.0))
+    want = without + scale * (with_cond - without)
+    torch.testing.assert_close(head.sample(cond, 2, seeded(), scale=scale), want)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_of_a_flow_it_extrapolates_the_velocity(scale):
+    """x' = c at condition c moves noise by c; guided, by (1 - w) null + w c."""
+
+    class Constant(nn.Module):
+        def forward(self, x, time, cond):
+            return cond.expand_as(x)
+
+    head = GuidedHead(3, 3, head=lambda c, n: FlowHead(c, n, width=8))
+    head.head.velocity = Constant()
+    with torch.no_grad():
+        head.null.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    cond = torch.randn(5, 3, generator=seeded(1))
+    noise = head.sample(cond, 2, seeded(), scale=1.0) - cond
+    want = noise + (1 - scale) * head.null + scale * cond
+    torch.testing.assert_close(head.sample(cond, 2, seeded(), scale=scale), want)
+
+
+@every_head
+@pytest.mark.parametrize(("scale", "factor"), [(0.0, 1), (1.0, 1), (2.0, 2)])
+def test_evaluations_are_counted(make, scale, factor):
+    head = GuidedHead(4, 3, head=make, scale=scale)
+    assert head.evaluations_per_sample == factor * head.head.evaluations_per_sample
+
+
+def test_dropout_hides_the_condition_of_whole_positions():
+    class Recorder(Head):
+        evaluations_per_sample = 1
+
+        def loss(self, cond, target, generator=None):
+            self.seen = cond
+            return cond.sum(dim=-1)
+
+        def sample(self, cond, num_samples, generator=None):
+            return cond.expand(num_samples, *cond.shape)
+
+    head = GuidedHead(3, 3, head=Recorder, dropout=0.3)
+    cond = torch.ones(2, 2, 3)
+    target = DiagonalGaussian.point_mass(cond)
+    uniform = torch.tensor([[0.0, 0.29], [0.31, 0.99]])
+    head.loss_from(cond, target, uniform)
+    want = torch.tensor([[0.0, 0.0], [1.0, 1.0]])[..., None].expand(2, 2, 3)
+    assert torch.equal(head.head.seen, want)
+    # About three in ten of fresh draws: 4.9 standard errors.
+    many = torch.ones(10_000, 3)
+    head.loss(many, DiagonalGaussian.point_mass(many), seeded())
+    hidden = (head.head.seen == 0).all(dim=-1).double().mean()
+    assert abs(hidden - 0.3) < 4.9 * (0.21 / 10_000) ** 0.5
+    with pytest.raises(ValueError, match="Recorder cannot be guided; use scale = 0 or 1"):
+        head.sample(cond, 2, scale=2.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": -0.5}, "scale must be at least 0 and finite; got -0.5"),
+        ({"scale": float("nan")}, "scale must be at least 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
+    ],
+)
+def test_bad_settings_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GuidedHead(4, 3, head=FACTORIES["energy"], **arguments)
+    with pytest.raises(ValueError, match="scale must be at least 0"):
+        GuidedHead(4, 3, head=FACTORIES["energy"]).sample(torch.zeros(2, 4), 2, scale=-1.0)
