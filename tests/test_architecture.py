@@ -126,7 +126,7 @@ def test_the_rule_itself(source, wrong):
 
 
 PUBLIC = {
-    "nn": "AdaptiveMLP SwiGLU evaluation_mode scaled_normal_",
+    "nn": "AdaptiveMLP ResidualMLP SwiGLU evaluation_mode scaled_normal_",
     "attention": "AttentionMask KVCache attention",
     "backbones": "Backbone Cache TransformerBackbone",
     "autoencoders": "AutoencoderLoss ChunkAutoencoder MLPAutoencoder StandardizedAutoencoder",
@@ -137,13 +137,13 @@ PUBLIC = {
     "brier_score_of collision_rate crps dawid_sebastiani_score energy_score expected_crps "
     "expected_dissimilarity expected_distance folded_normal_mean gaussian_norm_moment hit_rate "
     "kernel_score log_score median_heuristic sliced_crps spherical_score variogram_score",
-    "heads": "AdaptiveSolver CleanPrediction CosineSchedule DDIMSampler DDPMSampler "
-    "DPMSolverSampler DiffusionHead EnergyHead EulerSolver FixedVariance FlowHead "
-    "GaussianNoise GuidedHead Head HeunSolver LearnedVariance LinearSchedule "
-    "LogitNormalTimes LossWeighting MidpointSolver MinSNRWeighting Noise NoisePrediction "
-    "NoiseSchedule Prediction ReverseSampler ReverseVariance RungeKutta4Solver Solver "
-    "TimeDistribution UniformNoise UniformTimes UniformWeighting VelocityPrediction "
-    "ZeroTerminalSNR",
+    "heads": "AdaptiveSolver CleanPrediction ContrastiveHead CosineSchedule DDIMSampler "
+    "DDPMSampler DPMSolverSampler DiffusionHead EnergyHead EulerSolver FixedVariance "
+    "FlowHead GaussianHead GaussianNoise GuidedHead Head HeunSolver LearnedVariance "
+    "LinearSchedule LogitNormalTimes LossWeighting MidpointSolver MinSNRWeighting "
+    "MixtureHead Noise NoisePrediction NoiseSchedule Prediction ReverseSampler "
+    "ReverseVariance RungeKutta4Solver Solver TimeDistribution UniformNoise UniformTimes "
+    "UniformWeighting VelocityPrediction ZeroTerminalSNR",
     "metrics": "BrierLM Estimate bootstrap_ratio brier_ngram expected_brier reconstructed_tokens "
     "summarize_brier",
     "models": "CALM CALMLoss ChunkEmbedding Generation",

@@ -1,10 +1,13 @@
 """Generative heads: from the backbone's state to samples of the next latent vector."""
 
 from .base import Head as Head
+from .contrastive import ContrastiveHead as ContrastiveHead
 from .diffusion import DiffusionHead as DiffusionHead
 from .energy import EnergyHead as EnergyHead
 from .flow import FlowHead as FlowHead
+from .gaussian import GaussianHead as GaussianHead
 from .guidance import GuidedHead as GuidedHead
+from .mixture import MixtureHead as MixtureHead
 from .noise import GaussianNoise as GaussianNoise
 from .noise import Noise as Noise
 from .noise import UniformNoise as UniformNoise

@@ -1,12 +1,15 @@
 """Small instances of every head; the completeness test keeps this list whole."""
 
 from calmkit.heads import (
+    ContrastiveHead,
     DDPMSampler,
     DiffusionHead,
     EnergyHead,
     FlowHead,
+    GaussianHead,
     GuidedHead,
     MidpointSolver,
+    MixtureHead,
     NoiseSchedule,
 )
 from calmkit.scoring import EnergyScore
@@ -32,6 +35,11 @@ HEADS = {
         schedule=NoiseSchedule.cosine(9),
         sampler=DDPMSampler(4),
     ),
+    GaussianHead: lambda cond, latent: GaussianHead(cond, latent, width=8, depth=2),
+    MixtureHead: lambda cond, latent: MixtureHead(
+        cond, latent, width=8, depth=2, components=3, rank=1
+    ),
+    ContrastiveHead: ContrastiveHead,
     # Hides many conditions, so that the null condition has a gradient in a small batch too.
     GuidedHead: lambda cond, latent: GuidedHead(
         cond, latent, head=energy_head, scale=2.0, dropout=0.5
@@ -43,5 +51,8 @@ NETWORKS = {
     EnergyHead: "output",
     FlowHead: "velocity",
     DiffusionHead: "network",
+    GaussianHead: "network",
+    MixtureHead: "network",
+    ContrastiveHead: "center",
     GuidedHead: "head.output",
 }

@@ -1,0 +1,210 @@
+r"""Contrastive head: a quadratic energy, trained to be lower at the truth than beside it.
+
+    E(z, h) = 1/2 |z - c|^2,    c = W h + b;    p(z | h) proportional to exp(-E(z, h) / T).
+
+Training asks that a negative z- = z+ + d beside the truth z+ costs more than z+ by a margin:
+
+    loss = mean over negatives of max(0, margin + E(z+, h) - E(z-, h)),    d ~ N(0, r^2 / l I),
+
+where r is the `distance` and l the latent size.
+
+*Which negatives.* Commonly these are the targets of other positions. A head must not mix
+positions, so that a loss can be masked and a batch split. Draws of N(0, I), the law of all
+standardised latents, would not mix them, but train a separating direction: c goes past the truth,
+away from the origin, until the margin is met. Neighbours of the truth make c an estimate of
+location. With a = z+ - c the loss is
+
+    E max(0, margin - |d|^2 / 2 - d . a),
+
+a convex function of |a| alone with its minimum at a = 0: where the law of z+ given h is symmetric
+about a centre, no c is better than the centre. The default margin r^2 / 2 is the mean of
+|d|^2 / 2, so that about half of the negatives count where c is right. With a much smaller margin
+hardly any do there, with a much larger one almost all do and their pulls cancel: in many
+dimensions c is then free within some distance.
+
+*What it cannot do.* exp(-E / T) is N(c, T I): one Gaussian around a linear map of the condition,
+of the same width everywhere. T is not learnt. No loss here asks for the spread of the target, its
+modes or correlations. This head stands here for comparison.
+
+Source: LeCun, Chopra, Hadsell, Ranzato and Huang, "A tutorial on energy-based learning", 2006,
+section 2.2.3 (margin losses).
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from calmkit.distributions import DiagonalGaussian, standard_normal
+from calmkit.heads.base import Head, starting_noise
+from calmkit.typing import typed
+
+__all__ = ["ContrastiveHead"]
+
+
+class ContrastiveHead(Head):
+    """Linear prediction with a quadratic energy, trained with a margin."""
+
+    def __init__(
+        self,
+        cond_size: int,
+        latent_size: int,
+        *,
+        margin: float = 0.5,
+        distance: float = 1.0,
+        negatives: int = 8,
+        temperature: float = 1.0,
+    ) -> None:
+        """Build the linear map.
+
+        Args:
+            cond_size: Features of the condition.
+            latent_size: Dimensions of a sample.
+            margin: How much more a negative should cost.
+            distance: Root mean square of the distance between a negative and the truth.
+            negatives: Negatives of each position in a training step, each beside its own draw
+                from the target.
+            temperature: T of a sample, its variance in each dimension.
+
+        Raises:
+            ValueError: If a number is not positive.
+        """
+        super().__init__(cond_size, latent_size)
+        for name, value in {"margin": margin, "distance": distance}.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive and finite; got {value}.")
+        if negatives < 1:
+            raise ValueError(f"negatives must be at least 1; got {negatives}.")
+        self.margin = margin
+        self.distance = distance
+        self.negatives = negatives
+        self.temperature = _checked(temperature)
+        self.center = nn.Linear(cond_size, latent_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise: all centres are 0, so that samples are N(0, T I)."""
+        nn.init.zeros_(self.center.weight)
+        nn.init.zeros_(self.center.bias)
+
+    @property
+    def evaluations_per_sample(self) -> int:
+        """One."""
+        return 1
+
+    @typed
+    def energy(
+        self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch"]:
+        """E(z, h) = 1/2 |z - c|^2."""
+        return _energy(self._center(cond), latents)
+
+    @typed
+    def distribution(
+        self, cond: Float[Tensor, "*batch cond"], *, temperature: float | None = None
+    ) -> DiagonalGaussian:
+        """exp(-E / T), normalised: N(c, T I).
+
+        Args:
+            cond: Conditions.
+            temperature: T; the head's own if None.
+
+        Raises:
+            ValueError: If the temperature is not positive.
+        """
+        temperature = self.temperature if temperature is None else _checked(temperature)
+        center = self._center(cond)
+        return DiagonalGaussian(center, torch.full_like(center, math.sqrt(temperature)))
+
+    @typed
+    def log_prob(
+        self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch"]:
+        """Log-density of one vector for each position at the head's temperature, in nats."""
+        return self.distribution(cond).log_prob(latents)
+
+    @typed
+    def loss_from(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        latents: Float[Tensor, "negatives *batch latent"],
+        negatives: Float[Tensor, "negatives *batch latent"],
+    ) -> Float[Tensor, "*batch"]:
+        """Mean hinge of given pairs, max(0, margin + E(z+, h) - E(z-, h)).
+
+        Args:
+            cond: Conditions.
+            latents: Draws z+ from the target.
+            negatives: The z- that each of them is compared with.
+        """
+        center = self._center(cond)
+        gap = _energy(center, latents) - _energy(center, negatives)
+        return (self.margin + gap).relu().mean(dim=0)
+
+    @typed
+    def loss(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        target: DiagonalGaussian,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """Hinge loss of each position; see `Head.loss`."""
+        self._check_cond(cond)
+        self._check_target(target)
+        latents = target.sample(self.negatives, generator)
+        noise = standard_normal(
+            latents.shape, generator, dtype=latents.dtype, device=latents.device
+        )
+        scale = self.distance / math.sqrt(self.latent_size)
+        return self.loss_from(cond, latents, latents + scale * noise)
+
+    @typed
+    def sample_from(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        noise: Float[Tensor, "samples *batch latent"],
+        *,
+        temperature: float | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """`c + sqrt(T) noise` for standard normal noise."""
+        law = self.distribution(cond, temperature=temperature)
+        return law.rsample_from(noise).to(noise.dtype)
+
+    @typed
+    def sample(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        *,
+        temperature: float | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Draw independent samples for each condition; see `Head.sample`.
+
+        Args:
+            cond: Conditions.
+            num_samples: Number of samples of each position.
+            generator: Source of randomness; torch's global one if None.
+            temperature: T of these samples; the head's own if None.
+
+        Raises:
+            ValueError: If the temperature is not positive.
+        """
+        noise = starting_noise(cond, num_samples, self.latent_size, generator)
+        return self.sample_from(cond, noise, temperature=temperature)
+
+    def _center(self, cond: Tensor) -> Tensor:
+        self._check_cond(cond)
+        center = self.center(cond)
+        return center.to(torch.promote_types(center.dtype, torch.float32))
+
+
+def _energy(center: Tensor, latents: Tensor) -> Tensor:
+    return 0.5 * (latents - center).square().sum(dim=-1)
+
+
+def _checked(temperature: float) -> float:
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite; got {temperature}.")
+    return temperature
