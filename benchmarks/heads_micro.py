@@ -43,16 +43,21 @@ from torch.nn.functional import silu
 from torch.utils.flop_counter import FlopCounterMode
 
 from calmkit import heads
-from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, Head
-from calmkit.heads.ode import (
+from calmkit.heads import (
     AdaptiveSolver,
+    DDIMSampler,
+    DDPMSampler,
+    DiffusionHead,
+    DPMSolverSampler,
+    EnergyHead,
     EulerSolver,
+    FixedVariance,
+    FlowHead,
+    Head,
     HeunSolver,
     MidpointSolver,
     RungeKutta4Solver,
 )
-from calmkit.heads.reverse import DDIMSampler, DDPMSampler, DPMSolverSampler
-from calmkit.heads.variance import FixedVariance
 from calmkit.scoring import folded_normal_mean
 
 # How many times faster than the literal head.
@@ -207,7 +212,7 @@ def every_head() -> dict[str, Callable[..., Head]]:
         name: value
         for name, value in vars(heads).items()
         if inspect.isclass(value) and issubclass(value, Head) and not inspect.isabstract(value)
-        if "cond_size" in inspect.signature(value).parameters
+        if "head" not in inspect.signature(value).parameters
     }
 
 

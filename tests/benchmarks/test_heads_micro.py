@@ -83,6 +83,7 @@ def test_energy_heads_are_compared_in_training_and_sampling(written):
 def test_every_head_is_timed_at_equal_parameters(written, micro):
     rows = {row["head"]: row for row in results(written)["heads"]}
     assert set(rows) == set(micro.every_head()) >= {"EnergyHead", "FlowHead", "DiffusionHead"}
+    assert "GuidedHead" not in rows
     for row in rows.values():
         assert row["samples_per_second"] > 0 and row["parameters"] > 0
         assert row["width"] is None or row["width"] % 8 == 0
