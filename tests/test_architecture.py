@@ -139,11 +139,11 @@ PUBLIC = {
     "kernel_score log_score median_heuristic sliced_crps spherical_score variogram_score",
     "heads": "AdaptiveSolver CleanPrediction ContrastiveHead CosineSchedule DDIMSampler "
     "DDPMSampler DPMSolverSampler DiffusionHead EnergyHead EulerSolver FixedVariance "
-    "FlowHead GaussianHead GaussianNoise GuidedHead Head HeunSolver LearnedVariance "
-    "LinearSchedule LogitNormalTimes LossWeighting MidpointSolver MinSNRWeighting "
-    "MixtureHead Noise NoisePrediction NoiseSchedule Prediction ReverseSampler "
-    "ReverseVariance RungeKutta4Solver Solver TimeDistribution UniformNoise UniformTimes "
-    "UniformWeighting VelocityPrediction ZeroTerminalSNR",
+    "FlowHead FlowMapHead GaussianHead GaussianNoise GuidedHead Head HeunSolver "
+    "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead "
+    "MidpointSolver MinSNRWeighting MixtureHead Noise NoisePrediction NoiseSchedule "
+    "Prediction ReverseSampler ReverseVariance RungeKutta4Solver Solver TimeDistribution "
+    "UniformNoise UniformTimes UniformWeighting VelocityPrediction ZeroTerminalSNR",
     "metrics": "BrierLM Estimate bootstrap_ratio brier_ngram expected_brier reconstructed_tokens "
     "summarize_brier",
     "models": "CALM CALMLoss ChunkEmbedding Generation",

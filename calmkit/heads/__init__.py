@@ -5,8 +5,10 @@ from .contrastive import ContrastiveHead as ContrastiveHead
 from .diffusion import DiffusionHead as DiffusionHead
 from .energy import EnergyHead as EnergyHead
 from .flow import FlowHead as FlowHead
+from .flow_map import FlowMapHead as FlowMapHead
 from .gaussian import GaussianHead as GaussianHead
 from .guidance import GuidedHead as GuidedHead
+from .mean_flow import MeanFlowHead as MeanFlowHead
 from .mixture import MixtureHead as MixtureHead
 from .noise import GaussianNoise as GaussianNoise
 from .noise import Noise as Noise

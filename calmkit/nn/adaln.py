@@ -14,11 +14,13 @@ arXiv 2406.11838.
 """
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.nn.dual import Dual, layer_norm, linear, sequential, silu
 from calmkit.nn.initialization import scaled_normal_
 from calmkit.typing import typed
 
@@ -29,7 +31,14 @@ class AdaptiveMLP(nn.Module):
     """Maps (x, time, cond) to a vector, for instance a velocity or a noise estimate."""
 
     def __init__(
-        self, cond_size: int, in_size: int, out_size: int, *, width: int, depth: int
+        self,
+        cond_size: int,
+        in_size: int,
+        out_size: int,
+        *,
+        width: int,
+        depth: int,
+        resolution: float = 1000.0,
     ) -> None:
         """Build the network; its output is zero at first.
 
@@ -39,6 +48,7 @@ class AdaptiveMLP(nn.Module):
             out_size: Features of the output.
             width: Features inside.
             depth: Number of residual blocks.
+            resolution: Of the time embedding, see `TimeEmbedding`.
 
         Raises:
             ValueError: If a size is not positive.
@@ -53,7 +63,7 @@ class AdaptiveMLP(nn.Module):
         }.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1; got {size}.")
-        self.time_embedding = TimeEmbedding(width)
+        self.time_embedding = TimeEmbedding(width, resolution=resolution)
         self.cond_embedding = nn.Linear(cond_size, width)
         self.input = nn.Linear(in_size, width)
         self.blocks = nn.ModuleList(AdaptiveBlock(width) for _ in range(depth))
@@ -86,12 +96,41 @@ class AdaptiveMLP(nn.Module):
                 modulations are then computed once per position instead of once per sample.
             cond: Condition of each position.
         """
-        signal = nn.functional.silu(self.time_embedding(time) + self.cond_embedding(cond))
+        return self.modulated(x, self.time_embedding(time) + self.cond_embedding(cond))
+
+    @typed
+    def modulated(
+        self,
+        x: Float[Tensor, "samples *batch in_size"],
+        embedding: Float[Tensor, "#samples *batch width"],
+    ) -> Float[Tensor, "samples *batch out_size"]:
+        """The network after its embeddings, for those who embed more than time and condition.
+
+        Args:
+            x: One input per sample and position.
+            embedding: Sum of all embeddings; the first axis is 1 where samples share it.
+        """
+        signal = nn.functional.silu(embedding)
         hidden = self.input(x)
         for block in self.blocks:
             hidden = block(hidden, signal)
         shift, scale = self.output_modulation(signal).chunk(2, dim=-1)
         return self.output(self.output_norm(hidden) * (1 + scale) + shift)
+
+    @typed
+    def modulated_dual(self, x: Dual, embedding: Dual) -> Dual:
+        """`modulated` and its derivative along the tangents of both arguments.
+
+        Args:
+            x: One input per sample and position.
+            embedding: Sum of all embeddings.
+        """
+        signal = silu(embedding)
+        hidden = linear(self.input, x)
+        for block in self.blocks:
+            hidden = cast(AdaptiveBlock, block).dual(hidden, signal)
+        shift, scale = linear(self.output_modulation, signal).chunk(2)
+        return linear(self.output, layer_norm(self.output_norm, hidden) * scale.plus(1.0) + shift)
 
 
 class AdaptiveBlock(nn.Module):
@@ -112,6 +151,13 @@ class AdaptiveBlock(nn.Module):
         """`x + g * mlp(LN(x) * (1 + b) + a)` with `(a, b, g)` linear in `signal`."""
         shift, scale, gate = self.modulation(signal).chunk(3, dim=-1)
         return x + gate * self.mlp(self.norm(x) * (1 + scale) + shift)
+
+    @typed
+    def dual(self, x: Dual, signal: Dual) -> Dual:
+        """`forward` and its derivative along the tangents of both arguments."""
+        shift, scale, gate = linear(self.modulation, signal).chunk(3)
+        inner = layer_norm(self.norm, x) * scale.plus(1.0) + shift
+        return x + gate * sequential(self.mlp, inner)
 
 
 class TimeEmbedding(nn.Module):
@@ -143,3 +189,14 @@ class TimeEmbedding(nn.Module):
         """
         angles = self.resolution * time[..., None] * self.rates
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+
+    @typed
+    def dual(self, time: Dual) -> Dual:
+        """`forward` and its derivative along the tangent of the time."""
+        speeds = self.resolution * self.rates
+        angles = time.value[..., None] * speeds
+        cos, sin = angles.cos(), angles.sin()
+        turning = time.tangent[..., None] * speeds
+        value = torch.cat([cos, sin], dim=-1)
+        tangent = torch.cat([-sin * turning, cos * turning], dim=-1)
+        return sequential(self.mlp, Dual(value, tangent))

@@ -6,8 +6,10 @@ from calmkit.heads import (
     DiffusionHead,
     EnergyHead,
     FlowHead,
+    FlowMapHead,
     GaussianHead,
     GuidedHead,
+    MeanFlowHead,
     MidpointSolver,
     MixtureHead,
     NoiseSchedule,
@@ -35,6 +37,12 @@ HEADS = {
         schedule=NoiseSchedule.cosine(9),
         sampler=DDPMSampler(4),
     ),
+    MeanFlowHead: lambda cond, latent: MeanFlowHead(
+        cond, latent, width=8, depth=2, draws=2, jumps=1, steps=2, power=0.5
+    ),
+    FlowMapHead: lambda cond, latent: FlowMapHead(
+        cond, latent, width=8, depth=2, draws=2, steps=2
+    ),
     GaussianHead: lambda cond, latent: GaussianHead(cond, latent, width=8, depth=2),
     MixtureHead: lambda cond, latent: MixtureHead(
         cond, latent, width=8, depth=2, components=3, rank=1
@@ -51,6 +59,8 @@ NETWORKS = {
     EnergyHead: "output",
     FlowHead: "velocity",
     DiffusionHead: "network",
+    MeanFlowHead: "velocity",
+    FlowMapHead: "velocity",
     GaussianHead: "network",
     MixtureHead: "network",
     ContrastiveHead: "center",

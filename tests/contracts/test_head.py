@@ -10,7 +10,14 @@ from jaxtyping import TypeCheckError
 
 import calmkit.heads
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, Head
+from calmkit.heads import (
+    DiffusionHead,
+    EnergyHead,
+    FlowHead,
+    FlowMapHead,
+    Head,
+    MeanFlowHead,
+)
 
 COND, LATENT = 5, 3
 BATCHES = [(), (1,), (4,), (0,), (2, 3), (2, 0)]
@@ -177,6 +184,10 @@ def test_loss_compiles_in_one_graph(kind):
     assert loss.shape == (4,) and torch.isfinite(loss).all()
 
 
+def jump_core(head, cond, a, b):
+    return head.loss_from(cond, a, b, 0.5 * a[..., 0].sigmoid(), 1 - 0.5 * b[:1, ..., 0].sigmoid())
+
+
 # Deterministic cores, which take all their noise: (head, cond, two draws of vectors) to a result.
 CORES = {
     EnergyHead: lambda head, cond, a, b: head.sample_from(cond, a[..., :3]),
@@ -184,6 +195,8 @@ CORES = {
     DiffusionHead: lambda head, cond, a, b: head.loss_from(
         cond, a, b, torch.arange(a[..., 0].numel()).view(a.shape[:-1])
     ),
+    MeanFlowHead: jump_core,
+    FlowMapHead: jump_core,
 }
 
 

@@ -1,0 +1,193 @@
+r"""What the one-step heads share: the average velocities of a flow, and their sampler.
+
+As in flow matching, a velocity field carries noise to latents: x' = v(x, t) from x_0 ~ N(0, I) at
+t = 0 to a latent at t = 1. The path that is at x at time t is, at a later time e, at
+
+    X(x, t, e) = x + (e - t) u(x, t, e),      u(x, t, e) = 1 / (e - t) int_t^e v(x_s, s) ds,
+
+where u is the average velocity on the way, and u(x, t, t) = v(x, t). A network that knows u draws
+a sample in one evaluation, X(x_0, 0, 1) = x_0 + u(x_0, 0, 1). The exact u gives the same sample in
+any number of steps, X(X(x, t, s), s, e) = X(x, t, e); a learned one is better with a few.
+
+A jump from t to e has no target in the data. Two equations supply one:
+
+- move the start along the path, and X stays (Eulerian; `MeanFlowHead`):
+  u = v + (e - t) du/dt,  where du/dt is the derivative along (x, t, e) -> (v, 1, 0);
+- move the end, and X follows the field (Lagrangian; `FlowMapHead`):
+  d/de X(x, t, e) = v(X, e).
+
+A training step takes some draws at e = t, where the target is the velocity z - x_0 of flow
+matching, and some jumps between two sorted times.
+
+Source: Boffi et al., "How to build a consistency model: Learning flow maps via
+self-distillation", arXiv 2505.18825.
+"""
+
+import abc
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.distributions import DiagonalGaussian, standard_uniform
+from calmkit.heads.base import Head, guided, starting_noise
+from calmkit.heads.times import TimeDistribution, UniformTimes, stratified
+from calmkit.nn.average_velocity import AverageVelocity
+from calmkit.typing import typed
+
+__all__ = ["AverageVelocityHead"]
+
+
+class AverageVelocityHead(Head):
+    """A head that knows average velocities; concrete ones say how it learns a jump."""
+
+    def __init__(
+        self,
+        cond_size: int,
+        latent_size: int,
+        *,
+        width: int = 512,
+        depth: int = 3,
+        draws: int = 4,
+        jumps: int = 1,
+        steps: int = 1,
+        times: TimeDistribution | None = None,
+    ) -> None:
+        """Build the network.
+
+        Args:
+            cond_size: Features of the condition.
+            latent_size: Dimensions of a sample.
+            width: Features inside.
+            depth: Number of residual blocks.
+            draws: Draws of times, noise and latent per position in a training step.
+            jumps: How many of them are jumps, with an end after their time.
+            steps: Evaluations of a sample, on equal parts of the path.
+            times: Law of the times that are trained on; uniform if None.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        super().__init__(cond_size, latent_size)
+        if not 1 <= jumps < draws:
+            raise ValueError(f"jumps must be in [1, draws - 1] = [1, {draws - 1}]; got {jumps}.")
+        self.draws = draws
+        self.jumps = jumps
+        self.steps = _checked(steps)
+        self.times = UniformTimes() if times is None else times
+        self.velocity = AverageVelocity(cond_size, latent_size, width=width, depth=depth)
+
+    @property
+    def evaluations_per_sample(self) -> int:
+        """One for each step."""
+        return self.steps
+
+    @abc.abstractmethod
+    def loss_from(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        latents: Float[Tensor, "draws *batch latent"],
+        noise: Float[Tensor, "draws *batch latent"],
+        times: Float[Tensor, "draws *batch"],
+        ends: Float[Tensor, "jumps *batch"],
+    ) -> Float[Tensor, "*batch"]:
+        """Loss at given draws, averaged over draws and dimensions.
+
+        Args:
+            cond: Conditions.
+            latents: Ends z of the straight paths.
+            noise: Starts x_0 of the straight paths.
+            times: Times t in [0, 1].
+            ends: Ends e >= t of the jumps, which are the first of the draws. All other draws
+                end where they start.
+        """
+
+    @typed
+    def loss(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        target: DiagonalGaussian,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """`loss_from` at random draws; see `Head.loss`."""
+        self._check_cond(cond)
+        self._check_target(target)
+        latents = target.sample(self.draws, generator)
+        noise = starting_noise(latents[0], self.draws, self.latent_size, generator)
+        latents = latents.to(noise.dtype)
+        shape = (self.draws + self.jumps, *noise.shape[1:-1])
+        uniform = standard_uniform(shape, generator, dtype=noise.dtype, device=noise.device)
+        pairs, still = uniform.split([2 * self.jumps, self.draws - self.jumps])
+        first, second = self.times.from_uniform(pairs).chunk(2)
+        still = self.times.from_uniform(stratified(still))
+        times = torch.cat([torch.minimum(first, second), still])
+        return self.loss_from(cond, latents, noise, times, torch.maximum(first, second))
+
+    @typed
+    def sample_from(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        noise: Float[Tensor, "samples *batch latent"],
+        *,
+        steps: int | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Carry standard normal noise to t = 1: the deterministic part of sampling.
+
+        Args:
+            cond: Conditions.
+            noise: Where the paths start.
+            steps: Number of jumps; as built if None.
+
+        Raises:
+            ValueError: If there is no step.
+        """
+        return self._follow(lambda *jump: self.velocity(*jump, cond), noise, steps)
+
+    @typed
+    def sample(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        *,
+        steps: int | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Draw independent samples for each condition; see `Head.sample` and `sample_from`."""
+        self._check_cond(cond)
+        noise = starting_noise(cond, num_samples, self.latent_size, generator)
+        return self.sample_from(cond, noise, steps=steps)
+
+    @typed
+    def sample_guided(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        null: Float[Tensor, " cond"],
+        scale: float,
+        num_samples: int,
+        generator: torch.Generator | None = None,
+        *,
+        steps: int | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Follow the average velocity extrapolated from without to with the condition."""
+        self._check_cond(cond)
+
+        def velocity(*jump: Tensor) -> Tensor:
+            return guided(lambda c: self.velocity(*jump, c), cond, null, scale)
+
+        noise = starting_noise(cond, num_samples, self.latent_size, generator)
+        return self._follow(velocity, noise, steps)
+
+    def _follow(self, velocity: Callable[..., Tensor], x: Tensor, steps: int | None) -> Tensor:
+        steps = self.steps if steps is None else _checked(steps)
+        shared = (1,) * (x.ndim - 1)  # All samples share the times.
+        for index in range(steps):
+            time, end = (x.new_full(shared, k / steps) for k in (index, index + 1))
+            x = x + velocity(x, time, end) / steps
+        return x
+
+
+def _checked(steps: int) -> int:
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1; got {steps}.")
+    return steps

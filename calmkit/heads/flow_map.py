@@ -1,0 +1,70 @@
+r"""Flow-map head: a flow that teaches itself to jump, one evaluation per sample.
+
+The network is the average velocity u of `heads.average_velocity`, and X(x, t, e) = x + (e - t) u
+the map along the flow. Two terms train it, both averaged over dimensions:
+
+    || u(x_t, t, t) - (z - x_0) ||^2                         the velocity, by flow matching,
+    || d/de X(x_t, t, e) - u(X(x_t, t, e), e, e) ||^2        the jumps,
+
+on x_t = (1 - t) x_0 + t z. The second asks that the end of a jump moves with the velocity found
+there. That velocity is held fixed: it teaches and is not taught.
+
+Why this one of the consistency models: the teacher is the network itself, at the same weights,
+so there is no second network, no schedule of step sizes and no bias from a finite one; nothing is
+differentiated in x; and the jump term has no noise in it, since the latent drawn is no part of
+what it asks: it is zero at the optimum for every single draw. With a Lipschitz velocity, a small
+loss bounds the Wasserstein distance of one-step samples to the target.
+
+Source: Boffi et al., "How to build a consistency model: Learning flow maps via
+self-distillation", arXiv 2505.18825 (Lagrangian self-distillation).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.heads.average_velocity import AverageVelocityHead
+from calmkit.nn.dual import Dual
+from calmkit.typing import typed
+
+__all__ = ["FlowMapHead"]
+
+
+class FlowMapHead(AverageVelocityHead):
+    """One-step sampler trained by flow matching and Lagrangian self-distillation."""
+
+    @typed
+    def loss_from(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        latents: Float[Tensor, "draws *batch latent"],
+        noise: Float[Tensor, "draws *batch latent"],
+        times: Float[Tensor, "draws *batch"],
+        ends: Float[Tensor, "jumps *batch"],
+    ) -> Float[Tensor, "*batch"]:
+        """Both terms at given draws, averaged over draws and dimensions.
+
+        Args:
+            cond: Conditions.
+            latents: Ends z of the straight paths.
+            noise: Starts x_0 of the straight paths.
+            times: Times t in [0, 1].
+            ends: Ends e >= t of the jumps, which are the first of the draws.
+        """
+        x = torch.lerp(noise, latents, times[..., None])
+        jumps = len(ends)
+        still = times[jumps:]
+        flow = self.velocity(x[jumps:], still, still, cond) - (latents - noise)[jumps:]
+
+        x, time = x[:jumps], times[:jumps]
+        span = (ends - time)[..., None]
+        u = self.velocity.dual(
+            Dual(x, torch.zeros_like(x)),
+            Dual(time, torch.zeros_like(time)),
+            Dual(ends, torch.ones_like(ends)),
+            cond,
+        )
+        with torch.no_grad():
+            there = self.velocity(x + span * u.value, ends, ends, cond)
+        jump = u.value + span * u.tangent - there
+        return torch.cat([jump, flow]).square().mean(dim=-1).mean(dim=0)
