@@ -1,0 +1,136 @@
+"""Parts that remember what they were built of, so that a saved model can be built again.
+
+A class below `Recorded` keeps the arguments of its constructor; a function under `recorded` has
+what it returns keep the arguments of the call instead. Parts that are dataclasses need neither:
+their fields are their arguments. See `calmkit.saving`, which writes and reads them.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+__all__ = [
+    "Construction",
+    "Factory",
+    "Recorded",
+    "construction_of",
+    "dotted_path",
+    "makes_parts",
+    "recorded",
+]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_KEPT_AS = "_construction"
+
+
+@dataclass(frozen=True)
+class Factory:
+    """Stands for an argument without a name of its own, such as a lambda that builds a part.
+
+    What it built is found as the attribute of the same name.
+    """
+
+
+@dataclass(frozen=True)
+class Construction:
+    """The call that made a part.
+
+    Attributes:
+        maker: Its class, or a function.
+        arguments: What was given, by name, and the defaults that are numbers or texts.
+    """
+
+    maker: Callable[..., Any]
+    arguments: Mapping[str, Any]
+
+
+class Recorded:
+    """Base of parts whose constructor's arguments are kept."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Keep the arguments of the constructor, if the class has one of its own."""
+        super().__init_subclass__(**keywords)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _keeping(cls.__init__)
+
+
+def recorded(make: _F) -> _F:
+    """Let what a function returns remember this call, not its class's.
+
+    Args:
+        make: Builds a part and changes it in a way that its constructor cannot express.
+    """
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def call(*args: Any, **keywords: Any) -> Any:
+        part = make(*args, **keywords)
+        _keep(part, call, signature.bind(*args, **keywords))
+        return part
+
+    setattr(call, _KEPT_AS, True)
+    return call  # pyrefly: ignore[bad-return]
+
+
+def construction_of(part: object) -> Construction | None:
+    """The call that made a part, if it was kept."""
+    kept = vars(part).get(_KEPT_AS) if hasattr(part, "__dict__") else None
+    return kept if isinstance(kept, Construction) else None
+
+
+def makes_parts(function: object) -> bool:
+    """Whether it is a function under `recorded`."""
+    return inspect.isfunction(function) and vars(function).get(_KEPT_AS) is True
+
+
+def dotted_path(named: Callable[..., Any]) -> str | None:
+    """Where a class or function can be imported from, by the shortest way; None if nowhere.
+
+    Args:
+        named: `calmkit.heads.energy.EnergyHead`, for one, is in `calmkit.heads` too.
+    """
+    name, module = getattr(named, "__qualname__", ""), getattr(named, "__module__", None) or ""
+    steps = module.split(".")
+    for length in range(1, len(steps) + 1):
+        place = ".".join(steps[:length])
+        if getattr(sys.modules.get(place), name, None) is named:
+            return f"{place}.{name}"
+    return None
+
+
+def _keeping(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def call(self: Any, *args: Any, **keywords: Any) -> None:
+        init(self, *args, **keywords)
+        # Not while a graph is traced, nor where a subclass's constructor calls this one. The
+        # signature is looked up here, since a compiled function cannot close over one.
+        if not torch.compiler.is_compiling() and type(self).__init__ is call:
+            bound = inspect.signature(init).bind(self, *args, **keywords)
+            del bound.arguments[next(iter(bound.arguments))]
+            _keep(self, type(self), bound)
+
+    return call
+
+
+def _keep(part: Any, maker: Callable[..., Any], bound: inspect.BoundArguments) -> None:
+    # Defaults too: another version may have others.
+    given: dict[str, Any] = {
+        name: parameter.default
+        for name, parameter in bound.signature.parameters.items()
+        if isinstance(parameter.default, bool | int | float | str)
+    }
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            given |= value
+        else:
+            given[name] = value
+    for name, value in given.items():
+        # A lambda could not be pickled: a part that was picklable stays so.
+        if inspect.isroutine(value) or isinstance(value, functools.partial):
+            given[name] = value if dotted_path(value) else Factory()
+    object.__setattr__(part, _KEPT_AS, Construction(maker, given))

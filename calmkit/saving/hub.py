@@ -1,0 +1,65 @@
+"""Models on the Hugging Face hub, through the mixin of `huggingface_hub` (extra `hf`).
+
+    HubModel(model, tokenizer=tokenizer).push_to_hub("owner/name")
+    model = HubModel.from_pretrained("owner/name").model
+
+A local folder does as well as a repository: `save_pretrained(folder)`, `from_pretrained(folder)`.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelHubMixin, snapshot_download
+from torch import nn
+
+from .files import WEIGHTS_FILE
+from .saving import SavableTokenizer, load, save
+
+__all__ = ["HubModel"]
+
+
+class HubModel(ModelHubMixin, library_name="calmkit"):
+    """A model with what its folder needs besides; not a module itself.
+
+    Attributes:
+        model: The model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        tokenizer: SavableTokenizer | None = None,
+        metrics: Mapping[str, float] | None = None,
+        protocol: str = "",
+    ) -> None:
+        """Arguments are those of `calmkit.save`.
+
+        Args:
+            model: A language model, or any part that is a module.
+            tokenizer: Its tokenizer.
+            metrics: For the card: numbers by name.
+            protocol: For the card: how they were measured.
+        """
+        self.model = model
+        self._tokenizer, self._metrics, self._protocol = tokenizer, metrics, protocol
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save(
+            self.model,
+            save_directory,
+            tokenizer=self._tokenizer,
+            metrics=self._metrics,
+            protocol=self._protocol,
+        )
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, trust: Collection[str] = (), **place: Any
+    ) -> "HubModel":
+        """The model of a folder or repository; `trust` as in `calmkit.load`."""
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(model_id, allow_patterns=[WEIGHTS_FILE], **place))
+        return cls(load(folder, nn.Module, trust=trust))

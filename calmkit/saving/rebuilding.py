@@ -1,0 +1,148 @@
+"""From a description to the part, with code from outside calmkit only where it is allowed.
+
+Every name in a description is looked at before anything is imported. A name within calmkit must
+be that of a class that keeps its arguments, of a dataclass, or of a function under `recorded`,
+where it is defined: a description cannot reach what calmkit itself imports.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import torch
+
+from calmkit.recording import Recorded, makes_parts
+
+from .errors import SavedModelError, UntrustedCodeError
+
+__all__ = ["check_trusted", "names_in", "rebuild"]
+
+_PACKAGE = "calmkit"
+
+
+def check_trusted(description: Any, trust: Collection[str] = ()) -> None:
+    """Check that a description names nothing but calmkit and what is allowed.
+
+    Args:
+        description: By `describe`, or read from a file.
+        trust: Packages, or modules of them, whose code may be imported and run.
+
+    Raises:
+        UntrustedCodeError: If it names something else; names it.
+    """
+    for path in names_in(description):
+        if not any(path.startswith(f"{allowed}.") for allowed in (_PACKAGE, *trust)):
+            package = path.rpartition(".")[0].partition(".")[0] or path
+            raise UntrustedCodeError(
+                f"trust must name every package outside calmkit that a saved model needs; it "
+                f"needs {path}, whose code would run here. If you know it to be harmless, pass "
+                f"trust=({package!r},), on the command line --trust {package}."
+            )
+
+
+def rebuild(description: Any, *, trust: Collection[str] = ()) -> Any:
+    """Build what a description describes.
+
+    Args:
+        description: By `describe`, or read from a file.
+        trust: As in `check_trusted`, which is called first.
+
+    Raises:
+        SavedModelError: If a name cannot be found, or a constructor refuses its arguments.
+        UntrustedCodeError: If it names code outside calmkit that is not allowed.
+    """
+    check_trusted(description, trust)
+    return _value(description)
+
+
+def names_in(value: Any) -> Iterator[str]:
+    """Every name in a description, by the same patterns as `_value`."""
+    match value:
+        case {"class_path": str(path), "init_args": dict(arguments)}:
+            yield path
+            inside = list(arguments.values())
+        case {"returns": part}:
+            inside = [part]
+        case {"name": str(path)}:
+            yield path
+            inside = []
+        case {"tuple": list(entries)}:
+            inside = entries
+        case {"mapping": dict(entries)}:
+            inside = list(entries.values())
+        case _:
+            inside = value if isinstance(value, list) else []
+    for entry in inside:
+        yield from names_in(entry)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"class_path": str(path), "init_args": dict(arguments)}:
+            return _part(path, arguments)
+        case {"returns": inside}:
+            part = _value(inside)
+            return lambda *sizes: part
+        case {"name": str(path)}:
+            return _found(path)
+        case {"tuple": list(entries)}:
+            return tuple(_value(entry) for entry in entries)
+        case {"mapping": dict(entries)}:
+            return {key: _value(entry) for key, entry in entries.items()}
+        case {"tensor": entries, "dtype": str(dtype)}:
+            return torch.tensor(entries, dtype=_dtype(dtype), device="cpu")
+        case {"dtype": str(dtype)}:
+            return _dtype(dtype)
+    raise SavedModelError(f"a description must be as `calmkit.save` writes it; got {value}.")
+
+
+def _part(path: str, arguments: dict[str, Any]) -> Any:
+    make = _found(path)
+    is_class = inspect.isclass(make)
+    is_part = is_class and (issubclass(make, Recorded) or dataclasses.is_dataclass(make))
+    if not is_part and not makes_parts(make):
+        raise SavedModelError(
+            f"{path} must be a part: a class that derives from calmkit.recording.Recorded, a "
+            "dataclass, or a function under calmkit.recording.recorded."
+        )
+    with _blaming(path):
+        return make(**{name: _value(argument) for name, argument in arguments.items()})
+
+
+def _found(path: str) -> Callable[..., Any]:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SavedModelError(
+            f"{path} must be importable, in a version that has it; {error}."
+        ) from None
+    home = getattr(found, "__module__", None) or ""
+    if path.startswith(f"{_PACKAGE}.") and not f"{home}.".startswith(f"{module}."):
+        raise SavedModelError(f"{path} must be a public class or function of calmkit; it is not.")
+    return found
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise SavedModelError(f"dtype must be the name of one of torch's; got {name!r}.")
+    return found
+
+
+@contextlib.contextmanager
+def _blaming(path: str) -> Iterator[None]:
+    """A constructor's refusal names its class, once."""
+    try:
+        yield
+    except SavedModelError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SavedModelError(f"{path}: {error}") from error

@@ -1,0 +1,215 @@
+"""The folder of a saved model: atomic, complete, readable; through the hub's mixin as well."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import calmkit
+from calmkit.data import TextTokenizer
+from calmkit.heads import EnergyHead, GaussianHead, Head
+from calmkit.saving import SavedModelError, load, save, saved_tokenizer
+
+# For each line that it reads, a child saves one head over another again and again, as fast as it
+# can, until it is killed. (A new interpreter for each kill would take seconds to import torch.)
+WRITERS = """
+import os, sys, torch
+from calmkit.heads import EnergyHead
+from calmkit.saving import save
+heads = [EnergyHead(3, 2, width=width) for width in (256, 512)]
+for number, head in enumerate(heads):
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.fill_(float(number))
+save(heads[0], sys.argv[1])
+for line in sys.stdin:
+    child = os.fork()
+    while child == 0:
+        for head in heads:
+            save(head, sys.argv[1])
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture
+def head():
+    return EnergyHead(3, 2, width=4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_process_killed_while_saving_leaves_a_whole_model(tmp_path):
+    """At twelve moments; each time one of the models is there, whole, and never a mixture."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITERS, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    ) as writers:  # fmt: skip
+        cut_short, found = 0, set()
+        for moment in range(12):
+            writers.stdin.write("go\n")
+            writers.stdin.flush()
+            child = int(writers.stdout.readline())
+            time.sleep(0.02 + 0.017 * moment)
+            os.kill(child, signal.SIGKILL)
+            assert int(writers.stdout.readline()) == -signal.SIGKILL
+            cut_short += any(path.name.startswith(".partial") for path in tmp_path.iterdir())
+            again = load(tmp_path, Head)
+            width = again.output[0].out_features
+            values = {float(value) for p in again.parameters() for value in p.detach().unique()}
+            assert values == {{256: 0.0, 512: 1.0}[width]}
+            found.add(width)
+        writers.stdin.close()
+    assert writers.returncode == 0
+    # The kills came where it matters: between files, and at different models.
+    assert cut_short and found == {256, 512}
+
+
+@pytest.mark.parametrize("number", range(1, 4))
+def test_a_failed_rename_leaves_the_old_model(tmp_path, head, monkeypatch, number):
+    """Whichever of the renames is the one that does not happen."""
+    save(head, tmp_path)
+    calls, replace = [], os.replace
+
+    def failing(source, target):
+        calls.append(target)
+        if len(calls) == number:
+            raise OSError("cut")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="cut"):
+        save(GaussianHead(3, 2, width=6), tmp_path)
+    assert len(calls) == number
+    torch.testing.assert_close(
+        load(tmp_path, Head).state_dict(), head.state_dict(), rtol=0, atol=0
+    )
+
+
+def test_the_weights_alone_are_the_model(tmp_path, head):
+    tokenizer = TextTokenizer.train(["some text"], vocab_size=257)
+    save(head, tmp_path, tokenizer=tokenizer)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "README.md", "config.json", "model.safetensors", "tokenizer.json"
+    }  # fmt: skip
+    assert saved_tokenizer(tmp_path) == (tmp_path / "tokenizer.json").read_text()
+    for path in tmp_path.iterdir():
+        if path.name != "model.safetensors":
+            path.unlink()
+    assert isinstance(load(tmp_path, Head), EnergyHead)
+    assert "<|end|>" in saved_tokenizer(tmp_path)
+
+
+def test_without_a_tokenizer_there_is_none(tmp_path, head):
+    save(head, tmp_path)
+    assert saved_tokenizer(tmp_path) == ""
+    assert not (tmp_path / "tokenizer.json").exists()
+
+
+def test_missing_and_damaged_files_are_named(tmp_path, head):
+    with pytest.raises(SavedModelError, match=r"model\.safetensors must be there"):
+        load(tmp_path)
+    save(head, tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    for length in (0, 4, 200, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(SavedModelError, match=r"model\.safetensors is damaged"):
+            load(tmp_path, Head)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda state: state.pop("output.0.weight"), "output.0.weight .* it is in the model only"),
+        (lambda state: state.update(new=torch.zeros(1)), "new must .* it is in the file only"),
+        (
+            lambda state: state.update({"output.0.weight": torch.zeros(1, 1)}),
+            r"output.0.weight must have shape \(.*, which follows .* got \(1, 1\)",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, head, change, text):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    save(head, tmp_path)
+    file = tmp_path / "model.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        header = opened.metadata()
+    state = load_file(file)
+    change(state)
+    save_file(state, file, metadata=header)
+    with pytest.raises(SavedModelError, match=text):
+        load(tmp_path, Head)
+
+
+def test_the_card_tells_parts_metrics_protocol_and_config(tmp_path, head):
+    save(head, tmp_path, metrics={"BrierLM": 4.5}, protocol="20 rows of a text")
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: calmkit\n")
+    count = sum(parameter.numel() for parameter in head.parameters())
+    assert f"{count} parameters" in card
+    assert "| BrierLM | 4.5 |" in card and "20 rows of a text" in card
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["class_path"] == "calmkit.heads.EnergyHead"
+    assert json.loads(card.split("```json\n")[1].split("```")[0]) == config
+    for name, part in head.named_children():
+        assert f"| {name} | {type(part).__name__} |" in card
+
+
+def test_short_names(tmp_path, head):
+    calmkit.save(head, tmp_path)
+    assert isinstance(calmkit.load(tmp_path, Head), EnergyHead)
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = calmkit.lode
+
+
+class TestHub:
+    def test_a_local_folder_does(self, tmp_path, head):
+        from calmkit.saving.hub import HubModel
+
+        HubModel(head, metrics={"BrierLM": 2.0}).save_pretrained(tmp_path)
+        again = HubModel.from_pretrained(tmp_path).model
+        torch.testing.assert_close(again.state_dict(), head.state_dict(), rtol=0, atol=0)
+        assert "| BrierLM | 2 |" in (tmp_path / "README.md").read_text()
+        assert isinstance(load(tmp_path, Head), EnergyHead)
+
+    def test_trust_is_handed_on(self, tmp_path):
+        from calmkit.saving.hub import HubModel
+
+        HubModel(MyHead(3, 2)).save_pretrained(tmp_path)
+        with pytest.raises(SavedModelError, match="trust must name"):
+            HubModel.from_pretrained(tmp_path)
+        assert isinstance(HubModel.from_pretrained(tmp_path, trust=(__name__,)).model, MyHead)
+
+    def test_only_the_weights_of_a_repository_are_read(self, tmp_path, head, monkeypatch):
+        from calmkit.saving import hub
+
+        save(head, tmp_path)
+        calls = []
+
+        def download(repo_id, **arguments):
+            calls.append((repo_id, arguments))
+            return str(tmp_path)
+
+        monkeypatch.setattr(hub, "snapshot_download", download)
+        monkeypatch.setattr(
+            "huggingface_hub.hub_mixin.hf_hub_download",
+            lambda **arguments: str(tmp_path / "config.json"),
+        )
+        again = hub.HubModel.from_pretrained("owner/name", revision="main").model
+        assert isinstance(again, EnergyHead)
+        ((repo_id, arguments),) = calls
+        assert repo_id == "owner/name" and arguments["revision"] == "main"
+        assert arguments["allow_patterns"] == ["model.safetensors"]
+
+
+class MyHead(EnergyHead):
+    def __init__(self, cond_size, latent_size):
+        super().__init__(cond_size, latent_size, width=4)

@@ -1,0 +1,146 @@
+"""Save and load give the same part, bit for bit, whatever it is built of."""
+
+import inspect
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from part_strategies import CHUNK, HIDDEN, KINDS, LATENT, PACKAGES, VOCAB, finals, parts
+from torch import nn
+
+from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder, StandardizedAutoencoder
+from calmkit.backbones import Backbone, TransformerBackbone
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import EnergyHead, Head
+from calmkit.models import CALM, ChunkEmbedding, TokenLM
+from calmkit.recording import Recorded
+from calmkit.saving import load, save
+from calmkit.saving.describing import describe
+from calmkit.saving.rebuilding import rebuild
+
+ALL = [part for kind in KINDS for part in finals(kind)]
+MODULES = [part for part in ALL if issubclass(part, nn.Module)]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randomize(module):
+    """Weights and buffers that no constructor makes."""
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(0.05 + 0.2 * torch.rand(tensor.shape, generator=seeded()))
+
+
+def outputs(module):
+    """What a module computes, from the same random numbers."""
+    if isinstance(module, Head):
+        cond = torch.randn(2, HIDDEN, generator=seeded(1))
+        target = DiagonalGaussian.point_mass(torch.randn(2, LATENT, generator=seeded(2)))
+        return module.sample(cond, 2, seeded()), module.loss(cond, target, seeded())
+    if isinstance(module, Backbone):
+        return (module(torch.randn(1, 4, HIDDEN, generator=seeded(1))),)
+    tokens = torch.randint(VOCAB, (4, CHUNK), generator=seeded(1))
+    posterior = module.encode(tokens)
+    return posterior.mean, posterior.std, module.decode(posterior.mean)
+
+
+def test_every_exported_part_is_here():
+    """What keeps its arguments, and is no module of models, is of one of the kinds."""
+    exported = {
+        value
+        for package in PACKAGES
+        for value in vars(package).values()
+        if inspect.isclass(value) and issubclass(value, Recorded) and not inspect.isabstract(value)
+    }
+    assert exported - set(ALL) == {CALM, ChunkEmbedding, TokenLM}
+
+
+# Without shrinking: an example writes files, and shrinking one would take minutes.
+QUICK = settings(max_examples=10, phases=[Phase.generate])
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+@QUICK
+def test_a_description_builds_the_same_part(kind, data):
+    part = data.draw(parts(kind))
+    again = rebuild(describe(part), trust=("part_strategies",))
+    assert type(again) is type(part)
+    assert describe(again) == describe(part)
+    if not issubclass(kind, Recorded) or "__eq__" in kind.__dict__:
+        assert again == part
+
+
+@pytest.mark.parametrize("kind", MODULES, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+@settings(QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_saved_and_loaded_bitwise(tmp_path, kind, data):
+    part = data.draw(parts(kind)).eval()
+    randomize(part)
+    save(part, tmp_path)
+    again = load(tmp_path, kind, trust=("part_strategies",))
+    assert not again.training
+    assert again.state_dict().keys() == part.state_dict().keys()
+    for name, tensor in part.state_dict().items():
+        assert tensor.dtype == again.state_dict()[name].dtype
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    for first, second in zip(outputs(part), outputs(again), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+
+
+def calm(head=None):
+    return CALM(
+        autoencoder=StandardizedAutoencoder(MLPAutoencoder(CHUNK, VOCAB, LATENT, width=8)),
+        input_encoder=ChunkEmbedding(VOCAB, CHUNK, HIDDEN),
+        backbone=TransformerBackbone(HIDDEN, depth=1, heads=2),
+        head=EnergyHead(HIDDEN, LATENT, width=8) if head is None else head,
+    ).eval()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_a_language_model_writes_the_same_text(tmp_path, dtype):
+    model = calm().to(dtype)
+    save(model, tmp_path)
+    again = load(tmp_path)
+    assert {tensor.dtype for tensor in again.state_dict().values()} == {dtype}
+    first, second = (
+        one.generate([[1, 2]], max_new_tokens=9, generator=seeded())[0].tokens
+        for one in (model, again)
+    )
+    assert first == second
+    assert not any(parameter.requires_grad for parameter in again.autoencoder.parameters())
+    assert all(parameter.requires_grad for parameter in again.head.parameters())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_softmax_model_keeps_what_is_tied(tmp_path, tied):
+    model = TokenLM(
+        VOCAB, backbone=TransformerBackbone(HIDDEN, depth=1, heads=2), tie_embeddings=tied
+    )
+    save(model, tmp_path)
+    again = load(tmp_path, TokenLM)
+    assert len(list(again.parameters())) == len(list(model.parameters()))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+
+
+def test_loading_and_saving_draw_nothing_from_the_callers_generator(tmp_path):
+    model = calm()
+    before = torch.get_rng_state()
+    save(model, tmp_path)
+    load(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_kind_is_checked(tmp_path):
+    save(EnergyHead(HIDDEN, LATENT, width=8), tmp_path)
+    assert isinstance(load(tmp_path, Head), EnergyHead)
+    for kind in (ChunkAutoencoder, CALM):
+        with pytest.raises(
+            ValueError, match=f"must hold a {kind.__name__}; it holds a EnergyHead"
+        ):
+            load(tmp_path, kind)
