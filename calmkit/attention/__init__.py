@@ -1,5 +1,8 @@
-"""Attention: what may be seen (masks), how it is computed, and the key/value cache."""
+"""Attention: what may be seen (masks), how it is computed (backends), and the key/value cache."""
 
 from .attention import attention as attention
+from .backends import AttentionBackendError as AttentionBackendError
+from .backends import available_backends as available_backends
+from .backends import register_backend as register_backend
 from .cache import KVCache as KVCache
 from .mask import AttentionMask as AttentionMask

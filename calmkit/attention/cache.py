@@ -1,4 +1,6 @@
-"""Key/value cache: preallocated, batched, with rows of different lengths."""
+"""Caches of earlier positions: preallocated, with rows of different lengths."""
+
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -6,13 +8,90 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["KVCache"]
+__all__ = ["KVCache", "PositionCache"]
+
+C = TypeVar("C", bound="PositionCache")
 
 
-class KVCache:
+class PositionCache:
+    """Tensors with an entry for every layer, row and position, filled row by row.
+
+    A cache is state: `append`, which each kind of cache defines, and `advance` change it in place.
+    `select` makes a new one.
+
+    Attributes:
+        lengths: Positions in use in each row, (batch).
+    """
+
+    @typed
+    def __init__(
+        self,
+        *stores: Float[Tensor, "layers batch capacity *entry"],
+        lengths: Int[Tensor, " batch"],
+    ) -> None:
+        """Hold given tensors.
+
+        Raises:
+            ValueError: If a length is out of range.
+        """
+        self._stores, self.lengths = stores, lengths
+        # The longest row as an integer: asking the tensor at each step would stop the device.
+        self._longest = int(lengths.max()) if len(lengths) else 0
+        if self._longest > self.capacity or bool((lengths < 0).any()):
+            raise ValueError(
+                f"lengths must be in [0, capacity = {self.capacity}]; got {lengths.tolist()}."
+            )
+
+    @property
+    def capacity(self) -> int:
+        """Most positions of a row."""
+        return self._stores[0].shape[2]
+
+    def _write(self, layer: int, name: str, *entries: Tensor) -> None:
+        """Write one layer's new entries, (batch, new, ...), behind each row's own length."""
+        batch, new = entries[0].shape[:2]
+        if batch != len(self.lengths):
+            raise ValueError(
+                f"{name} must come for the {len(self.lengths)} rows of the cache; got shape "
+                f"{tuple(entries[0].shape)}."
+            )
+        if self._longest + new > self.capacity:
+            raise ValueError(
+                "capacity must hold all positions of the longest row; the cache has "
+                f"{self.capacity}, {self._longest} are in use and {new} more came. Make it with a "
+                "larger capacity."
+            )
+        rows = torch.arange(batch, device=self.lengths.device)[:, None]
+        places = self.lengths[:, None] + torch.arange(new, device=self.lengths.device)
+        for store, entry in zip(self._stores, entries, strict=True):
+            store[layer, rows, places] = entry.to(store.dtype)
+
+    def advance(self, new: int) -> None:
+        """Count `new` more positions in every row, once all layers have appended them."""
+        self.lengths = self.lengths + new
+        self._longest += new
+
+    @typed
+    def select(self: C, rows: Int[Tensor, " chosen"], lengths: Int[Tensor, " chosen"]) -> C:
+        """Copy rows, each cut to a prefix: for ragged prompts, branches and finished rows.
+
+        Args:
+            rows: Index of each new row among the old ones; repeats are allowed.
+            lengths: Positions kept in each new row, at most those it has.
+
+        Raises:
+            ValueError: If a new row would be longer than the old one.
+        """
+        if bool((lengths > self.lengths[rows]).any()):
+            raise ValueError(
+                f"lengths must be at most those of the rows, {self.lengths[rows].tolist()}; "
+                f"got {lengths.tolist()}."
+            )
+        return type(self)(*(store[:, rows] for store in self._stores), lengths=lengths)
+
+
+class KVCache(PositionCache):
     """Keys and values of the positions seen so far.
-
-    A cache is state: `append` and `advance` change it in place. `select` makes a new one.
 
     Attributes:
         keys: Stored keys, (layers, batch, capacity, kv_heads, head_dim).
@@ -32,13 +111,8 @@ class KVCache:
         Raises:
             ValueError: If a length is out of range.
         """
-        self.keys, self.values, self.lengths = keys, values, lengths
-        # The longest row as an integer: asking the tensor at each step would stop the device.
-        self._longest = int(lengths.max()) if len(lengths) else 0
-        if self._longest > keys.shape[2] or bool((lengths < 0).any()):
-            raise ValueError(
-                f"lengths must be in [0, capacity = {keys.shape[2]}]; got {lengths.tolist()}."
-            )
+        super().__init__(keys, values, lengths=lengths)
+        self.keys, self.values = keys, values
 
     @typed
     def append(
@@ -46,47 +120,23 @@ class KVCache:
         layer: int,
         keys: Float[Tensor, "batch new kv_heads head_dim"],
         values: Float[Tensor, "batch new kv_heads head_dim"],
-    ) -> None:
+    ) -> tuple[
+        Float[Tensor, "batch stored kv_heads head_dim"],
+        Float[Tensor, "batch stored kv_heads head_dim"],
+    ]:
         """Write one layer's new keys and values behind each row's own length.
+
+        Returns:
+            All keys and values of the layer, what lies behind a row's length included. On the
+            CPU, only up to the longest row: its kernels would compute the rest in vain. A
+            compiled graph wants shapes that stay, and kernels for padded caches memory that is
+            contiguous.
 
         Raises:
             ValueError: If the batch is another one, or the cache has no room left.
         """
-        if keys.shape[0] != self.keys.shape[1]:
-            raise ValueError(
-                f"keys must come for the {self.keys.shape[1]} rows of the cache; got shape "
-                f"{tuple(keys.shape)}."
-            )
-        new, capacity = keys.shape[1], self.keys.shape[2]
-        if self._longest + new > capacity:
-            raise ValueError(
-                f"capacity must hold all positions of the longest row; the cache has {capacity}, "
-                f"{self._longest} are in use and {new} more came. Make it with a larger capacity."
-            )
-        rows = torch.arange(keys.shape[0], device=keys.device)[:, None]
-        places = self.lengths[:, None] + torch.arange(new, device=keys.device)
-        self.keys[layer, rows, places] = keys.to(self.keys.dtype)
-        self.values[layer, rows, places] = values.to(self.values.dtype)
-
-    def advance(self, new: int) -> None:
-        """Count `new` more positions in every row, once all layers have appended them."""
-        self.lengths = self.lengths + new
-        self._longest += new
-
-    @typed
-    def select(self, rows: Int[Tensor, " chosen"], lengths: Int[Tensor, " chosen"]) -> "KVCache":
-        """Copy rows, each cut to a prefix: for ragged prompts, branches and finished rows.
-
-        Args:
-            rows: Index of each new row among the old ones; repeats are allowed.
-            lengths: Positions kept in each new row, at most those it has.
-
-        Raises:
-            ValueError: If a new row would be longer than the old one.
-        """
-        if bool((lengths > self.lengths[rows]).any()):
-            raise ValueError(
-                f"lengths must be at most those of the rows, {self.lengths[rows].tolist()}; "
-                f"got {lengths.tolist()}."
-            )
-        return KVCache(self.keys[:, rows], self.values[:, rows], lengths)
+        self._write(layer, "keys", keys, values)
+        stored = self.capacity
+        if keys.device.type == "cpu" and not torch.compiler.is_compiling():
+            stored = self._longest + keys.shape[1]
+        return self.keys[layer, :, :stored], self.values[layer, :, :stored]

@@ -5,7 +5,7 @@ Queries are the *last* positions of the keys (bottom-right alignment), always: q
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Int
@@ -26,12 +26,18 @@ class AttentionMask:
         window: How many keys a query sees at most, itself included; None for all.
         lengths: For each row, the lengths of the packed documents; None for one document.
         key_lengths: For each row, the number of keys in use; None for all.
+        documents: Index of the document at each position of a packed row, from `lengths`.
+        places: Position within its document, from `lengths`.
     """
 
     is_causal: bool = True
     window: int | None = None
     lengths: tuple[tuple[int, ...], ...] | None = None
     key_lengths: Int[Tensor, " batch"] | None = None
+    # Tensors, so that a compiled model serves every packing: the lengths themselves would be
+    # constants of its graph.
+    documents: Int[Tensor, "batch positions"] | None = field(init=False, default=None)
+    places: Int[Tensor, "batch positions"] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Refuse combinations that have no meaning, whichever way the mask is made."""
@@ -45,6 +51,10 @@ class AttentionMask:
             raise ValueError("key_lengths needs a causal mask without packed documents.")
         if self.lengths is not None:
             _check_documents(self.lengths)
+            documents = [[d for d, n in enumerate(row) for _ in range(n)] for row in self.lengths]
+            places = [[i for n in row for i in range(n)] for row in self.lengths]
+            object.__setattr__(self, "documents", torch.tensor(documents))
+            object.__setattr__(self, "places", torch.tensor(places))
 
     @classmethod
     def full(cls) -> "AttentionMask":
@@ -61,24 +71,33 @@ class AttentionMask:
         return cls(window=window)
 
     @classmethod
-    def packed(cls, lengths: Sequence[Sequence[int]]) -> "AttentionMask":
+    def packed(
+        cls, lengths: Sequence[Sequence[int]], window: int | None = None
+    ) -> "AttentionMask":
         """Causal within each document of a row, nothing across documents.
 
         Args:
             lengths: For each row, the lengths of its documents, in order.
+            window: As in `causal`.
 
         Raises:
             ValueError: If there is no row, an empty document, or the rows differ in length.
         """
-        return cls(lengths=tuple(tuple(row) for row in lengths))
+        return cls(window=window, lengths=tuple(tuple(row) for row in lengths))
 
     @classmethod
-    def cached(cls, key_lengths: Int[Tensor, " batch"]) -> "AttentionMask":
+    def cached(
+        cls, key_lengths: Int[Tensor, " batch"], window: int | None = None
+    ) -> "AttentionMask":
         """Causal over a padded cache: row b uses the first `key_lengths[b]` keys.
 
         Its queries are the last ones of those keys, so there are at most as many.
+
+        Args:
+            key_lengths: Keys in use in each row, those of the queries included.
+            window: As in `causal`.
         """
-        return cls(key_lengths=key_lengths)
+        return cls(window=window, key_lengths=key_lengths)
 
     @typed
     def positions(self, length: int, device: torch.device) -> Int[Tensor, "#batch length"]:
@@ -90,11 +109,10 @@ class AttentionMask:
         if self.key_lengths is not None:
             start = self.key_lengths[:, None] - length
             return start + torch.arange(length, device=device)
-        if self.lengths is None:
+        if self.places is None:
             return torch.arange(length, device=device)[None]
-        self._check_length(length)
-        rows = [[i for size in row for i in range(size)] for row in self.lengths]
-        return torch.tensor(rows, device=device)
+        self.check_length(length)
+        return self.places.to(device)
 
     @typed
     def dense(
@@ -116,10 +134,9 @@ class AttentionMask:
             visible = visible & (keys <= queries)
         if self.window is not None:
             visible = visible & (keys > queries - self.window)
-        if self.lengths is not None:
-            self._check_length(kv_len)
-            rows = [[d for d, size in enumerate(row) for _ in range(size)] for row in self.lengths]
-            document = torch.tensor(rows, device=device)
+        if self.documents is not None:
+            self.check_length(kv_len)
+            document = self.documents.to(device)
             visible = visible & (document[:, kv_len - q_len :, None] == document[:, None])
         return visible
 
@@ -128,13 +145,23 @@ class AttentionMask:
         """Rows the mask is made for; None if it fits any number."""
         if self.key_lengths is not None:
             return self.key_lengths.shape[0]
-        return None if self.lengths is None else len(self.lengths)
+        return None if self.documents is None else self.documents.shape[0]
 
-    def _check_length(self, positions: int) -> None:
-        if self.lengths is not None and sum(self.lengths[0]) != positions:
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is only full or causal: no window, no documents, no padded keys."""
+        return self.window is None and self.documents is None and self.key_lengths is None
+
+    def check_length(self, positions: int) -> None:
+        """Refuse rows that packed documents do not fill.
+
+        Raises:
+            ValueError: If the documents do not add up to `positions`.
+        """
+        if self.documents is not None and self.documents.shape[1] != positions:
             raise ValueError(
                 f"lengths of packed documents must add up to {positions} positions; "
-                f"they add up to {sum(self.lengths[0])}."
+                f"they add up to {self.documents.shape[1]}."
             )
 
 

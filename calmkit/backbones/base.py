@@ -1,15 +1,18 @@
 """The contract of a backbone: any causal sequence model fits."""
 
 import abc
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask
+from calmkit.recording import Recorded
 
 __all__ = ["Backbone", "Cache"]
+
+C = TypeVar("C")
 
 
 @runtime_checkable
@@ -23,7 +26,7 @@ class Cache(Protocol):
         ...
 
 
-class Backbone(nn.Module, abc.ABC):
+class Backbone(nn.Module, Recorded, abc.ABC):
     """Maps the vectors of a row to hidden states; state t depends on vectors 0..t only.
 
     Attributes:
@@ -56,12 +59,25 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def new_cache(self, batch_size: int, capacity: int) -> Cache:
-        """An empty cache, on the device and in the dtype of the parameters.
+        """An empty cache, on the device of the parameters and in their dtype or a wider one.
 
         Args:
             batch_size: Number of rows.
             capacity: Most positions it must hold in a row.
         """
+
+    @staticmethod
+    def _own_cache(cache: Cache | None, kind: type[C]) -> C | None:
+        """The cache, if it is of the kind that `new_cache` makes.
+
+        Raises:
+            ValueError: If it is another one.
+        """
+        if cache is not None and not isinstance(cache, kind):
+            raise ValueError(
+                f"cache must be a {kind.__name__}, as new_cache makes; got {type(cache).__name__}."
+            )
+        return cache
 
     def _check_input(
         self, vectors: Tensor, mask: AttentionMask | None, cache: Cache | None

@@ -2,10 +2,11 @@ r"""Pre-norm Transformer decoder in the style of Llama.
 
     x <- x + attention(norm(x)),    x <- x + swiglu(norm(x)),    output norm(x)
 
-with RMSNorm, rotary positions, grouped-query attention and no biases. Weights are drawn from
-N(0, 1 / fan_in), those that write into the residual stream with a further factor
-`1 / sqrt(2 depth)` (Radford et al., "Language Models are Unsupervised Multitask Learners",
-section 2.3), so that the stream's variance does not grow with depth.
+with RMSNorm, rotary positions, grouped-query attention and no biases; queries and keys may be
+normalised too (arXiv 2302.05442, as in Qwen 3). Weights are drawn from N(0, 1 / fan_in), those
+that write into the residual stream with a further factor `1 / sqrt(2 depth)` (Radford et al.,
+"Language Models are Unsupervised Multitask Learners", section 2.3), so that the stream's variance
+does not grow with depth.
 """
 
 import math
@@ -14,10 +15,13 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from calmkit.attention import AttentionMask, KVCache, attention
+from calmkit.attention.backends import check_backend
 from calmkit.backbones.base import Backbone, Cache
-from calmkit.backbones.rotary import apply_rotary, rotary_angles
+from calmkit.backbones.rope_scaling import RopeScaling
+from calmkit.backbones.rotary import Rotation, apply_rotary, rotation_at
 from calmkit.nn import SwiGLU, scaled_normal_
 from calmkit.typing import typed
 
@@ -36,6 +40,11 @@ class TransformerBackbone(Backbone):
         kv_heads: int | None = None,
         ff_size: int | None = None,
         rope_theta: float = 10000.0,
+        rope_scaling: RopeScaling | None = None,
+        norm_eps: float = 1e-6,
+        qk_norm: bool = False,
+        activation_checkpointing: bool = False,
+        attention_backend: str = "auto",
     ) -> None:
         """Build the layers.
 
@@ -46,9 +55,17 @@ class TransformerBackbone(Backbone):
             kv_heads: Key/value heads; as many as query heads if None.
             ff_size: Hidden features of the feed-forward layers; see `SwiGLU`.
             rope_theta: Base of the rotary wavelengths.
+            rope_scaling: Changes the rotary rates, for longer texts; none if None.
+            norm_eps: Added to the mean square under a norm's root.
+            qk_norm: Whether queries and keys of each head are normalised: keeps attention from
+                saturating in long trainings.
+            activation_checkpointing: Whether layers are computed again in the backward pass
+                instead of keeping what is inside them: a third more work, far less memory.
+            attention_backend: See `attention`. Weights do not depend on it.
 
         Raises:
-            ValueError: If the heads do not divide the features, or a size is out of range.
+            ValueError: If the heads do not divide the features, a size is out of range or no
+                backend has that name.
         """
         super().__init__(hidden_size)
         kv_heads = heads if kv_heads is None else kv_heads
@@ -65,14 +82,25 @@ class TransformerBackbone(Backbone):
             raise ValueError(f"kv_heads must divide heads = {heads}; got {kv_heads}.")
         if rope_theta <= 0:
             raise ValueError(f"rope_theta must be positive; got {rope_theta}.")
+        check_backend(attention_backend)
         self.kv_heads = kv_heads
         self.head_dim = hidden_size // heads
         self.rope_theta = rope_theta
+        self.rope_scaling = rope_scaling
+        self.activation_checkpointing = activation_checkpointing
         self.layers = nn.ModuleList(
-            TransformerLayer(hidden_size, heads=heads, kv_heads=kv_heads, ff_size=ff_size)
+            TransformerLayer(
+                hidden_size,
+                heads=heads,
+                kv_heads=kv_heads,
+                ff_size=ff_size,
+                norm_eps=norm_eps,
+                qk_norm=qk_norm,
+                attention_backend=attention_backend,
+            )
             for _ in range(depth)
         )
-        self.norm = nn.RMSNorm(hidden_size, eps=1e-6)
+        self.norm = nn.RMSNorm(hidden_size, eps=norm_eps)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -99,21 +127,25 @@ class TransformerBackbone(Backbone):
                 the features are not `hidden_size`.
         """
         self._check_input(vectors, mask, cache)
-        if cache is not None and not isinstance(cache, KVCache):
-            raise ValueError(
-                f"cache must be a KVCache, as new_cache makes; got {type(cache).__name__}."
-            )
+        cache = self._own_cache(cache, KVCache)
         positions = vectors.shape[1]
         if cache is not None:
             mask = AttentionMask.cached(cache.lengths + positions)
         elif mask is None:
             mask = AttentionMask.causal()
-        angles = rotary_angles(
-            mask.positions(positions, vectors.device), self.head_dim, theta=self.rope_theta
+        rotation = rotation_at(
+            mask.positions(positions, vectors.device),
+            self.head_dim,
+            theta=self.rope_theta,
+            scaling=self.rope_scaling,
         )
         x = vectors
+        recompute = self.activation_checkpointing and cache is None and torch.is_grad_enabled()
         for index, layer in enumerate(self.layers):
-            x = layer(x, angles, mask, cache, index)
+            if recompute:
+                x = checkpoint(layer, x, rotation, mask, cache, index, use_reentrant=False)
+            else:
+                x = layer(x, rotation, mask, cache, index)
         if cache is not None:
             cache.advance(positions)
         return self.norm(x)
@@ -133,45 +165,88 @@ class TransformerLayer(nn.Module):
     """Attention and feed-forward, each normalised before and added to the stream."""
 
     def __init__(
-        self, hidden_size: int, *, heads: int, kv_heads: int, ff_size: int | None
+        self,
+        hidden_size: int,
+        *,
+        heads: int,
+        kv_heads: int,
+        ff_size: int | None,
+        norm_eps: float,
+        qk_norm: bool,
+        attention_backend: str,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(hidden_size, eps=1e-6)
-        self.attention = SelfAttention(hidden_size, heads=heads, kv_heads=kv_heads)
-        self.feed_forward_norm = nn.RMSNorm(hidden_size, eps=1e-6)
+        self.attention_norm = nn.RMSNorm(hidden_size, eps=norm_eps)
+        self.attention = SelfAttention(
+            hidden_size,
+            heads=heads,
+            kv_heads=kv_heads,
+            norm_eps=norm_eps,
+            qk_norm=qk_norm,
+            attention_backend=attention_backend,
+        )
+        self.feed_forward_norm = nn.RMSNorm(hidden_size, eps=norm_eps)
         self.feed_forward = SwiGLU(hidden_size, ff_size)
 
     def forward(
-        self, x: Tensor, angles: Tensor, mask: AttentionMask, cache: KVCache | None, index: int
+        self,
+        x: Tensor,
+        rotation: Rotation,
+        mask: AttentionMask,
+        cache: KVCache | None,
+        index: int,
     ) -> Tensor:
         """Apply the layer; `index` is its place in the cache."""
-        x = x + self.attention(self.attention_norm(x), angles, mask, cache, index)
+        x = x + self.attention(self.attention_norm(x), rotation, mask, cache, index)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 class SelfAttention(nn.Module):
-    """Projections, rotation, cache and attention of one layer."""
+    """Projections, norms, rotation, cache and attention of one layer."""
 
-    def __init__(self, hidden_size: int, *, heads: int, kv_heads: int) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        heads: int,
+        kv_heads: int,
+        norm_eps: float,
+        qk_norm: bool,
+        attention_backend: str,
+    ) -> None:
         super().__init__()
         self.head_dim = hidden_size // heads
+        self.backend = attention_backend
         self.query = nn.Linear(hidden_size, hidden_size, bias=False)
         self.key = nn.Linear(hidden_size, kv_heads * self.head_dim, bias=False)
         self.value = nn.Linear(hidden_size, kv_heads * self.head_dim, bias=False)
         self.output = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.query_norm, self.key_norm = (
+            nn.RMSNorm(self.head_dim, eps=norm_eps) if qk_norm else nn.Identity() for _ in range(2)
+        )
 
     def forward(
-        self, x: Tensor, angles: Tensor, mask: AttentionMask, cache: KVCache | None, index: int
+        self,
+        x: Tensor,
+        rotation: Rotation,
+        mask: AttentionMask,
+        cache: KVCache | None,
+        index: int,
     ) -> Tensor:
         """Attend from each position of `x` to what the mask shows of it and of the cache."""
-        split = "batch length (heads head_dim) -> batch length heads head_dim"
-        q = apply_rotary(rearrange(self.query(x), split, head_dim=self.head_dim), angles)
-        k = apply_rotary(rearrange(self.key(x), split, head_dim=self.head_dim), angles)
-        v = rearrange(self.value(x), split, head_dim=self.head_dim)
+        q, k, v = (
+            rearrange(
+                projected,
+                "batch length (heads head_dim) -> batch length heads head_dim",
+                head_dim=self.head_dim,
+            )
+            for projected in (self.query(x), self.key(x), self.value(x))
+        )
+        q = apply_rotary(self.query_norm(q), rotation)
+        k = apply_rotary(self.key_norm(k), rotation)
         if cache is not None:
-            cache.append(index, k, v)
-            k, v = cache.keys[index], cache.values[index]
-        out = attention(q, k, v, mask)
+            k, v = cache.append(index, k, v)
+        out = attention(q, k, v, mask, backend=self.backend)
         return self.output(
             rearrange(out, "batch length heads head_dim -> batch length (heads head_dim)")
         )

@@ -1,10 +1,11 @@
-"""PyTorch's kernels against a naive loop, over masks, lengths and head groups."""
+"""Every CPU backend against a naive loop, over masks, lengths and head groups."""
 
 import math
 
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from torch._dynamo.testing import CompileCounter
 
 from calmkit.attention import AttentionMask, attention
 
@@ -34,7 +35,9 @@ MASKS = {
     "causal": (AttentionMask.causal(), 5),
     "window": (AttentionMask.causal(window=2), 5),
     "packed": (AttentionMask.packed([(2, 3), (1, 4)]), 5),
+    "packed, window": (AttentionMask.packed([(2, 3), (1, 4)], window=2), 5),
     "cached": (AttentionMask.cached(torch.tensor([3, 6])), 7),
+    "cached, window": (AttentionMask.cached(torch.tensor([3, 6]), window=2), 7),
 }
 
 
@@ -47,14 +50,18 @@ def problem(q_len, kv_len, heads, kv_heads):
     ]
 
 
+every_backend = pytest.mark.parametrize("backend", ["sdpa", "reference"])
+
+
+@every_backend
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (4, 1)])
 @pytest.mark.parametrize("q_len", [1, 3, 5])
 @pytest.mark.parametrize("name", MASKS)
-def test_matches_naive_outputs_and_gradients(name, q_len, heads, kv_heads):
+def test_matches_naive_outputs_and_gradients(name, q_len, heads, kv_heads, backend):
     mask, kv_len = MASKS[name]
-    q_len = min(q_len, 3) if name == "cached" else q_len
+    q_len = min(q_len, 3) if name.startswith("cached") else q_len
     q, k, v = problem(q_len, kv_len, heads, kv_heads)
-    got, want = attention(q, k, v, mask), naive(q, k, v, mask)
+    got, want = attention(q, k, v, mask, backend=backend), naive(q, k, v, mask)
     torch.testing.assert_close(got, want)
     weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
@@ -63,12 +70,60 @@ def test_matches_naive_outputs_and_gradients(name, q_len, heads, kv_heads):
     )
 
 
-def test_scale():
+@every_backend
+def test_scale(backend):
     q, k, v = problem(5, 5, 2, 2)
     mask = AttentionMask.causal()
     torch.testing.assert_close(
-        attention(q, k, v, mask, scale=0.3), naive(q, k, v, mask, scale=0.3)
+        attention(q, k, v, scale=0.3, backend=backend), naive(q, k, v, mask, scale=0.3)
     )
+
+
+@every_backend
+def test_a_query_that_sees_nothing_gives_zeros(backend):
+    q, k, v = problem(3, 5, 2, 2)
+    out = attention(q, k, v, AttentionMask.cached(torch.tensor([1, 5])), backend=backend)
+    assert (out[0, :2] == 0).all()
+    assert (out[0, 2] != 0).all()
+    gradients = torch.autograd.grad(out.sum(), (q, k, v))
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@every_backend
+@pytest.mark.parametrize("name", MASKS)
+def test_dropout_drops_weights_and_keeps_their_mean(name, backend):
+    """With values of 1 an output is the sum of the kept weights: 1 on average, 0 to 2 alone."""
+    mask, kv_len = MASKS[name]
+    q, k, v = problem(3, kv_len, 2, 2)
+    if mask.lengths is not None:
+        q = torch.cat([q, q[:, :2]], dim=1)
+    torch.manual_seed(0)
+    v = torch.ones_like(v)
+    draws = torch.stack(
+        [attention(q, k, v, mask, dropout=0.5, backend=backend)[..., 0] for _ in range(2000)]
+    )
+    # Each draw has a variance of sum w^2 <= 1: a standard error of at most 0.0224.
+    assert (draws.mean(dim=0) - 1).abs().max() < 5.5 * 0.0224
+    assert (draws.amin(dim=0) < 0.5).all()
+    assert (draws.amax(dim=0) > 1.5).all()
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_dropout_out_of_range_is_refused(dropout):
+    q, k, v = problem(3, 3, 2, 2)
+    with pytest.raises(ValueError, match=rf"dropout must be in \[0, 1\); got {dropout}"):
+        attention(q, k, v, dropout=dropout)
+
+
+def test_packed_documents_may_change_without_a_new_graph():
+    """Compiled, and with the same shapes, one graph serves every packing."""
+    counter = CompileCounter()
+    compiled = torch.compile(attention, fullgraph=True, backend=counter)
+    q, k, v = problem(5, 5, 2, 2)
+    for lengths in ([(2, 3), (1, 4)], [(5,), (5,)], [(1, 1, 1, 1, 1), (3, 2)]):
+        mask = AttentionMask.packed(lengths)
+        torch.testing.assert_close(compiled(q, k, v, mask), naive(q, k, v, mask))
+    assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("window", [None, 2])

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.backbones.rotary import apply_rotary, rotary_angles
+from calmkit.backbones.rotary import apply_rotary, rotation_at
 
 # Angles are float32 on purpose, in models of every dtype.
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
@@ -12,8 +12,8 @@ FLOAT32 = {"rtol": 1e-5, "atol": 1e-5}
 
 def turn(x, position, theta=10000.0):
     """One vector, turned to stand at one position."""
-    angles = rotary_angles(torch.tensor([[position]]), x.shape[-1], theta=theta)
-    return apply_rotary(x[None, None, None], angles)[0, 0, 0]
+    rotation = rotation_at(torch.tensor([[position]]), x.shape[-1], theta=theta)
+    return apply_rotary(x[None, None, None], rotation)[0, 0, 0]
 
 
 def test_matches_complex_multiplication():
@@ -44,7 +44,7 @@ def test_norm_is_kept_and_position_zero_is_the_identity():
 def test_every_head_and_row_has_its_own_position():
     x = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(0))
     positions = torch.tensor([[0, 1, 2], [5, 6, 7]])
-    got = apply_rotary(x, rotary_angles(positions, 4, theta=10000.0))
+    got = apply_rotary(x, rotation_at(positions, 4, theta=10000.0))
     for row in range(2):
         for place in range(3):
             for head in range(2):

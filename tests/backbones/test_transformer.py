@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import silu
 
-from calmkit.attention import AttentionMask
-from calmkit.backbones import Cache, TransformerBackbone
-from calmkit.backbones.rotary import apply_rotary, rotary_angles
+from calmkit.attention import AttentionBackendError, AttentionMask
+from calmkit.backbones import Cache, LinearScaling, TransformerBackbone
+from calmkit.backbones.rotary import apply_rotary, rotation_at
 
 
 def backbone(**arguments):
@@ -30,9 +31,9 @@ def test_matches_its_formula_position_by_position(kv_heads):
     for layer in model.layers:
         part = layer.attention
         normed = rms_norm(states, layer.attention_norm.weight)
-        angles = rotary_angles(torch.arange(4)[None], 4, theta=100.0)
-        q = apply_rotary((normed @ part.query.weight.T).view(1, 4, 2, 4), angles)[0]
-        k = apply_rotary((normed @ part.key.weight.T).view(1, 4, kv_heads, 4), angles)[0]
+        rotation = rotation_at(torch.arange(4)[None], 4, theta=100.0)
+        q = apply_rotary((normed @ part.query.weight.T).view(1, 4, 2, 4), rotation)[0]
+        k = apply_rotary((normed @ part.key.weight.T).view(1, 4, kv_heads, 4), rotation)[0]
         v = (normed @ part.value.weight.T).view(4, kv_heads, 4)
         out = torch.zeros(4, 2, 4)
         for i in range(4):
@@ -102,3 +103,119 @@ def test_a_window_limits_what_is_seen():
 def test_vectors_must_be_floats():
     with pytest.raises(TypeCheckError, match="parameter 'vectors'"):
         backbone()(torch.zeros(1, 1, 8, dtype=torch.long))
+
+
+def test_queries_and_keys_can_be_normalised():
+    """With a norm, the length of a query does not count: scaling its weights changes nothing."""
+    x = torch.randn(1, 5, 8)
+    plain, normed = backbone(), backbone(qk_norm=True)
+    for model, changes in ((plain, True), (normed, False)):
+        before = model(x)
+        for layer in model.layers:
+            layer.attention.query.weight.mul_(3.0)
+            layer.attention.key.weight.mul_(0.5)
+        # The norm's 1e-6 is all that is left.
+        assert torch.allclose(model(x), before, rtol=1e-4, atol=1e-4) != changes
+    normed.layers[0].attention.query_norm.weight.mul_(2.0)
+    assert not torch.allclose(normed(x), before)
+
+
+def gradients(model, x, mask):
+    model.requires_grad_()
+    model.zero_grad()
+    model(x, mask).square().sum().backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_activation_checkpointing_changes_no_number():
+    mask = AttentionMask.packed([(2, 3), (5,)])
+    x = torch.randn(2, 5, 8)
+    plain, recomputed = backbone(), backbone(activation_checkpointing=True)
+    torch.testing.assert_close(recomputed(x, mask), plain(x, mask), rtol=0, atol=0)
+    torch.testing.assert_close(gradients(recomputed, x, mask), gradients(plain, x, mask))
+
+
+def test_activation_checkpointing_keeps_less():
+    """Bytes kept for the backward pass: only each layer's input."""
+
+    def kept(model):
+        saved = set()
+        pack = lambda tensor: saved.add(tensor.data_ptr()) or tensor  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model.requires_grad_()(torch.randn(2, 64, 8))
+        return len(saved)
+
+    assert kept(backbone(depth=4, activation_checkpointing=True)) < kept(backbone(depth=4)) / 4
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+def test_weights_do_not_depend_on_the_backend(backend):
+    model, other = backbone(), backbone(attention_backend=backend)
+    assert model.state_dict().keys() == other.state_dict().keys()
+    other.load_state_dict(model.state_dict())
+    x, mask = torch.randn(2, 5, 8), AttentionMask.packed([(2, 3), (5,)])
+    torch.testing.assert_close(other(x, mask), model(x, mask))
+
+
+def test_the_named_backend_is_used():
+    with pytest.raises(AttentionBackendError, match="the tensors are on cpu"):
+        backbone(attention_backend="xformers")(torch.zeros(1, 2, 8))
+    with pytest.raises(ValueError, match=r"backend must be one of auto.* got 'flash'"):
+        backbone(attention_backend="flash")
+
+
+def test_scaling_slows_the_rotation():
+    """Linear scaling by 2 at every other position is no scaling at every position."""
+    x = torch.randn(1, 5, 8)
+    scaled = backbone(depth=1, rope_scaling=LinearScaling(factor=2.0))
+    plain = backbone(depth=1)
+    assert not torch.allclose(scaled(x), plain(x))
+    sparse = torch.zeros(1, 9, 8)
+    sparse[:, ::2] = x
+    part, hidden = scaled.layers[0].attention, plain.layers[0].attention_norm(sparse)
+    rotation = rotation_at(
+        torch.arange(9)[None], 4, theta=10000.0, scaling=LinearScaling(factor=2.0)
+    )
+    q = apply_rotary(part.query(hidden).view(1, 9, 2, 4), rotation)[:, ::2]
+    want = rotation_at(torch.arange(5)[None], 4, theta=10000.0)
+    torch.testing.assert_close(q, apply_rotary(part.query(hidden[:, ::2]).view(1, 5, 2, 4), want))
+
+
+def test_one_packed_row_gives_the_losses_and_gradients_of_separate_rows():
+    lengths = (3, 1, 4)
+    model = backbone()
+    documents = [torch.randn(1, length, 8) for length in lengths]
+    weights = [torch.randn(1, length, 8) for length in lengths]
+    model.requires_grad_()
+    packed = model(torch.cat(documents, dim=1), AttentionMask.packed([lengths]))
+    losses = [(p * w).sum() for p, w in zip(packed.split(lengths, dim=1), weights, strict=True)]
+    alone = [(model(d) * w).sum() for d, w in zip(documents, weights, strict=True)]
+    torch.testing.assert_close(losses, alone)
+    parameters = list(model.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(sum(losses), parameters), torch.autograd.grad(sum(alone), parameters)
+    )
+
+
+def test_training_compiles_to_one_graph():
+    model = backbone(kv_heads=1, qk_norm=True).requires_grad_()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x, mask = torch.randn(2, 5, 8), AttentionMask.packed([(2, 3), (5,)])
+    want = gradients(model, x, mask)
+    model.zero_grad()
+    compiled(x, mask).square().sum().backward()
+    got = {name: parameter.grad for name, parameter in model.named_parameters()}
+    torch.testing.assert_close(got, want)
+
+
+@torch.no_grad()
+def test_a_decode_step_compiles_and_serves_every_length():
+    """The first step fixes the number of used positions in its graph, the second frees it."""
+    model = backbone()
+    counter = CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    x = torch.randn(2, 8, 8)
+    cache = model.new_cache(2, 8)
+    states = [compiled(step, cache=cache) for step in x.split(1, dim=1)]
+    torch.testing.assert_close(torch.cat(states, dim=1), model(x))
+    assert counter.frame_count == 2

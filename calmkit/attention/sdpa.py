@@ -1,0 +1,60 @@
+"""Attention on PyTorch's own kernels: every device, dtype and mask, forward and backward.
+
+Packed documents are taken one after the other, each with the kernel's own causal mask: the work
+and the memory are those of the documents, not of the row. A compiled graph cannot depend on
+their lengths; there, and for windows and padded keys, the mask is a tensor of bools.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from calmkit.attention.mask import AttentionMask
+
+__all__ = ["sdpa_attention"]
+
+
+def sdpa_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, *, scale: float | None, dropout: float
+) -> Tensor:
+    """Attend; see `attention`."""
+    # (batch, length, heads, head_dim) -> (batch, heads, length, head_dim)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if mask.lengths is not None and q.shape[2] == k.shape[2] and not torch.compiler.is_compiling():
+        out = _by_document(q, k, v, mask, scale, dropout)
+    else:
+        out = _kernel(q, k, v, mask, scale, dropout)
+    return out.transpose(1, 2)
+
+
+def _by_document(
+    q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, scale: float | None, dropout: float
+) -> Tensor:
+    alone = AttentionMask.causal(mask.window)
+    rows = []
+    for row, lengths in enumerate(mask.lengths or ()):
+        documents = zip(*(x[row : row + 1].split(lengths, dim=2) for x in (q, k, v)), strict=True)
+        parts = [_kernel(*d, mask=alone, scale=scale, dropout=dropout) for d in documents]
+        rows.append(torch.cat(parts, dim=2))
+    return torch.cat(rows)
+
+
+def _kernel(
+    q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, scale: float | None, dropout: float
+) -> Tensor:
+    q_len, kv_len = q.shape[2], k.shape[2]
+    # The kernel's own causal mask is aligned top-left: right only where the lengths agree.
+    kernel_causal = mask.is_plain and mask.is_causal and q_len == kv_len
+    visible = None
+    if not kernel_causal and not (mask.is_plain and not mask.is_causal):
+        visible = mask.dense(q_len, kv_len, q.device)[:, None]
+    return scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=visible,
+        dropout_p=dropout,
+        is_causal=kernel_causal,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )

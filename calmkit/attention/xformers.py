@@ -1,0 +1,219 @@
+"""Attention on xformers' kernels: NVIDIA GPUs, float16, bfloat16 and float32.
+
+What it adds to PyTorch's kernels are masks that are never written out: packed documents and
+padded caches as lists of lengths, forward and, for packed documents, backward. xformers is an
+extra; it is imported when first needed, since importing it starts CUDA and prints warnings.
+
+A call may be refused although xformers works here: what its kernels do not offer is listed in
+`xformers_refusal`. Verified against xformers 0.0.35.
+"""
+
+import functools
+import importlib.util
+import math
+from collections.abc import Callable
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn.functional import pad
+
+from calmkit.attention.mask import AttentionMask
+from calmkit.attention.tracing import runs_while_tracing
+
+__all__ = ["xformers_attention", "xformers_bias", "xformers_missing", "xformers_refusal"]
+
+# The kernels read rows of 16 bytes.
+_MULTIPLE = {torch.float16: 8, torch.bfloat16: 8, torch.float32: 4}
+# What an xformers that does not fit this machine is known to raise.
+_FAILURES = (ImportError, OSError, RuntimeError, AttributeError, NotImplementedError)
+# A mask serves all layers of a model: its lists of lengths go to the device once.
+_BIASES: WeakKeyDictionary[AttentionMask, dict[tuple[int, ...], Any]] = WeakKeyDictionary()
+
+
+@runs_while_tracing
+def xformers_missing(device: torch.device) -> str | None:
+    """Why xformers cannot be used with a device; None if a small real call has worked."""
+    if device.type != "cuda":
+        return f"the tensors are on {device.type}"
+    return _probe(device)
+
+
+@functools.cache
+def _probe(device: torch.device) -> str | None:
+    if importlib.util.find_spec("xformers") is None:
+        return "xformers is not installed (pip install 'calmkit[xformers]')"
+    try:
+        from xformers.ops import memory_efficient_attention
+
+        zeros = torch.zeros(1, 8, 1, 8, dtype=torch.float16, device=device)
+        memory_efficient_attention(zeros, zeros, zeros)
+    except _FAILURES as error:
+        return f"xformers does not work here: {_cause(error)}"
+    return None
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of an error; of the library that could not be loaded, where that is known."""
+    try:
+        from xformers import _cpp_lib
+
+        found = _cpp_lib._cpp_library_load_exception
+    except (ImportError, AttributeError):
+        found = None
+    while found is not None:
+        error, found = found, found.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def xformers_refusal(
+    q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, *, dropout: float
+) -> str | None:
+    """Why xformers cannot run a call; None if it can."""
+    missing = xformers_missing(q.device)
+    if missing is not None:
+        return missing
+    dtype = _dtype_of(q)
+    if dtype not in _MULTIPLE:
+        return f"{dtype} is not offered, only float16, bfloat16 and float32"
+    if q.shape[-1] > 256 and dtype != torch.float32:
+        return f"head_dim must be at most 256 in {dtype}; got {q.shape[-1]}"
+    if mask.documents is not None and q.shape[1] != k.shape[1]:
+        return "packed documents need as many queries as keys"
+    if mask.key_lengths is not None and dropout > 0:
+        return "a padded cache offers no dropout"
+    if torch.compiler.is_compiling() and not (mask.documents is None and mask.key_lengths is None):
+        return "under torch.compile the lengths of documents and caches would be constants"
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        return _training_refusal(dtype, mask)
+    return None
+
+
+def _training_refusal(dtype: torch.dtype, mask: AttentionMask) -> str | None:
+    if mask.key_lengths is not None:
+        return "a padded cache offers no backward"
+    if dtype == torch.float32 and mask.window is not None:
+        return "float32 with a window offers no backward"
+    if dtype == torch.float32 and torch.compiler.is_compiling():
+        return "float32 with a backward does not compile"
+    low = dtype != torch.float32
+    if low and mask.documents is not None and torch.are_deterministic_algorithms_enabled():
+        return f"the backward of packed documents in {dtype} is not deterministic"
+    return None
+
+
+def xformers_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: AttentionMask,
+    *,
+    scale: float | None,
+    dropout: float,
+    kernel: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """Attend; see `attention`.
+
+    Args:
+        q: Queries.
+        k: Keys.
+        v: Values.
+        mask: What each query may see.
+        scale: Factor on the scores.
+        dropout: Probability that a weight is dropped.
+        kernel: Stands in for `xformers.ops.memory_efficient_attention`.
+    """
+    if kernel is None:
+        from xformers.ops import memory_efficient_attention as kernel
+    batch, q_len, heads, head_dim = q.shape
+    kv_len = k.shape[1]
+    training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    # xformers heeds neither autocast nor the rows of 16 bytes that it needs. Zeros behind the
+    # features change no product; the scale stays that of the features there are.
+    dtype = _dtype_of(q)
+    extra = -head_dim % _MULTIPLE[dtype]
+    q, k, v = (pad(x.to(dtype), (0, extra)) if extra else x.to(dtype) for x in (q, k, v))
+    if mask.documents is not None or mask.key_lengths is not None:
+        q, k, v = (x.reshape(1, -1, *x.shape[2:]) for x in (q, k, v))
+    q, k, v = _grouped(q, k, v, repeat=training)
+    out = kernel(
+        q,
+        k,
+        v,
+        attn_bias=xformers_bias(mask, batch, q_len, kv_len, q.device),
+        p=dropout,
+        scale=1 / math.sqrt(head_dim) if scale is None else scale,
+    )
+    return out.reshape(batch, q_len, heads, -1)[..., :head_dim]
+
+
+def _dtype_of(q: Tensor) -> torch.dtype:
+    if torch.is_autocast_enabled(q.device.type):
+        return torch.get_autocast_dtype(q.device.type)
+    return q.dtype
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor, *, repeat: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Give key/value heads to groups of query heads: as a fifth axis, which has no backward."""
+    groups = q.shape[2] // k.shape[2]
+    if groups == 1:
+        return q, k, v
+    if repeat:
+        return q, k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
+    q = rearrange(q, "b i (kv_heads groups) d -> b i kv_heads groups d", groups=groups)
+    k, v = (x[:, :, :, None].expand(-1, -1, -1, groups, -1) for x in (k, v))
+    return q, k, v
+
+
+def xformers_bias(
+    mask: AttentionMask, batch: int, q_len: int, kv_len: int, device: torch.device
+) -> Any:
+    """The mask as an object of xformers, for rows laid end to end if it is packed or cached.
+
+    Args:
+        mask: What each query may see.
+        batch: Number of rows.
+        q_len: Queries of a row.
+        kv_len: Keys of a row.
+        device: Where its lists of lengths go.
+
+    Returns:
+        None for the full mask.
+    """
+    if mask.documents is None and mask.key_lengths is None:
+        return _plain_bias(mask.window) if mask.is_causal else None
+    made = _BIASES.setdefault(mask, {})
+    key = (q_len, kv_len, -1 if device.index is None else device.index)
+    if key not in made:
+        made[key] = _bias_of_lengths(mask, batch, q_len, kv_len, device)
+    return made[key]
+
+
+def _plain_bias(window: int | None) -> Any:
+    from xformers.ops.fmha import attn_bias as bias
+
+    if window is None:
+        return bias.LowerTriangularFromBottomRightMask()
+    return bias.LowerTriangularFromBottomRightLocalAttentionMask(window)
+
+
+def _bias_of_lengths(
+    mask: AttentionMask, batch: int, q_len: int, kv_len: int, device: torch.device
+) -> Any:
+    from xformers.ops.fmha import attn_bias as bias
+
+    if mask.lengths is not None:
+        lengths = [length for row in mask.lengths for length in row]
+        packed = bias.BlockDiagonalCausalMask.from_seqlens(lengths, device=device)
+        return packed if mask.window is None else packed.make_local_attention(mask.window)
+    used = cast(Tensor, mask.key_lengths).tolist()
+    queries = [q_len] * batch
+    if mask.window is None:
+        return bias.BlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
+            queries, kv_len, used, device=device
+        )
+    return bias.BlockDiagonalCausalLocalAttentionPaddedKeysMask.from_seqlens_local(
+        queries, kv_len, used, mask.window
+    ).to(device)

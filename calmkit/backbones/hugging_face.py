@@ -1,0 +1,196 @@
+"""Any causal Transformer of Hugging Face `transformers`, fed with vectors instead of tokens.
+
+The wrapped model runs as it is, through `inputs_embeds`; its token embedding is left out. What may
+be seen comes from the mask: `AttentionMask.dense` as its 4-D attention mask, and
+`AttentionMask.positions` as its positions, rotary or learned. A plainly causal mask is left to the
+model, which has faster kernels for it. Keys and values live in a `KVCache` of fixed capacity.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from calmkit.attention import AttentionMask, KVCache
+from calmkit.backbones.base import Backbone, Cache
+from calmkit.backbones.hugging_face_models import (
+    CacheOfLayers,
+    check_model,
+    require_transformers,
+)
+from calmkit.typing import typed
+
+__all__ = ["HuggingFaceBackbone"]
+
+
+class HuggingFaceBackbone(Backbone):
+    """A causal `transformers` model as a backbone: random from settings, or one that exists.
+
+    Pretrained weights come with
+    `HuggingFaceBackbone.from_model(transformers.AutoModel.from_pretrained(name))`.
+
+    Attributes:
+        model: The `transformers.PreTrainedModel`, without its token embedding.
+        max_positions: How many learned positions it has; None if its positions have no end.
+    """
+
+    model: Any
+    max_positions: int | None
+
+    def __init__(
+        self, hidden_size: int, *, model_type: str, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """Build a model with random weights; nothing is downloaded.
+
+        Args:
+            hidden_size: Features of input vectors and hidden states.
+            model_type: The model's name in `transformers`, such as "llama" or "gpt2".
+            settings: Further entries of its configuration, such as `num_hidden_layers`.
+
+        Raises:
+            ImportError: If `transformers` is not installed.
+            ValueError: If it does not know the model type or a setting, or the model is none that
+                `from_model` takes.
+        """
+        super().__init__(hidden_size)
+        require_transformers()
+        from transformers import CONFIG_MAPPING, AutoModel  # slow to import
+
+        if model_type not in CONFIG_MAPPING:
+            raise ValueError(
+                "model_type must be a name that transformers knows, such as 'llama' or 'gpt2'; "
+                f"got {model_type!r}."
+            )
+        settings = dict(settings or {})
+        defaults = CONFIG_MAPPING[model_type]()
+        unknown = sorted(name for name in settings if not hasattr(defaults, name))
+        if unknown:  # transformers itself would take and ignore them
+            raise ValueError(
+                f"settings must be entries of {type(defaults).__name__}; it has no {unknown}."
+            )
+        entries: dict[str, Any] = {"hidden_size": hidden_size} | settings
+        config = CONFIG_MAPPING[model_type](**entries)
+        if config.hidden_size != hidden_size:
+            raise ValueError(
+                f"settings must not change hidden_size = {hidden_size}; they make it "
+                f"{config.hidden_size}. Leave that entry out."
+            )
+        self._take(AutoModel.from_config(config))
+
+    @classmethod
+    def from_model(cls, model: nn.Module) -> "HuggingFaceBackbone":
+        """Wrap an existing model; the backbone shares its weights and leaves it as it is.
+
+        Args:
+            model: A causal `transformers.PreTrainedModel`. Of one with a language-model head
+                only the base model is used.
+
+        Raises:
+            ImportError: If `transformers` is not installed.
+            ValueError: If the model is of another kind, or one whose attention cannot be told by
+                a mask what to see: not causal, recurrent, or with a window of its own.
+        """
+        require_transformers()
+        from transformers import PreTrainedModel
+
+        if not isinstance(model, PreTrainedModel):
+            raise ValueError(
+                f"model must be a transformers PreTrainedModel; got {type(model).__name__}."
+            )
+        backbone = cls.__new__(cls)
+        Backbone.__init__(backbone, model.config.hidden_size)
+        backbone._take(model.base_model)
+        return backbone
+
+    def _take(self, model: Any) -> None:
+        """Keep the model without its token embedding, which would be a weight without use."""
+        check_model(model)
+        # A copy of the structure only: the weights are shared.
+        shared = {id(weight): weight for weight in model.parameters()}
+        self.model = copy.deepcopy(model, shared)
+        self.model.set_input_embeddings(nn.Identity())
+        # An embedding that is left holds learned positions; rotary ones have no end.
+        learned = any(isinstance(module, nn.Embedding) for module in self.model.modules())
+        self.max_positions = model.config.max_position_embeddings if learned else None
+
+    @typed
+    def forward(
+        self,
+        vectors: Float[Tensor, "batch positions hidden"],
+        mask: AttentionMask | None = None,
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "batch positions hidden"]:
+        """Compute the hidden states; see `Backbone.forward`.
+
+        Raises:
+            ValueError: If both mask and cache are given, the cache is not one of `new_cache`, the
+                mask is for other rows, there are more positions than learned ones, or the
+                features are not `hidden_size`.
+        """
+        self._check_input(vectors, mask, cache)
+        cache = self._own_cache(cache, KVCache)
+        rows, new, _ = vectors.shape
+        if cache is not None:
+            mask = AttentionMask.cached(cache.lengths + new)
+        elif mask is None:
+            mask = AttentionMask.causal()
+        if mask.rows not in (None, rows):
+            raise ValueError(f"mask must be made for {rows} rows; it has {mask.rows}.")
+        if self.max_positions is not None and not torch.compiler.is_compiling():
+            longest = new if mask.lengths is None else max(map(max, mask.lengths))
+            self._check_positions("positions", longest)
+        if rows == 0:  # transformers cannot reshape what is empty
+            return vectors.clone()
+        attention_mask = position_ids = None
+        if not (mask.is_plain and mask.is_causal):
+            kv_len = new if cache is None else cache.keys.shape[2]
+            attention_mask = self._dense(mask, new, kv_len, vectors)
+            position_ids = mask.positions(new, vectors.device)
+        states = self.model(
+            inputs_embeds=vectors,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=None if cache is None else CacheOfLayers(cache),
+            use_cache=cache is not None,
+        ).last_hidden_state
+        if cache is not None:
+            cache.advance(new)
+        return states
+
+    def _dense(self, mask: AttentionMask, q_len: int, kv_len: int, vectors: Tensor) -> Tensor:
+        """The mask with an axis for heads, in the form the model's attention takes."""
+        visible = mask.dense(q_len, kv_len, vectors.device)[:, None]
+        if self.model.config._attn_implementation == "sdpa":
+            return visible
+        # The model's own attention adds the mask to its scores.
+        added = torch.zeros(visible.shape, dtype=vectors.dtype, device=vectors.device)
+        return added.masked_fill(~visible, float("-inf"))
+
+    def _check_positions(self, name: str, count: int) -> None:
+        if self.max_positions is not None and count > self.max_positions:
+            raise ValueError(
+                f"{name} must be at most the {self.max_positions} learned positions of "
+                f"{type(self.model).__name__}; got {count}. Set max_position_embeddings larger."
+            )
+
+    def new_cache(self, batch_size: int, capacity: int) -> KVCache:
+        """An empty key/value cache; see `Backbone.new_cache`.
+
+        Raises:
+            ValueError: If there are fewer learned positions than `capacity`.
+        """
+        self._check_positions("capacity", capacity)
+        config = self.model.config
+        heads = config.num_attention_heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        head_dim = getattr(config, "head_dim", None) or self.hidden_size // heads
+        shape = (config.num_hidden_layers, batch_size, capacity, kv_heads, head_dim)
+        weight = next(self.model.parameters())
+        return KVCache(
+            weight.new_zeros(shape),
+            weight.new_zeros(shape),
+            torch.zeros(batch_size, dtype=torch.long, device=weight.device),
+        )

@@ -1,0 +1,79 @@
+"""What `transformers` models ask of a cache, and which of them can be a backbone."""
+
+import importlib.util
+import inspect
+from typing import Any
+
+from torch import Tensor
+
+from calmkit.attention import KVCache
+
+__all__ = ["CacheOfLayers", "check_model", "require_transformers"]
+
+
+class CacheOfLayers:
+    """What the layers of `transformers` models ask of a cache, on a `KVCache`."""
+
+    def __init__(self, cache: KVCache) -> None:
+        self._cache = cache
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values, (batch, heads, new, head_dim); return all.
+
+        Raises:
+            ValueError: If they have other sizes than the model's configuration says.
+        """
+        want = self._cache.keys.shape[3:]
+        for name, stored in (("keys", keys), ("values", values)):
+            if (stored.shape[1], stored.shape[3]) != want:
+                raise ValueError(
+                    f"{name} of each layer must have (kv_heads, head_dim) = {tuple(want)}, as the "
+                    f"configuration says; got {(stored.shape[1], stored.shape[3])}. A model that "
+                    "compresses its keys cannot be used with a cache."
+                )
+        self._cache.append(layer, keys.transpose(1, 2), values.transpose(1, 2))
+        all_keys, all_values = self._cache.keys[layer], self._cache.values[layer]
+        return all_keys.transpose(1, 2), all_values.transpose(1, 2)
+
+    def get_seq_length(self) -> int:
+        """The capacity: keys of the whole of it are given, and the mask hides the unused ones."""
+        return self._cache.keys.shape[2]
+
+
+def require_transformers() -> None:
+    """Raise an `ImportError` with the remedy where `transformers` is not installed."""
+    if importlib.util.find_spec("transformers") is None:
+        raise ImportError(
+            "HuggingFaceBackbone needs transformers; install it with: pip install 'calmkit[hf]'."
+        )
+
+
+def check_model(model: Any) -> None:
+    """Refuse a model that a 4-D mask and positions would not tell, alone, what to see.
+
+    Raises:
+        ValueError: If the model is none that `HuggingFaceBackbone.from_model` takes.
+    """
+    config, name = model.config, type(model).__name__
+    needed = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values"}
+    missing = sorted(needed - set(inspect.signature(model.forward).parameters))
+    if missing:
+        raise ValueError(f"model must take {missing} in its forward; {name} does not.")
+    causal = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
+    if model._is_stateful or causal != [True] * config.num_hidden_layers:
+        raise ValueError(
+            f"model must have one causal attention in each layer and no other memory, such as "
+            f"LlamaModel or GPT2Model; {name} is of another kind."
+        )
+    layers = sorted(set(getattr(config, "layer_types", None) or []) - {"full_attention"})
+    window = getattr(config, "sliding_window", None)
+    if layers or window is not None:
+        raise ValueError(
+            f"model must not limit what its layers see; {name} has sliding_window = {window} and "
+            f"layer_types with {layers}. Set sliding_window to null and leave limits to the mask."
+        )
+    if config._attn_implementation not in ("sdpa", "eager"):
+        raise ValueError(
+            "model must use the attention 'sdpa' or 'eager', which take any mask; got "
+            f"{config._attn_implementation!r}. Load it with attn_implementation='sdpa'."
+        )

@@ -1,0 +1,164 @@
+r"""Scalings of rotary rates, to read longer texts than were trained on.
+
+A scaling maps the rates of all feature pairs (angle per position, falling from 1) to slower ones.
+With a context grown by `factor`, slow pairs, which have not finished a turn within the trained
+length, are slowed by that factor; fast ones, which tell neighbours apart, should stay.
+
+The parameters have the names and meanings of `rope_scaling` (now `rope_parameters`) in the
+configs of Llama models.
+"""
+
+import abc
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.recording import Recorded
+from calmkit.typing import typed
+
+__all__ = ["LinearScaling", "Llama3Scaling", "RopeScaling", "YarnScaling"]
+
+
+class RopeScaling(Recorded, abc.ABC):
+    """Changes the rates of rotary positions.
+
+    Attributes:
+        attention_factor: Factor on queries and on keys.
+    """
+
+    attention_factor: float = 1.0
+
+    @abc.abstractmethod
+    def scaled(self, rates: Float[Tensor, " half"]) -> Float[Tensor, " half"]:
+        """New rates of the feature pairs."""
+
+
+class LinearScaling(RopeScaling):
+    """Divides every rate by `factor`, as if positions stood closer (arXiv 2306.15595)."""
+
+    def __init__(self, *, factor: float) -> None:
+        """Set the factor.
+
+        Args:
+            factor: By how much longer texts become.
+
+        Raises:
+            ValueError: If it is below 1.
+        """
+        self.factor = _checked(factor)
+
+    @typed
+    def scaled(self, rates: Float[Tensor, " half"]) -> Float[Tensor, " half"]:
+        """`rates / factor`."""
+        return rates / self.factor
+
+
+class Llama3Scaling(RopeScaling):
+    """Slows pairs by how many turns they make within the trained length, as in Llama 3.1.
+
+    With n turns: unchanged from `high_freq_factor` turns on, divided by `factor` up to
+    `low_freq_factor` turns, linear in n between.
+    """
+
+    def __init__(
+        self,
+        *,
+        factor: float,
+        original_positions: int,
+        low_freq_factor: float = 1.0,
+        high_freq_factor: float = 4.0,
+    ) -> None:
+        """Set the bounds.
+
+        Args:
+            factor: By how much longer texts become.
+            original_positions: Length of the texts in training.
+            low_freq_factor: Turns up to which a pair is slowed in full.
+            high_freq_factor: Turns from which a pair is left alone.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        self.factor = _checked(factor)
+        if original_positions < 1:
+            raise ValueError(f"original_positions must be at least 1; got {original_positions}.")
+        if not 0 < low_freq_factor < high_freq_factor:
+            raise ValueError(
+                "low_freq_factor must be positive and below high_freq_factor; "
+                f"got {low_freq_factor} and {high_freq_factor}."
+            )
+        self.original_positions = original_positions
+        self.low_freq_factor = low_freq_factor
+        self.high_freq_factor = high_freq_factor
+
+    @typed
+    def scaled(self, rates: Float[Tensor, " half"]) -> Float[Tensor, " half"]:
+        """`rates * (s + (1 - s) / factor)` with s in [0, 1] by the number of turns."""
+        turns = self.original_positions * rates / (2 * math.pi)
+        low, high = self.low_freq_factor, self.high_freq_factor
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return rates * (kept + (1 - kept) / self.factor)
+
+
+class YarnScaling(RopeScaling):
+    """Slows pairs by their place between two numbers of turns, and sharpens attention.
+
+    The ramp is linear in the number j of the pair, from that with `beta_fast` turns within the
+    trained length (unchanged) to that with `beta_slow` (divided by `factor`), both rounded
+    outwards. Source: YaRN, arXiv 2309.00071.
+    """
+
+    def __init__(
+        self,
+        *,
+        factor: float,
+        original_positions: int,
+        beta_fast: float = 32.0,
+        beta_slow: float = 1.0,
+        attention_factor: float | None = None,
+    ) -> None:
+        """Set the ramp.
+
+        Args:
+            factor: By how much longer texts become.
+            original_positions: Length of the texts in training.
+            beta_fast: Turns from which a pair is left alone.
+            beta_slow: Turns up to which a pair is slowed in full.
+            attention_factor: Factor on queries and keys; 0.1 ln(factor) + 1 if None.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        self.factor = _checked(factor)
+        if original_positions < 1:
+            raise ValueError(f"original_positions must be at least 1; got {original_positions}.")
+        if not 0 < beta_slow < beta_fast:
+            raise ValueError(
+                f"beta_slow must be positive and below beta_fast; got {beta_slow} and {beta_fast}."
+            )
+        self.original_positions = original_positions
+        self.beta_fast = beta_fast
+        self.beta_slow = beta_slow
+        if attention_factor is None:
+            attention_factor = 0.1 * math.log(factor) + 1
+        self.attention_factor = attention_factor
+
+    @typed
+    def scaled(self, rates: Float[Tensor, " half"]) -> Float[Tensor, " half"]:
+        """`rates * (s + (1 - s) / factor)` with s in [0, 1] by the number of the pair."""
+        pair = torch.arange(len(rates), device=rates.device, dtype=rates.dtype)
+        # ln(rate_j) falls linearly in j, by ln(rate_1) a pair.
+        step = rates[1].log() if len(rates) > 1 else rates.new_tensor(-1.0)
+        turn = self.original_positions / (2 * math.pi)
+        first = (math.log(self.beta_fast / turn) / step).floor().clamp_min(0)
+        last = (math.log(self.beta_slow / turn) / step).ceil().clamp_max(2 * len(rates) - 1)
+        kept = 1 - ((pair - first) / (last - first).clamp_min(1e-3)).clamp(0, 1)
+        return rates * (kept + (1 - kept) / self.factor)
+
+
+def _checked(factor: float) -> float:
+    if factor < 1:
+        raise ValueError(f"factor must be at least 1; got {factor}.")
+    return factor

@@ -1,0 +1,117 @@
+"""What only a GPU can show: xformers' kernels, and that `auto` takes them."""
+
+import warnings
+
+import pytest
+import torch
+
+from calmkit.attention import AttentionMask, attention, available_backends, backends
+from calmkit.attention import xformers as adapter
+
+pytestmark = pytest.mark.gpu
+
+BATCH, LENGTH = 2, 96
+TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-4}
+
+
+def masks():
+    return {
+        "full": AttentionMask.full(),
+        "causal": AttentionMask.causal(),
+        "window": AttentionMask.causal(window=17),
+        "packed": AttentionMask.packed([(40, 56), (10, 30, 56)]),
+        "packed, window": AttentionMask.packed([(40, 56), (10, 30, 56)], window=17),
+        "cached": AttentionMask.cached(torch.tensor([50, 96], device="cuda")),
+        "cached, window": AttentionMask.cached(torch.tensor([50, 96], device="cuda"), window=17),
+    }
+
+
+def problem(dtype, q_len, heads=4, kv_heads=4, head_dim=64, grad=False):
+    generator = torch.Generator("cuda").manual_seed(0)
+    return [
+        torch.randn(
+            BATCH, length, count, head_dim, generator=generator, device="cuda", dtype=dtype
+        ).requires_grad_(grad)
+        for length, count in ((q_len, heads), (LENGTH, kv_heads), (LENGTH, kv_heads))
+    ]
+
+
+def assert_close(got, want, dtype):
+    torch.testing.assert_close(
+        got.double(), want.double(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
+    )
+
+
+def test_xformers_is_usable():
+    assert "xformers" in available_backends("cuda"), adapter.xformers_missing(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("kv_heads", "head_dim"), [(4, 64), (2, 64), (1, 64), (4, 20)])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("name", masks() if torch.cuda.is_available() else ["causal"])
+def test_xformers_matches_the_reference(name, dtype, kv_heads, head_dim):
+    mask = masks()[name]
+    q_len = 3 if name.startswith("cached") else LENGTH
+    leaves = problem(dtype, q_len, kv_heads=kv_heads, head_dim=head_dim)
+    got = attention(*leaves, mask, backend="xformers")
+    want = attention(*(x.double() for x in leaves), mask, backend="reference")
+    assert_close(got, want, dtype)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("name", ["full", "causal", "packed"])
+def test_gradients_match_the_reference(name, dtype, kv_heads):
+    mask = masks()[name]
+    leaves = problem(dtype, LENGTH, kv_heads=kv_heads, grad=True)
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    got = torch.autograd.grad(attention(*leaves, mask, backend="xformers").sum(), leaves)
+    want = torch.autograd.grad(attention(*exact, mask, backend="reference").sum(), exact)
+    for ours, theirs in zip(got, want, strict=True):
+        assert_close(ours, theirs, dtype)
+
+
+def test_auto_takes_xformers(monkeypatch):
+    ran = []
+    real = backends._BACKENDS["xformers"].run
+
+    def watched(*args, **arguments):
+        ran.append(True)
+        return real(*args, **arguments)
+
+    chosen = backends._Backend(watched, adapter.xformers_refusal)
+    monkeypatch.setitem(backends._BACKENDS, "xformers", chosen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attention(*problem(torch.bfloat16, LENGTH))
+    assert ran
+
+
+def test_packed_xformers_needs_less_memory_than_a_dense_mask():
+    length = 8192
+    shape = (1, length, 8, 64)
+    q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(3))
+    mask = AttentionMask.packed([(1000, 3000, 96, 4096)])
+
+    def peak(work):
+        work()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+
+    ours = peak(lambda: attention(q, k, v, mask, backend="xformers"))
+    dense = mask.dense(length, length, q.device)[:, None]
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    theirs = dense.numel() + peak(
+        lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=dense)
+    )
+    assert ours < theirs
+
+
+def test_compiles_to_one_graph():
+    leaves = problem(torch.bfloat16, LENGTH)
+    compiled = torch.compile(attention, fullgraph=True)
+    assert_close(compiled(*leaves), attention(*leaves, backend="reference"), torch.bfloat16)

@@ -1,0 +1,298 @@
+"""The xformers adapter without a GPU: its masks, its layout, and what it refuses.
+
+xformers' own mask objects write themselves out on the CPU, and its reference implementation
+stands in for the kernel. What the kernels themselves do is tested on a GPU.
+"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calmkit.attention import AttentionMask, attention
+from calmkit.attention import xformers as adapter
+
+pytest.importorskip("xformers", reason="xformers has no build for this platform")
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+def reference_kernel(q, k, v, attn_bias=None, p=0.0, scale=None):
+    """xformers' definition of its function, on tensors of four or five axes."""
+    from xformers.attn_bias_utils import ref_attention_bmhk
+
+    assert p == 0.0
+    assert len({x.dtype for x in (q, k, v)}) == 1
+    rows = 16 // q.element_size()
+    assert q.shape[-1] % rows == 0, "the kernels read rows of 16 bytes"
+    flat = [x.flatten(2, -2) for x in (q, k, v)]
+    return ref_attention_bmhk(*flat, attn_bias, scale=scale).view_as(q)
+
+
+def written_out(mask, batch, q_len, kv_len):
+    """Visibility, (batch, q_len, kv_len), as xformers' object writes it."""
+    bias = adapter.xformers_bias(mask, batch, q_len, kv_len, CPU)
+    if mask.rows is None:
+        return (bias.materialize((q_len, kv_len)) == 0).expand(batch, -1, -1)
+    flat = bias.materialize((batch * q_len, batch * kv_len)) == 0
+    blocks = flat.view(batch, q_len, batch, kv_len)
+    for row in range(batch):
+        assert not blocks[row, :, [other for other in range(batch) if other != row]].any()
+    return torch.stack([blocks[row, :, row] for row in range(batch)])
+
+
+windows = st.none() | st.integers(1, 4)
+
+
+@given(st.integers(1, 5), st.integers(0, 4), windows)
+def test_causal_masks_are_those_of_xformers(q_len, more, window):
+    mask = AttentionMask.causal(window)
+    got = written_out(mask, 1, q_len, q_len + more)
+    torch.testing.assert_close(got, mask.dense(q_len, q_len + more, CPU))
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), windows)
+def test_packed_masks_are_those_of_xformers(lengths, window):
+    total = sum(lengths)
+    mask = AttentionMask.packed([lengths, (total,)], window)
+    torch.testing.assert_close(written_out(mask, 2, total, total), mask.dense(total, total, CPU))
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(0, 3), windows, st.data())
+def test_cached_masks_are_those_of_xformers(used, spare, window, data):
+    q_len = data.draw(st.integers(1, min(used)))
+    kv_len = max(used) + spare
+    mask = AttentionMask.cached(torch.tensor(used), window)
+    got = written_out(mask, len(used), q_len, kv_len)
+    torch.testing.assert_close(got, mask.dense(q_len, kv_len, CPU))
+
+
+def test_the_full_mask_is_none():
+    assert adapter.xformers_bias(AttentionMask.full(), 2, 3, 4, CPU) is None
+
+
+def test_lengths_are_listed_once_for_all_layers():
+    mask = AttentionMask.packed([(2, 1)])
+    first = adapter.xformers_bias(mask, 1, 3, 3, CPU)
+    assert adapter.xformers_bias(mask, 1, 3, 3, CPU) is first
+    other = AttentionMask.cached(torch.tensor([3]))
+    short = adapter.xformers_bias(other, 1, 1, 4, CPU)
+    assert adapter.xformers_bias(other, 1, 2, 4, CPU) is not short
+
+
+MASKS = {
+    "full": (AttentionMask.full(), 3, 5),
+    "causal": (AttentionMask.causal(), 3, 5),
+    "window": (AttentionMask.causal(window=2), 5, 5),
+    "packed": (AttentionMask.packed([(2, 3), (1, 4)]), 5, 5),
+    "cached": (AttentionMask.cached(torch.tensor([3, 6])), 2, 7),
+}
+
+
+@pytest.mark.parametrize("head_dim", [3, 8])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (4, 1)])
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("name", MASKS)
+def test_the_adapter_computes_attention(name, grad, heads, kv_heads, head_dim):
+    """Layout, padding to 16 bytes, groups of heads and the scale of the unpadded features."""
+    mask, q_len, kv_len = MASKS[name]
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(2, length, count, head_dim, generator=generator, dtype=torch.float32)
+        for length, count in ((q_len, heads), (kv_len, kv_heads), (kv_len, kv_heads))
+    )
+    leaves = [x.requires_grad_(grad) for x in (q, k, v)]
+    got = adapter.xformers_attention(
+        *leaves, mask, scale=None, dropout=0.0, kernel=reference_kernel
+    )
+    want = attention(*leaves, mask, backend="reference")
+    torch.testing.assert_close(got, want)
+    if grad:
+        weights = torch.randn(got.shape, generator=generator, dtype=torch.float32)
+        torch.testing.assert_close(
+            torch.autograd.grad((got * weights).sum(), leaves),
+            torch.autograd.grad((want * weights).sum(), leaves),
+            rtol=1e-4,
+            atol=1e-5,  # sums of float32 errors
+        )
+    scaled = adapter.xformers_attention(
+        *leaves, mask, scale=0.3, dropout=0.0, kernel=reference_kernel
+    )
+    torch.testing.assert_close(scaled, attention(*leaves, mask, scale=0.3, backend="reference"))
+
+
+def test_groups_are_a_fifth_axis_only_without_a_backward():
+    """The kernels have no backward for five axes; without one, keys are not copied."""
+    seen = []
+
+    def kernel(q, k, v, **_):
+        seen.append((q.ndim, k.stride(-2)))
+        return q
+
+    q, k = torch.zeros(1, 2, 4, 4, dtype=torch.float32), torch.zeros(1, 2, 2, 4).float()
+    mask = AttentionMask.causal()
+    adapter.xformers_attention(q, k, k, mask, scale=None, dropout=0.0, kernel=kernel)
+    adapter.xformers_attention(
+        q.requires_grad_(), k, k, mask, scale=None, dropout=0.0, kernel=kernel
+    )
+    assert seen[0] == (5, 0)
+    assert seen[1][0] == 4
+
+
+def test_autocast_is_heeded():
+    def kernel(q, k, v, **_):
+        assert q.dtype == k.dtype == v.dtype == torch.bfloat16
+        assert q.shape[-1] == 8
+        return q
+
+    q = torch.zeros(1, 2, 1, 4, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        adapter.xformers_attention(
+            q, q, q, AttentionMask.causal(), scale=None, dropout=0.0, kernel=kernel
+        )
+
+
+def test_dropout_is_handed_on():
+    seen = {}
+    q = torch.zeros(1, 2, 1, 4, dtype=torch.float32)
+    adapter.xformers_attention(
+        q, q, q, AttentionMask.causal(), scale=None, dropout=0.25,
+        kernel=lambda q, k, v, **arguments: seen.update(arguments) or q,
+    )  # fmt: skip
+    assert seen["p"] == 0.25
+
+
+def test_compiles_to_one_graph():
+    """The mask object is a constant of the graph."""
+
+    def kernel(q, k, v, attn_bias, **_):
+        return q * (2 if type(attn_bias).__name__.startswith("LowerTriangular") else 3)
+
+    def compute(q):
+        mask = AttentionMask.causal()
+        return adapter.xformers_attention(q, q, q, mask, scale=None, dropout=0.0, kernel=kernel)
+
+    q = torch.ones(1, 2, 1, 4, dtype=torch.float32)
+    torch.testing.assert_close(torch.compile(compute, fullgraph=True, backend="eager")(q), 2 * q)
+
+
+class OnGPU:
+    """What `xformers_refusal` reads of a tensor, said to be on a GPU."""
+
+    def __init__(self, dtype=torch.bfloat16, *, length=5, head_dim=64, requires_grad=False):
+        self.device, self.dtype, self.requires_grad = GPU, dtype, requires_grad
+        self.shape = (2, length, 4, head_dim)
+
+
+PACKED, CACHED = MASKS["packed"][0], MASKS["cached"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mask", "dropout", "match"),
+    [
+        ({"dtype": torch.float64}, MASKS["causal"][0], 0.0, "float64 is not offered"),
+        ({"head_dim": 264}, MASKS["causal"][0], 0.0, "at most 256 in torch.bfloat16; got 264"),
+        ({"length": 3}, PACKED, 0.0, "as many queries as keys"),
+        ({}, CACHED, 0.1, "a padded cache offers no dropout"),
+        ({"requires_grad": True}, CACHED, 0.0, "a padded cache offers no backward"),
+        (
+            {"requires_grad": True, "dtype": torch.float32},
+            MASKS["window"][0],
+            0.0,
+            "float32 with a window offers no backward",
+        ),
+    ],
+)
+def test_what_the_kernels_do_not_offer_is_refused(monkeypatch, arguments, mask, dropout, match):
+    monkeypatch.setattr(adapter, "_probe", lambda device: None)
+    reason = adapter.xformers_refusal(OnGPU(**arguments), OnGPU(), OnGPU(), mask, dropout=dropout)
+    assert match in reason
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", MASKS)
+def test_what_they_offer_is_not(monkeypatch, name, dtype):
+    monkeypatch.setattr(adapter, "_probe", lambda device: None)
+    for grad in [False] if name == "cached" else [False, True]:
+        q = OnGPU(dtype, requires_grad=grad)
+        refused = grad and name == "window" and dtype == torch.float32
+        reason = adapter.xformers_refusal(q, q, q, MASKS[name][0], dropout=0.0)
+        assert (reason is not None) == refused
+
+
+def test_packed_bfloat16_training_is_refused_where_results_must_repeat(monkeypatch):
+    monkeypatch.setattr(adapter, "_probe", lambda device: None)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    for dtype, grad, refused in [
+        (torch.bfloat16, True, True),
+        (torch.bfloat16, False, False),
+        (torch.float32, True, False),
+    ]:
+        q = OnGPU(dtype, requires_grad=grad)
+        reason = adapter.xformers_refusal(q, q, q, PACKED, dropout=0.0)
+        assert (reason is not None) == refused
+    assert adapter.xformers_refusal(q, q, q, MASKS["causal"][0], dropout=0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("mask", "dtype", "grad", "match"),
+    [
+        (PACKED, torch.bfloat16, False, "lengths of documents and caches would be constants"),
+        (CACHED, torch.bfloat16, False, "lengths of documents and caches would be constants"),
+        (MASKS["causal"][0], torch.float32, True, "float32 with a backward does not compile"),
+        (MASKS["causal"][0], torch.bfloat16, True, None),
+    ],
+)
+def test_what_does_not_compile_is_refused_under_compile(monkeypatch, mask, dtype, grad, match):
+    monkeypatch.setattr(adapter, "_probe", lambda device: None)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    q = OnGPU(dtype, requires_grad=grad)
+    reason = adapter.xformers_refusal(q, q, q, mask, dropout=0.0)
+    assert reason is None if match is None else match in reason
+
+
+@pytest.fixture
+def fresh_probe():
+    adapter._probe.cache_clear()
+    yield
+    adapter._probe.cache_clear()
+
+
+def test_where_it_is_not_installed(monkeypatch, fresh_probe):
+    monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: None)
+    assert adapter.xformers_missing(GPU) == (
+        "xformers is not installed (pip install 'calmkit[xformers]')"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ImportError, OSError, RuntimeError, AttributeError, NotImplementedError],
+)
+def test_where_a_call_fails_the_reason_is_kept(monkeypatch, fresh_probe, error):
+    """The library's own first cause where it is known, else the error of the call."""
+    from xformers import _cpp_lib
+
+    def broken(*_, **__):
+        raise error("first line\nsecond line")
+
+    monkeypatch.setattr(adapter.torch, "zeros", broken)
+    monkeypatch.setattr(_cpp_lib, "_cpp_library_load_exception", None)
+    assert adapter.xformers_missing(GPU) == (
+        f"xformers does not work here: {error.__name__}: first line"
+    )
+    adapter._probe.cache_clear()
+    outer = RuntimeError("xformers cannot load its extensions")
+    outer.__cause__ = OSError("libcudart.so.12: cannot open shared object file")
+    monkeypatch.setattr(_cpp_lib, "_cpp_library_load_exception", outer)
+    assert adapter.xformers_missing(GPU) == (
+        "xformers does not work here: OSError: libcudart.so.12: cannot open shared object file"
+    )
+
+
+def test_the_probe_runs_once_for_a_device(monkeypatch, fresh_probe):
+    calls = []
+    monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: calls.append(name))
+    for _ in range(3):
+        assert "not installed" in adapter.xformers_missing(GPU)
+    assert calls == ["xformers"]
