@@ -7,6 +7,12 @@ from .corpus import Corpus as Corpus
 from .corpus import digest_of as digest_of
 from .corpus import prepare_corpus as prepare_corpus
 from .corpus import split_documents as split_documents
+from .pair_batches import PairBatches as PairBatches
+from .pairs import TextPair as TextPair
+from .pairs import TokenPair as TokenPair
+from .pairs import encode_pairs as encode_pairs
+from .pairs import read_pairs as read_pairs
+from .pairs import split_pairs as split_pairs
 from .sources import read_documents as read_documents
 from .sources import split_into_sections as split_into_sections
 from .store import TokenStore as TokenStore

@@ -64,7 +64,7 @@ class TrainingBatches:
     def __init__(
         self, store: TokenStore, *, chunk_size: int, positions: int, batch_size: int, seed: int
     ) -> None:
-        _check_sizes(chunk_size=chunk_size, positions=positions, batch_size=batch_size, seed=seed)
+        check_sizes(chunk_size=chunk_size, positions=positions, batch_size=batch_size, seed=seed)
         window = positions * chunk_size
         if store.num_tokens < window:
             raise ValueError(
@@ -189,7 +189,7 @@ def evaluation_rows(
     Raises:
         ValueError: If an argument is out of range or no document has a second chunk.
     """
-    _check_sizes(chunk_size=chunk_size, positions=positions, max_rows=max_rows, seed=seed)
+    check_sizes(chunk_size=chunk_size, positions=positions, max_rows=max_rows, seed=seed)
     if positions < 2:
         raise ValueError(
             f"positions must be at least 2, since a row's first chunk is given; got {positions}."
@@ -236,7 +236,8 @@ def _choose_rows(
     return np.stack([documents, rows], axis=1)[np.sort(chosen)]
 
 
-def _check_sizes(*, seed: int, **sizes: int) -> None:
+def check_sizes(*, seed: int, **sizes: int) -> None:
+    """Refuse sizes below 1 and a negative seed."""
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}.")

@@ -13,9 +13,10 @@ document*, so a single document is cut into sections (`split_into_sections`).
 Files are UTF-8, with or without a byte order mark; line ends are read as `\n`.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
+
+from .json_lines import read_json_lines, read_text
 
 __all__ = ["EMBEDDED_NAME", "read_documents", "split_into_sections"]
 
@@ -114,52 +115,9 @@ def _read(path: Path) -> list[str]:
     return reader(path)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"data must be UTF-8; {str(path)!r} is not, at byte {error.start}. "
-            "Convert it, for instance with iconv."
-        ) from error
-    except OSError as error:
-        raise ValueError(
-            f"data must be readable; {str(path)!r} is not: {error.strerror}."
-        ) from error
-
-
-def _read_lines(path: Path) -> list[str]:
-    # Not splitlines(): JSON strings may hold U+2028 and other line ends unescaped.
-    lines = enumerate(_read_text(path).split("\n"), start=1)
-    return [_text_field(line, f"{path}:{number}") for number, line in lines if line.strip()]
-
-
-def _text_field(line: str, place: str) -> str:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"each line of a .jsonl file must be JSON; {place} is not: {error.msg} "
-            f"at column {error.colno}."
-        ) from error
-    text = record.get("text") if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        found = sorted(record) if isinstance(record, dict) else type(record).__name__
-        raise ValueError(
-            f'each line of a .jsonl file must be an object with a "text" string; {place} has '
-            f"{found}."
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f'"text" must be valid Unicode; {place} has half of a surrogate pair at character '
-            f"{error.start}."
-        ) from error
-    return text
-
-
 _READERS: dict[str, Callable[[Path], list[str]]] = {
-    ".txt": lambda path: [_read_text(path)],
-    ".jsonl": _read_lines,
+    ".txt": lambda path: [read_text(path, name="data")],
+    ".jsonl": lambda path: [
+        fields["text"] for _, fields in read_json_lines(path, ["text"], name="data")
+    ],
 }

@@ -1,4 +1,4 @@
-r"""The chunk grid: how token sequences are laid out as chunks of K tokens.
+r"""Texts and prompts on the chunk grid.
 
 Position t of a row holds K consecutive tokens. A document whose first chunk has fewer than K
 tokens is padded on its *left*, so that text goes on directly after a prompt; the padding is
@@ -7,13 +7,9 @@ with the end token: text after an end token is cut anyway. No chunk straddles tw
 
     phase 1, K = 4:   [ . d0 d1 d2 ] [ d3 d4 d5 d6 ] [ d7 end end end ]
                         ^ padding                          ^ fill
-
-Several documents may be packed in one row; `ChunkBatch.lengths` tells where each begins, and
-attention does not cross that border.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
@@ -21,51 +17,7 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["ChunkBatch", "chunk_prompts", "chunk_tokens"]
-
-
-@typed
-@dataclass(frozen=True, eq=False)
-class ChunkBatch:
-    """Rows of chunks on the grid.
-
-    Attributes:
-        tokens: Token ids. Padding holds a valid id that the model does not read. Fill holds the
-            end token: it is part of the last chunk's latent, but no score counts it.
-        real: True where a token belongs to the text, False on padding and fill.
-        lengths: For each row, the number of chunks of each packed document, in order.
-    """
-
-    tokens: Int[Tensor, "batch positions chunk"]
-    real: Bool[Tensor, "batch positions chunk"]
-    lengths: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Refuse packings that do not add up to the rows."""
-        rows, positions = self.tokens.shape[:2]
-        if len(self.lengths) != rows:
-            raise ValueError(
-                f"lengths must hold one tuple for each of {rows} rows; got {len(self.lengths)}."
-            )
-        for row, lengths in enumerate(self.lengths):
-            if sum(lengths) != positions or min(lengths, default=0) < 1:
-                raise ValueError(
-                    f"lengths must be positive and add up to {positions} positions in every row; "
-                    f"row {row} has {lengths}."
-                )
-
-    @typed
-    def predictable(self) -> Bool[Tensor, "batch positions"]:
-        """True at chunks that a model can be asked for: not the first of a document, not empty."""
-        predictable = self.real.any(dim=-1)
-        for row, lengths in enumerate(self.lengths):
-            starts = torch.tensor((0, *lengths[:-1]), device=self.real.device).cumsum(0)
-            predictable[row, starts] = False
-        return predictable
-
-    def to(self, device: torch.device) -> "ChunkBatch":
-        """The same rows on another device."""
-        return ChunkBatch(self.tokens.to(device), self.real.to(device), self.lengths)
+__all__ = ["chunk_prompts", "chunk_tokens"]
 
 
 @typed

@@ -1,0 +1,82 @@
+"""Files of text, and lines of JSON with fields of text; what is wrong is told by file and line."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["read_json_lines", "read_text"]
+
+
+def read_text(path: Path, *, name: str) -> str:
+    r"""A UTF-8 file, with or without a byte order mark; line ends are read as `\n`.
+
+    Args:
+        path: The file.
+        name: What to call the argument that named it.
+
+    Raises:
+        ValueError: If it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name} must be UTF-8; {str(path)!r} is not, at byte {error.start}. "
+            "Convert it, for instance with iconv."
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"{name} must be readable; {str(path)!r} is not: {error.strerror}."
+        ) from error
+
+
+def read_json_lines(
+    path: Path, fields: Sequence[str], *, name: str
+) -> list[tuple[str, dict[str, str]]]:
+    """For each line that is not blank: where it is ("file:line"), and its fields.
+
+    Args:
+        path: The file.
+        fields: Keys that every line must have, each with a string.
+        name: What to call the argument that named the file.
+
+    Raises:
+        ValueError: If the file cannot be read, or a line is not such an object.
+    """
+    # Not splitlines(): JSON strings may hold U+2028 and other line ends unescaped.
+    lines = enumerate(read_text(path, name=name).split("\n"), start=1)
+    return [
+        (place := f"{path}:{number}", _string_fields(line, fields, place))
+        for number, line in lines
+        if line.strip()
+    ]
+
+
+def _string_fields(line: str, fields: Sequence[str], place: str) -> dict[str, str]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"each line of a .jsonl file must be JSON; {place} is not: {error.msg} "
+            f"at column {error.colno}."
+        ) from error
+    return {field: _string_field(record, field, place) for field in fields}
+
+
+def _string_field(record: object, field: str, place: str) -> str:
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        found = sorted(record) if isinstance(record, dict) else type(record).__name__
+        kind = f", with a {type(text).__name__} there" if text is not None else ""
+        raise ValueError(
+            f'each line of a .jsonl file must be an object with a "{field}" string; {place} has '
+            f"{found}{kind}."
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f'"{field}" must be valid Unicode; {place} has half of a surrogate pair at character '
+            f"{error.start}."
+        ) from error
+    return text
