@@ -8,12 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.recording import Recorded
 from calmkit.typing import typed
 
 __all__ = ["AutoencoderLoss", "ChunkAutoencoder"]
-
-# Logits held at once while decoding tokens: 16 MB in float32.
-_LOGITS_AT_ONCE = 2**22
 
 
 @typed
@@ -33,7 +31,7 @@ class AutoencoderLoss:
     kl: Float[Tensor, "*batch"]
 
 
-class ChunkAutoencoder(nn.Module, abc.ABC):
+class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
     """Compresses chunks of tokens to latent vectors.
 
     Attributes:
@@ -41,6 +39,9 @@ class ChunkAutoencoder(nn.Module, abc.ABC):
         vocab_size: Number of token ids.
         latent_size: Dimensions of a latent vector.
     """
+
+    # Logits held at once while decoding tokens: 16 MB in float32.
+    _logits_at_once = 2**22
 
     def __init__(self, chunk_size: int, vocab_size: int, latent_size: int) -> None:
         super().__init__()
@@ -98,9 +99,47 @@ class ChunkAutoencoder(nn.Module, abc.ABC):
         """
         self._check_latents(latents)
         rows = latents.reshape(-1, latents.shape[-1])
-        block = max(1, _LOGITS_AT_ONCE // (self.chunk_size * self.vocab_size))
+        block = max(1, self._logits_at_once // (self.chunk_size * self.vocab_size))
         tokens = [self.decode(part).argmax(dim=-1) for part in rows.split(block)]
         return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
+
+    def start_decoding(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch started"]:
+        """What `logits_at` needs of each latent, computed once for all places of its chunk.
+
+        Unless overridden, the latents themselves.
+        """
+        return latents
+
+    def logits_at(
+        self, started: Float[Tensor, "*batch started"], place: int
+    ) -> Float[Tensor, "*batch vocab"]:
+        """Logits of the token at one place; all of them side by side are those of `decode`.
+
+        Unless overridden, this decodes whole chunks, which is right but saves nothing.
+
+        Args:
+            started: From `start_decoding`.
+            place: In [0, chunk_size).
+        """
+        return self.decode(started)[..., place, :]
+
+    @typed
+    @torch.no_grad()
+    def tokens_at(
+        self, started: Float[Tensor, "*batch started"], place: int
+    ) -> Int[Tensor, "*batch"]:
+        """The likeliest token at one place, a block of latents at a time.
+
+        Args:
+            started: From `start_decoding`.
+            place: In [0, chunk_size).
+        """
+        rows = started.reshape(-1, started.shape[-1])
+        block = max(1, self._logits_at_once // self.vocab_size)
+        tokens = [self.logits_at(part, place).argmax(dim=-1) for part in rows.split(block)]
+        return torch.cat(tokens).view(started.shape[:-1])
 
     def _check_chunks(self, tokens: Tensor) -> None:
         if tokens.shape[-1] != self.chunk_size:

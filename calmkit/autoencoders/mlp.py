@@ -31,6 +31,9 @@ from calmkit.typing import typed
 
 __all__ = ["MLPAutoencoder"]
 
+# Columns of the vocabulary in one product while decoding tokens.
+_TOKENS_AT_ONCE = 4096
+
 # exp(-7) = 1e-3 and exp(2) = 7.4: far outside what a trained posterior uses (about 0.3).
 _LOG_STD_RANGE = (-7.0, 2.0)
 
@@ -127,11 +130,84 @@ class MLPAutoencoder(ChunkAutoencoder):
         Raises:
             ValueError: If the latents do not have `latent_size` dimensions.
         """
+        return linear(self._features(latents), self.embedding.weight)
+
+    @typed
+    def start_decoding(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch started"]:
+        """The chunk's features, before they are expanded to its places.
+
+        Raises:
+            ValueError: If the latents do not have `latent_size` dimensions.
+        """
         self._check_latents(latents)
-        hidden = self.expand(self.decoder_chunk_blocks(self.from_latent(latents)))
+        return self.decoder_chunk_blocks(self.from_latent(latents))
+
+    @typed
+    def logits_at(
+        self, started: Float[Tensor, "*batch started"], place: int
+    ) -> Float[Tensor, "*batch vocab"]:
+        """Logits at one place; see `ChunkAutoencoder.logits_at`."""
+        return linear(self._features_at(started, place), self.embedding.weight)
+
+    @typed
+    @torch.no_grad()
+    def tokens_at(
+        self, started: Float[Tensor, "*batch started"], place: int
+    ) -> Int[Tensor, "*batch"]:
+        """The likeliest token at one place; a block of the vocabulary at a time.
+
+        Blocks of many rows by some tokens: the product of few rows by all tokens takes nearly
+        twice as long where the vocabulary is large.
+        """
+        parts = started.reshape(-1, started.shape[-1]).split(self._rows_at_once)
+        tokens = [self._likeliest(self._features_at(part, place)) for part in parts]
+        return torch.cat(tokens).view(started.shape[:-1])
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, self._logits_at_once // min(self.vocab_size, _TOKENS_AT_ONCE))
+
+    def _likeliest(self, features: Tensor) -> Tensor:
+        """Tokens from the features of places, (rows, width)."""
+        best = features.new_full((len(features),), -torch.inf)
+        tokens = torch.zeros(len(features), dtype=torch.long, device=features.device)
+        for number, weight in enumerate(self.embedding.weight.split(_TOKENS_AT_ONCE)):
+            value, token = linear(features, weight).max(dim=-1)
+            # Strictly: of equal ones the first counts, as for all logits together.
+            better = value > best
+            best = torch.where(better, value, best)
+            tokens = torch.where(better, number * _TOKENS_AT_ONCE + token, tokens)
+        return tokens
+
+    @typed
+    @torch.no_grad()
+    def decode_tokens(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Int[Tensor, "*batch chunk"]:
+        """The likeliest K tokens of each latent; see `tokens_at`.
+
+        Raises:
+            ValueError: If the latents do not have `latent_size` dimensions.
+        """
+        self._check_latents(latents)
+        rows = latents.reshape(-1, latents.shape[-1])
+        parts = rows.split(max(1, self._rows_at_once // self.chunk_size))
+        tokens = [self._likeliest(self._features(part).flatten(0, 1)) for part in parts]
+        return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
+
+    def _features(self, latents: Tensor) -> Tensor:
+        """Of all places, (*batch, chunk, width)."""
+        hidden = self.expand(self.start_decoding(latents))
         hidden = rearrange(hidden, "... (chunk width) -> ... chunk width", chunk=self.chunk_size)
-        hidden = self.decoder_norm(self.decoder_token_blocks(hidden))
-        return linear(hidden, self.embedding.weight)
+        return self.decoder_norm(self.decoder_token_blocks(hidden))
+
+    def _features_at(self, started: Tensor, place: int) -> Tensor:
+        width = self.embedding.embedding_dim
+        part = slice(place * width, (place + 1) * width)
+        hidden = linear(started, self.expand.weight[part], self.expand.bias[part])
+        return self.decoder_norm(self.decoder_token_blocks(hidden))
 
     @typed
     def loss(

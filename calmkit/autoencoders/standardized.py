@@ -77,6 +77,36 @@ class StandardizedAutoencoder(ChunkAutoencoder):
         return self.autoencoder.decode(latents * self.scale + self.shift)
 
     @typed
+    def start_decoding(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch started"]:
+        """As the wrapped autoencoder, in its own coordinates."""
+        self._check_latents(latents)
+        return self.autoencoder.start_decoding(latents * self.scale + self.shift)
+
+    @typed
+    def logits_at(
+        self, started: Float[Tensor, "*batch started"], place: int
+    ) -> Float[Tensor, "*batch vocab"]:
+        """The wrapped autoencoder's own."""
+        return self.autoencoder.logits_at(started, place)
+
+    @typed
+    def tokens_at(
+        self, started: Float[Tensor, "*batch started"], place: int
+    ) -> Int[Tensor, "*batch"]:
+        """The wrapped autoencoder's own."""
+        return self.autoencoder.tokens_at(started, place)
+
+    @typed
+    def decode_tokens(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Int[Tensor, "*batch chunk"]:
+        """The wrapped autoencoder's own, in its coordinates."""
+        self._check_latents(latents)
+        return self.autoencoder.decode_tokens(latents * self.scale + self.shift)
+
+    @typed
     def loss(
         self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
     ) -> AutoencoderLoss:

@@ -1,6 +1,14 @@
 """Sampling at a temperature from a black box that can only be drawn from."""
 
-from .temperature import BatchTemperature as BatchTemperature
-from .temperature import PlainSampler as PlainSampler
-from .temperature import Sampler as Sampler
-from .temperature import batch_temperature as batch_temperature
+from .base import Draw as Draw
+from .base import PlainSampler as PlainSampler
+from .base import SampledChunks as SampledChunks
+from .base import Sampler as Sampler
+from .batch import BatchTemperature as BatchTemperature
+from .batch import batch_temperature as batch_temperature
+from .exact import DrawBudgetError as DrawBudgetError
+from .exact import ExactTemperature as ExactTemperature
+from .exact import exact_temperature as exact_temperature
+from .frequent import MostFrequent as MostFrequent
+from .frequent import most_frequent as most_frequent
+from .softmax import SoftmaxSampler as SoftmaxSampler

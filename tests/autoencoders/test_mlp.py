@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import silu
 
 from calmkit.autoencoders import MLPAutoencoder
+from calmkit.autoencoders import mlp as mlp_module
 
 
 def autoencoder(**arguments):
@@ -182,3 +183,17 @@ def test_bad_sizes_are_refused(name):
     sizes = {"chunk_size": 2, "vocab_size": 11, "latent_size": 3} | {name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
         MLPAutoencoder(**sizes)
+
+
+@pytest.mark.parametrize("block", [1, 4, 7, 11, 50])
+def test_a_vocabulary_in_blocks_gives_the_same_tokens(block, monkeypatch):
+    """The first of equal logits counts, also across blocks."""
+    monkeypatch.setattr(mlp_module, "_TOKENS_AT_ONCE", block)
+    torch.manual_seed(0)
+    model = MLPAutoencoder(3, 11, 5, width=8)
+    with torch.no_grad():
+        model.embedding.weight[7] = model.embedding.weight[2]  # equal logits
+    latents = torch.randn(200, 5)
+    want = model.decode(latents).argmax(dim=-1)
+    assert (want == 2).any() and not (want == 7).any()
+    assert torch.equal(model.decode_tokens(latents), want)

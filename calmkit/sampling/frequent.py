@@ -1,0 +1,57 @@
+"""The cold end: the most frequent of many draws."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from calmkit.sampling.base import Draw, SampledChunks, draw_checked
+from calmkit.sampling.batch import batch_temperature
+from calmkit.typing import typed
+
+__all__ = ["MostFrequent", "most_frequent"]
+
+
+@typed
+def most_frequent(
+    candidates: Int[Tensor, "candidates *batch chunk"], *, generator: torch.Generator | None = None
+) -> Int[Tensor, "*batch chunk"]:
+    """The chunk that occurs most often in each row; ties are broken at random.
+
+    Args:
+        candidates: Independent draws.
+        generator: Randomness of the ties.
+
+    Raises:
+        ValueError: If there is no candidate.
+    """
+    # More have to agree than there are candidates: the largest number that does decides.
+    cold = 1 / (candidates.shape[0] + 1)
+    return batch_temperature(candidates, cold, generator=generator)
+
+
+@dataclass(frozen=True)
+class MostFrequent:
+    """Greedy decoding of a black box: the mode of its draws, an estimate of the law's mode.
+
+    Attributes:
+        candidates: N, candidates drawn for each row.
+    """
+
+    candidates: int = 64
+
+    def __post_init__(self) -> None:
+        """Refuse to choose among none.
+
+        Raises:
+            ValueError: If there would be no candidate.
+        """
+        if self.candidates < 1:
+            raise ValueError(f"candidates must be at least 1; got {self.candidates}.")
+
+    def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
+        """Draw and count. Every row is settled: there is no number that has to agree."""
+        tokens = most_frequent(draw_checked(draw, self.candidates), generator=generator)
+        draws = torch.full_like(tokens[..., 0], self.candidates)
+        return SampledChunks(tokens, draws, torch.ones_like(draws, dtype=torch.bool))

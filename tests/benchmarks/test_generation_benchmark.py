@@ -1,0 +1,247 @@
+"""The command of the generation benchmark, with sizes that take a moment, and its plain parts."""
+
+import argparse
+import importlib
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from calmkit.backbones import TransformerBackbone
+from calmkit.models import CALM, ChunkEmbedding
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SAMPLING = Path(__file__).parents[1] / "sampling"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Imports a file of the benchmarks, or of the samplers' tests, by its name."""
+    monkeypatch.syspath_prepend(SAMPLING)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    sizes = (
+        "--hidden 16 --depth 1 --heads 2 --head-width 16 --head-depth 1 --latent 8 --width 32 "
+        "--vocab 30 --large-vocab 60 --rows 5 --candidates 20 --at-once 4 --batches 1 3 "
+        "--prompt-chunks 2 --new-chunks 2 --selection-rows 4 --rounds 2 --numbers 4 8 16"
+    )
+    command = [sys.executable, BENCHMARKS / "generation.py", *sizes.split()]
+    command += ["--json", folder / "numbers.json", "--plot", folder / "plot.png"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, folder
+
+
+def results(written):
+    return json.loads((written[1] / "numbers.json").read_text())["results"]
+
+
+def check_ratio(times, ours, theirs):
+    """The median of ratios is near the ratio of medians, here of two rounds."""
+    assert 0 < times["least"] <= times["median"] <= times["most"]
+    assert times["least"] * 0.999 < theirs / ours < times["most"] * 1.001
+
+
+def test_prints_tables_and_writes_the_same_json(written):
+    printed, folder = written
+    text = (folder / "numbers.json").read_text()
+    assert printed.endswith(text)
+    found = json.loads(text)
+    assert set(found) == {"device", "torch", "python", "machine", "threads", "results"}
+    assert set(found["results"]) == {
+        "setting",
+        "clock",
+        "chunks",
+        "generation",
+        "selection",
+        "law",
+    }
+    assert found["results"]["clock"] == "processor seconds"
+    assert found["results"]["setting"]["candidates"] == 20
+    assert printed.count("goal") == 4 + 2 + 1  # two ratios of two chunks, two batches, selection
+    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_chunks_are_compared_at_three_levels_of_agreement(written):
+    rows = results(written)["chunks"]
+    assert [(row["vocabulary"], row["rows"], row["agreement"]) for row in rows] == [
+        (vocabulary, rows, level)
+        for vocabulary, rows in ((30, 5), (60, 1))
+        for level in ("low", "middle", "high")
+    ]
+    for row in rows:
+        assert set(row["times_faster"]) == set(row["draws"]) == {"batch", "at once", "exact"}
+        ms = row["milliseconds"]
+        for name, times in row["times_faster"].items():
+            check_ratio(times, ms[name], ms["published"])
+        size = row["megabytes"]
+        assert row["times_smaller"] == pytest.approx(size["published"] / size["batch"])
+        # The logits of all candidates are there at once, at least.
+        least = 20 * row["rows"] * 4 * row["vocabulary"] * 4 / 1e6
+        assert size["batch"] < size["published"] > least
+        assert row["law_difference"] < 1e-10  # no candidate so near a tie in so few
+        assert row["draws"]["batch"] == 20 >= row["draws"]["at once"] >= 4
+        repeated = row["repeated_prefixes"]
+        assert len(repeated) == 4 and all(a >= b for a, b in pairwise(repeated))
+        middle = row["agreement"] == "middle"
+        assert row["times_faster_wanted"] == (
+            {30: 4, 60: 6}[row["vocabulary"]] if middle else None
+        )
+        assert row["times_smaller_wanted"] == (8 if middle else None)
+    for low, middle, high in (rows[:3], rows[3:]):
+        found = [row["collision_probability"] for row in (low, middle, high)]
+        assert found == sorted(found) and found[0] < found[2]
+        assert high["draws"]["at once"] < 20  # rows whose candidates agree stop early
+
+
+def test_generation_is_compared_at_two_temperatures(written):
+    rows = results(written)["generation"]
+    assert [(row["batch"], row["temperature"]) for row in rows] == [
+        (1, 0.5), (1, 1.0), (3, 0.5), (3, 1.0),
+    ]  # fmt: skip
+    for row in rows:
+        speed = row["tokens_per_second"]
+        half = row["temperature"] == 0.5
+        assert set(speed) == {"published", *(("batch", "at once", "exact") if half else ["plain"])}
+        for name, times in row["times_faster"].items():
+            check_ratio(times, 1 / speed[name], 1 / speed["published"])
+        assert row["times_faster_wanted"] == (5 if half else None)
+    # Three rows cost hardly more than one: 3.0 times the tokens per second here.
+    one, three = (row["tokens_per_second"]["published"] for row in (rows[1], rows[3]))
+    assert three > 1.5 * one
+
+
+def test_selection_is_compared(written):
+    row = results(written)["selection"]
+    assert row["rows"] == 4 and 0 < row["collision_probability"] < 1
+    assert 0 < row["times_faster"]["least"] <= row["times_faster"]["median"]
+    assert row["times_faster_wanted"] == 20
+
+
+def test_curves_are_the_enumerated_laws(written, load):
+    """Against lists of candidates, one by one, in plain Python."""
+    laws = load("laws")
+    rows = results(written)["law"]
+    assert [row["temperature"] for row in rows] == pytest.approx([1 / 3, 0.4, 0.5, 0.7])
+    for row in rows:
+        assert row["candidates"] == [4, 8, 16]
+        want = laws.tempered(row["law"], row["temperature"])
+        for number, distance in zip(row["candidates"], row["total_variation"], strict=True):
+            law = laws.expected_batch_law(row["law"], number, row["temperature"])
+            other = sum(abs(law[x] - want[x]) for x in range(len(want))) / 2
+            assert distance == pytest.approx(other, rel=1e-9)
+        (x0, x1), (y0, y1) = row["candidates"][::2], row["total_variation"][::2]
+        # Three points, the middle one at half the way: their fit is the line between the ends.
+        assert row["slope"] == pytest.approx(math.log(y1 / y0) / math.log(x1 / x0))
+
+
+def test_plain_weights_are_the_papers(load):
+    weights = load("published_generation").counter_weights
+    a, b, c = (7, 7), (8, 8), (9, 9)
+    assert weights([a, b, a, b, a, c], 2) == {a: 3, b: 1}
+    assert weights([a, b, a, b, a, c], 3) == {a: 1}
+    assert weights([a, b, c], 2) == {a: 1, b: 1, c: 1}
+    with pytest.raises(ValueError, match="at least one chunk; got none"):
+        weights([], 2)
+
+
+def test_plain_choice_takes_each_row_from_its_own_candidates(load):
+    choose = load("published_generation").choose_with_counter
+    rows = torch.tensor([[1, 1], [2, 2], [3, 3]])
+    candidates = rows.expand(4, 3, 2).clone()
+    candidates[:2] += 10
+    candidates[1, 0] = 5  # in the first row only the last two agree
+    chosen = choose(candidates, 2, random.Random(0))
+    assert chosen[0].tolist() == [1, 1]
+    assert (chosen[1:] % 10).tolist() == [[2, 2], [3, 3]]
+
+
+@pytest.fixture
+def parts(load):
+    """A head and a decoder, whose candidates agree now and then, and four states."""
+    agreement = load("agreement")
+    settings = argparse.Namespace(
+        hidden=8, latent=6, chunk=3, width=16, head_width=8, head_depth=1, candidates=50
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        autoencoder = agreement.build_autoencoder(settings, 20, CPU)
+        states = torch.randn(4, 8, dtype=torch.float32)
+        return agreement.agreeing_head(settings, autoencoder, states, 0.1), autoencoder, states
+
+
+def test_agreement_is_that_of_all_pairs(load):
+    candidates = torch.tensor([[1, 2], [1, 2], [1, 3], [4, 2]])[:, None]
+    collision, repeated = load("agreement").agreement(candidates)
+    assert collision == pytest.approx(1 / 6)
+    assert repeated == pytest.approx([3 / 4, 2 / 4])
+
+
+def test_a_head_agrees_as_asked_for(parts, load):
+    head, autoencoder, states = parts
+    latents = head.sample(states, 2000, torch.Generator().manual_seed(3))
+    collision, _ = load("agreement").agreement(autoencoder.decode_tokens(latents))
+    # 0.10 here; of 50 candidates it was set to 0.1.
+    assert collision == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_wrong_decoder_has_another_law(parts, load, monkeypatch):
+    cost, (head, autoencoder, states) = load("chunk_cost"), parts
+    latents = head.sample(states, 50, torch.Generator().manual_seed(0)).detach()
+    assert cost.law_difference(autoencoder, latents) < 1e-12
+    real = cost.count_weights
+    monkeypatch.setattr(cost, "count_weights", lambda counts, n, _: real(counts, n, 0.4))
+    with pytest.raises(RuntimeError, match="same law; they differ by 0"):
+        cost.law_difference(autoencoder, latents)
+
+
+def test_the_published_loop_reads_what_it_wrote(parts, load):
+    """Each chunk follows from the state after all of the text before it, read without a cache."""
+    published, (head, autoencoder, _) = load("published_generation"), parts
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        embedding = ChunkEmbedding(20, 3, 8).float()
+        backbone = TransformerBackbone(8, depth=1, heads=2).float()
+    model = CALM(autoencoder=autoencoder, input_encoder=embedding, backbone=backbone, head=head)
+    prompts = torch.randint(20, (2, 3, 3), generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def draw(states, n, generator):
+        seen.append(states)
+        return published.PublishedDraw.of(head, autoencoder)(states, n, generator)
+
+    text = published.published_generate(
+        model, draw, prompts, new_chunks=3, power=2, candidates=9,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert text.shape == (2, 3, 3)
+    for step, state in enumerate(seen):
+        read = torch.cat([prompts, text[:, :step]], dim=1)
+        with torch.no_grad():
+            want = backbone(embedding(read, torch.ones_like(read, dtype=torch.bool)))[:, -1]
+        torch.testing.assert_close(state, want)
+
+
+def test_published_candidates_are_those_of_the_same_noise(parts, load):
+    head, autoencoder, states = parts
+    draw = load("published_generation").PublishedDraw.of(head, autoencoder)
+    got = draw(states, 50, torch.Generator().manual_seed(5))
+    shape = (50, 4, head.noise_size)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float32)
+    want = autoencoder.decode_tokens(head.sample_from(states, noise - 0.5))
+    assert torch.equal(got, want)
+    assert len(got.flatten(0, 1).unique(dim=0)) > 10  # not one chunk only

@@ -1,0 +1,103 @@
+"""Pruned decoding chooses what full decoding chooses, and decodes less."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calmkit.sampling import BatchTemperature, batch_temperature
+from calmkit.sampling.pruning import LazyDraw
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class Lazy:
+    """A black box that notes which tokens it was asked for."""
+
+    def __init__(self, tokens):
+        self.left, self.asked = tokens, []
+
+    def __call__(self, n):
+        raise AssertionError("all tokens were asked for")
+
+    def undecoded(self, n):
+        now, self.left = self.left[:n], self.left[n:]
+        return LazyBlock(now, self.asked)
+
+
+class LazyBlock:
+    def __init__(self, tokens, asked):
+        self.tokens, self.asked = tokens, asked
+        self.shape, self.device = tuple(tokens.shape), tokens.device
+
+    def tokens_at(self, place, chosen):
+        self.asked += [(place, i) for i in chosen.tolist()]
+        return self.tokens.flatten(0, -2)[chosen, place]
+
+
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([1.0, 0.7, 0.5, 0.4, 1 / 3, 0.2]),
+    st.integers(5, 30),
+    st.integers(1, 4),
+    st.integers(2, 9),
+)
+def test_the_same_chunk_is_chosen(seed, temperature, number, chunk, vocab):
+    candidates = torch.randint(vocab, (number, 4, chunk), generator=seeded(seed))
+    box = Lazy(candidates)
+    assert isinstance(box, LazyDraw)
+    got = BatchTemperature(temperature, number)(box, seeded(seed))
+    want = batch_temperature(candidates, temperature, generator=seeded(seed))
+    assert torch.equal(got.tokens, want)
+    assert len(set(box.asked)) == len(box.asked), "no token is computed twice"
+
+
+def test_a_prefix_that_occurs_too_seldom_is_not_decoded_further():
+    rows = [[1, 2, 3], [1, 2, 4], [1, 5, 6], [7, 8, 9], [1, 2, 3]]
+    box = Lazy(torch.tensor(rows)[:, None])
+    got = BatchTemperature(0.5, 5)(box, seeded())
+    assert got.tokens.tolist() == [[1, 2, 3]]
+    places = [{i for place, i in box.asked if place == at} for at in range(3)]
+    assert places == [{0, 1, 2, 3, 4}, {0, 1, 2, 4}, {0, 1, 4}]
+
+
+def test_where_nothing_agrees_one_candidate_is_decoded():
+    tokens = torch.arange(20).view(20, 1, 1).expand(20, 1, 4)
+    box = Lazy(tokens)
+    got = BatchTemperature(0.5, 20)(box, seeded())
+    assert len(box.asked) == 20 + 3
+    assert not got.settled.any() and len(set(got.tokens[0].tolist())) == 1
+
+
+def test_fewer_that_agree_decide_before_one_alone():
+    """At temperature 1/4: no four agree, no three; a pair does."""
+    tokens = torch.tensor([[1, 2], [3, 4], [1, 2], [3, 5], [6, 7]])[:, None]
+    for seed in range(10):
+        got = BatchTemperature(0.25, 5)(Lazy(tokens), seeded(seed))
+        assert got.tokens.tolist() == [[1, 2]] and not got.settled.any()
+
+
+@pytest.mark.parametrize("at_once", [3, 5])
+def test_adaptive_blocks_are_decoded_as_they_come(at_once):
+    candidates = torch.randint(4, (12, 50, 2), generator=seeded())
+    sampler = BatchTemperature(0.5, 12, at_once=at_once)
+    lazy = sampler(Lazy(candidates), seeded(1))
+
+    left = [candidates]
+
+    def plain(n):
+        now, left[0] = left[0][:n], left[0][n:]
+        return now
+
+    full = sampler(plain, seeded(1))
+    assert torch.equal(lazy.tokens, full.tokens) and torch.equal(lazy.draws, full.draws)
+
+
+def test_batch_axes_are_kept():
+    candidates = torch.randint(3, (6, 2, 3, 2), generator=seeded())
+    got = BatchTemperature(0.5, 6)(Lazy(candidates), seeded(1))
+    assert got.tokens.shape == (2, 3, 2) and got.draws.shape == (2, 3) == got.settled.shape
+    want = batch_temperature(candidates, 0.5, generator=seeded(1))
+    assert torch.equal(got.tokens, want)

@@ -1,0 +1,79 @@
+"""Truncated softmaxes against a plain loop, and the sampler against its law."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calmkit.sampling import SoftmaxSampler
+from calmkit.sampling.softmax import truncated_log_probabilities
+
+
+def literal(logits, temperature, top_k, top_p):
+    """Sort, keep k, keep the nucleus, normalise."""
+    weights = {x: math.exp(logit / temperature) for x, logit in enumerate(logits)}
+    order = sorted(weights, key=lambda x: -weights[x])
+    order = order[: len(order) if top_k is None else top_k]
+    total, kept, mass = sum(weights[x] for x in order), [], 0.0
+    for x in order:
+        if mass < top_p - 1e-12:
+            kept.append(x)
+        mass += weights[x] / total
+    total = sum(weights[x] for x in kept)
+    return [weights[x] / total if x in kept else 0.0 for x in range(len(logits))]
+
+
+@given(
+    st.lists(st.integers(-50, 50), min_size=1, max_size=8, unique=True),
+    st.sampled_from([0.3, 1.0, 2.0]),
+    st.none() | st.integers(1, 9),
+    st.sampled_from([0.2, 0.7, 1.0]),
+)
+def test_matches_a_plain_loop(logits, temperature, top_k, top_p):
+    logits = [x / 13 for x in logits]
+    got = truncated_log_probabilities(
+        torch.tensor([logits]), temperature=temperature, top_k=top_k, top_p=top_p
+    )
+    want = torch.tensor([literal(logits, temperature, top_k, top_p)])
+    torch.testing.assert_close(got.exp(), want)
+
+
+class Logits:
+    def __init__(self, logits):
+        self.logits = logits
+
+    def __call__(self, n):
+        raise NotImplementedError
+
+
+def test_draws_follow_the_truncated_softmax():
+    logits = torch.tensor([2.0, 1.5, 1.0, 0.0, -1.0])
+    sampler = SoftmaxSampler(temperature=0.8, top_k=4, top_p=0.9)
+    draw = Logits(logits.expand(20_000, 5))
+    got = sampler(draw, torch.Generator().manual_seed(0))
+    assert got.tokens.shape == (20_000, 1)
+    assert (got.draws == 1).all() and got.settled.all()
+    want = torch.tensor(literal(logits.tolist(), 0.8, 4, 0.9))
+    share = torch.bincount(got.tokens.flatten(), minlength=5) / 20_000
+    assert ((share - want).abs() <= 5.5 * (want * (1 - want) / 20_000).sqrt()).all()
+    assert (want == 0).sum() == 2
+
+
+def test_it_needs_logits():
+    with pytest.raises(ValueError, match=r"draw must offer logits.* Use BatchTemperature"):
+        SoftmaxSampler()(lambda n: torch.zeros(n, 1, 1, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"temperature": 0.0}, "temperature must be positive; got 0.0"),
+        ({"top_k": 0}, "top_k must be at least 1, or None; got 0"),
+        ({"top_p": 1.5}, r"top_p must be in \(0, 1\]; got 1.5"),
+    ],
+)
+def test_bad_settings_are_named(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        SoftmaxSampler(**arguments)
