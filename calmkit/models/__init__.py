@@ -1,6 +1,9 @@
 """Whole models, assembled from parts."""
 
+from .base import LanguageModel as LanguageModel
+from .base import ModelLoss as ModelLoss
 from .calm import CALM as CALM
-from .calm import CALMLoss as CALMLoss
 from .embedding import ChunkEmbedding as ChunkEmbedding
 from .generation import Generation as Generation
+from .ranking import RankedContinuation as RankedContinuation
+from .token_lm import TokenLM as TokenLM

@@ -13,12 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from calmkit.nn import scaled_normal_
+from calmkit.recording import Recorded
 from calmkit.typing import typed
 
 __all__ = ["ChunkEmbedding"]
 
 
-class ChunkEmbedding(nn.Module):
+class ChunkEmbedding(nn.Module, Recorded):
     """Embeds chunks of tokens.
 
     Attributes:

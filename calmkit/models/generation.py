@@ -1,18 +1,25 @@
-"""From new chunks to text: where a row ends, to the token.
+"""From states to text: the loop of generation, and where each row ends, to the token.
 
-A model writes chunk by chunk, for all rows of a batch together. Every row ends at its own end
-token, also inside a chunk, or after `max_new_tokens`, which need not be a multiple of K.
+All rows of a batch are written together, chunk by chunk. Every row ends at its own end token, also
+inside a chunk, or after `max_new_tokens`, which need not be a multiple of K. A row that has ended
+is not sampled any more, and leaves the batch when half of it has ended.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["Generation", "check_request", "collect", "tokens_of_one_row"]
+from calmkit.nn import evaluation_mode
+from calmkit.sampling import Sampler
+
+if TYPE_CHECKING:
+    from calmkit.models.base import LanguageModel
+
+__all__ = ["Generation", "Written", "check_request", "collect", "tokens_of_one_row", "write"]
 
 
 @dataclass(frozen=True)
@@ -22,33 +29,119 @@ class Generation:
     Attributes:
         tokens: The new tokens, without the end token.
         finish_reason: "stop" at an end token, "length" at the limit.
+        chunks: Chunks that were sampled for them.
+        draws: Candidates that were drawn for these chunks.
+        unsettled: Chunks for which the draws did not suffice for the temperature asked for; see
+            `SampledChunks.settled`.
     """
 
     tokens: list[int]
     finish_reason: Literal["stop", "length"]
+    chunks: int
+    draws: int
+    unsettled: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """One more chunk of the rows that have not ended.
+
+    Attributes:
+        rows: Their numbers in the batch.
+        tokens: The chunk of each.
+        draws: Candidates drawn for each.
+        settled: Whether these sufficed for each.
+    """
+
+    rows: list[int]
+    tokens: list[list[int]]
+    draws: list[int]
+    settled: list[bool]
+
+
+def write(
+    model: "LanguageModel",
+    grid: tuple[Tensor, Tensor, Tensor],
+    *,
+    new_chunks: int,
+    eos_id: int | None,
+    sampler: Sampler,
+    generator: torch.Generator | None,
+) -> Iterator[Written]:
+    """Write chunks, each computed when it is asked for, until all rows have ended.
+
+    Args:
+        model: The model.
+        grid: Prompts, from `chunk_prompts`.
+        new_chunks: Most chunks to write.
+        eos_id: A row ends with a chunk that holds this token.
+        sampler: Chooses each chunk.
+        generator: Source of randomness; torch's global one if None.
+    """
+    tokens, real, lengths = (x.to(model.backbone.device) for x in grid)
+    rows = torch.arange(len(tokens), device=tokens.device)
+    # Modes hold for a step, not between steps, where the caller's code runs.
+    with torch.no_grad(), evaluation_mode(model):
+        cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + new_chunks)
+        states = model.backbone(model.input_encoder(tokens, real), cache=cache)
+        state = states[rows, lengths - 1]
+        # Prompts of different lengths: each row's cache ends where its prompt does.
+        cache = cache.select(rows, lengths)
+    # Where the rows that go on are in the cache, and the chunk that each has just written.
+    places, chunk = rows, None
+    for _ in range(new_chunks):
+        with torch.no_grad(), evaluation_mode(model):
+            if chunk is not None:
+                read = chunk.new_zeros(len(cache.lengths), 1, model.chunk_size)
+                read[places, 0] = chunk
+                vectors = model.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
+                state = model.backbone(vectors, cache=cache)[places, 0]
+            sampled = sampler(model.draws(state, generator), generator)
+        chunk = sampled.tokens
+        yield Written(
+            rows.tolist(), chunk.tolist(), sampled.draws.tolist(), sampled.settled.tolist()
+        )
+        if eos_id is not None:
+            left = (chunk != eos_id).all(dim=-1)
+            rows, places, chunk = rows[left], places[left], chunk[left]
+            if len(rows) == 0:
+                return
+            if 2 * len(rows) <= len(cache.lengths):
+                cache = cache.select(places, cache.lengths[places])
+                places = torch.arange(len(rows), device=rows.device)
 
 
 def collect(
-    chunks: Iterable[Tensor], *, max_new_tokens: int, eos_id: int | None
+    written: Iterable[Written], rows: int, *, max_new_tokens: int, eos_id: int | None
 ) -> list[Generation]:
-    """Read chunks (batch, chunk) until all rows have ended, and cut each row at its end."""
-    read: list[Tensor] = []
-    ended: Tensor | bool = False
-    for chunk in chunks:
-        read.append(chunk)
-        if eos_id is not None:
-            ended = (chunk == eos_id).any(dim=-1) | ended
-            if bool(ended.all()):
-                break
-    rows = torch.cat(read, dim=-1).tolist()
-    return [_cut(row[:max_new_tokens], eos_id) for row in rows]
+    """Read all that is written, and cut each row at its end."""
+    read: list[list[tuple[list[int], int, bool]]] = [[] for _ in range(rows)]
+    for step in written:
+        chunks = zip(step.tokens, step.draws, step.settled, strict=True)
+        for row, chunk in zip(step.rows, chunks, strict=True):
+            read[row].append(chunk)
+    return [_generation(chunks, max_new_tokens, eos_id) for chunks in read]
+
+
+def _generation(
+    chunks: list[tuple[list[int], int, bool]], max_new_tokens: int, eos_id: int | None
+) -> Generation:
+    tokens = [token for chunk, _, _ in chunks for token in chunk][:max_new_tokens]
+    text = list(itertools.takewhile(lambda token: token != eos_id, tokens))
+    return Generation(
+        tokens=text,
+        finish_reason="stop" if len(text) < len(tokens) else "length",
+        chunks=len(chunks),
+        draws=sum(draws for _, draws, _ in chunks),
+        unsettled=sum(not settled for _, _, settled in chunks),
+    )
 
 
 def tokens_of_one_row(
-    chunks: Iterable[Tensor], *, max_new_tokens: int, eos_id: int | None
+    written: Iterable[Written], *, max_new_tokens: int, eos_id: int | None
 ) -> Iterator[int]:
-    """The tokens of chunks (1, chunk) up to the row's end, each as soon as its chunk is there."""
-    tokens = (token for chunk in chunks for token in chunk[0].tolist())
+    """The tokens of the only row up to its end, each as soon as its chunk is there."""
+    tokens = (token for step in written for token in step.tokens[0])
     return itertools.takewhile(
         lambda token: token != eos_id, itertools.islice(tokens, max_new_tokens)
     )
@@ -72,9 +165,3 @@ def check_request(
                 raise ValueError(
                     f"prompts[{row}] must hold token ids in [0, {vocab_size}); got {token}."
                 )
-
-
-def _cut(tokens: list[int], eos_id: int | None) -> Generation:
-    if eos_id is not None and eos_id in tokens:
-        return Generation(tokens[: tokens.index(eos_id)], "stop")
-    return Generation(tokens, "length")

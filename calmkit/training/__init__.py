@@ -14,3 +14,5 @@ from .run import Objective as Objective
 from .run import TrainingDiverged as TrainingDiverged
 from .schedule import learning_rate_factor as learning_rate_factor
 from .settings import TrainingSettings as TrainingSettings
+from .softmax_evaluation import SoftmaxEvaluation as SoftmaxEvaluation
+from .softmax_evaluation import evaluate_softmax as evaluate_softmax

@@ -30,7 +30,10 @@ def run_identity(
 ) -> dict[str, Any]:
     """What decides a run's numbers, as JSON gives it back; a resumed run must agree in it."""
     shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in trained.items()]
-    batch = first_batch.tokens.cpu().numpy().tobytes() + first_batch.real.cpu().numpy().tobytes()
+    tensors = [first_batch.tokens, first_batch.real]
+    if first_batch.scored is not None:
+        tensors.append(first_batch.scored)
+    batch = b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)
     groups = [
         {key: value for key, value in group.items() if key != "params"}
         for group in optimizer.param_groups

@@ -222,8 +222,7 @@ def _rows_of(batch: ChunkBatch, rank: int, processes: int) -> ChunkBatch:
             f"batch_at must give a multiple of {processes} rows, one share for each process; "
             f"got {batch.tokens.shape[0]}."
         )
-    rows = slice(rank, None, processes)
-    return ChunkBatch(batch.tokens[rows], batch.real[rows], batch.lengths[rows])
+    return batch.rows(slice(rank, None, processes))
 
 
 def _check_parts(parts: Mapping[str, Tensor]) -> None:

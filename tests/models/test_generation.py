@@ -7,10 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calmkit.chunking import chunk_prompts
-from calmkit.sampling import BatchTemperature
+from calmkit.sampling import (
+    BatchTemperature,
+    ExactTemperature,
+    MostFrequent,
+    PlainSampler,
+    SampledChunks,
+)
 
 prompts = st.lists(
-    st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=8), min_size=1, max_size=4
+    st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12), min_size=1, max_size=4
 )
 
 
@@ -43,14 +49,18 @@ def test_equals_the_literal_loop(prompts, max_new_tokens, eos_id, chunk_size):
     states = []  # what the head is asked with: far more sensitive than the tokens
     model.head.map.register_forward_hook(lambda _, args, output: states.append(args[0]))
     got = model.generate(prompts, max_new_tokens=max_new_tokens, eos_id=eos_id)
-    steps = len(states)
+    together = list(states)
     for row, (prompt, generation) in enumerate(zip(prompts, got, strict=True)):
         first = len(states)
         want = literally(model, prompt, max_new_tokens, eos_id)
         assert (generation.tokens, generation.finish_reason) == want
-        # The longest row decides how many steps are made; each row's are the literal ones.
-        alone = torch.stack(states[first : first + steps])
-        torch.testing.assert_close(torch.stack(states[:steps])[:, row], alone)
+        # A row that has ended is not asked for any more, and the others keep their order.
+        read = len(generation.tokens) + (generation.finish_reason == "stop")
+        assert generation.chunks == generation.draws == -(-read // chunk_size)
+        assert generation.unsettled == 0
+        for step, alone in enumerate(states[first : first + generation.chunks]):
+            going_on = [r for r, other in enumerate(got) if other.chunks > step]
+            torch.testing.assert_close(together[step][going_on.index(row)], alone)
 
 
 def test_the_stub_writes_varied_text():
@@ -70,7 +80,7 @@ def test_end_token_inside_a_chunk_is_cut():
     assert limited.tokens == free.tokens[:inside] and limited.finish_reason == "length"
 
 
-@pytest.mark.parametrize("sampler", [None, BatchTemperature(power=2, candidates=6)])
+@pytest.mark.parametrize("sampler", [None, BatchTemperature(0.5, candidates=6)])
 def test_same_seed_same_text(sampler):
     model = tiny(build_head=energy_head)
 
@@ -138,3 +148,83 @@ def test_stream_names_a_mistake_before_the_first_token():
         tiny().stream([9], max_new_tokens=3)
     with pytest.raises(ValueError, match=r"prompts\[0\] must hold at least one token"):
         tiny().stream([], max_new_tokens=3)
+
+
+@pytest.mark.parametrize("eos_id", [None, 3])
+def test_text_is_the_same_in_any_company(eos_id):
+    """Alone or in a ragged batch, from which rows drop out; bitwise tokens in float64."""
+    model = tiny()
+    prompts = [[1], [2, 3], [4, 5, 6], [0, 1, 2, 3], [6, 5, 4, 3, 2], [1] * 6, [2] * 7, [5] * 9]
+    options = {"max_new_tokens": 17, "eos_id": eos_id}
+    together = model.generate(prompts, **options)
+    alone = [model.generate([prompt], **options)[0] for prompt in prompts]
+    assert together == alone
+    if eos_id is not None:
+        assert len({text.chunks for text in together}) > 2
+
+
+@pytest.mark.parametrize("length", range(1, 10))
+def test_a_text_goes_on_wherever_it_is_cut(length):
+    """What the model wrote may come back as part of the prompt, at any chunk's edge."""
+    model = tiny()
+    prompt = [1, 2, 3, 4, 5, 6, 0, 1, 2][:length]
+    (whole,) = model.generate([prompt], max_new_tokens=12)
+    for chunks in range(1, 4):
+        grown = prompt + whole.tokens[: 3 * chunks]
+        (rest,) = model.generate([grown], max_new_tokens=12 - 3 * chunks)
+        assert rest.tokens == whole.tokens[3 * chunks :]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        PlainSampler(),
+        BatchTemperature(0.5, candidates=20),
+        BatchTemperature(0.4, candidates=20, at_once=6),
+        BatchTemperature(0.5, candidates=20, top_p=0.8),
+        ExactTemperature(0.7, max_draws=100_000),
+        MostFrequent(20),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_every_sampler_writes_and_counts_its_draws(sampler):
+    model = tiny(build_head=energy_head)
+    rows = model.generate(
+        [[1], [2, 3, 4, 5]], max_new_tokens=12, sampler=sampler, generator=seeded()
+    )
+    for row in rows:
+        assert len(row.tokens) == 12 and row.chunks == 4
+        assert row.draws >= 4 and 0 <= row.unsettled <= 4
+    if isinstance(sampler, MostFrequent):
+        assert [row.draws for row in rows] == [80, 80]
+
+
+def test_unsettled_chunks_are_counted():
+    model = tiny()  # its draws are all equal
+    (row,) = model.generate([[1]], max_new_tokens=9, sampler=BatchTemperature(0.5, 4))
+    assert (row.draws, row.unsettled) == (12, 0)
+
+    def never(draw, generator=None):
+        chosen = BatchTemperature(0.5, 4)(draw, generator)
+        return SampledChunks(chosen.tokens, chosen.draws, torch.zeros_like(chosen.settled))
+
+    (row,) = model.generate([[1]], max_new_tokens=9, sampler=never)
+    assert (row.draws, row.unsettled) == (12, 3)
+
+
+def test_rows_that_have_ended_leave_the_batch():
+    """When half of it has ended: the backbone then reads fewer rows."""
+    model = tiny()
+    prompts = [[1], [2, 3], [4, 5, 6], [0, 1, 2, 3], [6, 5, 4, 3, 2], [1] * 6, [2] * 7, [5] * 9]
+    rows, heads = [], []
+    model.backbone.register_forward_hook(lambda _, args, output: rows.append(len(output)))
+    model.head.map.register_forward_hook(lambda _, args, output: heads.append(len(output)))
+    got = model.generate(prompts, max_new_tokens=30, eos_id=3)
+    steps = max(one.chunks for one in got)
+    left = [sum(one.chunks > step for one in got) for step in range(steps)]
+    assert heads == left
+    batch = 8
+    for step, count in enumerate(left[1:], start=1):
+        batch = count if 2 * count <= batch else batch
+        assert rows[step] == batch
+    assert rows[-1] < 8

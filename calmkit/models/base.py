@@ -1,0 +1,186 @@
+"""What every language model here can do: read rows of chunks, and write.
+
+    tokens --input encoder--> vectors --backbone--> states --?--> the next chunk
+
+A model adds what is drawn from a state, and its loss. A model over single tokens is one whose
+chunks hold one token.
+"""
+
+import abc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from calmkit.attention import AttentionMask
+from calmkit.backbones import Backbone
+from calmkit.chunking import ChunkBatch, chunk_prompts
+from calmkit.models.generation import (
+    Generation,
+    Written,
+    check_request,
+    collect,
+    tokens_of_one_row,
+    write,
+)
+from calmkit.recording import Recorded
+from calmkit.sampling import Draw, PlainSampler, Sampler
+from calmkit.typing import typed
+
+__all__ = ["LanguageModel", "ModelLoss"]
+
+
+@typed
+@dataclass(frozen=True, eq=False)
+class ModelLoss:
+    """Loss of a batch, in the model's own unit; lower is better.
+
+    Attributes:
+        total: Mean over the counted positions; zero if there is none.
+        per_position: Loss of predicting the chunk after each position.
+        counted: False where that chunk is the first of a document, empty, or not scored.
+    """
+
+    total: Float[Tensor, ""]
+    per_position: Float[Tensor, "batch predictions"]
+    counted: Bool[Tensor, "batch predictions"]
+
+    @staticmethod
+    def over(per_position: Tensor, counted: Tensor) -> "ModelLoss":
+        """With the mean over what counts."""
+        total = torch.where(counted, per_position, 0.0).sum() / counted.sum().clamp_min(1)
+        return ModelLoss(total, per_position, counted)
+
+
+class LanguageModel(nn.Module, Recorded, abc.ABC):
+    """Predicts the next chunk of tokens from those before.
+
+    Attributes:
+        input_encoder: Chunks `*batch chunk`, and which tokens are real, to `*batch hidden`.
+        backbone: Vectors to states.
+    """
+
+    input_encoder: nn.Module
+    backbone: Backbone
+
+    @property
+    @abc.abstractmethod
+    def chunk_size(self) -> int:
+        """K, tokens in a chunk."""
+
+    @property
+    @abc.abstractmethod
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+
+    @abc.abstractmethod
+    def draws(
+        self, states: Float[Tensor, "*batch hidden"], generator: torch.Generator | None = None
+    ) -> Draw:
+        """The next chunk after some states, as a black box to draw from.
+
+        Args:
+            states: From the backbone.
+            generator: Source of randomness; torch's global one if None.
+        """
+
+    @abc.abstractmethod
+    def loss(self, batch: ChunkBatch, generator: torch.Generator | None = None) -> ModelLoss:
+        """The loss at every position that has a next chunk in its document.
+
+        Args:
+            batch: Rows of chunks, at least two positions long.
+            generator: Source of randomness; torch's global one if None.
+
+        Raises:
+            ValueError: If the rows hold fewer than two chunks, or chunks of another size.
+        """
+
+    @typed
+    def hidden_states(self, batch: ChunkBatch) -> Float[Tensor, "batch positions hidden"]:
+        """The backbone's state after each chunk, packed documents kept apart."""
+        vectors = self.input_encoder(batch.tokens, batch.real)
+        one_document_each = all(len(row) == 1 for row in batch.lengths)
+        mask = AttentionMask.causal() if one_document_each else AttentionMask.packed(batch.lengths)
+        return self.backbone(vectors, mask)
+
+    def _predicting_states(self, batch: ChunkBatch) -> Tensor:
+        """States that have a next chunk, (batch, predictions, hidden)."""
+        if batch.tokens.shape[1] < 2:
+            raise ValueError(
+                "batch must be at least 2 chunks long to predict one; "
+                f"got {batch.tokens.shape[1]}."
+            )
+        return self.hidden_states(batch)[:, :-1]
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        eos_id: int | None = None,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> list[Generation]:
+        """Continue prompts of any lengths.
+
+        Each prompt is padded on the left of its first chunk, so that it ends at a chunk's edge
+        and the text goes on directly after it; training rows begin with such chunks too.
+
+        Args:
+            prompts: Token ids of each prompt; none empty.
+            max_new_tokens: Most tokens to add to a prompt; need not be a multiple of K.
+            eos_id: The end token: text stops before it, also inside a chunk.
+            sampler: How a chunk is chosen; plain sampling at temperature 1 if None.
+            generator: Source of randomness; torch's global one if None.
+
+        Returns:
+            One result for each prompt, in order.
+
+        Raises:
+            ValueError: If there is no prompt, one is empty or an id is outside the vocabulary,
+                or max_new_tokens is not positive.
+        """
+        written = self._write(prompts, max_new_tokens, eos_id, sampler, generator)
+        return collect(written, len(prompts), max_new_tokens=max_new_tokens, eos_id=eos_id)
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        eos_id: int | None = None,
+        sampler: Sampler | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[int]:
+        """Continue one prompt and give each token as soon as its chunk is drawn.
+
+        Arguments, and the tokens of the same seed, are those of `generate` with this prompt
+        alone. Mistakes are found at once, before the first token is asked for.
+
+        Raises:
+            ValueError: As in `generate`.
+        """
+        written = self._write([prompt], max_new_tokens, eos_id, sampler, generator)
+        return tokens_of_one_row(written, max_new_tokens=max_new_tokens, eos_id=eos_id)
+
+    def _write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        eos_id: int | None,
+        sampler: Sampler | None,
+        generator: torch.Generator | None,
+    ) -> Iterator[Written]:
+        """New chunks, each computed when it is asked for; checks come at once."""
+        check_request(prompts, self.vocab_size, max_new_tokens, eos_id)
+        return write(
+            self,
+            chunk_prompts(prompts, self.chunk_size, fill_id=0),
+            new_chunks=-(-max_new_tokens // self.chunk_size),
+            eos_id=eos_id,
+            sampler=PlainSampler() if sampler is None else sampler,
+            generator=generator,
+        )

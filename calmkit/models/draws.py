@@ -1,0 +1,82 @@
+"""A model's next chunk as a black box that samplers draw from.
+
+Candidates stay latents until a sampler asks for a token of theirs, and rows can be selected, so
+that samplers pay only for what they use; see `calmkit.sampling.pruning`.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.heads import Head
+from calmkit.typing import typed
+
+__all__ = ["ChunkDraws"]
+
+# Latents that are started on together: a bound on what is held for a moment.
+_STARTED_AT_ONCE = 4096
+
+
+class ChunkDraws:
+    """Draws chunks from the law that head and autoencoder give after some states."""
+
+    @typed
+    def __init__(
+        self,
+        head: Head,
+        autoencoder: ChunkAutoencoder,
+        states: Float[Tensor, "*batch hidden"],
+        generator: torch.Generator | None,
+    ) -> None:
+        """Hold the states; nothing is drawn yet.
+
+        Args:
+            head: Draws latents.
+            autoencoder: Decodes them.
+            states: The backbone's states, one a row.
+            generator: Source of the head's randomness; torch's global one if None.
+        """
+        self._head, self._autoencoder = head, autoencoder
+        self._states, self._generator = states, generator
+
+    @torch.no_grad()
+    def __call__(self, n: int) -> Int[Tensor, "n *batch chunk"]:
+        """Draw n chunks of every row."""
+        return self._autoencoder.decode_tokens(self._latents(n))
+
+    @torch.no_grad()
+    def undecoded(self, n: int) -> "LatentChunks":
+        """Draw n chunks of every row, as latents."""
+        return LatentChunks(self._autoencoder, self._latents(n))
+
+    def select(self, rows: Int[Tensor, " chosen"]) -> "ChunkDraws":
+        """The same for some rows of the flattened batch."""
+        states = self._states.reshape(-1, self._states.shape[-1])[rows]
+        return ChunkDraws(self._head, self._autoencoder, states, self._generator)
+
+    def _latents(self, n: int) -> Tensor:
+        return self._head.sample(self._states, n, self._generator)
+
+
+class LatentChunks:
+    """Chunks whose tokens are decoded when they are asked for.
+
+    Attributes:
+        shape: Of their tokens, (n, *batch, chunk).
+        device: Where they are.
+    """
+
+    def __init__(self, autoencoder: ChunkAutoencoder, latents: Tensor) -> None:
+        """Start decoding, with what all places of a chunk share."""
+        self.shape = (*latents.shape[:-1], autoencoder.chunk_size)
+        self.device = latents.device
+        self._autoencoder = autoencoder
+        rows = latents.reshape(-1, latents.shape[-1])
+        parts = [autoencoder.start_decoding(part) for part in rows.split(_STARTED_AT_ONCE)]
+        self._started = torch.cat(parts)
+
+    @typed
+    def tokens_at(self, place: int, chosen: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
+        """The token at one place of some chunks, by their number in `n *batch` flattened."""
+        return self._autoencoder.tokens_at(self._started[chosen], place)

@@ -1,0 +1,116 @@
+r"""Comparing continuations of a prompt, without probabilities.
+
+A continuation of T chunks is read by the model as it stands (teacher forcing). At each of its
+chunks m draws of the model are compared with the true one by a proper score,
+
+    score = 1/T sum_t S(draws at t, chunk t),    lower is better,
+
+by default the Brier score of the chunk's tokens, 1 - 2 P(y) + sum_x P(x)^2, estimated without
+bias from all pairs of draws. A scoring rule compares latents instead; it still tells continuations
+apart where no draw equals any of them.
+
+The standard error is that of the draws: of the mean over groups of them. It does not say how much
+another continuation of the same kind would differ.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from calmkit.chunking import chunk_prompts
+from calmkit.models.generation import check_request
+from calmkit.nn import evaluation_mode
+from calmkit.scoring import ScoringRule, brier_score
+
+if TYPE_CHECKING:
+    from calmkit.models.calm import CALM
+
+__all__ = ["RankedContinuation", "rank_continuations"]
+
+_GROUPS = 8
+
+
+@dataclass(frozen=True)
+class RankedContinuation:
+    """One continuation, and how it fares.
+
+    Attributes:
+        index: Its place among those that were given.
+        score: Mean score of its chunks; lower is better.
+        standard_error: Of the score, over the draws.
+        chunks: How many chunks were scored.
+    """
+
+    index: int
+    score: float
+    standard_error: float
+    chunks: int
+
+
+def rank_continuations(
+    model: "CALM",
+    prompt: Sequence[int],
+    continuations: Sequence[Sequence[int]],
+    *,
+    rule: ScoringRule | None = None,
+    num_samples: int = 64,
+    generator: torch.Generator | None = None,
+) -> list[RankedContinuation]:
+    """Score continuations and sort them, the best first; see `CALM.rank`."""
+    check_request([prompt, *continuations], model.autoencoder.vocab_size, 1, None)
+    least = _GROUPS * max(2, 0 if rule is None else rule.min_samples)
+    if num_samples < least or num_samples % _GROUPS:
+        raise ValueError(
+            f"num_samples must be a multiple of {_GROUPS}, whose groups give the standard error, "
+            f"and at least {least}; got {num_samples}."
+        )
+    if not prompt:
+        raise ValueError("prompt must hold at least one token; start from a start token.")
+    ranked = []
+    with torch.no_grad(), evaluation_mode(model):
+        for index, continuation in enumerate(continuations):
+            if len(continuation) == 0:
+                raise ValueError(f"continuations[{index}] must hold at least one token.")
+            groups = _scores(model, prompt, continuation, rule, num_samples, generator)
+            error = groups.mean(dim=1).std() / _GROUPS**0.5
+            ranked.append(
+                RankedContinuation(index, float(groups.mean()), float(error), groups.shape[1])
+            )
+    return sorted(ranked, key=lambda one: one.score)
+
+
+def _scores(
+    model: "CALM",
+    prompt: Sequence[int],
+    continuation: Sequence[int],
+    rule: ScoringRule | None,
+    num_samples: int,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Scores (groups, chunks) of the continuation's chunks, each from its own draws."""
+    size = model.chunk_size
+    begin, begin_real, _ = chunk_prompts([prompt], size, fill_id=0)
+    # The last chunk may be cut short; what is left of it is not compared.
+    text = torch.tensor([*continuation, *[0] * (-len(continuation) % size)]).view(1, -1, size)
+    real = (torch.arange(text.numel()) < len(continuation)).view_as(text)
+    device = model.backbone.device
+    tokens = torch.cat([begin, text], dim=1).to(device)
+    mask = torch.cat([begin_real, real], dim=1).to(device)
+    states = model.backbone(model.input_encoder(tokens, mask))[0, begin.shape[1] - 1 : -1]
+    text, real = text[0].to(device), real[0].to(device)
+    if rule is None:
+        draws = model.draws(states, generator)(num_samples)
+        # Places that hold no text are made equal in all draws.
+        draws, text = (torch.where(real, x, 0) for x in (draws, text))
+        return torch.stack([brier_score(part, text) for part in draws.chunk(_GROUPS)])
+    if not bool(real.all()):
+        raise ValueError(
+            f"continuations must be whole chunks of {size} tokens to be scored as latents; one "
+            f"has {len(continuation)} tokens. Cut it, or leave rule out."
+        )
+    latents = model.head.sample(states, num_samples, generator)
+    target = model.autoencoder.encode(text)
+    return torch.stack([rule.score(x, target, generator) for x in latents.chunk(_GROUPS)])

@@ -1,0 +1,142 @@
+r"""TokenLM: the autoregressive softmax baseline, on the same backbones.
+
+    token t --embedding--> vector --backbone--> state h_t --output--> logits of token t + 1
+
+Its loss is the cross entropy in nats; e to its mean is the perplexity. Chunks hold one token, so
+that the same data, training, evaluation and generation serve it.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from calmkit.backbones import Backbone
+from calmkit.chunking import ChunkBatch
+from calmkit.models.base import LanguageModel, ModelLoss
+from calmkit.typing import typed
+
+__all__ = ["TokenDraws", "TokenEmbedding", "TokenLM"]
+
+
+class TokenEmbedding(nn.Module):
+    """Embeds chunks of one token.
+
+    Attributes:
+        vocab_size: Number of token ids.
+        hidden_size: Features of a vector.
+    """
+
+    def __init__(self, vocab_size: int, hidden_size: int) -> None:
+        """Build the table; its entries have a variance of `1 / hidden_size`.
+
+        Raises:
+            ValueError: If a size is not positive.
+        """
+        super().__init__()
+        if min(vocab_size, hidden_size) < 1:
+            raise ValueError(
+                f"vocab_size and hidden_size must be at least 1; got {vocab_size}, {hidden_size}."
+            )
+        self.vocab_size, self.hidden_size = vocab_size, hidden_size
+        self.tokens = nn.Embedding(vocab_size, hidden_size)
+        nn.init.normal_(self.tokens.weight, std=1 / math.sqrt(hidden_size))
+
+    @typed
+    def forward(
+        self, tokens: Int[Tensor, "*batch 1"], real: Bool[Tensor, "*batch 1"]
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Embed; places that hold no text become zero."""
+        return self.tokens(tokens[..., 0]) * real
+
+
+class TokenLM(LanguageModel):
+    """Autoregressive language model with a softmax over tokens."""
+
+    def __init__(
+        self, vocab_size: int, *, backbone: Backbone, tie_embeddings: bool = False
+    ) -> None:
+        """Put embedding and output around a backbone.
+
+        Args:
+            vocab_size: Number of token ids.
+            backbone: Vectors to states.
+            tie_embeddings: Whether the output's weights are those of the embedding.
+
+        Raises:
+            ValueError: If there is no token.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.input_encoder = TokenEmbedding(vocab_size, backbone.hidden_size)
+        self.output = nn.Linear(backbone.hidden_size, vocab_size, bias=False)
+        if tie_embeddings:
+            self.output.weight = self.input_encoder.tokens.weight
+        else:
+            nn.init.normal_(self.output.weight, std=1 / math.sqrt(backbone.hidden_size))
+
+    @property
+    def chunk_size(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return self.output.out_features
+
+    @typed
+    def logits(self, states: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch vocab"]:
+        """Logits of the next token, in float32 at least."""
+        logits = linear(states, self.output.weight)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    @typed
+    def loss(self, batch: ChunkBatch, generator: torch.Generator | None = None) -> ModelLoss:
+        """Cross entropy of every next token, in nats; see `LanguageModel.loss`.
+
+        Raises:
+            ValueError: If the rows hold fewer than two tokens, or chunks of more than one.
+        """
+        if batch.tokens.shape[2] != 1:
+            raise ValueError(
+                f"batch must hold chunks of one token for a TokenLM; got {batch.tokens.shape[2]}."
+            )
+        logits = self.logits(self._predicting_states(batch))
+        target = batch.tokens[:, 1:, 0]
+        nats = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
+        return ModelLoss.over(nats.view_as(target), batch.predictable()[:, 1:])
+
+    @typed
+    def draws(
+        self, states: Float[Tensor, "*batch hidden"], generator: torch.Generator | None = None
+    ) -> "TokenDraws":
+        """The next token after some states; see `LanguageModel.draws`."""
+        return TokenDraws(self.logits(states), generator)
+
+
+class TokenDraws:
+    """Tokens of a softmax as a black box, which also shows its logits.
+
+    Attributes:
+        logits: Of the softmax, (*batch, vocab).
+    """
+
+    def __init__(self, logits: Tensor, generator: torch.Generator | None) -> None:
+        """Hold logits; nothing is drawn yet."""
+        self.logits, self._generator = logits, generator
+
+    def __call__(self, n: int) -> Tensor:
+        """Draw n tokens of every row, (n, *batch, 1)."""
+        rows = self.logits.reshape(-1, self.logits.shape[-1]).softmax(dim=-1)
+        if len(rows) == 0:
+            return torch.zeros(n, *self.logits.shape[:-1], 1, dtype=torch.long).to(rows.device)
+        drawn = torch.multinomial(rows, n, replacement=True, generator=self._generator)
+        return drawn.T.reshape(n, *self.logits.shape[:-1], 1)
+
+    def select(self, rows: Int[Tensor, " chosen"]) -> "TokenDraws":
+        """The same for some rows of the flattened batch."""
+        logits = self.logits.reshape(-1, self.logits.shape[-1])
+        return TokenDraws(logits[rows], self._generator)

@@ -1,0 +1,129 @@
+"""Scores of a softmax model on held-out text: cross entropy, and Brier scores by probabilities.
+
+The positions, n-grams and errors are those of `evaluate`, so that the numbers stand beside those
+of models that can only be drawn from. Probabilities take the place of draws where they are known:
+Brier-1 and the truth's part of each Brier-n are exact, and only prefixes are drawn for the
+collision part of Brier-2 to 4 (see `calmkit.metrics.softmax`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calmkit.backbones import Cache
+from calmkit.data import EvaluationRows
+from calmkit.metrics import BrierLM, Estimate, summarize_brier
+from calmkit.metrics.softmax import softmax_brier, softmax_collision
+from calmkit.models import TokenLM
+from calmkit.nn import evaluation_mode
+from calmkit.training.evaluation import EvaluationSettings
+from calmkit.training.scored_text import ORDERS, Tally, Targets, check_context, find_targets
+
+__all__ = ["SoftmaxEvaluation", "evaluate_softmax"]
+
+_ROWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class SoftmaxEvaluation:
+    """Scores on held-out text.
+
+    Attributes:
+        brier: BrierLM and the signed Brier-1..4, times 100; higher is better.
+        cross_entropy: Nats per token; lower is better. e to it is the perplexity.
+        scored_tokens: Tokens that Brier-1 and the cross entropy are means over.
+        protocol: The evaluation in one sentence, to be printed with its numbers.
+    """
+
+    brier: BrierLM
+    cross_entropy: Estimate
+    scored_tokens: int
+    protocol: str
+
+
+@torch.no_grad()
+def evaluate_softmax(
+    model: TokenLM, rows: EvaluationRows, settings: EvaluationSettings, *, seed: int
+) -> SoftmaxEvaluation:
+    """Score a softmax model; it is in evaluation mode meanwhile.
+
+    Args:
+        model: The model, on any device.
+        rows: Held-out rows of chunks of one token.
+        settings: What is scored; `draws` prefixes are drawn for Brier-2 to 4.
+        seed: Decides them.
+
+    Raises:
+        ValueError: If fewer than two rows have text after the context, or chunks hold more than
+            one token.
+    """
+    if rows.batch.tokens.shape[2] != 1:
+        raise ValueError(
+            f"rows must hold chunks of one token for a TokenLM; got {rows.batch.tokens.shape[2]}."
+        )
+    check_context(rows, settings.min_context)
+    positions = rows.batch.tokens.shape[1]
+    tally = Tally(rows, settings.min_context, len(ORDERS) + 1)
+    device = model.backbone.device
+    generator = torch.Generator(device).manual_seed(seed)
+    with evaluation_mode(model):
+        for chosen in torch.arange(len(rows.document)).split(_ROWS_AT_ONCE):
+            tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
+            targets = find_targets(tokens, real, settings.min_context)
+            cache = model.backbone.new_cache(len(tokens), positions + len(ORDERS))
+            states = model.backbone(model.input_encoder(tokens, real), cache=cache)
+            logs = model.logits(states).log_softmax(dim=-1)
+            after = logs[targets.row, targets.place - 1]
+            hits = _hits(logs, targets)
+            collisions = _collisions(model, cache, targets, after, settings.draws, generator)
+            values = [softmax_brier(after, targets.tokens[:, 0])]
+            values += [2 * hits[:, n - 1].exp() - collisions[n - 2] for n in ORDERS[1:]]
+            for index, order in enumerate(ORDERS):
+                tally.add(index, chosen, targets, values[index][:, None], targets.counted(order))
+            tally.add(len(ORDERS), chosen, targets, -hits[:, :1], targets.counted(1))
+    *brier, cross_entropy = tally.estimates(settings.bootstrap, seed)
+    return SoftmaxEvaluation(
+        brier=summarize_brier(brier),
+        cross_entropy=cross_entropy,
+        scored_tokens=tally.scored_tokens,
+        protocol=(
+            f"probabilities after {settings.min_context} to {positions - 1} tokens of true text, "
+            f"in {len(rows.document)} rows; {settings.draws} prefixes drawn for Brier-2 to 4; "
+            f"{tally.scored_tokens} tokens scored; standard errors over {tally.resampled}"
+        ),
+    )
+
+
+def _hits(logs: Tensor, targets: Targets) -> Tensor:
+    """Log-probability of the first n true tokens for n = 1 to 4, (points, orders)."""
+    steps = torch.arange(len(ORDERS), device=logs.device)
+    # Behind the row's end there is no text, and what stands here does not count.
+    places = (targets.place[:, None] - 1 + steps).clamp_max(logs.shape[1] - 1)
+    each = logs[targets.row[:, None], places, targets.tokens[:, : len(ORDERS)]]
+    return each.double().cumsum(dim=-1)
+
+
+def _collisions(
+    model: TokenLM,
+    cache: Cache,
+    targets: Targets,
+    after: Tensor,
+    draws: int,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """The collision term of Brier-2, 3 and 4 at each point, from drawn prefixes."""
+    points = len(targets.row)
+    point = torch.arange(draws * points, device=after.device) % points
+    branch = cache.select(targets.row[point], targets.place[point])
+    logs, drawn, found = after[point], [], []
+    for _ in ORDERS[1:]:
+        token = torch.multinomial(logs.exp(), 1, generator=generator)
+        drawn.append(logs.gather(-1, token))
+        vectors = model.input_encoder(token[:, None], torch.ones_like(token[:, None]).bool())
+        logs = model.logits(model.backbone(vectors, cache=branch)[:, 0]).log_softmax(dim=-1)
+        steps = torch.cat(drawn, dim=-1)
+        found.append(
+            softmax_collision(steps.view(draws, points, -1), logs.view(draws, points, -1))
+        )
+    return found

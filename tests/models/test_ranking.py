@@ -1,0 +1,130 @@
+"""Ranking continuations: scores against enumeration, errors against repetition."""
+
+import pytest
+import torch
+from calm_models import VOCAB, energy_head, tiny
+from torch import nn
+
+from calmkit.chunking import chunk_prompts
+from calmkit.heads import Head
+from calmkit.scoring import EnergyScore, brier_score
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class CoinHead(Head):
+    """Draws one of two latents, which the test's autoencoder decodes to different chunks."""
+
+    def __init__(self, cond_size, latent_size):
+        super().__init__(cond_size, latent_size)
+        self.places = nn.Parameter(torch.randn(2, latent_size, generator=seeded(3)) * 3)
+
+    @property
+    def evaluations_per_sample(self):
+        return 1
+
+    def loss(self, cond, target, generator=None):
+        raise NotImplementedError
+
+    def sample(self, cond, num_samples, generator=None):
+        side = torch.rand(num_samples, *cond.shape[:-1], generator=generator) < 0.7
+        return self.places[side.long()]
+
+
+def coin():
+    """A model that writes chunk a with probability 0.7 and b with 0.3, whatever came before."""
+    model = tiny(build_head=CoinHead)
+    b, a = model.autoencoder.decode_tokens(model.head.places).tolist()
+    assert a != b
+    return model, a, b
+
+
+def test_scores_are_brier_scores():
+    """1 - 2 p + (0.49 + 0.09): 0.18 for a, 0.98 for b, 1.58 for what is never drawn."""
+    model, a, b = coin()
+    never = [VOCAB - 1 - token for token in a]
+    assert never not in (a, b)
+    ranked = model.rank([1, 2], [b, never, a, a + a, a + b], num_samples=4000, generator=seeded())
+    want = {0: 0.98, 1: 1.58, 2: 0.18, 3: 0.18, 4: 0.58}
+    for one in ranked:
+        assert abs(one.score - want[one.index]) < 5 * one.standard_error
+        assert one.standard_error < 0.03
+    assert {one.index: one.chunks for one in ranked} == {0: 1, 1: 1, 2: 1, 3: 2, 4: 2}
+    assert [one.index for one in ranked][2:] == [4, 0, 1]
+    assert [one.score for one in ranked] == sorted(one.score for one in ranked)
+
+
+def test_a_chunk_that_is_cut_short_is_compared_as_far_as_it_goes():
+    model, a, b = coin()
+    place = next(i for i in range(3) if a[i] != b[i])
+    (one,) = model.rank([1], [a[: place + 1]], num_samples=4000, generator=seeded())
+    assert abs(one.score - 0.18) < 5 * one.standard_error
+    if place > 0:
+        (common,) = model.rank([1], [a[:place]], num_samples=64, generator=seeded())
+        assert common.score == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_standard_error_is_the_spread_of_repetitions():
+    model, a, _ = coin()
+    scores, errors = [], []
+    for seed in range(200):
+        (one,) = model.rank([1, 2], [a + a], num_samples=64, generator=seeded(seed))
+        scores.append(one.score)
+        errors.append(one.standard_error)
+    spread = torch.tensor(scores).std()
+    # A standard error from 8 groups, averaged over 200 repetitions; groups are slightly worse
+    # than all pairs, whose mean they share.
+    assert 0.85 < torch.tensor(errors).square().mean().sqrt() / spread < 1.15
+
+
+@pytest.mark.parametrize("prompt", [[1], [1, 2, 3], [1, 2, 3, 4]])
+def test_scores_are_those_of_a_literal_loop(prompt):
+    """Each chunk is drawn after the true text before it, read anew without a cache."""
+    model = tiny(build_head=energy_head)
+    continuation = [5, 6, 0, 1, 2, 3]
+    (got,) = model.rank(prompt, [continuation], num_samples=16, generator=seeded())
+    states = []
+    for chunk in range(2):
+        text = [*prompt, *continuation[: 3 * chunk]]
+        tokens, real, _ = chunk_prompts([text], 3, fill_id=0)
+        states.append(model.backbone(model.input_encoder(tokens, real))[0, -1])
+    draws = model.sample_chunks(torch.stack(states), 16, seeded())
+    target = torch.tensor(continuation).view(2, 3)
+    want = torch.stack([brier_score(part, target) for part in draws.chunk(8)]).mean()
+    assert got.score == pytest.approx(float(want))
+
+
+@torch.no_grad()
+def test_a_rule_scores_latents():
+    model = tiny(build_head=energy_head)
+    (got,) = model.rank([1], [[1, 2, 3]], rule=EnergyScore(), num_samples=16, generator=seeded())
+    tokens, real, _ = chunk_prompts([[1]], 3, fill_id=0)
+    state = model.backbone(model.input_encoder(tokens, real))[0]
+    latents = model.head.sample(state, 16, seeded())
+    target = model.autoencoder.encode(torch.tensor([[1, 2, 3]]))
+    want = torch.stack([EnergyScore().score(x, target) for x in latents.chunk(8)]).mean()
+    assert got.score == pytest.approx(float(want))
+
+
+def test_modes_are_restored():
+    model = tiny().train()
+    model.rank([1], [[2]], num_samples=16)
+    assert model.head.training and not model.autoencoder.training
+
+
+@pytest.mark.parametrize(
+    ("prompt", "continuations", "options", "match"),
+    [
+        ([], [[1]], {}, "prompt must hold at least one token"),
+        ([1], [[1], []], {}, r"continuations\[1\] must hold at least one token"),
+        ([1], [[VOCAB]], {}, r"token ids in \[0, 7\); got 7"),
+        ([1], [[1]], {"num_samples": 12}, "multiple of 8.* at least 16; got 12"),
+        ([1], [[1]], {"num_samples": 8}, "at least 16; got 8"),
+        ([1], [[1, 2]], {"rule": EnergyScore()}, "whole chunks of 3 tokens.* one has 2 tokens"),
+    ],
+)
+def test_bad_arguments_are_named(prompt, continuations, options, match):
+    with pytest.raises(ValueError, match=match):
+        tiny().rank(prompt, continuations, **options)
