@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.distributions import DiagonalGaussian, standard_normal
+from calmkit.recording import Recorded
 
 __all__ = ["Head", "guided", "starting_noise"]
 
 
-class Head(nn.Module, abc.ABC):
+class Head(nn.Module, Recorded, abc.ABC):
     """Conditional sampler of vectors that can be trained on examples.
 
     A concrete head's constructor starts `(cond_size, latent_size, *, ...)`, so that a config

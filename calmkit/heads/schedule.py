@@ -27,12 +27,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from calmkit.recording import Recorded
 from calmkit.typing import typed
 
 __all__ = ["CosineSchedule", "LinearSchedule", "NoiseSchedule", "ZeroTerminalSNR"]
 
 
-class NoiseSchedule:
+class NoiseSchedule(Recorded):
     """A discrete schedule: betas, everything derived from them, and which steps they are.
 
     All tensors are float64 on the CPU.

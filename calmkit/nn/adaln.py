@@ -172,10 +172,8 @@ class TimeEmbedding(nn.Module):
             resolution: Factor on time; 1000 as in networks trained on 1000 discrete steps.
         """
         super().__init__()
+        self.frequencies = frequencies
         self.resolution = resolution
-        exponents = torch.arange(frequencies, dtype=torch.float64) / frequencies
-        rates = torch.exp(-math.log(10000.0) * exponents)
-        self.register_buffer("rates", rates.to(torch.get_default_dtype()), persistent=False)
         self.mlp = nn.Sequential(
             nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
         )
@@ -187,16 +185,26 @@ class TimeEmbedding(nn.Module):
         Args:
             time: Times; 1 is the whole path.
         """
-        angles = self.resolution * time[..., None] * self.rates
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        angles = time[..., None] * self._speeds(time)
+        features = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        return self.mlp(features.to(time.dtype))
 
     @typed
     def dual(self, time: Dual) -> Dual:
         """`forward` and its derivative along the tangent of the time."""
-        speeds = self.resolution * self.rates
+        speeds = self._speeds(time.value)
         angles = time.value[..., None] * speeds
         cos, sin = angles.cos(), angles.sin()
         turning = time.tangent[..., None] * speeds
-        value = torch.cat([cos, sin], dim=-1)
-        tangent = torch.cat([-sin * turning, cos * turning], dim=-1)
+        value = torch.cat([cos, sin], dim=-1).to(time.value.dtype)
+        tangent = torch.cat([-sin * turning, cos * turning], dim=-1).to(time.tangent.dtype)
         return sequential(self.mlp, Dual(value, tangent))
+
+    def _speeds(self, time: Tensor) -> Tensor:
+        """Radians per unit of time, in float32 at least: in bfloat16 a thousand are off by two.
+
+        Not a buffer, which would be rounded with the weights when a model is cast to bfloat16.
+        """
+        dtype = torch.promote_types(time.dtype, torch.float32)
+        number = torch.arange(self.frequencies, dtype=dtype, device=time.device)
+        return self.resolution * torch.exp(-math.log(10000.0) / self.frequencies * number)

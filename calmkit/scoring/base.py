@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian, standard_normal
+from calmkit.recording import Recorded
 from calmkit.scoring.checks import check_count, check_finite, check_target
 from calmkit.scoring.precision import in_full_precision
 from calmkit.scoring.recompute import recomputed
@@ -28,7 +29,7 @@ from calmkit.typing import typed
 __all__ = ["ScoringRule"]
 
 
-class ScoringRule(abc.ABC):
+class ScoringRule(Recorded, abc.ABC):
     """Scores the samples of a predictive distribution; holds settings, no tensors."""
 
     @property

@@ -19,15 +19,10 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def micro(monkeypatch):
+def load(monkeypatch):
+    """Imports a file of the benchmarks by its name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("heads_micro")
-
-
-@pytest.fixture
-def measuring(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("measuring")
+    return importlib.import_module
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +75,13 @@ def test_energy_heads_are_compared_in_training_and_sampling(written):
     assert rows[1]["times_fewer_operations"] == pytest.approx(theirs / ours)
 
 
-def test_every_head_is_timed_at_equal_parameters(written, micro):
+def test_every_head_is_timed_at_equal_parameters(written, load):
     rows = {row["head"]: row for row in results(written)["heads"]}
-    assert set(rows) == set(micro.every_head()) >= {"EnergyHead", "FlowHead", "DiffusionHead"}
+    assert (
+        set(rows)
+        == set(load("head_rates").every_head())
+        >= {"EnergyHead", "FlowHead", "DiffusionHead"}
+    )
     assert "GuidedHead" not in rows
     for row in rows.values():
         assert row["samples_per_second"] > 0 and row["parameters"] > 0
@@ -112,7 +111,8 @@ def test_curves_fall_and_say_what_they_need(written):
     assert found["curves"]["Euler"]["slope"] == pytest.approx(-1, abs=0.3)
 
 
-def test_literal_head_is_the_formula_of_the_paper(micro):
+def test_literal_head_is_the_formula_of_the_paper(load):
+    cost, count = load("energy_head_cost"), load("head_rates").count_parameters
     head = EnergyHead(5, 3, width=6, depth=2, noise_size=4)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -120,15 +120,15 @@ def test_literal_head_is_the_formula_of_the_paper(micro):
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
     cond = torch.randn(2, 5, generator=generator)
     noise = torch.randn(7, 2, 4, generator=generator)
-    literal = micro.LiteralEnergyHead(head)
+    literal = cost.LiteralEnergyHead(head)
     assert [block.join.in_features for block in literal.blocks] == [12, 12]
-    assert micro.count_parameters(literal) == micro.count_parameters(head)
+    assert count(literal) == count(head)
     samples = head.sample_from(cond, noise)
     assert_close(literal.sample_from(cond, noise), samples)
-    assert micro.largest_difference(head, literal, cond, noise) < 1e-12
+    assert cost.largest_difference(head, literal, cond, noise) < 1e-12
     with torch.no_grad():
         literal.blocks[1].join.bias[0] += 1e-3
-    assert micro.largest_difference(head, literal, cond, noise) > 1e-6
+    assert cost.largest_difference(head, literal, cond, noise) > 1e-6
 
 
 def posterior(target, x, a, b):
@@ -145,8 +145,8 @@ def posterior(target, x, a, b):
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.3, 0.7), (0.9, 0.4), (0.5, 1.0)])
-def test_estimates_are_the_posterior_means(micro, a, b):
-    target = micro.Mixture.ring(CPU)
+def test_estimates_are_the_posterior_means(load, a, b):
+    target = load("known_mixture").Mixture.ring(CPU)
     x = torch.tensor([[0.4, -0.3], [1.0, 1.5], [-0.2, 0.1]])
     found = target.estimates(x, torch.tensor(a), torch.tensor(b))
     for i, row in enumerate(x):
@@ -154,8 +154,8 @@ def test_estimates_are_the_posterior_means(micro, a, b):
             assert_close(got[i], want, rtol=1e-6, atol=1e-6)
 
 
-def test_estimates_are_finite_at_the_ends_of_the_path(micro):
-    target = micro.Mixture.ring(CPU)
+def test_estimates_are_finite_at_the_ends_of_the_path(load):
+    target = load("known_mixture").Mixture.ring(CPU)
     x, zero, one = torch.randn(5, 2), torch.tensor(0.0), torch.tensor(1.0)
     clean, noise = target.estimates(x, one, zero)
     assert_close(clean, x)
@@ -165,8 +165,8 @@ def test_estimates_are_finite_at_the_ends_of_the_path(micro):
     assert_close(noise, x)
 
 
-def test_distance_is_the_energy_distance_of_all_pairs(micro):
-    target = micro.Mixture.ring(CPU, components=3, std=0.3)
+def test_distance_is_the_energy_distance_of_all_pairs(load):
+    target = load("known_mixture").Mixture.ring(CPU, components=3, std=0.3)
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     score = EnergyScore()
 
@@ -189,34 +189,37 @@ def test_distance_is_the_energy_distance_of_all_pairs(micro):
     assert target.distance(x) ** 2 == pytest.approx(square, rel=5e-3)
 
 
-def test_drawn_samples_are_of_the_mixture(micro):
-    target = micro.Mixture.ring(CPU)
-    points = micro.sobol_points(2**12, 3, 0, CPU)
+def test_drawn_samples_are_of_the_mixture(load):
+    known = load("known_mixture")
+    target = known.Mixture.ring(CPU)
+    points = known.sobol_points(2**12, 3, 0, CPU)
     found = target.draw(points)
     assert target.distance(found) < 0.005
     assert_close(found.mean(0), target.weights @ target.means, rtol=0, atol=2e-3)
     # Shares of components that are slightly wrong do show.
-    wrong = micro.Mixture(target.weights.flip(0), target.means, target.std)
+    wrong = known.Mixture(target.weights.flip(0), target.means, target.std)
     assert target.distance(wrong.draw(points)) > 0.1
     assert target.mean_distance() ** 0.5 / 64 > 2 * target.distance(found)
 
 
-def test_least_evaluations_from_which_on_a_distance_is_kept(micro):
+def test_least_evaluations_from_which_on_a_distance_is_kept(load):
+    evaluations_needed = load("solver_quality").evaluations_needed
     curve = {"evaluations": [1, 2, 4, 8, 16], "distance": [0.5, 0.09, 0.2, 0.1, 0.05]}
-    assert micro.evaluations_needed(curve, 0.1) == 8
-    assert micro.evaluations_needed(curve, 1.0) == 1
-    assert micro.evaluations_needed(curve, 0.01) is None
+    assert evaluations_needed(curve, 0.1) == 8
+    assert evaluations_needed(curve, 1.0) == 1
+    assert evaluations_needed(curve, 0.01) is None
 
 
-def test_slope_is_of_the_last_points_above_the_floor(micro):
+def test_slope_is_of_the_last_points_above_the_floor(load):
+    last_slope = load("solver_quality").last_slope
     evaluations, distances = [1, 2, 4, 8, 16], [9.0, 4.0, 1.0, 0.25, 0.2]
-    assert micro.last_slope(evaluations, distances, 0.21) == pytest.approx(-2)
-    assert micro.last_slope(evaluations, distances, 2.0) is None
+    assert last_slope(evaluations, distances, 0.21) == pytest.approx(-2)
+    assert last_slope(evaluations, distances, 2.0) is None
 
 
-def test_clock_can_be_chosen(measuring):
+def test_clock_can_be_chosen(load):
     ticks = iter(range(100))
-    found = measuring.interleaved_seconds(
+    found = load("measuring").interleaved_seconds(
         {"a": lambda: None, "b": lambda: None}, 2, CPU, clock=lambda: float(next(ticks))
     )
     assert found == {"a": [1.0, 1.0], "b": [1.0, 1.0]}

@@ -12,7 +12,6 @@ from exact_flows import (
     normal_distribution,
     random_times,
 )
-from short_training import distance_of_a_conditional_gaussian, distance_of_two_modes
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.flow_map import FlowMapHead
@@ -201,18 +200,3 @@ def test_times_of_a_jump_are_a_sorted_pair(law):
         (times[2:], 1 / 2, 1 / 12),
     ]:
         assert abs(values.mean() - mean) < 4.9 * (variance / values.numel()) ** 0.5
-
-
-def small(cond):
-    return FlowMapHead(cond, 2, width=32, depth=2)
-
-
-def test_learns_the_condition_in_one_step():
-    # Measured: 0.02 and 1.2. The truth has 0.
-    assert distance_of_a_conditional_gaussian(lambda: small(2), shuffle=False) < 0.05
-    assert distance_of_a_conditional_gaussian(lambda: small(2), shuffle=True) > 0.8
-
-
-def test_learns_two_modes_in_one_step():
-    # Measured: 0.01. One of the modes alone has 1.3.
-    assert distance_of_two_modes(lambda: small(1)) < 0.04

@@ -12,7 +12,6 @@ from exact_flows import (
     normal_distribution,
     random_times,
 )
-from short_training import distance_of_a_conditional_gaussian, distance_of_two_modes
 
 from calmkit.heads.mean_flow import MeanFlowHead
 from calmkit.nn.dual import Dual
@@ -172,18 +171,3 @@ def test_target_is_held_fixed():
 def test_bad_settings_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         MeanFlowHead(4, 3, **arguments)
-
-
-def small(cond):
-    return MeanFlowHead(cond, 2, width=32, depth=2)
-
-
-def test_learns_the_condition_in_one_step():
-    # Measured: 0.04 and 1.2. The truth has 0.
-    assert distance_of_a_conditional_gaussian(lambda: small(2), shuffle=False) < 0.1
-    assert distance_of_a_conditional_gaussian(lambda: small(2), shuffle=True) > 0.8
-
-
-def test_learns_two_modes_in_one_step():
-    # Measured: 0.02. One of the modes alone has 1.3.
-    assert distance_of_two_modes(lambda: small(1)) < 0.08

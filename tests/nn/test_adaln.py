@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from torch import nn
 from torch.nn.functional import silu
 
 from calmkit.nn import AdaptiveMLP
 from calmkit.nn.adaln import AdaptiveBlock, TimeEmbedding
+from calmkit.nn.dual import Dual
 
 
 def network(depth=2):
@@ -56,6 +58,23 @@ def test_time_embedding_matches_its_formula():
     angles = [10.0 * 0.3 * 10000 ** (-j / 4) for j in range(4)]
     features = torch.tensor([*map(math.cos, angles), *map(math.sin, angles)])
     torch.testing.assert_close(embedding(torch.tensor(0.3)), embedding.mlp(features))
+
+
+def test_sinusoids_are_not_computed_in_bfloat16():
+    """Those of a model cast to bfloat16 are right to the last digit that it can hold."""
+    embedding = TimeEmbedding(3, resolution=1000.0).bfloat16()
+    embedding.mlp = nn.Sequential()
+    time = torch.tensor([0.37, 0.99]).bfloat16()
+    speeds = 1000 * 10000 ** (-torch.arange(128) / 128)
+    angles = time.double()[:, None] * speeds
+    want = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    slope = torch.cat([-angles.sin() * speeds, angles.cos() * speeds], dim=-1)
+    pair = embedding.dual(Dual(time, torch.ones_like(time)))
+    for got in (embedding(time), pair.value):
+        assert got.dtype == torch.bfloat16
+        torch.testing.assert_close(got.double(), want, rtol=2**-8, atol=1e-4)
+    assert pair.tangent.dtype == torch.bfloat16
+    torch.testing.assert_close(pair.tangent.double(), slope, rtol=2**-8, atol=0.1)
 
 
 def test_starts_with_output_zero_and_blocks_as_the_identity():
