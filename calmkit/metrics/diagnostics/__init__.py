@@ -1,0 +1,29 @@
+"""Why does a model babble? Measures of each part, with what a bad value means."""
+
+from .aggregate import PriorGap as PriorGap
+from .aggregate import latent_variance as latent_variance
+from .aggregate import prior_gap as prior_gap
+from .base import Diagnostic as Diagnostic
+from .collisions import CollisionCalibration as CollisionCalibration
+from .collisions import collision_calibration as collision_calibration
+from .conditioning import ConditioningGap as ConditioningGap
+from .conditioning import conditioning_gap as conditioning_gap
+from .groups import mean_over_groups as mean_over_groups
+from .interpolation import Interpolation as Interpolation
+from .interpolation import interpolate as interpolate
+from .latents import LatentUse as LatentUse
+from .latents import latent_use as latent_use
+from .maps import PrincipalMap as PrincipalMap
+from .maps import principal_map as principal_map
+from .maps import tsne_map as tsne_map
+from .neighbours import NearestChunks as NearestChunks
+from .neighbours import nearest_chunks as nearest_chunks
+from .next_chunk import NextChunkAccuracy as NextChunkAccuracy
+from .next_chunk import next_chunk_accuracy as next_chunk_accuracy
+from .noise import NoiseCurve as NoiseCurve
+from .noise import noise_curve as noise_curve
+from .skill import EnergySkill as EnergySkill
+from .skill import energy_skill as energy_skill
+from .skill import marginal_samples as marginal_samples
+from .spread import SampleSpread as SampleSpread
+from .spread import sample_spread as sample_spread

@@ -1,0 +1,29 @@
+"""Means over points with errors over groups of them."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from calmkit.metrics.bootstrap import Estimate, bootstrap_ratio
+from calmkit.typing import typed
+
+__all__ = ["mean_over_groups"]
+
+
+@typed
+def mean_over_groups(values: Float[Tensor, " points"], groups: Int[Tensor, " points"]) -> Estimate:
+    """The mean over points, with its standard error from resampled groups.
+
+    Args:
+        values: A number for each point.
+        groups: Which document (or row) each point is from; points of one are not independent.
+
+    Raises:
+        ValueError: If all points are from one group.
+    """
+    names, group = groups.unique(return_inverse=True)
+    sums = torch.zeros(len(names), 1, dtype=torch.float64, device=values.device)
+    counts = torch.zeros_like(sums)
+    sums.index_add_(0, group, values.double()[:, None])
+    counts.index_add_(0, group, torch.ones_like(values, dtype=torch.float64)[:, None])
+    return bootstrap_ratio(sums, counts)[0]
