@@ -1,0 +1,10 @@
+"""What a model costs before it exists: parameters, operations, memory."""
+
+from .chunk_model import account as account
+from .published import PUBLISHED as PUBLISHED
+from .published import TRAINING_TOKENS as TRAINING_TOKENS
+from .published import PublishedModel as PublishedModel
+from .published import Residuals as Residuals
+from .published import residuals_to as residuals_to
+from .results import Account as Account
+from .token_lm import account_token_lm as account_token_lm

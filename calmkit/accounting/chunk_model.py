@@ -1,0 +1,113 @@
+"""The account of a CALM, from one run of each part without numbers.
+
+Every part runs once, in training, on a row of `context` positions without numbers (see
+`dry_run`); what it costs is seen, not derived. Per token, with K tokens in a chunk:
+
+    training  = (encoder + backbone + loss of the head, forward and backward, + autoencoder's
+                 encoding, forward) of a row / (context K)
+    inference = (encoder + backbone, forward, of a row / context + N head samples
+                 + N decodings, of them a share of the tokens) / K
+
+so that attention is counted at full context in both, as in the paper's Table 1. Decoding holds the
+projection onto the vocabulary; from N = 2 candidates on (sampling below temperature 1) it is
+most of the work.
+
+Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, Table 1.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from calmkit.accounting.cost import Cost, cache_bytes_per_position, cost_of
+from calmkit.accounting.dry_run import DryRun
+from calmkit.accounting.results import Account, check_context, parameters_of
+from calmkit.models import CALM
+
+__all__ = ["account"]
+
+
+def account(model: CALM, *, context: int) -> Account:
+    """Account for a model of any size; its weights are neither needed nor touched.
+
+    Args:
+        model: An assembled model, on any device; on the meta device it has no memory either.
+        context: Positions in a row, at least 2.
+
+    Raises:
+        ValueError: If the context is out of range, or the work of a sample depends on the data.
+    """
+    check_context(context)
+    if model.head.evaluations_per_sample is None:
+        raise ValueError(
+            "head must evaluate its network a fixed number of times for a sample to have a cost; "
+            f"{type(model.head).__name__} here has no such number. Give it a solver with fixed "
+            "steps."
+        )
+    run = DryRun()
+    outline = run.outline(model).train()
+    with run:
+        training = _training_costs(outline, context)
+        outline.eval()
+        samples = [_sampling_flops(outline, count) for count in (1, 2)]
+        latent = torch.zeros(1, outline.head.latent_size, dtype=_dtype(outline.autoencoder))
+        starting = cost_of(lambda: outline.autoencoder.start_decoding(latent)).forward
+        decoding = cost_of(lambda: outline.autoencoder.decode_tokens(latent)).forward
+        cache_bytes = cache_bytes_per_position(outline.backbone)
+    return Account(
+        chunk_size=model.chunk_size,
+        context=context,
+        parameters=parameters_of(model),
+        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        training_flops={
+            part: cost.total / (context * model.chunk_size) for part, cost in training.items()
+        },
+        step_flops={
+            part: training[part].forward / context for part in ("input_encoder", "backbone")
+        },
+        first_sample_flops=samples[0],
+        next_sample_flops=samples[1] - samples[0],
+        starting_flops=starting,
+        decoding_flops=decoding - starting,
+        activation_bytes={part: cost.kept_bytes for part, cost in training.items()},
+        cache_bytes=cache_bytes,
+    )
+
+
+def _training_costs(model: CALM, context: int) -> dict[str, Cost]:
+    """Each part of `CALM.loss` alone; what goes from part to part carries a gradient."""
+    tokens = torch.zeros(1, context, model.chunk_size, dtype=torch.long)
+    real = torch.ones_like(tokens, dtype=torch.bool)
+    shape = (1, context, model.backbone.hidden_size)
+    vectors = torch.zeros(shape, dtype=_dtype(model.input_encoder), requires_grad=True)
+    states = torch.zeros(shape, dtype=_dtype(model.backbone), requires_grad=True)
+    posteriors = []
+
+    def encode() -> Tensor:
+        with torch.no_grad():
+            posteriors.append(model.autoencoder.encode(tokens[:, 1:]))
+        return posteriors[0].mean
+
+    return {
+        "input_encoder": cost_of(
+            lambda: model.input_encoder(tokens, real), weights=_tensors(model.input_encoder)
+        ),
+        "backbone": cost_of(lambda: model.backbone(vectors), weights=_tensors(model.backbone)),
+        "autoencoder": cost_of(encode),
+        "head": cost_of(
+            lambda: model.head.loss(states[:, :-1], posteriors[0]), weights=_tensors(model.head)
+        ),
+    }
+
+
+def _sampling_flops(model: CALM, count: int) -> int:
+    cond = torch.zeros(1, model.backbone.hidden_size, dtype=_dtype(model.backbone))
+    with torch.no_grad():
+        return cost_of(lambda: model.head.sample(cond, count)).forward
+
+
+def _dtype(part: nn.Module) -> torch.dtype:
+    return next(part.parameters()).dtype
+
+
+def _tensors(part: nn.Module) -> list[Tensor]:
+    return [*part.parameters(), *part.buffers()]

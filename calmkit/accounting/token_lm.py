@@ -1,0 +1,64 @@
+"""The account of a TokenLM: as that of a CALM, with a softmax in place of head and autoencoder.
+
+Candidates cost nothing here: one softmax gives the law at every temperature.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from calmkit.accounting.cost import cache_bytes_per_position, cost_of
+from calmkit.accounting.dry_run import DryRun
+from calmkit.accounting.results import Account, check_context, parameters_of
+from calmkit.models import TokenLM
+
+__all__ = ["account_token_lm"]
+
+
+def account_token_lm(model: TokenLM, *, context: int) -> Account:
+    """Account for a model over tokens; see `account`.
+
+    Args:
+        model: On any device; it is left as it is.
+        context: Tokens in a row, at least 2.
+
+    Raises:
+        ValueError: If the context is out of range.
+    """
+    check_context(context)
+    run = DryRun()
+    outline = run.outline(model).train()
+    dtype = outline.output.weight.dtype
+    with run:
+        tokens = torch.zeros(1, context, 1, dtype=torch.long)
+        real = torch.ones_like(tokens, dtype=torch.bool)
+        shape = (1, context, model.backbone.hidden_size)
+        vectors, states = (torch.zeros(shape, dtype=dtype, requires_grad=True) for _ in range(2))
+
+        def loss() -> Tensor:
+            logits = outline.logits(states[:, :-1])
+            return cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+
+        weights = list(outline.parameters())
+        training = {
+            "input_encoder": cost_of(lambda: outline.input_encoder(tokens, real), weights=weights),
+            "backbone": cost_of(lambda: outline.backbone(vectors), weights=weights),
+            "output": cost_of(loss, weights=weights),
+        }
+        step = {part: training[part].forward / context for part in ("input_encoder", "backbone")}
+        step["output"] = float(cost_of(lambda: outline.logits(states[:, -1])).forward)
+        cache_bytes = cache_bytes_per_position(outline.backbone)
+    return Account(
+        chunk_size=1,
+        context=context,
+        parameters=parameters_of(model),
+        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        training_flops={part: cost.total / context for part, cost in training.items()},
+        step_flops=step,
+        first_sample_flops=0,
+        next_sample_flops=0,
+        starting_flops=0,
+        decoding_flops=0,
+        activation_bytes={part: cost.kept_bytes for part, cost in training.items()},
+        cache_bytes=cache_bytes,
+    )
