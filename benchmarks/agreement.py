@@ -1,0 +1,77 @@
+"""Untrained parts whose candidates agree as often as asked for.
+
+How much a sampler can leave out depends on how often candidates of a row agree. Those of an
+untrained head never do, or always. Here the noise enters the head beside a fixed random vector,
+the bias of its embedding: the smaller the noise's factor, the more candidates are equal. The
+factor is found by bisection on the *collision probability*, the chance that two candidates of a
+row are the same chunk.
+
+What to ask for: a calibrated model's mean collision probability is its Brier-4 score. BrierLM,
+100 times the geometric mean of Brier-1 to Brier-4, is 5.7 to 8.5 for the published models; with
+Brier-1 near 0.2 and the scores falling by equal factors, Brier-4 is 0.02 to 0.04.
+
+What it is not: rows are alike here, while a trained model is sure of some and not of others; and
+first tokens agree more often than such a model's, with probability 0.6 at the middle level and
+0.2 at the low one, so that dropping candidates by their prefix saves less here.
+"""
+
+import argparse
+
+import torch
+from torch import Generator, Tensor
+
+from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder
+from calmkit.heads import EnergyHead
+from calmkit.models.draws import ChunkDraws
+from calmkit.sampling.counting import count_copies, leaders_of
+
+__all__ = ["LEVELS", "agreeing_head", "agreement", "build_autoencoder"]
+
+# Collision probabilities; the middle one is that of the goals.
+LEVELS = {"low": 0.001, "middle": 0.02, "high": 0.2}
+_STEPS = 10
+
+
+def build_autoencoder(
+    args: argparse.Namespace, vocab_size: int, device: torch.device
+) -> ChunkAutoencoder:
+    """The decoder of all comparisons, not trained."""
+    autoencoder = MLPAutoencoder(args.chunk, vocab_size, args.latent, width=args.width)
+    return autoencoder.to(device, torch.float32).freeze()
+
+
+def agreement(candidates: Tensor) -> tuple[float, list[float]]:
+    """Of candidates (N, rows, K): collision probability, and repeated prefixes.
+
+    Returns:
+        The share of equal pairs; and for k = 1 ... K the share of candidates whose first k tokens
+        are those of another one of the row.
+    """
+    number, rows, size = candidates.shape
+    counts = torch.stack(
+        [count_copies(leaders_of(candidates[..., : k + 1].contiguous())) for k in range(size)]
+    ).double()
+    repeated = (counts * (counts >= 2)).sum(dim=(1, 2)) / (number * rows)
+    pairs = (counts[-1] * (counts[-1] - 1)).sum() / (number * (number - 1) * rows)
+    return float(pairs), repeated.tolist()
+
+
+def agreeing_head(
+    args: argparse.Namespace, autoencoder: ChunkAutoencoder, states: Tensor, wanted: float
+) -> EnergyHead:
+    """A head that has the wanted collision probability after some states, as near as it gets."""
+    head = EnergyHead(args.hidden, args.latent, width=args.head_width, depth=args.head_depth)
+    head = head.to(states.device, torch.float32)
+    generator = Generator().manual_seed(0)
+    weight = head.noise_embedding.weight.detach().clone()
+    with torch.no_grad():
+        head.noise_embedding.bias.copy_(torch.randn(len(weight), generator=generator))
+    low, high = -8.0, 4.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        with torch.no_grad():
+            head.noise_embedding.weight.copy_(weight * 2**middle)
+        noise = Generator(states.device).manual_seed(1)
+        found, _ = agreement(ChunkDraws(head, autoencoder, states, noise)(args.candidates))
+        low, high = (middle, high) if found > wanted else (low, middle)
+    return head
