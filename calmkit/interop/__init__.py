@@ -1,0 +1,8 @@
+"""Checkpoints in the published format, in and out."""
+
+from .autoencoder import load_published_autoencoder as load_published_autoencoder
+from .calm import load_published_calm as load_published_calm
+from .errors import CheckpointFormatError as CheckpointFormatError
+from .errors import CheckpointNotFoundError as CheckpointNotFoundError
+from .saving import save_published as save_published
+from .time_embedding import PublishedTimeEmbedding as PublishedTimeEmbedding

@@ -1,0 +1,92 @@
+"""Tensors from published names to calmkit's and back, by the tables of `names`."""
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .errors import CheckpointFormatError
+from .files import Weights
+from .names import Row
+
+__all__ = ["calmkit_state", "published_tensors"]
+
+
+def calmkit_state(module: nn.Module, weights: Weights, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """The state that a module takes from a file, copied, in the precision of the file.
+
+    Args:
+        module: Built for it, perhaps on the meta device; it is not changed.
+        weights: Where the tensors are.
+        rows: Where each belongs.
+
+    Raises:
+        CheckpointFormatError: If a tensor is missing, has another shape, or differs from its
+            duplicate.
+    """
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    state = {}
+    for row in rows:
+        widths = [shapes[name][-1] for name in row.ours]
+        whole = _checked(weights, row, (*shapes[row.ours[0]][:-1], sum(widths)))
+        for name, part in zip(row.ours, whole.split(widths, dim=-1), strict=True):
+            state[name] = part.detach().clone(memory_format=torch.contiguous_format)
+    return state
+
+
+def published_tensors(
+    module: nn.Module, rows: Sequence[Row], *, without: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The tensors of a file; names of one row share one tensor.
+
+    Args:
+        module: Whose weights they are.
+        rows: Their names.
+        without: State that the format has no place for, and that may be left out.
+
+    Raises:
+        ValueError: If the module has other weights as well.
+    """
+    state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    others = state.keys() - {name for row in rows for name in row.ours} - set(without)
+    if others:
+        raise ValueError(
+            f"{type(module).__name__} must have no weights but those of the published network to "
+            f"be saved; it has {sorted(others)[0]}."
+        )
+    tensors = {}
+    for row in rows:
+        parts = [state[name] for name in row.ours]
+        tensor = parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, dim=-1)
+        tensors |= dict.fromkeys(row.published, tensor)
+    return tensors
+
+
+def _checked(weights: Weights, row: Row, shape: Sequence[int]) -> Tensor:
+    names = [name for name in row.published if name in weights.tensors]
+    first = weights.get(names[0] if names else row.published[0])
+    for name in names:
+        tensor = weights.tensors[name]
+        if tuple(tensor.shape) != tuple(shape):
+            raise CheckpointFormatError(
+                f"{weights.named(name)} must have shape {tuple(shape)}, which follows from the "
+                f"config; got {tuple(tensor.shape)}."
+            )
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise CheckpointFormatError(
+                f"{weights.named(name)} must hold floating-point numbers, all of them; got "
+                f"{tensor.dtype}, {tensor.layout}."
+            )
+        if not _same(first, tensor):
+            raise CheckpointFormatError(
+                f"{weights.named(name)} must be equal to {names[0]}: in the published network "
+                "both are one tensor. It is unclear which is meant; remove the wrong one."
+            )
+    return first
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    if first.dtype != second.dtype:
+        return False
+    # Bit by bit: a NaN is equal to itself.
+    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))

@@ -1,0 +1,173 @@
+"""Models as the published code saves them: `config.json` and `pytorch_model.bin`.
+
+The format has one architecture. A model with another part, or with a setting that the published
+code does not have, is refused: it would load there and compute something else. What only matters
+in training and has no place in the format is left out: the mask embedding, weights of losses,
+laws of times, and the settings of a sampler.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder
+from calmkit.backbones import Backbone, TransformerBackbone
+from calmkit.models import CALM
+
+from .conversion import published_tensors
+from .head_settings import head_form
+from .names import AUTOENCODER_PREFIX, autoencoder_rows, backbone_rows, input_encoder_rows
+from .parts import DEFAULT_EPS
+from .rope import rope_config
+from .writing import check_new, write_folder
+
+__all__ = ["save_published"]
+
+
+def save_published(model: CALM | MLPAutoencoder, folder: str | os.PathLike[str]) -> None:
+    """Write a model in the published format, whole or not at all.
+
+    A language model's weights hold its autoencoder. The published code wants that in a folder of
+    its own as well: save `model.autoencoder` too, and name its folder as `ae_path` in
+    `config.json`, which is null here.
+
+    Args:
+        model: An `MLPAutoencoder`, or a `CALM` of an `MLPAutoencoder`, a `TransformerBackbone`
+            and a published head, as `load_published_calm` gives them.
+        folder: New or empty.
+
+    Raises:
+        ValueError: If the format cannot express the model, or the folder holds something.
+    """
+    folder = Path(folder)
+    check_new(folder)
+    config, tensors = _form(model)
+    write_folder(folder, config, tensors)
+
+
+def _form(model: CALM | MLPAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content of the two files."""
+    if isinstance(model, MLPAutoencoder):
+        tensors = _autoencoder_tensors(model, "")
+        return _autoencoder_config(model), tensors
+    if not isinstance(model, CALM):
+        raise ValueError(
+            f"model must be a CALM or an MLPAutoencoder to be saved; got {type(model).__name__}."
+        )
+    autoencoder = _mlp_autoencoder(model.autoencoder)
+    backbone = _transformer(model.backbone)
+    head_config, head_rows = head_form(model.head)
+    config = {
+        **_common(model.input_encoder),
+        **_backbone_config(backbone),
+        **head_config,
+        "ae_path": None,
+        "latent_size": autoencoder.latent_size,
+        "patch_size": autoencoder.chunk_size,
+        "vocab_size": autoencoder.vocab_size,
+    }
+    tensors = {
+        **_autoencoder_tensors(autoencoder, AUTOENCODER_PREFIX),
+        **published_tensors(model.input_encoder, input_encoder_rows()),
+        **published_tensors(backbone, backbone_rows(len(backbone.layers))),
+        **published_tensors(model.head, head_rows),
+    }
+    return config, tensors
+
+
+def _autoencoder_config(autoencoder: MLPAutoencoder) -> dict[str, Any]:
+    if autoencoder.token_masking != autoencoder.latent_dropout:
+        raise ValueError(
+            "token_masking and latent_dropout must be equal, since the format has one number for "
+            f"both; got {autoencoder.token_masking} and {autoencoder.latent_dropout}."
+        )
+    depth = len(autoencoder.encoder_token_blocks)
+    return {
+        **_common(autoencoder),
+        "architectures": ["Autoencoder"],
+        "ae_dropout": autoencoder.latent_dropout,
+        "hidden_size": autoencoder.embedding.embedding_dim,
+        "intermediate_size": _ff_size(autoencoder.encoder_token_blocks[0]),
+        "kl_clamp": autoencoder.kl_clip,
+        "kl_weight": autoencoder.kl_weight,
+        "latent_size": autoencoder.latent_size,
+        "num_decoder_layers": 2 * depth,
+        "num_encoder_layers": 2 * depth,
+        "patch_size": autoencoder.chunk_size,
+        "rms_norm_eps": _eps(autoencoder),
+        "vocab_size": autoencoder.vocab_size,
+    }
+
+
+def _autoencoder_tensors(autoencoder: MLPAutoencoder, prefix: str) -> dict[str, Tensor]:
+    depth = len(autoencoder.encoder_token_blocks)
+    if depth < 1:
+        raise ValueError("depth of the autoencoder must be at least 1 to be saved; got 0.")
+    rows = autoencoder_rows(depth, prefix)
+    return published_tensors(autoencoder, rows, without={"mask_embedding"})
+
+
+def _mlp_autoencoder(autoencoder: ChunkAutoencoder) -> MLPAutoencoder:
+    if not isinstance(autoencoder, MLPAutoencoder):
+        raise ValueError(
+            "autoencoder must be an MLPAutoencoder, as the format has no other; got "
+            f"{type(autoencoder).__name__}."
+        )
+    if _eps(autoencoder) != DEFAULT_EPS:
+        raise ValueError(
+            f"autoencoder must have {DEFAULT_EPS} as eps of its norms inside a CALM, whose config "
+            f"does not state it; got {_eps(autoencoder)}."
+        )
+    return autoencoder
+
+
+def _transformer(backbone: Backbone) -> TransformerBackbone:
+    if not isinstance(backbone, TransformerBackbone):
+        raise ValueError(
+            "backbone must be a TransformerBackbone, as the format has no other; got "
+            f"{type(backbone).__name__}."
+        )
+    return backbone
+
+
+def _backbone_config(backbone: TransformerBackbone) -> dict[str, Any]:
+    return {
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "hidden_size": backbone.hidden_size,
+        "intermediate_size": _ff_size(backbone.layers[0]),
+        "num_attention_heads": backbone.hidden_size // backbone.head_dim,
+        "num_hidden_layers": len(backbone.layers),
+        "num_key_value_heads": backbone.kv_heads,
+        "rms_norm_eps": _eps(backbone),
+        "rope_scaling": rope_config(backbone.rope_scaling),
+        "rope_theta": backbone.rope_theta,
+    }
+
+
+def _common(module: nn.Module) -> dict[str, Any]:
+    """What is the same in both configs."""
+    dtype = next(module.parameters()).dtype
+    return {
+        "hidden_act": "silu",
+        "mlp_bias": False,
+        "tie_word_embeddings": False,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def _ff_size(block: nn.Module) -> int:
+    gate = block.get_submodule("feed_forward.gate")
+    return cast(nn.Linear, gate).out_features
+
+
+def _eps(module: nn.Module) -> float | None:
+    found = {norm.eps for norm in module.modules() if isinstance(norm, nn.RMSNorm)}
+    if len(found) != 1:
+        raise ValueError(
+            f"norms of {type(module).__name__} must have one eps, since the format has one "
+            f"number; got {sorted(map(str, found))}."
+        )
+    return found.pop()

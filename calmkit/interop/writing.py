@@ -1,0 +1,75 @@
+"""Writing a checkpoint's folder: whole or not at all.
+
+It is written under another name beside its place, flushed to disk and renamed: whenever the
+process dies, a folder of the given name is complete.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .files import BIN_FILE, CONFIG_FILE
+
+__all__ = ["check_new", "write_folder"]
+
+
+def check_new(folder: Path) -> None:
+    """Check that there is nothing in the way; old files beside new ones would be a third model.
+
+    Raises:
+        ValueError: If the folder holds something, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"folder must be new or empty, so that only one model is in it; {folder} is not. "
+            "Choose another or delete it."
+        )
+
+
+def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write `config.json` and `pytorch_model.bin`.
+
+    Args:
+        folder: New or empty; folders above are made if missing.
+        config: Content of the config.
+        tensors: Weights; a tensor with several names is written once.
+
+    Raises:
+        ValueError: If the folder holds something, or is a file.
+    """
+    check_new(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.parent / f".partial-{folder.name}"
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    try:
+        text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
+        torch.save(dict(tensors), partial / BIN_FILE)
+        for path in (partial / CONFIG_FILE, partial / BIN_FILE, partial):
+            _flush(path)
+        if folder.exists():
+            folder.rmdir()  # not every system renames onto an empty folder
+        os.replace(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _flush(folder.parent)
+
+
+def _flush(path: Path) -> None:
+    """Make sure that a file or folder has reached the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,271 @@
+"""What is saved is what was loaded, bit by bit; what the format cannot express is refused."""
+
+import json
+
+import pytest
+import torch
+from published_files import autoencoder_checkpoint, calm_checkpoint, write
+from safetensors.torch import save_file
+from torch import nn
+
+from calmkit.autoencoders import MLPAutoencoder, StandardizedAutoencoder
+from calmkit.backbones import LinearScaling, Llama3Scaling, TransformerBackbone, YarnScaling
+from calmkit.heads import (
+    CosineSchedule,
+    DiffusionHead,
+    EnergyHead,
+    FixedVariance,
+    FlowHead,
+    GaussianHead,
+    GaussianNoise,
+    LinearSchedule,
+    NoisePrediction,
+)
+from calmkit.interop import (
+    PublishedTimeEmbedding,
+    load_published_autoencoder,
+    load_published_calm,
+    save_published,
+)
+from calmkit.models import CALM, ChunkEmbedding
+from calmkit.scoring import EnergyScore, MarginalCRPS
+
+
+def saved_tensors(folder):
+    return torch.load(folder / "pytorch_model.bin", weights_only=True)
+
+
+def assert_same_bits(got, want):
+    assert got.keys() == want.keys()
+    for name, value in want.items():
+        assert got[name].dtype == value.dtype, name
+        assert torch.equal(got[name].view(torch.uint8), value.view(torch.uint8)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["energy", "flow", "diffusion"])
+def test_a_model_comes_back_bit_by_bit(tmp_path, kind, dtype):
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    config, tensors = calm_checkpoint(kind, dtype=dtype, rope_scaling=scaling)
+    model = load_published_calm(write(tmp_path / "first", config, tensors))
+    save_published(model, tmp_path / "second")
+    assert_same_bits(saved_tensors(tmp_path / "second"), tensors)
+    # Of the config, all that the head uses; where the autoencoder lay is not known any more.
+    got = json.loads((tmp_path / "second" / "config.json").read_text())
+    unused = set() if kind == "energy" else {"beta", "noise_size", "num_samples"}
+    for key in config.keys() - unused - {"ae_path"}:
+        assert got[key] == config[key], key
+    again = load_published_calm(tmp_path / "second")
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("layers", [2, 4, 6])
+def test_an_autoencoder_comes_back_bit_by_bit(tmp_path, layers):
+    sizes = {"num_encoder_layers": layers, "num_decoder_layers": layers, "rms_norm_eps": 1e-4}
+    config, tensors = autoencoder_checkpoint(torch.float32, **sizes)
+    model = load_published_autoencoder(write(tmp_path / "first", config, tensors))
+    save_published(model, tmp_path / "second")
+    assert_same_bits(saved_tensors(tmp_path / "second"), tensors)
+    got = json.loads((tmp_path / "second" / "config.json").read_text())
+    assert got | config == got
+    assert (got["architectures"], got["torch_dtype"]) == (["Autoencoder"], "float32")
+
+
+def test_a_layer_that_is_never_called_is_not_saved(tmp_path):
+    config, tensors = autoencoder_checkpoint(num_encoder_layers=3, num_decoder_layers=3)
+    model = load_published_autoencoder(write(tmp_path / "first", config, tensors))
+    save_published(model, tmp_path / "second")
+    used = {name: value for name, value in tensors.items() if "_layers.2." not in name}
+    assert_same_bits(saved_tensors(tmp_path / "second"), used)
+
+
+def model(head=None, *, autoencoder=None, backbone=None):
+    return CALM(
+        autoencoder=MLPAutoencoder(2, 13, 5, width=4) if autoencoder is None else autoencoder,
+        input_encoder=ChunkEmbedding(13, 2, 8),
+        backbone=TransformerBackbone(8, depth=1, heads=2) if backbone is None else backbone,
+        head=EnergyHead(8, 5, width=8, depth=2) if head is None else head,
+    )
+
+
+def step_head(kind, *, width=8, offset=None, **arguments):
+    """A flow or diffusion head that embeds whole steps."""
+    head = kind(8, 5, width=width, depth=2, **arguments)
+    network = head.velocity if kind is FlowHead else head.network
+    offset = (0.0 if kind is FlowHead else 0.5) if offset is None else offset
+    network.register_module("time_embedding", PublishedTimeEmbedding(width, offset=offset))
+    return head
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        EnergyHead(8, 5, width=8, depth=2, num_samples=3, rule=EnergyScore(0.5), noise_size=7),
+        step_head(FlowHead),
+        step_head(DiffusionHead, prediction=NoisePrediction()),
+    ],
+    ids=lambda head: type(head).__name__,
+)
+@pytest.mark.parametrize(
+    "scaling",
+    [None, LinearScaling(factor=2.0), Llama3Scaling(factor=4.0, original_positions=64)],
+    ids=lambda scaling: type(scaling).__name__,
+)
+def test_a_model_made_here_comes_back(tmp_path, head, scaling):
+    backbone = TransformerBackbone(
+        8, depth=2, heads=2, kv_heads=1, rope_theta=50.0, rope_scaling=scaling, norm_eps=1e-3
+    )
+    first = model(head, backbone=backbone).eval()
+    save_published(first, tmp_path / "model")
+    second = load_published_calm(tmp_path / "model")
+    tokens = torch.randint(13, (1, 9, 2), generator=torch.Generator().manual_seed(0))
+    states = []
+    for part in (first, second):
+        vectors = part.input_encoder(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        hidden = part.backbone(vectors)
+        target = part.autoencoder.encode(tokens)
+        loss = part.head.loss(hidden, target, torch.Generator().manual_seed(1))
+        sample = part.head.sample(hidden, 2, torch.Generator().manual_seed(1))
+        states.append((hidden, loss, sample, part.autoencoder.decode(sample)))
+    for got, want in zip(*reversed(states), strict=True):
+        assert torch.equal(got, want)
+
+
+class OtherAutoencoder(MLPAutoencoder):
+    def __init__(self):
+        super().__init__(2, 13, 5, width=4)
+        self.more = nn.Linear(2, 2)
+
+
+def with_eps(autoencoder, eps, count=None):
+    norms = [m for m in autoencoder.modules() if isinstance(m, nn.RMSNorm)]
+    for norm in norms[:count]:
+        norm.eps = eps
+    return autoencoder
+
+
+@pytest.mark.parametrize(
+    "make, match",
+    [
+        (
+            lambda: StandardizedAutoencoder(MLPAutoencoder(2, 13, 5, width=4)),
+            "model must be a CALM or an MLPAutoencoder .*got StandardizedAutoencoder",
+        ),
+        (lambda: model(GaussianHead(8, 5)), "head must be an EnergyHead, .*got GaussianHead"),
+        (lambda: model(FlowHead(8, 5, width=8)), "PublishedTimeEmbedding.*got TimeEmbedding"),
+        (lambda: model(step_head(FlowHead, offset=0.5)), r"offset=0\.0"),
+        (lambda: model(EnergyHead(8, 5, width=16)), "the hidden size, 8 as its width .*got 16"),
+        (lambda: model(step_head(FlowHead, width=16)), "the hidden size, 8 as its width"),
+        (lambda: model(EnergyHead(8, 5, width=8, noise=GaussianNoise())), "UniformNoise"),
+        (lambda: model(EnergyHead(8, 5, width=8, rule=MarginalCRPS())), "EnergyScore as its rule"),
+        (lambda: model(step_head(DiffusionHead)), "NoisePrediction.*got VelocityPrediction"),
+        (
+            lambda: model(
+                step_head(DiffusionHead, prediction=NoisePrediction(), variance=FixedVariance())
+            ),
+            "LearnedVariance",
+        ),
+        (
+            lambda: model(
+                step_head(DiffusionHead, prediction=NoisePrediction(), schedule=LinearSchedule())
+            ),
+            r"NoiseSchedule\.cosine\(\) as its schedule",
+        ),
+        (
+            lambda: model(
+                step_head(
+                    DiffusionHead, prediction=NoisePrediction(), schedule=CosineSchedule(500)
+                )
+            ),
+            r"NoiseSchedule\.cosine\(\) as its schedule",
+        ),
+        (
+            lambda: model(autoencoder=StandardizedAutoencoder(MLPAutoencoder(2, 13, 5, width=4))),
+            "autoencoder must be an MLPAutoencoder.*got StandardizedAutoencoder",
+        ),
+        (lambda: model(autoencoder=OtherAutoencoder()), r"no weights but .* it has more\.bias"),
+        (
+            lambda: model(autoencoder=MLPAutoencoder(2, 13, 5, width=4, depth=0)),
+            "depth of the autoencoder must be at least 1",
+        ),
+        (
+            lambda: model(autoencoder=with_eps(MLPAutoencoder(2, 13, 5, width=4), 1e-3)),
+            "must have 1e-06 as eps of its norms inside a CALM.*got 0.001",
+        ),
+        (lambda: with_eps(MLPAutoencoder(2, 13, 5, width=4), 1e-3, 2), "must have one eps"),
+        (
+            lambda: MLPAutoencoder(2, 13, 5, width=4, token_masking=0.3),
+            "token_masking and latent_dropout must be equal.*0.3 and 0.15",
+        ),
+        (
+            lambda: model(backbone=TransformerBackbone(8, depth=1, heads=2, qk_norm=True)),
+            r"no weights but .* it has layers\.0\.attention\.key_norm",
+        ),
+        (
+            lambda: model(
+                backbone=TransformerBackbone(
+                    8,
+                    heads=2,
+                    rope_scaling=YarnScaling(factor=2.0, original_positions=32),
+                )
+            ),
+            "LinearScaling or Llama3Scaling to be saved; got YarnScaling",
+        ),
+    ],
+)
+def test_what_the_format_cannot_express_is_refused(tmp_path, make, match):
+    with pytest.raises(ValueError, match=match):
+        save_published(make(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_that_holds_something_is_left_alone(tmp_path, name):
+    save_file({"a": torch.zeros(1)}, tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ValueError, match="folder must be new or empty"):
+        save_published(MLPAutoencoder(2, 13, 5, width=4), tmp_path)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, before)]
+
+
+def test_an_empty_folder_and_folders_above_are_fine(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "new" / "deep"):
+        save_published(MLPAutoencoder(2, 13, 5, width=4), str(folder))
+        assert sorted(p.name for p in folder.iterdir()) == ["config.json", "pytorch_model.bin"]
+        assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def fail(content, file):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fail)
+        with pytest.raises(OSError, match="disk full"):
+            save_published(MLPAutoencoder(2, 13, 5, width=4), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_appears_at_once(tmp_path, monkeypatch):
+    """Killed before the rename, a write leaves only a folder of another name; it is replaced."""
+    partial, target = tmp_path / ".partial-model", tmp_path / "model"
+    partial.mkdir()
+    (partial / "model.safetensors").write_bytes(b"half")
+    seen = []
+    monkeypatch.setattr("os.replace", lambda old, new: (seen.append((old, new)), old.rename(new)))
+    save_published(MLPAutoencoder(2, 13, 5, width=4), target)
+    assert seen == [(partial, target)]
+    assert sorted(p.name for p in target.iterdir()) == ["config.json", "pytorch_model.bin"]
+
+
+def test_a_tensor_with_two_names_is_written_once(tmp_path):
+    save_published(model(), tmp_path / "model")
+    tensors = saved_tensors(tmp_path / "model")
+    for a, b in (
+        ("generative_head.noise_embd.weight", "mlp_generator.noise_embd.weight"),
+        ("ae_model.encoder.embed_tokens.weight", "ae_model.decoder.lm_head_weight"),
+    ):
+        assert tensors[a].data_ptr() == tensors[b].data_ptr()
