@@ -1,4 +1,4 @@
-"""The command `calmkit`: compare, train, evaluate, generate.
+"""The command `calmkit`: compare, train, evaluate, generate, account.
 
 A thin shell over `calmkit.config` (what to do) and `calmkit.comparison` (doing it). All that a
 user can get wrong is checked before anything is computed, and told in a few lines:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from calmkit.comparison import ComparisonResult
     from calmkit.comparison.checkpoint import Checkpoint
-    from calmkit.config import Experiment
-    from calmkit.data import Corpus
+    from calmkit.config import Experiment, TrainExperiment
+    from calmkit.data import Corpus, EvaluationRows
 
 __all__ = ["main"]
 
@@ -43,15 +43,17 @@ Continuous autoregressive language models, part by part.
 commands:
   compare    train several heads on the same autoencoder, backbone, text, seed and budget,
              and print what each of them is worth
-  train      train one model and save it
+  train      train one model and save it; with --finetune, a saved one on prompts and responses
   evaluate   measure a saved model on held-out text
   generate   write text with a saved model
+  convert    write a published model in calmkit's format, or the other way
+  account    parameters, FLOPs and memory of a model, without building its weights
 
 examples:
   calmkit compare                               the embedded English text, about five minutes
   calmkit compare --data texts/ --head.width 256 --heads.flow.init_args.depth 6
   calmkit train --head FlowHead --output runs/flow
-  calmkit generate --checkpoint runs/flow --prompt "The value of"
+  calmkit generate --checkpoint runs/flow --prompt "The value of" --temperature 0.5
 
 calmkit COMMAND --help lists the options of a command; calmkit --version prints the version.
 """
@@ -91,6 +93,7 @@ def _dispatch(given: list[str]) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], None]] = {
         "compare": _compare, "train": _train, "evaluate": _evaluate, "generate": _generate,
+        "convert": _convert, "account": _account,
     }  # fmt: skip
     if command not in commands:
         nearest = difflib.get_close_matches(command, commands, n=1, cutoff=0.5)
@@ -101,10 +104,12 @@ def _dispatch(given: list[str]) -> int:
         _say(f"{command} needs {', '.join(missing)}: pip install 'calmkit[cli]'")
         return 2
     with _interrupts_end_the_process():
-        import lightning_fabric  # noqa: F401
         import rich.console  # noqa: F401
 
-        importlib.import_module("calmkit.comparison.run")
+        if command not in ("account", "convert"):  # which train nothing, and answer soon
+            import lightning_fabric  # noqa: F401
+
+            importlib.import_module("calmkit.comparison.run")
         from calmkit.training import TrainingDiverged
     # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
     # that no file here hides an installed module.
@@ -150,6 +155,10 @@ def _train(options: list[str]) -> None:
             config.TrainExperiment, options, preset="train", command="calmkit train"
         )
         check_resumable(parsed.experiment.output, parsed.text)
+    if parsed.experiment.finetune is not None:
+        _finetune(parsed.experiment, parsed.text)
+        return
+    with _mistakes():
         corpus = _prepare(parsed.experiment)
         _start_output(parsed.experiment.output, "train", parsed.text)
     console = _console()
@@ -158,15 +167,43 @@ def _train(options: list[str]) -> None:
     _report(result, parsed.experiment.output, console)
 
 
+def _finetune(experiment: "TrainExperiment", text: str) -> None:
+    """`calmkit train --finetune`: a saved model on pairs; the text it was trained on is not read.
+
+    Args:
+        experiment: Has `finetune` and `checkpoint`.
+        text: The effective config.
+    """
+    from calmkit.comparison.finetuning import finetune, prepare_finetuning
+    from calmkit.comparison.progress import Display
+    from calmkit.config import check_parts
+
+    with _mistakes():
+        check_parts(experiment)
+        prepared = prepare_finetuning(experiment)
+        _start_output(experiment.output, "train", text)
+    console = _console()
+    with _mistakes_in_checkpoints(), Display(console) as display:
+        result = finetune(experiment, prepared, config_text=text, display=display)
+    files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
+    console.print(f"{result}\n{files}", markup=False, highlight=False)
+
+
 def _evaluate(options: list[str]) -> None:
     from calmkit import config
     from calmkit.comparison.checkpoint import load_checkpoint
+    from calmkit.comparison.diagnose import rows_to_diagnose
     from calmkit.comparison.progress import Display
     from calmkit.comparison.run import evaluate_checkpoint
 
     with _mistakes():
         chosen = _options(_evaluate_options, options)
-        checkpoint = load_checkpoint(chosen["checkpoint"])
+        checkpoint = load_checkpoint(chosen["checkpoint"], trust=_named(chosen["trust"]))
+        if checkpoint.config is None:
+            raise ValueError(
+                f"checkpoint {chosen['checkpoint']} must have a config.yaml, which says on what "
+                "text and how it is measured, as `calmkit train` writes it; it has none."
+            )
         overrides = ["--config", str(checkpoint.config)]
         for name in ("rows", "draws"):
             if chosen[name] is not None:
@@ -175,33 +212,184 @@ def _evaluate(options: list[str]) -> None:
             config.TrainExperiment, overrides, preset="train", command="calmkit evaluate"
         )
         corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
+        _check_rows(parsed.experiment, corpus)
         output = chosen["output"] or chosen["checkpoint"] / "evaluation"
         _start_output(output, "train", parsed.text)
     console = _console()
     with Display(console) as display:
         result = evaluate_checkpoint(parsed.experiment, checkpoint, corpus, display=display)
     _report(result, output, console)
+    if not chosen["diagnostics"]:
+        return
+    try:
+        rows = rows_to_diagnose(parsed.experiment, corpus)
+    except ValueError as error:
+        console.print(f"Without diagnostics: {error}", markup=False, highlight=False)
+    else:
+        _diagnose(parsed.experiment, checkpoint, rows, output, console)
+
+
+def _check_rows(experiment: "Experiment", corpus: "Corpus") -> None:
+    """See that there is enough held-out text to be measured on."""
+    from calmkit.data import evaluation_rows
+    from calmkit.training.scored_text import check_context
+
+    rows = evaluation_rows(
+        corpus.validation,
+        chunk_size=experiment.chunk_size,
+        positions=experiment.positions,
+        max_rows=experiment.evaluation.rows,
+        seed=experiment.seed,
+    )
+    check_context(rows, experiment.evaluation.min_context)
+
+
+def _diagnose(
+    experiment: "Experiment",
+    checkpoint: "Checkpoint",
+    rows: "EvaluationRows",
+    output: Path,
+    console: "Console",
+) -> None:
+    """Tell of each part of a saved model whether it works."""
+    from calmkit.comparison.diagnose import diagnose
+    from calmkit.comparison.diagnosis import write_diagnosis
+
+    diagnosis = diagnose(
+        checkpoint.model,
+        rows,
+        checkpoint.tokenizer,
+        draws=experiment.evaluation.draws,
+        min_context=experiment.evaluation.min_context,
+        seed=experiment.seed,
+    )
+    names = ", ".join(file.name for file in write_diagnosis(diagnosis, output))
+    console.print(f"{diagnosis.to_text()}{output}/: {names}", markup=False, highlight=False)
 
 
 def _generate(options: list[str]) -> None:
-    import torch
+    import dataclasses
+    import json
 
     from calmkit.comparison.checkpoint import load_checkpoint
+    from calmkit.comparison.writing import (
+        choose_sampler,
+        pieces_of_text,
+        read_prompts,
+        write_texts,
+    )
 
     with _mistakes():
-        chosen = _options(_generate_options, options)
-        checkpoint = load_checkpoint(chosen["checkpoint"])
-        tokenizer = checkpoint.tokenizer
-        # A document starts after an end token, so an empty prompt is one too.
-        prompt = [tokenizer.end_id, *tokenizer.encode(chosen["prompt"])]
-        written = checkpoint.model.generate(
-            [prompt] * chosen["samples"],
-            max_new_tokens=chosen["max_new_tokens"],
-            eos_id=tokenizer.end_id,
-            generator=torch.Generator().manual_seed(chosen["seed"]),
+        chosen = _options(_generate_options, _bare_flags(options, ("--exact", "--json")))
+        prompts = [chosen["prompt"]]
+        if chosen["prompts"] is not None:
+            if chosen["prompt"]:
+                raise ValueError("prompt and prompts exclude each other; got both.")
+            prompts = read_prompts(chosen["prompts"])
+        if chosen["max_new_tokens"] < 1 or chosen["samples"] < 1:
+            raise ValueError("max_new_tokens and samples must be at least 1.")
+        settings = {
+            "max_new_tokens": chosen["max_new_tokens"],
+            "sampler": choose_sampler(
+                chosen["temperature"], chosen["candidates"], exact=chosen["exact"]
+            ),
+            "seed": chosen["seed"],
+        }
+        checkpoint = load_checkpoint(chosen["checkpoint"], trust=_named(chosen["trust"]))
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    prompts = [prompt for prompt in prompts for _ in range(chosen["samples"])]
+    if len(prompts) == 1 and not chosen["json"]:
+        print(prompts[0], end="", flush=True)
+        for piece in pieces_of_text(model, tokenizer, prompts[0], **settings):
+            print(piece, end="", flush=True)
+        print()
+        return
+    for prompt, one, text in write_texts(model, tokenizer, prompts, **settings):
+        line = {"prompt": prompt, "text": text, **dataclasses.asdict(one)}
+        print(json.dumps(line) if chosen["json"] else prompt + text, flush=True)
+
+
+def _convert(options: list[str]) -> None:
+    from calmkit.comparison.checkpoint import convert_checkpoint
+
+    with _mistakes():
+        chosen = _options(_convert_options, options)
+        written = convert_checkpoint(
+            chosen["checkpoint"], chosen["output"], trust=_named(chosen["trust"])
         )
-    for one in written:
-        print(chosen["prompt"] + tokenizer.decode(one.tokens))
+    print(f"{chosen['output']}/: {written}")
+
+
+def _convert_options(*, checkpoint: Path, output: Path, trust: str = "") -> None:
+    """Write a saved model in the other format.
+
+    Args:
+        checkpoint: Folder in the published format, or in calmkit's own.
+        output: New folder, for the other format.
+        trust: Packages outside calmkit whose code the model needs, with commas between.
+    """
+
+
+def _named(packages: str) -> tuple[str, ...]:
+    """Names with commas between, as a tuple."""
+    return tuple(name.strip() for name in packages.split(",") if name.strip())
+
+
+def _bare_flags(options: list[str], flags: tuple[str, ...]) -> list[str]:
+    """Options in which `--flag` alone means `--flag true`."""
+    given = []
+    for place, option in enumerate(options):
+        bare = option in flags and "".join(options[place + 1 : place + 2])[:2] in ("", "--")
+        given += [option, "true"] if bare else [option]
+    return given
+
+
+def _account(options: list[str]) -> None:
+    from calmkit import config
+    from calmkit.accounting import PUBLISHED
+    from calmkit.comparison.account_tables import models_table, notes, parts_table
+    from calmkit.comparison.accounts import account_parts, account_preset
+
+    with _mistakes():
+        chosen = _options(_account_options, options)
+        name, file = chosen["preset"], chosen["config"]
+        if name is not None and file is not None:
+            raise ValueError("preset and config exclude each other; got both.")
+        if file is None:
+            names = PUBLISHED if name is None else [name]
+            accounts = {name: account_preset(name) for name in names}
+        else:
+            layers = ["--config", file]
+            experiment = config.parse(
+                config.TrainExperiment, layers, preset="train", command="calmkit account"
+            ).experiment
+            ours = account_parts(experiment, experiment.head, context=experiment.positions)
+            accounts = {Path(file).stem: ours}
+        sampling = {"candidates": chosen["candidates"], "share": chosen["decoded_share"]}
+        tables = [models_table(accounts, **sampling)]
+        if len(accounts) == 1:
+            tables += [parts_table(ours, **sampling) for ours in accounts.values()]
+    console = _console()
+    for table in tables:
+        console.print(table)
+    console.print(notes(**sampling), markup=False, highlight=False)
+
+
+def _account_options(
+    *,
+    preset: str | None = None,
+    config: str | None = None,
+    candidates: float = 200,
+    decoded_share: float = 1.0,
+) -> None:
+    """Say what a model costs: parameters, floating-point operations, memory.
+
+    Args:
+        preset: One of the paper's models. None: all of them.
+        config: A config as for `calmkit train`: a YAML file, or a preset's name.
+        candidates: Latents drawn for each chunk when sampling below temperature 1.
+        decoded_share: Share of those candidates that pruning leaves to be decoded, as measured.
+    """
 
 
 def _evaluate_options(
@@ -211,6 +399,8 @@ def _evaluate_options(
     rows: int | None = None,
     draws: int | None = None,
     output: Path | None = None,
+    trust: str = "",
+    diagnostics: bool = True,
 ) -> None:
     """Measure a saved model.
 
@@ -220,6 +410,8 @@ def _evaluate_options(
         rows: Rows of text. None: as in the model's config.
         draws: Head samples for each position. None: as in the model's config.
         output: Folder for results. None: `evaluation` in the checkpoint.
+        trust: Packages outside calmkit whose code the model needs, with commas between.
+        diagnostics: Say too what works and what does not, part by part; takes seconds.
     """
 
 
@@ -227,18 +419,30 @@ def _generate_options(
     *,
     checkpoint: Path,
     prompt: str = "",
+    prompts: Path | None = None,
     max_new_tokens: int = 100,
     samples: int = 1,
+    temperature: float = 1.0,
+    candidates: int = 64,
+    exact: bool = False,
     seed: int = 0,
+    json: bool = False,
+    trust: str = "",
 ) -> None:
-    """Write text with a saved model.
+    """Write text with a saved model. One text appears as it is made.
 
     Args:
-        checkpoint: Folder written by `calmkit train`.
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published one.
         prompt: Text to continue. Empty: begin a document.
+        prompts: File of prompts instead: one a line, or JSON lines with a `prompt` field.
         max_new_tokens: Most tokens to add.
-        samples: How many texts to write.
+        samples: How many texts to write for each prompt.
+        temperature: In (0, 1]; at 0.5 and below texts are more fluent and cost more.
+        candidates: Draws for each chunk at temperatures below 1.
+        exact: Draw as often as the exact law needs, instead of `candidates` times.
         seed: The same seed gives the same texts.
+        json: Print one JSON object a line: prompt, text, tokens, why it ended, draws used.
+        trust: Packages outside calmkit whose code the model needs, with commas between.
     """
 
 
@@ -285,12 +489,13 @@ def _held_out(experiment: "Experiment", checkpoint: "Checkpoint", data: Path | N
     import dataclasses
 
     from calmkit.data import TokenStore, digest_of, read_documents
+    from calmkit.saving import saved_tokenizer
 
     corpus = _prepare(experiment)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / "tokenizer.json"
         corpus.tokenizer.save(again)
-        same = again.read_bytes() == (checkpoint.config.parent / "tokenizer.json").read_bytes()
+        same = again.read_text(encoding="utf-8") == saved_tokenizer(checkpoint.folder)
     if not same:
         raise ValueError(
             f"data {experiment.data or '(embedded text)'} has changed since the model was trained "

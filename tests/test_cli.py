@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -10,11 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+import calmkit
 from calmkit import __version__, cli, config
 from calmkit.comparison import ComparisonResult, HeadResult, plot
-from calmkit.comparison.checkpoint import save_checkpoint
-from calmkit.data import prepare_corpus
+from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
+from calmkit.data import TextTokenizer, prepare_corpus
 from calmkit.metrics import Estimate
+from calmkit.models import CALM
 from calmkit.training import CheckpointError, TrainingDiverged
 
 SMALL = ["--config", "ci"]
@@ -84,7 +87,7 @@ class TestWithoutWork:
         assert cli.main(["compre"]) == 2
         assert capsys.readouterr().err == (
             "calmkit compre: not a command.\n  did you mean: compare\n"
-            "  allowed: compare, train, evaluate, generate\n"
+            "  allowed: compare, train, evaluate, generate, convert, account\n"
         )
 
     def test_help_imports_nothing_heavy(self):
@@ -101,7 +104,7 @@ class TestWithoutWork:
         err = capsys.readouterr().err
         assert err == "calmkit compare needs not_installed_here: pip install 'calmkit[cli]'\n"
 
-    @pytest.mark.parametrize("command", ["compare", "train", "evaluate", "generate"])
+    @pytest.mark.parametrize("command", ["compare", "train", "evaluate", "generate", "convert"])
     def test_each_command_has_help(self, command, run, capsys):
         assert cli.main([command, "--help"]) == 0
         assert f"usage: calmkit {command}" in capsys.readouterr().out
@@ -222,17 +225,50 @@ class TestTrained:
         assert texts[0] == texts[1] != texts[2]
         assert texts[0].startswith("The value") and texts[0].count("The value") == 2
 
+    def test_one_text_appears_as_it_is_made(self, run, trained, capsys, monkeypatch):
+        """The pieces together are the text of the same options with JSON."""
+        options = ["generate", "--checkpoint", str(trained), "--prompt", "The value"]
+        options += ["--max_new_tokens", "9", "--temperature", "0.5", "--candidates", "8"]
+        pieces = []
+        monkeypatch.setattr(
+            "builtins.print", lambda *text, end="\n", flush=False: pieces.append((*text, end))
+        )
+        assert cli.main(options) == 0
+        monkeypatch.undo()
+        assert len(pieces) > 3
+        assert cli.main([*options, "--json"]) == 0
+        line = json.loads(capsys.readouterr().out)
+        assert "".join("".join(piece) for piece in pieces) == f"The value{line['text']}\n"
+        assert line["prompt"] == "The value" and line["finish_reason"] in ("stop", "length")
+        assert line["draws"] == 8 * line["chunks"] and line["unsettled"] <= line["chunks"]
+
+    def test_prompts_come_from_a_file(self, run, trained, tmp_path, capsys):
+        (tmp_path / "few.txt").write_text("One\n\nTwo\n")
+        (tmp_path / "few.jsonl").write_text('{"prompt": "One"}\n\n{"prompt": "Two", "id": 7}\n')
+        texts = []
+        for name in ("few.txt", "few.jsonl"):
+            options = ["generate", "--checkpoint", str(trained), "--prompts", name, "--json"]
+            options += ["--max_new_tokens", "4", "--exact", "--temperature", "0.9"]
+            assert cli.main(options) == 0
+            texts.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+        assert texts[0] == texts[1]
+        assert [line["prompt"] for line in texts[0]] == ["One", "Two"]
+        assert all(line["draws"] >= line["chunks"] for line in texts[0])
+
     def test_evaluate_measures_the_saved_model(self, run, trained, capsys):
-        assert cli.main(["evaluate", "--checkpoint", str(trained), "--draws", "3"]) == 0
+        options = ["--draws", "3", "--diagnostics", "false"]
+        assert cli.main(["evaluate", "--checkpoint", str(trained), *options]) == 0
         ((name, (experiment, checkpoint, corpus), _),) = run.calls
         assert name == "evaluate_checkpoint" and experiment.evaluation.draws == 3
         assert corpus.tokenizer.vocab_size == checkpoint.model.autoencoder.vocab_size == 300
         assert (trained / "evaluation" / "results.json").is_file()
 
     def test_evaluate_on_other_text_uses_the_tokenizer_of_the_model(self, run, trained, tmp_path):
-        (tmp_path / "other.txt").write_text("Other text.\n\nIn two parts.\n" * 9)
+        text = "Other text, long enough to be measured on. " * 9
+        (tmp_path / "other.txt").write_text(f"{text}\n\n{text[::-1]}")
         held_out = prepare_corpus(None, vocab_size=300).validation
-        code = cli.main(["evaluate", "--checkpoint", str(trained), "--data", "other.txt"])
+        options = ["--data", "other.txt"]
+        code = cli.main(["evaluate", "--checkpoint", str(trained), *options])
         assert code == 0
         corpus = run.calls[0][1][2]
         assert corpus.name == "other.txt"
@@ -245,14 +281,56 @@ class TestTrained:
             (["generate", "--checkpoint", "nowhere"], "checkpoint nowhere must be a folder"),
             (["generate", "--chekpoint", "x"], "did you mean: checkpoint"),
             (["evaluate", "--checkpoint", "model", "--draws", "x"], "draws must be a whole"),
+            (
+                ["generate", "--checkpoint", "model", "--temperature", "2"],
+                "temperature must be in",
+            ),
+            (["generate", "--checkpoint", "model", "--candidates", "0"], "candidates must be"),
+            (["generate", "--checkpoint", "model", "--prompts", "no.txt"], "must be a text file"),
+            (
+                ["generate", "--checkpoint", "model", "--prompts", "a.txt", "--prompt", "b"],
+                "exclude each other",
+            ),
+            (["generate", "--checkpoint", "model", "--prompts", "bad.jsonl"], "line 2, must be"),
+            (["generate", "--checkpoint", "model", "--prompts", "empty.txt"], "has none"),
             (["generate", "--checkpoint", "model", "--max_new_tokens", "0"], "max_new_tokens"),
             (["evaluate", "--checkpoint", "model", "--data", "nowhere.txt"], "nowhere.txt"),
         ],
     )
-    def test_mistakes(self, run, trained, capsys, arguments, text):
+    def test_mistakes(self, run, trained, tmp_path, capsys, arguments, text):
+        (tmp_path / "bad.jsonl").write_text('{"prompt": "One"}\n{"promt": "Two"}\n')
+        (tmp_path / "empty.txt").write_text("\n")
         assert cli.main(arguments) == 2
         err = capsys.readouterr().err
         assert text in err and "Traceback" not in err
+
+    def test_finetune_trains_the_saved_model_on_pairs(self, run, trained, tmp_path, capsys):
+        """Without the text that the model was trained on."""
+        config_file = trained / "config.yaml"
+        saved = yaml.safe_load(config_file.read_text())
+        config_file.write_text(yaml.safe_dump({**saved, "data": "/gone.txt"}))
+        lines = ['{"prompt": "The value", "response": "of"}'] * 2
+        (tmp_path / "pairs.jsonl").write_text(
+            "\n".join([*lines, '{"prompt": "x", "response": "y"}'])
+        )
+        options = ["train", "--checkpoint", "model", "--finetune", "pairs.jsonl",
+                   "--training.steps", "1", "--training.warmup_steps", "0"]  # fmt: skip
+        before = (trained / "model.safetensors").read_bytes()
+        assert cli.main(options) == 0
+        out = capsys.readouterr().out
+        assert "pairs.jsonl: " in out and "runs/finetune/: finetuning.json" in out
+        assert (trained / "model.safetensors").read_bytes() == before
+        assert run.calls == []
+        tuned = ["generate", "--checkpoint", "runs/finetune", "--prompt", "The value"]
+        assert cli.main([*tuned, "--max_new_tokens", "3"]) == 0
+        assert capsys.readouterr().out.startswith("The value")
+
+        (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, '{"prompt": "x"}']))
+        written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        assert cli.main([*options, "--output", "other"]) == 2
+        err = capsys.readouterr().err
+        assert "calmkit train: each line" in err and "pairs.jsonl:3 has ['prompt']" in err
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == written
 
     def test_a_text_that_has_changed_since_training_is_refused(self, run, trained, capsys):
         file = trained / "config.yaml"
@@ -260,6 +338,75 @@ class TestTrained:
         file.write_text(yaml.safe_dump({**saved, "seed": saved["seed"] + 1}))
         assert cli.main(["evaluate", "--checkpoint", str(trained)]) == 2
         assert "has changed since the model was trained" in capsys.readouterr().err
+
+
+class TestBothFormats:
+    """Folders of `calmkit.save` and of the published code, with any command that reads them."""
+
+    @pytest.fixture
+    def bare(self, trained):
+        """A model that the published format can express, without the config of a run."""
+        model = load_checkpoint(trained).model
+        bare = CALM(
+            autoencoder=model.autoencoder.autoencoder,
+            input_encoder=model.input_encoder, backbone=model.backbone, head=model.head,
+        )  # fmt: skip
+        tokenizer = TextTokenizer.load(trained / "tokenizer.json")
+        calmkit.save(bare, "bare", tokenizer=tokenizer)
+        return bare
+
+    def test_convert_there_and_back_and_generate(self, run, bare, capsys):
+        assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0
+        assert capsys.readouterr().out == "published/: the published format\n"
+        Path("published/tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}'
+        )
+        assert cli.main(["convert", "--checkpoint", "published", "--output", "again"]) == 0
+        assert capsys.readouterr().out == "again/: calmkit's format\n"
+        texts = []
+        for folder in ("bare", "published", "again"):
+            options = ["--prompt", "The value", "--max_new_tokens", "8", "--seed", "3"]
+            assert cli.main(["generate", "--checkpoint", folder, *options]) == 0
+            texts.append(capsys.readouterr().out)
+        assert texts[0] == texts[1] == texts[2] and texts[0].startswith("The value")
+
+    def test_mistakes(self, run, trained, bare, capsys):
+        for options, text in [
+            (["convert", "--checkpoint", "nowhere", "--output", "x"], "checkpoint nowhere must"),
+            (["convert", "--checkpoint", "bare", "--output", "model"], "must be new or empty"),
+            (["convert", "--checkpoint", "model", "--output", "x"], "must be an MLPAutoencoder"),
+            (["evaluate", "--checkpoint", "bare"], "bare must have a config.yaml"),
+        ]:
+            assert cli.main(options) == 2
+            err = capsys.readouterr().err
+            assert text in err and "Traceback" not in err
+        assert not Path("x").exists()
+
+    def test_code_from_outside_has_to_be_named(self, run, trained, tmp_path, capsys):
+        """In the working folder, where commands find modules."""
+        (tmp_path / "my_heads.py").write_text(
+            "from calmkit.heads import EnergyHead\n"
+            "class MyHead(EnergyHead):\n"
+            "    def __init__(self, cond_size, latent_size):\n"
+            "        super().__init__(cond_size, latent_size, width=16)\n"
+        )
+        sys.path.append(str(tmp_path))
+        try:
+            model = load_checkpoint(trained).model
+            head = __import__("my_heads").MyHead(16, model.autoencoder.latent_size)
+            mine = CALM(
+                autoencoder=model.autoencoder, input_encoder=model.input_encoder,
+                backbone=model.backbone, head=head,
+            )  # fmt: skip
+            tokenizer = TextTokenizer.load(trained / "tokenizer.json")
+            calmkit.save(mine, "mine", tokenizer=tokenizer)
+            generate = ["generate", "--checkpoint", "mine", "--max_new_tokens", "3"]
+            assert cli.main(generate) == 2
+            assert "on the command line --trust my_heads" in capsys.readouterr().err
+            assert cli.main([*generate, "--trust", "others, my_heads"]) == 0
+        finally:
+            sys.path.remove(str(tmp_path))
+            sys.modules.pop("my_heads", None)
 
 
 @pytest.mark.parametrize("when", ["importing", "working"])

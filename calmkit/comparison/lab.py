@@ -32,7 +32,7 @@ from calmkit.training import (
     step_generator,
 )
 
-__all__ = ["Lab"]
+__all__ = ["Lab", "model_objective"]
 
 _STANDARDIZE_ON_BATCHES = 16
 _UNTRAINED_ROWS_DIVISOR = 4
@@ -96,7 +96,7 @@ class Lab:
         training, _ = self._fit(
             name,
             model,
-            _model_objective,
+            model_objective,
             self.experiment.training,
             lambda module: {"loss": self.validation_loss(model)},
             directory,
@@ -245,9 +245,10 @@ def _autoencoder_objective(
     }
 
 
-def _model_objective(
+def model_objective(
     module: nn.Module, batch: ChunkBatch, generator: torch.Generator
 ) -> Mapping[str, Tensor]:
+    """What training a CALM minimises: the head's mean loss."""
     return {"loss": cast(CALM, module).loss(batch, generator).total}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from calmkit.comparison.checkpoint import Checkpoint, save_checkpoint
 from calmkit.comparison.lab import Lab
 from calmkit.comparison.progress import Display
-from calmkit.comparison.results import ComparisonResult
+from calmkit.comparison.results import ComparisonResult, HeadResult
 from calmkit.config import CompareExperiment, TrainExperiment
 from calmkit.data import Corpus
 from calmkit.training import CheckpointError
@@ -49,6 +49,8 @@ def compare(
             model=model,
             tokenizer=corpus.tokenizer,
             config_text=_config_of_one_head(config_text, name),
+            metrics=_metrics(result),
+            protocol=lab.protocol,
         )
     return lab.result(tuple(heads), accuracy)
 
@@ -73,7 +75,12 @@ def train(
         "head", experiment.head, autoencoder, directory=checkpoints / "model"
     )
     save_checkpoint(
-        experiment.output, model=model, tokenizer=corpus.tokenizer, config_text=config_text
+        experiment.output,
+        model=model,
+        tokenizer=corpus.tokenizer,
+        config_text=config_text,
+        metrics=_metrics(result),
+        protocol=lab.protocol,
     )
     return lab.result((result,), accuracy)
 
@@ -131,6 +138,11 @@ def evaluate_checkpoint(
     untrained = lab.measure(lab.build("head", experiment.head, model.autoencoder), few=True)
     result = lab.describe("head", model, untrained, training=None)
     return lab.result((result,), accuracy)
+
+
+def _metrics(result: HeadResult) -> dict[str, float]:
+    """What stands on the model card."""
+    return {"BrierLM": result.brier_lm, "energy score": result.energy_score.value}
 
 
 def _config_of_one_head(config_text: str, name: str) -> str:

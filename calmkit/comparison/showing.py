@@ -42,7 +42,7 @@ def sample_text(
         [prompt],
         max_new_tokens=max_new_tokens,
         eos_id=tokenizer.end_id,
-        sampler=BatchTemperature(power=2, candidates=64),
+        sampler=BatchTemperature(0.5, candidates=64),
         generator=torch.Generator(model.backbone.device).manual_seed(seed),
     )
     return f"[{tokenizer.decode(prompt)}]{tokenizer.decode(written.tokens)}"

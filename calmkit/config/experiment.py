@@ -108,9 +108,34 @@ class TrainExperiment(Experiment):
 
     Attributes:
         head: A Head; receives hidden_size and latent_size.
+        finetune: Prompt and response pairs, a .jsonl file, to train a saved model on. None: train
+            a model from the start.
+        checkpoint: Folder of that model, written by `calmkit train`. As an option it also gives
+            the config to begin with.
     """
 
     head: Callable[[int, int], Head]
+    finetune: Path | None = None
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a fine-tuning without its model, and one that would write over it."""
+        super().__post_init__()
+        if (self.finetune is None) != (self.checkpoint is None):
+            given, missing = (
+                ("finetune", "checkpoint")
+                if self.checkpoint is None
+                else ("checkpoint", "finetune")
+            )
+            raise ValueError(
+                f"{missing} must be given with {given}: a .jsonl file of pairs, and the folder of "
+                f"the model to train on them; got {given} alone."
+            )
+        if self.checkpoint is not None and self.checkpoint.resolve() == self.output.resolve():
+            raise ValueError(
+                f"output must be another folder than checkpoint, which is kept; got {self.output} "
+                "for both."
+            )
 
     def heads_by_key(self) -> dict[str, Callable[[int, int], Head]]:
         """The one head."""

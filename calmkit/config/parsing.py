@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import calmkit
 
 from .errors import ConfigError, Source, explain
-from .experiment import CompareExperiment, Experiment
+from .experiment import CompareExperiment, Experiment, TrainExperiment
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -47,6 +47,7 @@ def parse(kind: type[E], arguments: Sequence[str], *, preset: str, command: str)
         kind: `TrainExperiment` or `CompareExperiment`.
         arguments: Options such as `--config my.yaml --seed 3 --head.width 512`. `--config` takes
             a file or a preset's name. With several heads `--head.width` is set in all of them.
+            `--checkpoint` begins with the config of a saved model, and the preset `finetune`.
         preset: The preset whose values, laid over those of `base`, hold where nothing else is
             given.
         command: What the user typed, for the help text.
@@ -56,11 +57,16 @@ def parse(kind: type[E], arguments: Sequence[str], *, preset: str, command: str)
             allowed, and the nearest right name.
     """
     parser = _experiment_parser(kind, command)
-    layers = _name_presets(["--config", "base", "--config", preset, *arguments])
+    start = ["--config", "base", "--config", preset]
+    if kind is TrainExperiment:
+        start += _start_of_finetuning(arguments)
+    layers = _name_presets([*start, *arguments])
     if kind is CompareExperiment:
         layers = _spread_head_options(parser, kind, layers)
     values = _parse_layers(parser, kind, layers)
-    values.data = values.data and Path(values.data).expanduser().absolute()
+    for name in ("data", "finetune", "checkpoint"):
+        if values.get(name):
+            values[name] = Path(values[name]).expanduser().absolute()
     values.output = Path(values.output).expanduser()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -88,7 +94,7 @@ def parse_function(
         ConfigError: If an option is unknown, missing or of the wrong type.
     """
     parser = new_parser(command)
-    parser.usage = f"{command} --checkpoint FOLDER [--KEY VALUE ...]"
+    parser.usage = f"{command} [--KEY VALUE ...]"
     parser.add_function_arguments(function)
     fields = [
         (name, parameter.annotation)
@@ -170,6 +176,20 @@ def _name_presets(arguments: Sequence[str]) -> list[str]:
             named.append(_config_file(argument) if expect else argument)
         expect = argument == "--config"
     return named
+
+
+def _start_of_finetuning(arguments: Sequence[str]) -> list[str]:
+    """The config of the model named by `--checkpoint`, and what fine-tuning does otherwise."""
+    folder = Source.of_options(arguments).values.get("checkpoint")
+    if not folder:
+        return []
+    config = Path(folder).expanduser() / "config.yaml"
+    if not config.is_file():
+        raise ConfigError(
+            f"checkpoint {folder} must be a folder written by `calmkit train`; it has no "
+            f"{config.name}."
+        )
+    return ["--config", str(config), "--config", "finetune"]
 
 
 def _config_file(name: str) -> str:

@@ -105,7 +105,7 @@ def test_train_goes_on_where_it_was_stopped(tmp_path, capsys):
 
     from calmkit.comparison import lab
 
-    ask = lab._model_objective
+    ask = lab.model_objective
     calls = []
 
     def interrupted(module, batch, generator):
@@ -115,7 +115,7 @@ def test_train_goes_on_where_it_was_stopped(tmp_path, capsys):
         return ask(module, batch, generator)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lab, "_model_objective", interrupted)
+        patch.setattr(lab, "model_objective", interrupted)
         assert main([*options, f"--output={stopped}"]) == 130
     assert not (stopped / "results.json").exists()
     assert main([*options, f"--output={stopped}"]) == 0

@@ -5,6 +5,7 @@ import yaml
 from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
 from calmkit.config import build
 from calmkit.data import TextTokenizer
+from calmkit.saving import UntrustedCodeError, save
 
 CONFIG = {
     "vocab_size": 257, "chunk_size": 2, "latent_size": 8, "hidden_size": 16,
@@ -20,8 +21,9 @@ def saved(tmp_path):
     model.autoencoder.shift.fill_(0.25)  # a buffer: it must travel too
     tokenizer = TextTokenizer.train(["some text"], vocab_size=257)
     save_checkpoint(
-        tmp_path / "m", model=model, tokenizer=tokenizer, config_text=yaml.safe_dump(CONFIG)
-    )
+        tmp_path / "m", model=model, tokenizer=tokenizer, config_text=yaml.safe_dump(CONFIG),
+        metrics={"BrierLM": 3.0}, protocol="few rows",
+    )  # fmt: skip
     return model, tmp_path / "m"
 
 
@@ -31,26 +33,82 @@ def test_round_trip(saved):
     torch.testing.assert_close(loaded.model.state_dict(), model.state_dict(), rtol=0, atol=0)
     assert not loaded.model.training
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("täxt")) == "täxt"
+    assert loaded.config == folder / "config.yaml"
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "model.safetensors", "tokenizer.json"
+        "README.md", "config.json", "config.yaml", "model.safetensors", "tokenizer.json"
     }  # fmt: skip
+    card = (folder / "README.md").read_text()
+    assert "| BrierLM | 3 |" in card and "few rows" in card
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors", "tokenizer.json"])
-def test_a_missing_file_is_named(saved, name):
+def test_only_the_weights_are_needed(saved):
+    """They hold the tokenizer; what the other files say is for readers."""
+    model, folder = saved
+    for path in folder.iterdir():
+        if path.name != "model.safetensors":
+            path.unlink()
+    loaded = load_checkpoint(folder)
+    assert loaded.config is None and loaded.tokenizer.end_id == 0
+    torch.testing.assert_close(loaded.model.state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+def test_missing_and_damaged_weights_are_refused(saved):
     _, folder = saved
-    (folder / name).unlink()
-    with pytest.raises(ValueError, match=f"written by `calmkit train`; it has no {name}"):
+    file = folder / "model.safetensors"
+    weights = file.read_bytes()
+    file.write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+        load_checkpoint(folder)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"model\.safetensors must be there"):
+        load_checkpoint(folder)
+    with pytest.raises(ValueError, match=r"checkpoint .*nowhere must be a folder written by"):
+        load_checkpoint(folder / "nowhere")
+
+
+def test_a_damaged_tokenizer_or_config_is_named(saved):
+    model, folder = saved
+
+    class Broken:
+        def save(self, path):
+            path.write_text("{}")
+
+    save(model, folder, tokenizer=Broken())
+    with pytest.raises(ValueError, match="the tokenizer inside the weights cannot be read"):
+        load_checkpoint(folder)
+    (folder / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match=r"config\.yaml must be YAML; it is damaged"):
         load_checkpoint(folder)
 
 
-def test_damaged_weights_and_another_config_are_refused(saved):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head": "others.Head"},
+        {"head": {"class_path": "others.Head", "init_args": {}}},
+        {"head": {"class_path": "EnergyHead", "init_args": {"rule": {"class_path": "others.R"}}}},
+        {"logger": "torch.hub.load"},
+        {"optimizer": {"class_path": "torch.optimum.Adam"}},
+        {"more": [{"class_path": "os.system"}]},
+    ],
+    ids=str,
+)
+def test_a_config_that_names_other_code_is_refused(saved, changes):
+    """`calmkit evaluate` reads it, and would import what it names."""
     _, folder = saved
-    weights = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(ValueError, match="damaged or belongs to another config"):
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump({**CONFIG, **changes}))
+    with pytest.raises(UntrustedCodeError, match="trust must name every package outside"):
         load_checkpoint(folder)
-    (folder / "model.safetensors").write_bytes(weights)
-    (folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "hidden_size": 32}))
-    with pytest.raises(ValueError, match="damaged or belongs to another config"):
-        load_checkpoint(folder)
+    load_checkpoint(folder, trust=("others", "torch", "os"))
+
+
+def test_a_config_may_name_known_classes_optimisers_and_loggers(saved):
+    _, folder = saved
+    changes = {
+        "data": "some.text", "head": "EnergyHead",
+        "optimizer": {"class_path": "torch.optim.AdamW"},
+        "logger": {"class_path": "lightning_fabric.loggers.CSVLogger"},
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **changes}))
+    assert load_checkpoint(folder).model is not None

@@ -8,10 +8,11 @@ import torch
 from autoencoder_instances import AUTOENCODERS
 from exported import exported_finals
 from jaxtyping import TypeCheckError
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from calmkit import autoencoders
 from calmkit.autoencoders import ChunkAutoencoder
-from calmkit.autoencoders import base as base_module
 
 CHUNK, VOCAB, LATENT = 3, 11, 5
 
@@ -56,19 +57,53 @@ def test_posterior_is_a_proper_gaussian(model):
 @pytest.mark.parametrize("limit", [1, 40, 10**9])
 def test_decode_tokens_is_the_argmax_of_all_logits(model, limit, monkeypatch):
     """In blocks of one latent, of one and a bit, and all at once."""
-    monkeypatch.setattr(base_module, "_LOGITS_AT_ONCE", limit)
+    monkeypatch.setattr(ChunkAutoencoder, "_logits_at_once", limit)
     latents = torch.randn(7, 2, LATENT, generator=generator(0))
     want = model.decode(latents).argmax(dim=-1)
     assert len(want.unique()) > 2
     torch.testing.assert_close(model.decode_tokens(latents), want, rtol=0, atol=0)
 
 
-def test_decode_tokens_never_holds_all_logits(model, monkeypatch):
-    monkeypatch.setattr(base_module, "_LOGITS_AT_ONCE", 2 * CHUNK * VOCAB)
-    sizes, decode = [], model.decode
-    monkeypatch.setattr(model, "decode", lambda part: sizes.append(len(part)) or decode(part))
-    model.decode_tokens(torch.zeros(5, LATENT))
-    assert sizes == [2, 2, 1]
+class Largest(TorchDispatchMode):
+    """The largest number of elements that any operation gives."""
+
+    def __enter__(self):
+        self.elements = 0
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            # Views of weights are not new.
+            if isinstance(x, torch.Tensor) and not x._is_view():
+                self.elements = max(self.elements, x.numel())
+        return result
+
+
+def test_decoding_never_holds_all_logits(model, monkeypatch):
+    count = 500
+    monkeypatch.setattr(ChunkAutoencoder, "_logits_at_once", 2 * CHUNK * VOCAB)
+    latents = torch.zeros(count, LATENT)
+    started = model.start_decoding(latents)
+    with Largest() as one_place:
+        model.tokens_at(started, 1)
+    with Largest() as all_places:
+        model.decode_tokens(latents)
+    # The result itself is the largest: that of one place, and of all.
+    assert one_place.elements <= max(count, started.numel())
+    assert all_places.elements <= max(count * CHUNK, latents.numel())
+
+
+@pytest.mark.parametrize("limit", [1, 40, 10**9])
+def test_places_can_be_decoded_one_by_one(model, limit, monkeypatch):
+    monkeypatch.setattr(ChunkAutoencoder, "_logits_at_once", limit)
+    latents = torch.randn(7, 2, LATENT, generator=generator(0))
+    started, want = model.start_decoding(latents), model.decode(latents)
+    for place in range(CHUNK):
+        torch.testing.assert_close(model.logits_at(started, place), want[..., place, :])
+        got = model.tokens_at(started, place)
+        torch.testing.assert_close(got, want[..., place, :].argmax(dim=-1), rtol=0, atol=0)
+    assert model.tokens_at(started[:0], 0).shape == (0, 2)
 
 
 def test_chunks_are_independent(model):

@@ -11,12 +11,16 @@ from jaxtyping import TypeCheckError
 import calmkit.heads
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import (
+    ContrastiveHead,
     DiffusionHead,
     EnergyHead,
     FlowHead,
     FlowMapHead,
+    GaussianHead,
+    GuidedHead,
     Head,
     MeanFlowHead,
+    MixtureHead,
 )
 
 COND, LATENT = 5, 3
@@ -54,6 +58,8 @@ def test_every_exported_head_is_here():
         if inspect.isclass(value) and issubclass(value, Head) and not inspect.isabstract(value)
     }
     assert exported == set(HEADS) == set(NETWORKS)
+    # That of a guided head is another head's.
+    assert exported - {GuidedHead} == set(CORES)
 
 
 @every_head
@@ -197,6 +203,11 @@ CORES = {
     ),
     MeanFlowHead: jump_core,
     FlowMapHead: jump_core,
+    GaussianHead: lambda head, cond, a, b: head.sample_from(cond, a),
+    MixtureHead: lambda head, cond, a, b: head.loss_from(
+        cond, DiagonalGaussian(a[0], a[1].abs()), b
+    ),
+    ContrastiveHead: lambda head, cond, a, b: head.loss_from(cond, a, b),
 }
 
 

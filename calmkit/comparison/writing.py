@@ -1,0 +1,133 @@
+"""Texts by a saved model: which prompts, which sampler, and text that appears as it is made."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from calmkit.data import TextTokenizer
+from calmkit.models import CALM, Generation
+from calmkit.sampling import BatchTemperature, ExactTemperature, PlainSampler, Sampler
+
+__all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "write_texts"]
+
+# Texts that are written side by side.
+_ROWS = 16
+# What a tokenizer gives for bytes that are not yet a whole character.
+_UNFINISHED = "\N{REPLACEMENT CHARACTER}"
+
+
+def choose_sampler(temperature: float, candidates: int, *, exact: bool) -> Sampler:
+    """The sampler that options ask for.
+
+    Args:
+        temperature: T in (0, 1].
+        candidates: N of the batch algorithm.
+        exact: Whether to draw until the exact algorithm is done; where it does not end within
+            10 000 draws, the batch algorithm decides.
+
+    Raises:
+        ValueError: If temperature or candidates are out of range.
+    """
+    batch = BatchTemperature(temperature, candidates)
+    if temperature == 1:
+        return PlainSampler()
+    return ExactTemperature(temperature, fallback=batch) if exact else batch
+
+
+def read_prompts(file: Path) -> list[str]:
+    """Prompts from a file: one a line, or JSON lines with a `prompt` field (`.jsonl`).
+
+    Raises:
+        ValueError: If the file cannot be read, holds no prompt, or a line is not as it should be.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"prompts must be a text file in UTF-8; got {file}: {error}.") from None
+    if file.suffix != ".jsonl":
+        prompts = [line for line in lines if line]
+    else:
+        prompts = [_prompt_of(file, n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    if not prompts:
+        raise ValueError(f"prompts must hold at least one line of text; {file} has none.")
+    return prompts
+
+
+def _prompt_of(file: Path, number: int, line: str) -> str:
+    try:
+        prompt = json.loads(line)["prompt"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        prompt = None
+    if not isinstance(prompt, str):
+        raise ValueError(
+            f'{file}, line {number}, must be a JSON object with a text as its "prompt".'
+        )
+    return prompt
+
+
+def write_texts(
+    model: CALM,
+    tokenizer: TextTokenizer,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    seed: int,
+) -> Iterator[tuple[str, Generation, str]]:
+    """Continue prompts; each comes with what was generated and with its text.
+
+    Args:
+        model: The model, on any device.
+        tokenizer: Its tokenizer.
+        prompts: Texts; an empty one begins a document.
+        max_new_tokens: Most tokens to add to each.
+        sampler: Chooses chunks.
+        seed: The same seed gives the same texts.
+    """
+    generator = torch.Generator(model.backbone.device).manual_seed(seed)
+    for start in range(0, len(prompts), _ROWS):
+        now = prompts[start : start + _ROWS]
+        written = model.generate(
+            # A document starts after an end token, so an empty prompt is one too.
+            [[tokenizer.end_id, *tokenizer.encode(prompt)] for prompt in now],
+            max_new_tokens=max_new_tokens,
+            eos_id=tokenizer.end_id,
+            sampler=sampler,
+            generator=generator,
+        )
+        for prompt, one in zip(now, written, strict=True):
+            yield prompt, one, tokenizer.decode(one.tokens)
+
+
+def pieces_of_text(
+    model: CALM,
+    tokenizer: TextTokenizer,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    seed: int,
+) -> Iterator[str]:
+    """Continue one prompt; each piece of text comes as soon as its tokens are there.
+
+    The pieces together are the text that `write_texts` gives for this prompt alone.
+    """
+    tokens = model.stream(
+        [tokenizer.end_id, *tokenizer.encode(prompt)],
+        max_new_tokens=max_new_tokens,
+        eos_id=tokenizer.end_id,
+        sampler=sampler,
+        generator=torch.Generator(model.backbone.device).manual_seed(seed),
+    )
+    read: list[int] = []
+    shown = ""
+    for token in tokens:
+        read.append(token)
+        text = tokenizer.decode(read)
+        # A character may be spread over several tokens: wait for the rest.
+        if not text.endswith(_UNFINISHED):
+            yield text[len(shown) :]
+            shown = text
+    yield tokenizer.decode(read)[len(shown) :]
