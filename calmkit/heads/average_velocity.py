@@ -42,6 +42,8 @@ __all__ = ["AverageVelocityHead"]
 class AverageVelocityHead(Head):
     """A head that knows average velocities; concrete ones say how it learns a jump."""
 
+    sampling_arguments = frozenset({"steps"})
+
     def __init__(
         self,
         cond_size: int,

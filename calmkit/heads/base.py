@@ -6,6 +6,7 @@ Gaussian that an autoencoder gives for one.
 
 import abc
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -26,7 +27,11 @@ class Head(nn.Module, Recorded, abc.ABC):
     Attributes:
         cond_size: Features of the condition.
         latent_size: Dimensions of a sample.
+        sampling_arguments: Names of constructor arguments that change samples but not training: a
+            trained head can be used with other values of them.
     """
+
+    sampling_arguments: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, cond_size: int, latent_size: int) -> None:
         super().__init__()

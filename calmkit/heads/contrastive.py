@@ -46,6 +46,8 @@ __all__ = ["ContrastiveHead"]
 class ContrastiveHead(Head):
     """Linear prediction with a quadratic energy, trained with a margin."""
 
+    sampling_arguments = frozenset({"temperature"})
+
     def __init__(
         self,
         cond_size: int,

@@ -47,6 +47,8 @@ __all__ = ["DiffusionHead"]
 class DiffusionHead(Head):
     """Denoising diffusion, assembled from schedule, prediction, variance, weights and sampler."""
 
+    sampling_arguments = frozenset({"sampler"})
+
     def __init__(
         self,
         cond_size: int,

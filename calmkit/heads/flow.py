@@ -46,6 +46,8 @@ _RESOLUTION = 30.0
 class FlowHead(Head):
     """Flow matching with a residual MLP."""
 
+    sampling_arguments = frozenset({"solver"})
+
     def __init__(
         self,
         cond_size: int,

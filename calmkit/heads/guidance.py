@@ -30,6 +30,8 @@ __all__ = ["GuidedHead"]
 class GuidedHead(Head):
     """Any head, trained with condition dropout and sampled with guidance."""
 
+    sampling_arguments = frozenset({"scale"})
+
     def __init__(
         self,
         cond_size: int,

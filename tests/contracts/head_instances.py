@@ -2,16 +2,23 @@
 
 from calmkit.heads import (
     ContrastiveHead,
+    DDIMSampler,
     DDPMSampler,
     DiffusionHead,
     EnergyHead,
+    EulerSolver,
+    FixedVariance,
     FlowHead,
     FlowMapHead,
     GaussianHead,
+    GaussianNoise,
     GuidedHead,
+    LogitNormalTimes,
     MeanFlowHead,
     MidpointSolver,
+    MinSNRWeighting,
     MixtureHead,
+    NoisePrediction,
     NoiseSchedule,
 )
 from calmkit.scoring import EnergyScore
@@ -38,10 +45,10 @@ HEADS = {
         sampler=DDPMSampler(4),
     ),
     MeanFlowHead: lambda cond, latent: MeanFlowHead(
-        cond, latent, width=8, depth=2, draws=2, jumps=1, steps=2, power=0.5
+        cond, latent, width=8, depth=2, draws=4, jumps=1, steps=2, power=0.5
     ),
     FlowMapHead: lambda cond, latent: FlowMapHead(
-        cond, latent, width=8, depth=2, draws=2, steps=2
+        cond, latent, width=8, depth=2, draws=4, jumps=1, steps=2
     ),
     GaussianHead: lambda cond, latent: GaussianHead(cond, latent, width=8, depth=2),
     MixtureHead: lambda cond, latent: MixtureHead(
@@ -52,6 +59,64 @@ HEADS = {
     GuidedHead: lambda cond, latent: GuidedHead(
         cond, latent, head=energy_head, scale=2.0, dropout=0.5
     ),
+}
+
+# Of each head's own arguments another value than its instance above was built with.
+OTHER_ARGUMENTS = {
+    EnergyHead: {
+        "width": 6,
+        "depth": 1,
+        "noise_size": 4,
+        "num_samples": 4,
+        "noise": GaussianNoise(),
+        "rule": EnergyScore(1.3),
+    },
+    FlowHead: {
+        "width": 6,
+        "depth": 1,
+        "draws": 3,
+        "solver": EulerSolver(2),
+        "times": LogitNormalTimes(),
+    },
+    DiffusionHead: {
+        "width": 6,
+        "depth": 1,
+        "draws": 3,
+        "schedule": NoiseSchedule.cosine(7),
+        "prediction": NoisePrediction(),
+        "variance": FixedVariance(),
+        "weighting": MinSNRWeighting(0.5),
+        "sampler": DDIMSampler(3),
+    },
+    MeanFlowHead: {
+        "width": 6,
+        "depth": 1,
+        "draws": 3,
+        "jumps": 2,
+        "steps": 3,
+        "times": LogitNormalTimes(),
+        "power": 0.0,
+        "own_velocity": True,
+    },
+    FlowMapHead: {
+        "width": 6,
+        "depth": 1,
+        "draws": 3,
+        "jumps": 2,
+        "steps": 3,
+        "times": LogitNormalTimes(),
+    },
+    GaussianHead: {"width": 6, "depth": 1, "std": 0.5, "min_std": 0.1},
+    MixtureHead: {
+        "width": 6,
+        "depth": 1,
+        "components": 2,
+        "rank": 2,
+        "draws": 5,
+        "min_std": 0.1,
+    },
+    ContrastiveHead: {"margin": 1.0, "distance": 2.0, "negatives": 3, "temperature": 0.5},
+    GuidedHead: {"head": ContrastiveHead, "scale": 3.0, "dropout": 0.2},
 }
 
 # The module that runs once for each evaluation of a head's network.
