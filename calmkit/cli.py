@@ -1,10 +1,10 @@
-"""The command `calmkit`: compare, train, evaluate, generate, account.
+"""The command `calmkit`: compare, train, evaluate, generate, convert, account, report.
 
 A thin shell over `calmkit.config` (what to do) and `calmkit.comparison` (doing it). All that a
 user can get wrong is checked before anything is computed, and told in a few lines:
 
     exit code 0    done
-              1    training diverged
+              1    training diverged, or a run of a comparison failed
               2    a mistake in the options, the config, the text or a checkpoint
               130  interrupted with Ctrl-C
 
@@ -14,6 +14,7 @@ Nothing heavy is imported at the top, so that help, and Ctrl-C, answer at once.
 import difflib
 import importlib
 import importlib.util
+import itertools
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from calmkit.comparison import ComparisonResult
     from calmkit.comparison.checkpoint import Checkpoint
-    from calmkit.config import Experiment, TrainExperiment
+    from calmkit.config import TrainExperiment
     from calmkit.data import Corpus, EvaluationRows
 
 __all__ = ["main"]
@@ -41,17 +42,19 @@ _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 Continuous autoregressive language models, part by part.
 
 commands:
-  compare    train several heads on the same autoencoder, backbone, text, seed and budget,
-             and print what each of them is worth
+  compare    train several models on the same text, seeds and budget, and print what each of
+             them is worth
   train      train one model and save it; with --finetune, a saved one on prompts and responses
   evaluate   measure a saved model on held-out text
   generate   write text with a saved model
   convert    write a published model in calmkit's format, or the other way
   account    parameters, FLOPs and memory of a model, without building its weights
+  report     several comparisons as one: calmkit report DIR DIR --output DIR
 
 examples:
   calmkit compare                               the embedded English text, about five minutes
-  calmkit compare --data texts/ --head.width 256 --heads.flow.init_args.depth 6
+  calmkit compare --data texts/ --head.width 256 --variants.flow.head.depth 6
+  calmkit compare --config heads --data texts/  a question of the paper: see the presets
   calmkit train --head FlowHead --output runs/flow
   calmkit generate --checkpoint runs/flow --prompt "The value of" --temperature 0.5
 
@@ -93,7 +96,7 @@ def _dispatch(given: list[str]) -> int:
         return 0
     commands: dict[str, Callable[[list[str]], None]] = {
         "compare": _compare, "train": _train, "evaluate": _evaluate, "generate": _generate,
-        "convert": _convert, "account": _account,
+        "convert": _convert, "account": _account, "report": _merge,
     }  # fmt: skip
     if command not in commands:
         nearest = difflib.get_close_matches(command, commands, n=1, cutoff=0.5)
@@ -106,7 +109,7 @@ def _dispatch(given: list[str]) -> int:
     with _interrupts_end_the_process():
         import rich.console  # noqa: F401
 
-        if command not in ("account", "convert"):  # which train nothing, and answer soon
+        if command not in ("account", "convert", "report"):  # which train nothing, and answer soon
             import lightning_fabric  # noqa: F401
 
             importlib.import_module("calmkit.comparison.run")
@@ -122,44 +125,59 @@ def _dispatch(given: list[str]) -> int:
     except _Mistake as error:
         _say(f"{command}: {error}")
         return 2
-    except TrainingDiverged as error:
+    except (TrainingDiverged, _Failed) as error:
         _say(f"{command}: {error}")
         return 1
     return 0
 
 
 def _compare(options: list[str]) -> None:
-    from calmkit import config
+    from calmkit.comparison.planning import prepare_all
     from calmkit.comparison.progress import Display
     from calmkit.comparison.run import compare
+    from calmkit.config import parse_comparison
 
     with _mistakes():
-        parsed = config.parse(
-            config.CompareExperiment, options, preset="compare", command="calmkit compare"
-        )
-        corpus = _prepare(parsed.experiment)
-        _start_output(parsed.experiment.output, "compare", parsed.text)
+        comparison = parse_comparison([o for o in options if o != "--print_config"])
+        if "--print_config" in options:
+            print(comparison.text, end="")
+            return
+        prepared = prepare_all(comparison)
+        _start_output(comparison.output, "compare", comparison.text)
     console = _console()
-    with _mistakes_in_checkpoints(), Display(console) as display:
-        result = compare(parsed.experiment, corpus, config_text=parsed.text, display=display)
-    _report(result, parsed.experiment.output, console)
+    with _mistakes(), _mistakes_in_checkpoints(), Display(console) as display:
+        result = compare(prepared, display)
+    _report(result, comparison.output, console)
+    if any(variant.failures for variant in result.variants):
+        raise _Failed("some runs failed; the table says which. Run it again to try those alone.")
+
+
+def _merge(options: list[str]) -> None:
+    """`calmkit report DIR ...`: several comparisons as one."""
+    from calmkit.comparison.merging import report_folders
+
+    folders = list(itertools.takewhile(lambda option: not option.startswith("--"), options))
+    with _mistakes():
+        chosen = _options(_report_options, options[len(folders) :])
+        result, files = report_folders([Path(folder) for folder in folders], chosen["output"])
+    console = _console()
+    _show(result, files, chosen["output"], console)
 
 
 def _train(options: list[str]) -> None:
     from calmkit import config
+    from calmkit.comparison.preparing import prepare
     from calmkit.comparison.progress import Display
     from calmkit.comparison.run import check_resumable, train
 
     with _mistakes():
-        parsed = config.parse(
-            config.TrainExperiment, options, preset="train", command="calmkit train"
-        )
+        parsed = config.parse(options, command="calmkit train")
         check_resumable(parsed.experiment.output, parsed.text)
     if parsed.experiment.finetune is not None:
         _finetune(parsed.experiment, parsed.text)
         return
     with _mistakes():
-        corpus = _prepare(parsed.experiment)
+        corpus = prepare(parsed.experiment)
         _start_output(parsed.experiment.output, "train", parsed.text)
     console = _console()
     with _mistakes_in_checkpoints(), Display(console) as display:
@@ -193,6 +211,7 @@ def _evaluate(options: list[str]) -> None:
     from calmkit import config
     from calmkit.comparison.checkpoint import load_checkpoint
     from calmkit.comparison.diagnose import rows_to_diagnose
+    from calmkit.comparison.preparing import check_rows
     from calmkit.comparison.progress import Display
     from calmkit.comparison.run import evaluate_checkpoint
 
@@ -208,16 +227,16 @@ def _evaluate(options: list[str]) -> None:
         for name in ("rows", "draws"):
             if chosen[name] is not None:
                 overrides.append(f"--evaluation.{name}={chosen[name]}")
-        parsed = config.parse(
-            config.TrainExperiment, overrides, preset="train", command="calmkit evaluate"
-        )
+        parsed = config.parse(overrides, command="calmkit evaluate")
         corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
-        _check_rows(parsed.experiment, corpus)
+        check_rows(parsed.experiment, corpus)
         output = chosen["output"] or chosen["checkpoint"] / "evaluation"
         _start_output(output, "train", parsed.text)
     console = _console()
     with Display(console) as display:
-        result = evaluate_checkpoint(parsed.experiment, checkpoint, corpus, display=display)
+        result = evaluate_checkpoint(
+            parsed.experiment, checkpoint, corpus, config_text=parsed.text, display=display
+        )
     _report(result, output, console)
     if not chosen["diagnostics"]:
         return
@@ -229,23 +248,8 @@ def _evaluate(options: list[str]) -> None:
         _diagnose(parsed.experiment, checkpoint, rows, output, console)
 
 
-def _check_rows(experiment: "Experiment", corpus: "Corpus") -> None:
-    """See that there is enough held-out text to be measured on."""
-    from calmkit.data import evaluation_rows
-    from calmkit.training.scored_text import check_context
-
-    rows = evaluation_rows(
-        corpus.validation,
-        chunk_size=experiment.chunk_size,
-        positions=experiment.positions,
-        max_rows=experiment.evaluation.rows,
-        seed=experiment.seed,
-    )
-    check_context(rows, experiment.evaluation.min_context)
-
-
 def _diagnose(
-    experiment: "Experiment",
+    experiment: "TrainExperiment",
     checkpoint: "Checkpoint",
     rows: "EvaluationRows",
     output: Path,
@@ -360,9 +364,7 @@ def _account(options: list[str]) -> None:
             accounts = {name: account_preset(name) for name in names}
         else:
             layers = ["--config", file]
-            experiment = config.parse(
-                config.TrainExperiment, layers, preset="train", command="calmkit account"
-            ).experiment
+            experiment = config.parse(layers, command="calmkit account").experiment
             ours = account_parts(experiment, experiment.head, context=experiment.positions)
             accounts = {Path(file).stem: ours}
         sampling = {"candidates": chosen["candidates"], "share": chosen["decoded_share"]}
@@ -389,6 +391,14 @@ def _account_options(
         config: A config as for `calmkit train`: a YAML file, or a preset's name.
         candidates: Latents drawn for each chunk when sampling below temperature 1.
         decoded_share: Share of those candidates that pruning leaves to be decoded, as measured.
+    """
+
+
+def _report_options(*, output: Path = Path("runs/report")) -> None:
+    """Put several comparisons side by side: calmkit report DIR DIR --output DIR.
+
+    Args:
+        output: Folder for the joint results.
     """
 
 
@@ -454,44 +464,17 @@ def _options(function: Callable[..., None], options: list[str]) -> dict[str, Any
     return parse_function(function, options, command=f"calmkit {name}")
 
 
-def _prepare(experiment: "Experiment") -> "Corpus":
-    """Try every constructor and read the text: what fails, fails here."""
-    from calmkit.config import check_parts
-    from calmkit.data import TrainingBatches, evaluation_rows, prepare_corpus
-
-    check_parts(experiment)
-    corpus = prepare_corpus(
-        experiment.data,
-        vocab_size=experiment.vocab_size,
-        validation_fraction=experiment.validation_fraction,
-        seed=experiment.seed,
-        cache_dir=experiment.cache_dir,
-    )
-    TrainingBatches(
-        corpus.train,
-        chunk_size=experiment.chunk_size,
-        positions=experiment.positions,
-        batch_size=experiment.training.batch_size,
-        seed=experiment.seed,
-    )
-    evaluation_rows(
-        corpus.validation,
-        chunk_size=experiment.chunk_size,
-        positions=experiment.positions,
-        max_rows=experiment.evaluation.rows,
-        seed=experiment.seed,
-    )
-    return corpus
-
-
-def _held_out(experiment: "Experiment", checkpoint: "Checkpoint", data: Path | None) -> "Corpus":
+def _held_out(
+    experiment: "TrainExperiment", checkpoint: "Checkpoint", data: Path | None
+) -> "Corpus":
     """The corpus of a saved model, with other held-out text if `data` is given."""
     import dataclasses
 
+    from calmkit.comparison.preparing import prepare
     from calmkit.data import TokenStore, digest_of, read_documents
     from calmkit.saving import saved_tokenizer
 
-    corpus = _prepare(experiment)
+    corpus = prepare(experiment)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / "tokenizer.json"
         corpus.tokenizer.save(again)
@@ -524,12 +507,20 @@ def _start_output(directory: Path, command: str, text: str) -> None:
 
 
 def _report(result: "ComparisonResult", directory: Path, console: "Console") -> None:
-    from calmkit.comparison.report import to_table, write_report
+    from calmkit.comparison.report import write_report
 
-    files = write_report(result, directory)
+    files = [*write_report(result, directory), directory / "config.yaml"]
+    _show(result, files, directory, console)
+
+
+def _show(
+    result: "ComparisonResult", files: Sequence[Path], directory: Path, console: "Console"
+) -> None:
+    from calmkit.comparison.report import to_table
+
     console.print(to_table(result))
-    names = ", ".join(file.name for file in files)
-    console.print(f"{directory}/: {names}, config.yaml", markup=False, highlight=False)
+    names = ", ".join(str(file.relative_to(directory)) for file in files)
+    console.print(f"{directory}/: {names}", markup=False, highlight=False)
 
 
 def _console() -> "Console":
@@ -538,6 +529,10 @@ def _console() -> "Console":
     console = Console()
     # A pipe or a log has no width of its own; rich would take 80 and break the table.
     return console if console.is_terminal else Console(width=100)
+
+
+class _Failed(Exception):
+    """Something did not end well after the start."""
 
 
 class _Mistake(Exception):

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from calmkit.comparison.diagnosis import Diagnosis, LatentPlaces
 from calmkit.comparison.latent_texts import texts_of_samples, texts_of_ways
-from calmkit.config import Experiment
-from calmkit.data import Corpus, EvaluationRows, TextTokenizer, evaluation_rows
+from calmkit.comparison.preparing import rows_of
+from calmkit.config import TrainExperiment
+from calmkit.data import Corpus, EvaluationRows, TextTokenizer
 from calmkit.distributions import DiagonalGaussian
 from calmkit.metrics.diagnostics import (
     collision_calibration,
@@ -63,19 +64,14 @@ class _Points:
     unit: str
 
 
-def rows_to_diagnose(experiment: Experiment, corpus: Corpus) -> EvaluationRows:
+def rows_to_diagnose(experiment: TrainExperiment, corpus: Corpus) -> EvaluationRows:
     """Held-out rows for `diagnose`, as many as give enough points.
 
     Raises:
         ValueError: If fewer than two rows have a full chunk after the context.
     """
-    rows = evaluation_rows(
-        corpus.validation,
-        chunk_size=experiment.chunk_size,
-        positions=experiment.positions,
-        max_rows=max(2, min(experiment.evaluation.rows, _POSITIONS // experiment.positions)),
-        seed=experiment.seed,
-    )
+    most = _POSITIONS // experiment.positions
+    rows = rows_of(experiment, corpus, max(2, min(experiment.evaluation.rows, most)))
     _check(rows, experiment.evaluation.min_context)
     return rows
 

@@ -1,99 +1,175 @@
 """What a comparison found, in a form that survives as JSON.
 
 Brier scores are in per cent (100 means a certain and right prediction) and signed: the unbiased
-estimate of a small score can be negative. The energy score is a loss, lower is better. A
-standard error is that of the estimate over resampled held-out documents.
+estimate of a small score can be negative. Energy score and cross entropy are losses, lower is
+better. The errors of one run are those over resampled held-out documents; `summary` joins them with
+the differences between seeds.
 
 The schema is versioned: a file of another version is refused, never half understood.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmkit.metrics import Estimate
+from calmkit.metrics import DocumentScores, Estimate
 
-__all__ = ["SCHEMA_VERSION", "ComparisonResult", "HeadResult", "read_results"]
+__all__ = [
+    "SCHEMA_VERSION", "ComparisonResult", "Failure", "RunResult", "VariantResult", "read_results",
+]  # fmt: skip
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Curve = tuple[tuple[int, float], ...]
-"""Steps done, and a loss."""
+"""Steps done, and a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadResult:
-    """One trained head.
+class RunResult:
+    """One variant, trained with one seed and measured.
 
     Attributes:
-        name: Its name in the comparison.
-        class_path: Its class.
+        seed: The seed of training.
+        steps: Optimiser steps.
+        trained_tokens: Tokens of text in the batches of those steps.
+        training_flops: Operations of training backbone and head, by accounting; NaN where the
+            account cannot tell.
+        training_seconds: Time of its training steps; NaN for a model that was only measured.
         brier_lm: 100 times the geometric mean of Brier-1..4; 0 where one is not positive.
         brier: Brier-1..4, in per cent.
-        untrained_brier: The same before training.
-        energy_score: Energy score of its samples on held-out text.
-        untrained_energy_score: The same before training.
-        parameters: Parameters of the head alone.
-        evaluations_per_sample: Network evaluations for one sample; None where it depends.
-        training_seconds: Time of its training steps.
-        microseconds_per_token: Time of a generated token.
+        brier_places: Brier-1 of each place in the chunk, in per cent.
+        documents: Sums of every score over the documents.
+        unigram_brier: Brier-1..4 of the training text's token frequencies, at the same places.
+        untrained_brier: Brier-1 before training, on a few of the rows.
+        energy_score: Of drawn latents against the posteriors; NaN for a softmax model.
+        cross_entropy: Nats per token of a softmax model; NaN for others.
+        autoencoder_accuracy: Share of held-out tokens that the autoencoder restores; NaN without.
+        noise_curve: Size of noise on a latent, in spreads of all latents, and the share restored.
+        evaluations_per_sample: Network evaluations for one latent; None where it depends.
+        sampling_flops: Operations per new token with plain sampling; NaN as above.
+        microseconds_per_token: Time of a generated token, with the variant's sampler.
+        draws_per_chunk: Candidates the sampler took for a chunk.
+        unsettled: Share of chunks for which they did not suffice.
+        chosen_accuracy: Share of held-out tokens that a chosen chunk has right.
         sample_text: A short generated text.
         training_losses: Steps and its own training loss; not comparable between heads.
         validation_losses: Steps and its own loss on held-out text; likewise.
+        validation_brier: Steps and Brier-1 on a few held-out rows, in per cent.
+        protocol: The evaluation in a sentence.
     """
 
-    name: str
-    class_path: str
+    seed: int
+    steps: int
+    trained_tokens: int
+    training_flops: float
+    training_seconds: float
     brier_lm: float
     brier: tuple[Estimate, ...]
-    untrained_brier: tuple[Estimate, ...]
+    brier_places: tuple[Estimate, ...]
+    documents: DocumentScores
+    unigram_brier: tuple[Estimate, ...]
+    untrained_brier: Estimate
     energy_score: Estimate
-    untrained_energy_score: Estimate
-    parameters: int
+    cross_entropy: Estimate
+    autoencoder_accuracy: float
+    noise_curve: tuple[tuple[float, float], ...]
     evaluations_per_sample: int | None
-    training_seconds: float
+    sampling_flops: float
     microseconds_per_token: float
+    draws_per_chunk: float
+    unsettled: float
+    chosen_accuracy: float
     sample_text: str
     training_losses: Curve
     validation_losses: Curve
+    validation_brier: Curve
+    protocol: str
+
+    def to_json(self) -> str:
+        """Strict JSON."""
+        return _json(_plain(self))
+
+    @staticmethod
+    def from_json(text: str) -> "RunResult":
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        with _understood():
+            return _run(json.loads(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A run that did not end well.
+
+    Attributes:
+        seed: Its seed.
+        reason: What went wrong.
+    """
+
+    seed: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantResult:
+    """All runs of one variant.
+
+    Attributes:
+        name: Its name in the comparison.
+        head: Class of its head; of the model, where it has none.
+        parameters: Trained parameters.
+        head_parameters: Those of the head, or of a softmax model's output.
+        config: What it sets other than the comparison as a whole, as YAML.
+        runs: One for each seed that ended well.
+        failures: The other ones.
+    """
+
+    name: str
+    head: str
+    parameters: int
+    head_parameters: int
+    config: str
+    runs: tuple[RunResult, ...]
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult:
-    """All heads of a comparison, and what they have in common.
+    """All variants of a comparison, and what they have in common.
 
     Attributes:
-        heads: The heads, in the config's order.
-        unigram_brier: Brier-1..4 of the training text's token frequencies, without context.
-        shared_parameters: Parameters of backbone and input encoder, the same for every head.
-        autoencoder_accuracy: Share of held-out tokens that the autoencoder restores, in [0, 1].
+        name: What the comparison is called.
+        variants: In the config's order; differences are to the first one.
+        seeds: Seeds of training.
+        budget: What is equal for all: steps, flops or seconds.
         corpus_name: The text.
         corpus_digest: SHA-256 of its documents.
-        protocol: The evaluation in a sentence: rows, context, draws, standard errors.
-        seed: The seed.
+        config: The effective config as YAML.
         hardware: Device and threads.
         versions: Versions of Python and of the libraries that matter.
     """
 
-    heads: tuple[HeadResult, ...]
-    unigram_brier: tuple[Estimate, ...]
-    shared_parameters: int
-    autoencoder_accuracy: float
+    name: str
+    variants: tuple[VariantResult, ...]
+    seeds: tuple[int, ...]
+    budget: str
     corpus_name: str
     corpus_digest: str
-    protocol: str
-    seed: int
+    config: str
     hardware: str
     versions: Mapping[str, str]
 
     def to_json(self) -> str:
         """Strict JSON: a number that is not finite becomes null."""
-        content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
-        return json.dumps(_without_nan(content), indent=2, allow_nan=False, ensure_ascii=False)
+        return _json({"schema_version": SCHEMA_VERSION, **_plain(self)})
 
     @staticmethod
     def from_json(text: str) -> "ComparisonResult":
@@ -102,22 +178,15 @@ class ComparisonResult:
         Raises:
             ValueError: If it is not JSON of this version's schema.
         """
-        try:
+        with _understood():
             content = json.loads(text)
             version = content.pop("schema_version")
             if version != SCHEMA_VERSION:
                 raise ValueError(f"schema_version must be {SCHEMA_VERSION}; got {version}.")
-            heads = tuple(_head(head) for head in content.pop("heads"))
+            variants = tuple(_variant(entry) for entry in content.pop("variants"))
             return ComparisonResult(
-                heads=heads,
-                unigram_brier=_four(content.pop("unigram_brier")),
-                autoencoder_accuracy=_number(content.pop("autoencoder_accuracy")),
-                **content,
+                variants=variants, seeds=tuple(content.pop("seeds")), **content
             )
-        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(
-                f"results must be JSON as written by `calmkit compare`: {error!r}."
-            ) from error
 
 
 def read_results(path: Path) -> ComparisonResult:
@@ -129,11 +198,31 @@ def read_results(path: Path) -> ComparisonResult:
     return ComparisonResult.from_json(path.read_text(encoding="utf-8"))
 
 
-def _without_nan(node: Any) -> Any:
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Whatever is unexpected in a file becomes one named error."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"results must be JSON as written by `calmkit compare`: {error!r}."
+        ) from error
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def _plain(node: Any) -> Any:
+    """Dataclasses as mappings, numbers that are not finite as None."""
+    if isinstance(node, DocumentScores):
+        return node.to_dict()
+    if dataclasses.is_dataclass(node):
+        return {entry.name: _plain(getattr(node, entry.name)) for entry in dataclasses.fields(node)}
     if isinstance(node, Mapping):
-        return {key: _without_nan(value) for key, value in node.items()}
+        return {key: _plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_without_nan(value) for value in node]
+        return [_plain(value) for value in node]
     return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
@@ -142,26 +231,48 @@ def _number(value: float | None) -> float:
 
 
 def _estimate(content: Mapping[str, Any]) -> Estimate:
-    return Estimate(_number(content["value"]), _number(content["standard_error"]))
+    interval = content["interval"]
+    return Estimate(
+        _number(content["value"]),
+        _number(content["standard_error"]),
+        None if interval is None else (_number(interval[0]), _number(interval[1])),
+    )
 
 
-def _four(content: list[Any]) -> tuple[Estimate, ...]:
-    first, second, third, fourth = (_estimate(entry) for entry in content)
-    return first, second, third, fourth
+def _estimates(content: list[Any]) -> tuple[Estimate, ...]:
+    return tuple(_estimate(entry) for entry in content)
 
 
 def _curve(content: list[Any]) -> Curve:
-    return tuple((step, _number(loss)) for step, loss in content)
+    return tuple((step, _number(value)) for step, value in content)
 
 
-def _head(content: dict[str, Any]) -> HeadResult:
+def _run(content: dict[str, Any]) -> RunResult:
     read: dict[str, Callable[[Any], Any]] = {
-        "brier": _four, "untrained_brier": _four,
-        "energy_score": _estimate, "untrained_energy_score": _estimate,
-        "training_losses": _curve, "validation_losses": _curve,
-        "brier_lm": _number, "training_seconds": _number, "microseconds_per_token": _number,
+        "documents": DocumentScores.from_dict,
+        **dict.fromkeys(("brier", "brier_places", "unigram_brier"), _estimates),
+        **dict.fromkeys(("untrained_brier", "energy_score", "cross_entropy"), _estimate),
+        **dict.fromkeys(
+            ("noise_curve", "training_losses", "validation_losses", "validation_brier"), _curve
+        ),
+        **dict.fromkeys(
+            (
+                "training_flops", "training_seconds", "brier_lm", "autoencoder_accuracy",
+                "sampling_flops", "microseconds_per_token", "draws_per_chunk", "unsettled",
+                "chosen_accuracy",
+            ),
+            _number,
+        ),
     }  # fmt: skip
-    values: dict[str, Any] = {
-        name: read[name](value) if name in read else value for name, value in content.items()
-    }
-    return HeadResult(**values)
+    values = {name: read.get(name, _as_it_is)(value) for name, value in content.items()}
+    return RunResult(**values)
+
+
+def _variant(content: dict[str, Any]) -> VariantResult:
+    runs = tuple(_run(run) for run in content.pop("runs"))
+    failures = tuple(Failure(**failure) for failure in content.pop("failures"))
+    return VariantResult(runs=runs, failures=failures, **content)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

@@ -1,58 +1,76 @@
-"""The work behind the commands: train an autoencoder, then heads on it, and measure them.
+"""The work behind the commands `compare`, `train` and `evaluate`.
 
-What is equal for all heads of a comparison: text and rows, their order, the frozen autoencoder,
-the backbone's first weights, steps, optimiser, seed, and the rows, draws and resamples of the
-evaluation. Only the head differs.
+What is equal for all variants of a comparison: text, order of rows, seeds, the budget, and the rows,
+draws and resamples of the evaluation. Otherwise they differ in what the config says and in nothing
+else: variants with the same autoencoder, backbone or input have it with the same first weights.
 """
 
-from collections.abc import Mapping
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+import torch
+import yaml
 
 from calmkit.comparison.checkpoint import Checkpoint, save_checkpoint
+from calmkit.comparison.identity import deciding
 from calmkit.comparison.lab import Lab
+from calmkit.comparison.planning import Preparation, plan_runs
 from calmkit.comparison.progress import Display
-from calmkit.comparison.results import ComparisonResult, HeadResult
-from calmkit.config import CompareExperiment, TrainExperiment
+from calmkit.comparison.results import ComparisonResult, Failure, VariantResult
+from calmkit.comparison.running import run_all
+from calmkit.comparison.runs import (
+    PlannedRun,
+    describe_model,
+    metrics_of,
+    read_record,
+    train_model,
+)
+from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
 from calmkit.training import CheckpointError
 
 __all__ = ["check_resumable", "compare", "evaluate_checkpoint", "train"]
 
 _CHECKPOINTS = "checkpoints"
-# What may differ when a run is resumed: it does not reach the weights.
-_FREE = {
-    "output", "cache_dir", "accelerator", "logger", "evaluation", "validation_rows",
-    "sample_tokens", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints",
-}  # fmt: skip
+_LIBRARIES = ("calmkit", "torch", "numpy", "tokenizers", "lightning-fabric")
 
 
-def compare(
-    experiment: CompareExperiment, corpus: Corpus, *, config_text: str, display: Display
-) -> ComparisonResult:
-    """Train every head of an experiment on one autoencoder, and measure each.
+def compare(prepared: Preparation, display: Display) -> ComparisonResult:
+    """Train and measure every variant with every seed, but for what the output folder has already.
 
     Args:
-        experiment: What to do.
-        corpus: The prepared text.
-        config_text: The effective config; each trained model is saved with its part of it.
+        prepared: A comparison and its texts.
         display: Where progress is shown.
     """
-    lab = Lab(experiment, corpus, display)
-    autoencoder, accuracy = lab.train_autoencoder(directory=None)
-    heads = []
-    for name, factory in experiment.heads.items():
-        model, result = lab.train_head(name, factory, autoencoder, directory=None)
-        heads.append(result)
-        save_checkpoint(
-            experiment.output / "models" / name,
-            model=model,
-            tokenizer=corpus.tokenizer,
-            config_text=_config_of_one_head(config_text, name),
-            metrics=_metrics(result),
-            protocol=lab.protocol,
+    comparison = prepared.comparison
+    runs = plan_runs(prepared, display)
+    left = [run for run in runs if read_record(run) is None]
+    if len(left) < len(runs):
+        display.note(f"{len(runs) - len(left)} of {len(runs)} runs are there already.")
+    failures = run_all(left, processes=comparison.processes, display=display)
+    shared = yaml.safe_load(comparison.text)
+    variants = tuple(
+        _variant(
+            variant.name,
+            yaml.safe_dump(shared["variants"][variant.name], sort_keys=False),
+            [run for run in runs if run.variant == variant.name],
+            failures,
         )
-    return lab.result(tuple(heads), accuracy)
+        for variant in comparison.variants
+    )
+    first = comparison.variants[0]
+    return _result(
+        comparison.output.name,
+        variants,
+        comparison.seeds,
+        comparison.budget,
+        prepared.corpora[first.name],
+        comparison.text,
+        Lab(first.experiment, prepared.corpora[first.name], display).fabric.device,
+    )
 
 
 def train(
@@ -70,19 +88,43 @@ def train(
     checkpoints = experiment.output / _CHECKPOINTS
     checkpoints.mkdir(parents=True, exist_ok=True)
     (checkpoints / "config.yaml").write_text(config_text, encoding="utf-8")
-    autoencoder, accuracy = lab.train_autoencoder(directory=checkpoints / "autoencoder")
-    model, result = lab.train_head(
-        "head", experiment.head, autoencoder, directory=checkpoints / "model"
-    )
+    autoencoder = lab.train_autoencoder(checkpoints / "autoencoder")
+    model, training, untrained = train_model(lab, "model", autoencoder, checkpoints / "model")
+    display.note("measuring on held-out text ...")
+    record = describe_model(model, lab.describe(model, training, untrained=untrained))
     save_checkpoint(
         experiment.output,
         model=model,
         tokenizer=corpus.tokenizer,
         config_text=config_text,
-        metrics=_metrics(result),
-        protocol=lab.protocol,
+        metrics=metrics_of(record.result),
+        protocol=record.result.protocol,
     )
-    return lab.result((result,), accuracy)
+    return _alone(record.to_variant("model", ""), lab, config_text)
+
+
+def evaluate_checkpoint(
+    experiment: TrainExperiment,
+    checkpoint: Checkpoint,
+    corpus: Corpus,
+    *,
+    config_text: str,
+    display: Display,
+) -> ComparisonResult:
+    """Measure a saved model on the corpus's held-out text.
+
+    Args:
+        experiment: What it was trained by; its evaluation settings are used.
+        checkpoint: The saved model.
+        corpus: The prepared text.
+        config_text: The config that it is measured by.
+        display: Where progress is shown.
+    """
+    lab = Lab(experiment, corpus, display)
+    model = checkpoint.model.to(lab.fabric.device)
+    untrained = lab.rough_brier(lab.build(getattr(model, "autoencoder", None)))
+    record = describe_model(model, lab.describe(model, None, untrained=untrained))
+    return _alone(record.to_variant("model", ""), lab, config_text)
 
 
 def check_resumable(output: Path, config_text: str) -> None:
@@ -95,13 +137,11 @@ def check_resumable(output: Path, config_text: str) -> None:
     Raises:
         CheckpointError: If a key that decides the weights differs; names it.
     """
-    import yaml
-
     begun = output / _CHECKPOINTS / "config.yaml"
     if not begun.is_file():
         return
-    before = _deciding(yaml.safe_load(begun.read_text(encoding="utf-8")))
-    for key, value in _deciding(yaml.safe_load(config_text)).items():
+    before = _fixed(begun.read_text(encoding="utf-8"))
+    for key, value in _fixed(config_text).items():
         if before.get(key) != value:
             raise CheckpointError(
                 f"{key} must be as in {begun.parent}, where another run was begun: "
@@ -109,46 +149,74 @@ def check_resumable(output: Path, config_text: str) -> None:
             )
 
 
-def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that decide the weights."""
-    kept = {key: value for key, value in config.items() if key not in _FREE}
+def _fixed(config_text: str) -> dict[str, object]:
+    """What a run that goes on must have in common with its beginning."""
+    kept = deciding(yaml.safe_load(config_text))
     for key in ("autoencoder_training", "training"):
-        settings = {name: value for name, value in kept[key].items() if name not in _FREE}
         # A run at constant rate may be made longer; a decay would have gone another way.
-        if settings["decay_to"] == 1.0:
-            del settings["steps"]
-        kept[key] = settings
+        if kept[key]["decay_to"] == 1.0:
+            del kept[key]["steps"]
     return kept
 
 
-def evaluate_checkpoint(
-    experiment: TrainExperiment, checkpoint: Checkpoint, corpus: Corpus, *, display: Display
+def _variant(
+    name: str,
+    config: str,
+    runs: Sequence[PlannedRun],
+    failures: dict[tuple[str, int], Failure],
+) -> VariantResult:
+    """All that became of one variant."""
+    records = [record for run in runs if (record := read_record(run)) is not None]
+    failed = tuple(failures[name, run.seed] for run in runs if (name, run.seed) in failures)
+    if not records:
+        return VariantResult(
+            name=name, head="", parameters=0, head_parameters=0, config=config, runs=(),
+            failures=failed,
+        )  # fmt: skip
+    first = records[0]
+    return VariantResult(
+        name=name,
+        head=first.head,
+        parameters=first.parameters,
+        head_parameters=first.head_parameters,
+        config=config,
+        runs=tuple(record.result for record in records),
+        failures=failed,
+    )
+
+
+def _alone(variant: VariantResult, lab: Lab, config_text: str) -> ComparisonResult:
+    """A result of one model."""
+    experiment = lab.experiment
+    name, seeds = experiment.output.name, (experiment.seed,)
+    device = lab.fabric.device
+    return _result(name, (variant,), seeds, "steps", lab.corpus, config_text, device)
+
+
+def _result(
+    name: str,
+    variants: tuple[VariantResult, ...],
+    seeds: tuple[int, ...],
+    budget: str,
+    corpus: Corpus,
+    config: str,
+    device: torch.device,
 ) -> ComparisonResult:
-    """Measure a saved model on the corpus's held-out text.
-
-    Args:
-        experiment: What it was trained by; its evaluation settings are used.
-        checkpoint: The saved model.
-        corpus: The prepared text.
-        display: Where progress is shown.
-    """
-    lab = Lab(experiment, corpus, display)
-    model = checkpoint.model.to(lab.fabric.device)
-    accuracy = lab.accuracy(model.autoencoder)
-    untrained = lab.measure(lab.build("head", experiment.head, model.autoencoder), few=True)
-    result = lab.describe("head", model, untrained, training=None)
-    return lab.result((result,), accuracy)
+    return ComparisonResult(
+        name=name,
+        variants=variants,
+        seeds=seeds,
+        budget=budget,
+        corpus_name=corpus.name,
+        corpus_digest=corpus.digest,
+        config=config,
+        hardware=_hardware(device),
+        versions={"python": platform.python_version()}
+        | {library: version(library) for library in _LIBRARIES},
+    )
 
 
-def _metrics(result: HeadResult) -> dict[str, float]:
-    """What stands on the model card."""
-    return {"BrierLM": result.brier_lm, "energy score": result.energy_score.value}
-
-
-def _config_of_one_head(config_text: str, name: str) -> str:
-    """The config of a comparison, with one of its heads as `head`."""
-    import yaml
-
-    config = yaml.safe_load(config_text)
-    config["head"] = config.pop("heads")[name]
-    return yaml.safe_dump(config, sort_keys=False)
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"

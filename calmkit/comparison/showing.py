@@ -5,8 +5,8 @@ import time
 import torch
 
 from calmkit.data import TextTokenizer
-from calmkit.models import CALM
-from calmkit.sampling import BatchTemperature
+from calmkit.models import LanguageModel, TokenLM
+from calmkit.sampling import BatchTemperature, Sampler, SoftmaxSampler
 
 __all__ = ["microseconds_per_token", "sample_text"]
 
@@ -14,45 +14,59 @@ _ROWS = 8
 _FEW_CHUNKS, _MANY_CHUNKS = 2, 12
 
 
-def microseconds_per_token(model: CALM, prompt: list[int]) -> float:
-    """Time of one more token at temperature 1, eight texts at once; the prompt's is taken off.
+def microseconds_per_token(model: LanguageModel, prompt: list[int], sampler: Sampler) -> float:
+    """Time of one more token, eight texts at once; the prompt's is taken off.
 
     Args:
         model: The model, on any device.
         prompt: Tokens before the text.
+        sampler: Chooses chunks.
     """
-    _seconds(model, prompt, _FEW_CHUNKS)  # warms up
-    seconds = _seconds(model, prompt, _MANY_CHUNKS) - _seconds(model, prompt, _FEW_CHUNKS)
+    _seconds(model, prompt, sampler, _FEW_CHUNKS)  # warms up
+    seconds = _seconds(model, prompt, sampler, _MANY_CHUNKS)
+    seconds -= _seconds(model, prompt, sampler, _FEW_CHUNKS)
     return 1e6 * seconds / (_ROWS * (_MANY_CHUNKS - _FEW_CHUNKS) * model.chunk_size)
 
 
 def sample_text(
-    model: CALM, tokenizer: TextTokenizer, prompt: list[int], *, max_new_tokens: int, seed: int
+    model: LanguageModel,
+    tokenizer: TextTokenizer,
+    prompt: list[int],
+    *,
+    sampler: Sampler | None,
+    max_new_tokens: int,
+    seed: int,
 ) -> str:
-    """A text at temperature 1/2 (batch algorithm, 64 candidates), after its prompt in brackets.
+    """A text after its prompt, which stands in brackets.
 
     Args:
         model: The model, on any device.
         tokenizer: Its tokenizer.
         prompt: Tokens before the text.
+        sampler: Chooses chunks. None: at temperature 1/2, where texts begin to be fluent (the
+            batch algorithm with 64 candidates, or the softmax).
         max_new_tokens: Most tokens to write.
         seed: Decides the draws.
     """
+    if sampler is None:
+        softmax = isinstance(model, TokenLM)
+        sampler = SoftmaxSampler(0.5) if softmax else BatchTemperature(0.5, candidates=64)
     (written,) = model.generate(
         [prompt],
         max_new_tokens=max_new_tokens,
         eos_id=tokenizer.end_id,
-        sampler=BatchTemperature(0.5, candidates=64),
+        sampler=sampler,
         generator=torch.Generator(model.backbone.device).manual_seed(seed),
     )
     return f"[{tokenizer.decode(prompt)}]{tokenizer.decode(written.tokens)}"
 
 
-def _seconds(model: CALM, prompt: list[int], chunks: int) -> float:
+def _seconds(model: LanguageModel, prompt: list[int], sampler: Sampler, chunks: int) -> float:
     began = time.perf_counter()
     model.generate(
         [prompt] * _ROWS,
         max_new_tokens=chunks * model.chunk_size,
+        sampler=sampler,
         generator=torch.Generator(model.backbone.device),
     )
     # generate returns lists: the device has finished.

@@ -11,8 +11,8 @@ The constructors are the schema. A part that receives sizes from others takes th
 position: an autoencoder `(chunk_size, vocab_size, latent_size, *, ...)`, a backbone
 `(hidden_size, *, ...)`, a head `(cond_size, latent_size, *, ...)`. Those come from the flat keys
 and are refused in `init_args`, so two parts cannot disagree. Values are layered: presets, then
-each `--config` file in order, then single options. A later file replaces `heads` as a whole; a
-class named anew keeps the arguments of the old one that it takes as well.
+each `--config` file in order, then single options. A class named anew keeps the arguments of the
+old one that it takes as well. A comparison lays the keys of each variant over that.
 
 A config can name any installed class of the right base, and importing it runs its module: treat
 a config from others like code from others. Parsing is done by jsonargparse (extra `cli`), which
@@ -21,12 +21,16 @@ is imported by the functions that parse, not by this module.
 
 from .building import assemble as assemble
 from .building import build as build
+from .building import build_autoencoder as build_autoencoder
 from .building import check_parts as check_parts
+from .comparison import Comparison as Comparison
+from .comparison import Variant as Variant
+from .comparison import parse_comparison as parse_comparison
 from .errors import ConfigError as ConfigError
-from .experiment import CompareExperiment as CompareExperiment
 from .experiment import Experiment as Experiment
 from .experiment import ModelParts as ModelParts
 from .experiment import TrainExperiment as TrainExperiment
 from .parsing import Parsed as Parsed
 from .parsing import parse as parse
+from .parsing import parse_text as parse_text
 from .parsing import preset_names as preset_names

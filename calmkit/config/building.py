@@ -11,16 +11,24 @@ from torch import nn
 
 from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
 from calmkit.heads import Head
-from calmkit.models import CALM, ChunkEmbedding
+from calmkit.models import (
+    CALM,
+    ChunkEmbedding,
+    InputEncoder,
+    LanguageModel,
+    LatentEmbedding,
+    TokenAndLatentEmbedding,
+    TokenLM,
+)
 
 from .errors import ConfigError, Source
-from .experiment import Experiment, ModelParts, TrainExperiment
+from .experiment import ModelParts, TrainExperiment
 from .parsing import explained, new_parser
 
-__all__ = ["assemble", "build", "check_parts"]
+__all__ = ["assemble", "build", "build_autoencoder", "check_parts"]
 
 
-def build(config: Mapping[str, Any] | Path | str) -> CALM:
+def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
     """Build an untrained model from a config: sizes, `autoencoder`, `backbone` and `head`.
 
     The keys of a whole training experiment are allowed too, so that the config saved with a
@@ -49,62 +57,74 @@ def assemble(
     head: Callable[[int, int], Head],
     *,
     autoencoder: ChunkAutoencoder | None = None,
-    key: str = "head",
-) -> CALM:
-    """Build a CALM from factories; the head last, so that it does not move earlier draws.
+) -> LanguageModel:
+    """Build a model from factories; the head last, so that it does not move earlier draws.
 
     Args:
         parts: Sizes and factories.
-        head: The head's factory.
+        head: The head's factory; not used for a TokenLM.
         autoencoder: One that exists already; built from `parts` if None.
-        key: The config key that holds the head, for error messages.
 
     Raises:
         ConfigError: If a constructor refuses a value; names the part's key.
     """
-    return _assemble(parts, head, autoencoder, key, call=lambda make: make())
+    return _assemble(parts, head, autoencoder, call=lambda make: make())
 
 
-def check_parts(experiment: Experiment) -> None:
+def check_parts(experiment: TrainExperiment) -> None:
     """Call every constructor once, without memory or random numbers, to see its errors early.
 
     Raises:
         ConfigError: If a part or an optimiser refuses its arguments; names the key.
     """
-    for key, head in experiment.heads_by_key().items():
-        with torch.random.fork_rng(devices=[]):
-            _assemble(experiment, head, None, key, call=_on_meta_if_possible)
+    with torch.random.fork_rng(devices=[]):
+        _assemble(experiment, experiment.head, None, call=_on_meta_if_possible)
     for key in ("autoencoder_optimizer", "optimizer"):
         with _blame(key):
             getattr(experiment, key)([nn.Parameter(torch.zeros(1, 1))])
+
+
+def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
+    """The autoencoder as heads see it, untrained."""
+    new = parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
+    return StandardizedAutoencoder(new) if parts.standardize else new
 
 
 def _assemble(
     parts: ModelParts,
     head: Callable[[int, int], Head],
     autoencoder: ChunkAutoencoder | None,
-    key: str,
     *,
     call: Callable[[Callable[[], nn.Module]], Any],
-) -> CALM:
+) -> LanguageModel:
     """Build each part through `call`, the head last."""
-
-    def new_autoencoder() -> ChunkAutoencoder:
-        new = parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
-        return StandardizedAutoencoder(new) if parts.standardize else new
-
+    if parts.model == "token_lm":
+        with _blame("backbone"):
+            backbone = call(lambda: parts.backbone(parts.hidden_size))
+        return call(
+            lambda: TokenLM(
+                parts.vocab_size, backbone=backbone, tie_embeddings=parts.tie_embeddings
+            )
+        )
     if autoencoder is None:
         with _blame("autoencoder"):
-            autoencoder = call(new_autoencoder)
+            autoencoder = call(lambda: build_autoencoder(parts))
     with _blame("hidden_size"):
-        encoder = call(
-            lambda: ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
-        )
+        encoder = call(lambda: _build_input(parts, autoencoder))
     with _blame("backbone"):
         backbone = call(lambda: parts.backbone(parts.hidden_size))
-    with _blame(key):
+    with _blame("head"):
         built = call(lambda: head(parts.hidden_size, parts.latent_size))
         return CALM(autoencoder=autoencoder, input_encoder=encoder, backbone=backbone, head=built)
+
+
+def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncoder:
+    """What the backbone reads of a chunk."""
+    if parts.input == "latents":
+        return LatentEmbedding(autoencoder, parts.hidden_size)
+    if parts.input == "both":
+        return TokenAndLatentEmbedding(autoencoder, parts.hidden_size)
+    return ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
 
 
 def _on_meta_if_possible(make: Callable[[], nn.Module]) -> nn.Module:

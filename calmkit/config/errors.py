@@ -52,6 +52,12 @@ class ConfigError(ValueError):
             lines.append("  allowed: " + listed.replace("\n", "\n           "))
         super().__init__("\n".join(lines))
 
+    def at(self, where: str) -> "ConfigError":
+        """The same mistake, with where it was made in front."""
+        error = ConfigError(f"{where}: {self}")
+        error.allowed = self.allowed
+        return error
+
 
 @dataclass(frozen=True)
 class Source:
@@ -89,7 +95,7 @@ class Source:
         import yaml
 
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = _read_yaml(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"config {path} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
@@ -101,6 +107,24 @@ class Source:
             found = "nothing" if values is None else f"a {type(values).__name__}"
             raise ConfigError(f"config {path} must hold keys and values; it holds {found}.")
         return Source(name or str(path), values)
+
+
+def _read_yaml(text: str) -> object:
+    """As `yaml.safe_load`, but a key that is given twice is an error and not the last one's."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for place, key in enumerate(keys):
+                if key in keys[:place]:
+                    mark = node.value[place][0].start_mark
+                    raise yaml.YAMLError(
+                        f"line {mark.line + 1}: {key!r} is given twice; rename or remove one."
+                    )
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)
 
 
 def explain(text: str, kind: type, sources: Sequence[Source]) -> ConfigError:

@@ -11,12 +11,11 @@ from torch import nn
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.heads import Head
+from calmkit.sampling import Sampler
 from calmkit.training import TrainingSettings
 from calmkit.training.evaluation import EvaluationSettings
 
-__all__ = [
-    "CompareExperiment", "Experiment", "ModelParts", "TrainExperiment",
-]  # fmt: skip
+__all__ = ["Experiment", "ModelParts", "TrainExperiment"]
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -26,22 +25,29 @@ class ModelParts:
     """Shared sizes, and the parts that every head is used with.
 
     Attributes:
+        model: `calm`, over chunks, or `token_lm`, the softmax baseline over single tokens; that one
+            has no autoencoder and no head, and chunk_size 1.
         vocab_size: Number of token ids.
         chunk_size: K, tokens in a chunk.
         latent_size: Dimensions of a chunk's latent vector.
         hidden_size: Features of the backbone's vectors.
         autoencoder: A ChunkAutoencoder; receives chunk_size, vocab_size and latent_size.
         standardize: Whether heads see latents of mean 0 and variance 1 in each dimension.
+        input: What the backbone reads of a chunk: its tokens, its latent, or both.
         backbone: A Backbone; receives hidden_size.
+        tie_embeddings: Whether a token_lm's output has the weights of its embedding.
     """
 
+    model: Literal["calm", "token_lm"] = "calm"
     vocab_size: int
     chunk_size: int
     latent_size: int
     hidden_size: int
     autoencoder: Callable[[int, int, int], ChunkAutoencoder]
     standardize: bool = True
+    input: Literal["tokens", "latents", "both"] = "tokens"
     backbone: Callable[[int], Backbone]
+    tie_embeddings: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +59,20 @@ class Experiment(ModelParts):
         output: Folder for results.
         cache_dir: Folder for prepared text. None: the user's cache folder.
         validation_fraction: Share of the text, in whole documents, that is held out.
-        seed: Seed of everything that is drawn.
+        seed: Seed of everything that is drawn in training: weights, rows, noise.
         positions: Chunks in a row.
         autoencoder_optimizer: Any torch optimiser, for the autoencoder.
         autoencoder_training: Training of the autoencoder.
         optimizer: Any torch optimiser, for backbone and head.
         training: Training of backbone and head.
         evaluation: The evaluation protocol, which is part of a result.
+        evaluation_seed: Decides what text is held out, which rows of it are measured, and the draws;
+            it stays the same while `seed` is varied.
         validation_rows: Rows of held-out text for the validation loss during training.
-        sample_tokens: Tokens of generated text that are shown for each head.
+        sampler: How chunks are chosen for the shown text, for its speed, and for the accuracy of the
+            chosen chunk; a class of `calmkit.sampling` by its dotted path. None: one draw, at
+            temperature 1.
+        sample_tokens: Tokens of generated text that are shown for each model.
         accelerator: Where to compute.
         precision: Number format of the computation.
         logger: A logger of lightning_fabric for the loss curves; receives the folder.
@@ -78,7 +89,9 @@ class Experiment(ModelParts):
     optimizer: OptimizerFactory
     training: TrainingSettings
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    evaluation_seed: int = 0
     validation_rows: int = 16
+    sampler: Sampler | None = None
     sample_tokens: int = 120
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
@@ -87,6 +100,11 @@ class Experiment(ModelParts):
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         _at_least("seed", self.seed, 0)
+        _at_least("evaluation_seed", self.evaluation_seed, 0)
+        if self.model == "token_lm" and self.chunk_size != 1:
+            raise ValueError(
+                f"chunk_size must be 1 for model token_lm, which reads tokens; got {self.chunk_size}."
+            )
         # The first chunk of a document is never predicted.
         _at_least("positions", self.positions, 2)
         if self.evaluation.min_context >= self.positions:
@@ -97,14 +115,10 @@ class Experiment(ModelParts):
         _at_least("validation_rows", self.validation_rows, 1)
         _at_least("sample_tokens", self.sample_tokens, 1)
 
-    def heads_by_key(self) -> dict[str, Callable[[int, int], Head]]:
-        """The heads to train, by the config key that holds each."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainExperiment(Experiment):
-    """One head.
+    """One model.
 
     Attributes:
         head: A Head; receives hidden_size and latent_size.
@@ -136,38 +150,6 @@ class TrainExperiment(Experiment):
                 f"output must be another folder than checkpoint, which is kept; got {self.output} "
                 "for both."
             )
-
-    def heads_by_key(self) -> dict[str, Callable[[int, int], Head]]:
-        """The one head."""
-        return {"head": self.head}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareExperiment(Experiment):
-    """Several heads on the same autoencoder, backbone, text, seed and budget.
-
-    Attributes:
-        heads: The heads to compare by name; each receives hidden_size and latent_size. An
-            argument of one is set as --heads.flow.init_args.depth 6, of all as --head.depth 6.
-    """
-
-    heads: dict[str, Callable[[int, int], Head]]
-
-    def __post_init__(self) -> None:
-        """Refuse an empty comparison, and names that cannot be file names or options."""
-        super().__post_init__()
-        if not self.heads:
-            raise ValueError("heads must name at least one head; got none.")
-        for name in self.heads:
-            if not name.replace("-", "_").isidentifier():
-                raise ValueError(
-                    f"heads must have names of letters, digits, - and _; got {name!r}."
-                )
-
-    def heads_by_key(self) -> dict[str, Callable[[int, int], Head]]:
-        """Every head of the comparison."""
-        return {f"heads.{name}": head for name, head in self.heads.items()}
-
 
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:

@@ -4,30 +4,29 @@ import argparse
 import contextlib
 import dataclasses
 import inspect
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import calmkit
 
 from .errors import ConfigError, Source, explain
-from .experiment import CompareExperiment, Experiment, TrainExperiment
+from .experiment import TrainExperiment
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-__all__ = ["Parsed", "explained", "new_parser", "parse", "parse_function", "preset_names"]
+__all__ = [
+    "PRESETS", "Parsed", "explained", "new_experiment_parser", "new_parser", "option_pairs",
+    "parse", "parse_function", "parse_layers", "parse_text", "preset_names", "source_of",
+]  # fmt: skip
 
 PRESETS = Path(calmkit.__file__).parent / "presets"
 
-E = TypeVar("E", bound=Experiment)
-
-
 @dataclass(frozen=True)
-class Parsed(Generic[E]):
+class Parsed:
     """A parsed experiment.
 
     Attributes:
@@ -36,18 +35,17 @@ class Parsed(Generic[E]):
             gives the same experiment.
     """
 
-    experiment: E
+    experiment: TrainExperiment
     text: str
 
 
-def parse(kind: type[E], arguments: Sequence[str], *, preset: str, command: str) -> Parsed[E]:
+def parse(arguments: Sequence[str], *, preset: str = "train", command: str) -> Parsed:
     """Parse command-line options on top of a preset.
 
     Args:
-        kind: `TrainExperiment` or `CompareExperiment`.
         arguments: Options such as `--config my.yaml --seed 3 --head.width 512`. `--config` takes
-            a file or a preset's name. With several heads `--head.width` is set in all of them.
-            `--checkpoint` begins with the config of a saved model, and the preset `finetune`.
+            a file or a preset's name. `--checkpoint` begins with the config of a saved model, and
+            the preset `finetune`.
         preset: The preset whose values, laid over those of `base`, hold where nothing else is
             given.
         command: What the user typed, for the help text.
@@ -56,14 +54,45 @@ def parse(kind: type[E], arguments: Sequence[str], *, preset: str, command: str)
         ConfigError: If anything is wrong; the text fits a screen and names the key, what is
             allowed, and the nearest right name.
     """
-    parser = _experiment_parser(kind, command)
-    start = ["--config", "base", "--config", preset]
-    if kind is TrainExperiment:
-        start += _start_of_finetuning(arguments)
-    layers = _name_presets([*start, *arguments])
-    if kind is CompareExperiment:
-        layers = _spread_head_options(parser, kind, layers)
-    values = _parse_layers(parser, kind, layers)
+    start = ["base", preset, *_start_of_finetuning(arguments)]
+    layers, options = [source_of(name) for name in start], []
+    for option, value in option_pairs(arguments):
+        if option == "--config" and value is not None:
+            layers.append(source_of(value))
+        else:
+            options.append(option if value is None else f"{option}={value}")
+    return parse_layers(layers, options, command=command)
+
+
+def parse_text(text: str) -> Parsed:
+    """Parse an effective config, as `Parsed.text` has it.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    import yaml
+
+    return parse_layers([Source("config", yaml.safe_load(text))], [], command="calmkit train")
+
+
+def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: str) -> Parsed:
+    """Lay configs over each other, and options over them.
+
+    Args:
+        layers: The weakest first.
+        options: As `--key=value`.
+        command: What the user typed, for the help text.
+
+    Raises:
+        ConfigError: As in `parse`.
+    """
+    import yaml
+
+    parser = new_experiment_parser(command)
+    given = [f"--config={yaml.safe_dump(dict(layer.values))}" for layer in layers if layer.values]
+    sources = [Source.of_options(options), *reversed(layers)]
+    with explained(TrainExperiment, sources):
+        values = parser.parse_args([*given, *options])
     for name in ("data", "finetune", "checkpoint"):
         if values.get(name):
             values[name] = Path(values[name]).expanduser().absolute()
@@ -73,11 +102,49 @@ def parse(kind: type[E], arguments: Sequence[str], *, preset: str, command: str)
         text = parser.dump(values, skip_unset=False)
     try:
         built = parser.instantiate(values)
-        experiment = kind(**{entry.name: built[entry.name] for entry in dataclasses.fields(kind)})
+        entries = dataclasses.fields(TrainExperiment)
+        experiment = TrainExperiment(**{entry.name: built[entry.name] for entry in entries})
     except ValueError as error:
-        said = _blame_group(kind, values, error)
-        raise explain(said, kind, [Source("effective config", values.as_dict())]) from None
+        said = _blame_group(values, error)
+        effective = Source("effective config", values.as_dict())
+        raise explain(said, TrainExperiment, [effective]) from None
     return Parsed(experiment, text)
+
+
+def option_pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Options with their values; None where none follows.
+
+    Raises:
+        ConfigError: If something is no option.
+    """
+    left = list(arguments)
+    while left:
+        option, equals, value = left.pop(0).partition("=")
+        if not option.startswith("--"):
+            raise ConfigError(f"{option}: expected an option of the form --key value.")
+        if equals:
+            yield option, value
+        else:
+            follows = bool(left) and not left[0].startswith("--")
+            yield option, left.pop(0) if follows else None
+
+
+def source_of(name: str) -> Source:
+    """A config file, or the preset of that name; a file goes first.
+
+    Raises:
+        ConfigError: If there is neither, or the file cannot be read.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return Source.of_file(path)
+    if name in preset_names():
+        return Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
+    raise ConfigError(
+        f"--config {name}: there is no such file, and no such preset.",
+        wrong=name,
+        allowed=preset_names(),
+    )
 
 
 def parse_function(
@@ -139,7 +206,8 @@ def new_parser(command: str) -> "ArgumentParser":
     )
 
 
-def _experiment_parser(kind: type[Experiment], command: str) -> "ArgumentParser":
+def new_experiment_parser(command: str) -> "ArgumentParser":
+    """A parser of the keys of `TrainExperiment`."""
     from lightning_fabric.loggers import Logger
 
     parser = new_parser(command)
@@ -154,7 +222,7 @@ def _experiment_parser(kind: type[Experiment], command: str) -> "ArgumentParser"
         metavar="FILE",
         help=f"YAML file, or a preset: {', '.join(preset_names())}. May be given several times.",
     )
-    parser.add_class_arguments(kind, skip={"logger"})
+    parser.add_class_arguments(TrainExperiment, skip={"logger"})
     parser.add_argument(
         "--logger",
         type=Callable[[Path], Logger],
@@ -162,20 +230,6 @@ def _experiment_parser(kind: type[Experiment], command: str) -> "ArgumentParser"
         help="Logger of the loss curves; receives the folder.",
     )
     return parser
-
-
-def _name_presets(arguments: Sequence[str]) -> list[str]:
-    """Put files in the place of presets' names; a file of that name goes first."""
-    named = []
-    expect = False
-    for argument in arguments:
-        option, equals, value = argument.partition("=")
-        if option == "--config" and equals:
-            named += ["--config", _config_file(value)]
-        else:
-            named.append(_config_file(argument) if expect else argument)
-        expect = argument == "--config"
-    return named
 
 
 def _start_of_finetuning(arguments: Sequence[str]) -> list[str]:
@@ -189,73 +243,12 @@ def _start_of_finetuning(arguments: Sequence[str]) -> list[str]:
             f"checkpoint {folder} must be a folder written by `calmkit train`; it has no "
             f"{config.name}."
         )
-    return ["--config", str(config), "--config", "finetune"]
+    return [str(config), "finetune"]
 
 
-def _config_file(name: str) -> str:
-    path = Path(name).expanduser()
-    if path.is_file():
-        return str(path)
-    if name in preset_names():
-        return str(PRESETS / f"{name}.yaml")
-    raise ConfigError(
-        f"--config {name}: there is no such file, and no such preset.",
-        wrong=name,
-        allowed=preset_names(),
-    )
-
-
-def _spread_head_options(
-    parser: "ArgumentParser", kind: type[Experiment], layers: list[str]
-) -> list[str]:
-    """Write `--head.width 512` once for each compared head, before options of single heads."""
-    common, single, rest = [], [], []
-    index = 0
-    while index < len(layers):
-        width = 1 if "=" in layers[index] or not layers[index + 1 :] else 2
-        option, entry = layers[index].partition("=")[0], layers[index : index + width]
-        if option.startswith("--head."):
-            common.append((option.removeprefix("--head."), entry))
-        elif (
-            option.startswith("--heads.") and option.count(".") > 1 and "class_path" not in option
-        ):
-            single += entry
-        elif option == "--head":
-            raise ConfigError(
-                f"--head is an option of `calmkit train`; got {' '.join(entry)}. To compare one "
-                "head only, write for instance: --heads '{mine: EnergyHead}'"
-            )
-        else:
-            rest += entry
-        index += width
-    if not common:
-        return layers
-    names = _parse_layers(parser, kind, rest).heads
-    spread = []
-    for argument, entry in common:
-        argument = argument.removeprefix("init_args.")
-        value = entry[0].partition("=")[2] if "=" in entry[0] else "".join(entry[1:])
-        spread += [f"--heads.{name}.init_args.{argument}={value}" for name in names]
-    return rest + spread + single
-
-
-def _parse_layers(
-    parser: "ArgumentParser", kind: type[Experiment], layers: list[str]
-) -> "Namespace":
-    files = [
-        Source.of_file(
-            path := Path(value), f"preset {path.stem}" if path.parent == PRESETS else None
-        )
-        for option, value in itertools.pairwise(layers)
-        if option == "--config"
-    ]
-    with explained(kind, [Source.of_options(layers), *reversed(files)]):
-        return parser.parse_args(layers)
-
-
-def _blame_group(kind: type[Experiment], values: "Namespace", error: ValueError) -> str:
+def _blame_group(values: "Namespace", error: ValueError) -> str:
     """Name the group of settings that refused a value: several have the same keys."""
-    for entry in dataclasses.fields(kind):
+    for entry in dataclasses.fields(TrainExperiment):
         if isinstance(entry.type, type) and dataclasses.is_dataclass(entry.type):
             try:
                 entry.type(**vars(values[entry.name]))

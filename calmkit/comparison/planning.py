@@ -1,0 +1,122 @@
+"""From a comparison to its single runs: texts prepared, budgets turned into steps, keys computed."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from calmkit.comparison.budget import plan_steps, with_steps
+from calmkit.comparison.identity import autoencoder_key, result_key, training_key
+from calmkit.comparison.lab import Lab
+from calmkit.comparison.preparing import prepare
+from calmkit.comparison.progress import Display
+from calmkit.comparison.runs import PlannedRun
+from calmkit.config import Comparison, ConfigError, Variant
+from calmkit.data import Corpus
+from calmkit.heads import Head
+from calmkit.saving.files import replace_file
+
+__all__ = ["Preparation", "plan_runs", "prepare_all"]
+
+
+@dataclass(frozen=True, eq=False)
+class Preparation:
+    """A comparison whose every constructor has been tried and whose texts are there.
+
+    Attributes:
+        comparison: What to do.
+        corpora: The text of each variant, by name.
+    """
+
+    comparison: Comparison
+    corpora: Mapping[str, Corpus]
+
+
+def prepare_all(comparison: Comparison) -> Preparation:
+    """Find what can be wrong before anything is trained.
+
+    Raises:
+        ConfigError: If a part refuses its arguments, or a text is too short; names the variant.
+    """
+    corpora = {}
+    for variant in comparison.variants:
+        try:
+            corpora[variant.name] = prepare(variant.experiment)
+        except ConfigError as error:
+            raise error.at(f"variant {variant.name}") from None
+        except ValueError as error:
+            raise ConfigError(f"variant {variant.name}: {error}") from None
+    return Preparation(comparison, corpora)
+
+
+def plan_runs(prepared: Preparation, display: Display) -> list[PlannedRun]:
+    """Every variant with every seed.
+
+    Args:
+        prepared: By `prepare_all`.
+        display: Where it is shown that steps are being timed.
+
+    Raises:
+        ConfigError: As `plan_steps` does.
+    """
+    comparison = prepared.comparison
+    steps = _steps(prepared, display)
+    runs = []
+    for variant in comparison.variants:
+        corpus, arguments = prepared.corpora[variant.name], _sampling_arguments(variant)
+        for seed in comparison.seeds:
+            experiment = variant.with_seed(seed)
+            training = with_steps(experiment.training, steps[variant.name])
+            experiment = replace(experiment, training=training)
+            runs.append(
+                PlannedRun(
+                    variant=variant.name,
+                    text=variant.text,
+                    seed=seed,
+                    steps=steps[variant.name],
+                    key=result_key(variant.text, experiment, corpus),
+                    training=training_key(variant.text, experiment, corpus, arguments),
+                    autoencoder=""
+                    if experiment.model == "token_lm"
+                    else autoencoder_key(variant.text, experiment, corpus),
+                    saves=seed == comparison.seeds[0],
+                    output=comparison.output,
+                )
+            )
+    return runs
+
+
+def _steps(prepared: Preparation, display: Display) -> dict[str, int]:
+    """Steps of each variant. Seconds are measured once: a resumed comparison keeps its plan."""
+    comparison = prepared.comparison
+    file = comparison.output / "plan.json"
+    if comparison.budget == "seconds":
+        if (steps := _read_plan(file, comparison)) is not None:
+            return steps
+        display.note("budget seconds: timing steps of every variant ...")
+    labs = {
+        variant.name: Lab(variant.experiment, prepared.corpora[variant.name], display)
+        for variant in comparison.variants
+    }
+    steps = plan_steps(comparison, labs)
+    if comparison.budget == "seconds":
+        replace_file(file, json.dumps({"config": comparison.text, "steps": steps}, indent=1))
+    return steps
+
+
+def _read_plan(file: Path, comparison: Comparison) -> dict[str, int] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return content["steps"] if content["config"] == comparison.text else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _sampling_arguments(variant: Variant) -> frozenset[str]:
+    """Arguments of a variant's head that only sampling reads."""
+    module, _, name = yaml.safe_load(variant.text)["head"]["class_path"].rpartition(".")
+    head: type[Head] = getattr(importlib.import_module(module), name)
+    return getattr(head, "sampling_arguments", frozenset())

@@ -1,0 +1,188 @@
+"""One run of a comparison: a variant with a seed, trained or found, measured, and kept.
+
+    OUTPUT/trained/KEY/             training of an autoencoder or a model, under what decides it
+           runs/VARIANT/seed-S.json what was found, with the key of all that decides it
+           models/VARIANT/          the model of the first seed, as `calmkit.save` writes it
+
+A run whose file has the right key is not done again.
+"""
+
+import json
+import math
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.comparison.budget import with_steps
+from calmkit.comparison.checkpoint import save_checkpoint
+from calmkit.comparison.lab import Lab
+from calmkit.comparison.preparing import prepare
+from calmkit.comparison.progress import Display
+from calmkit.comparison.results import Failure, RunResult, VariantResult
+from calmkit.config import TrainExperiment, parse_text
+from calmkit.metrics import Estimate
+from calmkit.models import CALM, LanguageModel
+from calmkit.saving.files import replace_file
+from calmkit.training import TrainingResult
+
+__all__ = [
+    "PlannedRun", "RunRecord", "describe_model", "do_run", "metrics_of", "read_record", "train_model",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What one run does; everything in it can be sent to another process.
+
+    Attributes:
+        variant: Name of the variant.
+        text: Its effective config.
+        seed: Seed of training.
+        steps: Optimiser steps, by the budget.
+        key: Of all that decides its result.
+        training: Key of the training it needs.
+        autoencoder: Key of the autoencoder it needs.
+        saves: Whether its model is saved.
+        output: The comparison's folder.
+    """
+
+    variant: str
+    text: str
+    seed: int
+    steps: int
+    key: str
+    training: str
+    autoencoder: str
+    saves: bool
+    output: Path
+
+    @property
+    def label(self) -> str:
+        """What to call it where it is shown."""
+        return f"{self.variant}, seed {self.seed}"
+
+    @property
+    def file(self) -> Path:
+        """Where its result is kept."""
+        return self.output / "runs" / self.variant / f"seed-{self.seed}.json"
+
+    def experiment(self) -> TrainExperiment:
+        """Its config, built."""
+        experiment = parse_text(self.text).experiment
+        training = with_steps(experiment.training, self.steps)
+        return replace(experiment, seed=self.seed, training=training, output=self.output)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A result, with the model it is of.
+
+    Attributes:
+        head: Class of the head, or of the model where it has none.
+        parameters: Trained parameters.
+        head_parameters: Those of the head, or of a softmax model's output.
+        result: The numbers.
+    """
+
+    head: str
+    parameters: int
+    head_parameters: int
+    result: RunResult
+
+    def to_variant(self, name: str, config: str) -> VariantResult:
+        """As a variant with this one run."""
+        return VariantResult(
+            name=name,
+            head=self.head,
+            parameters=self.parameters,
+            head_parameters=self.head_parameters,
+            config=config,
+            runs=(self.result,),
+        )
+
+
+def do_run(run: PlannedRun, display: Display) -> Failure | None:
+    """Train what has not been trained, measure it, and keep the result.
+
+    Returns:
+        What went wrong, if something did; the traceback is in a file beside the result's.
+    """
+    try:
+        experiment = run.experiment()
+        lab = Lab(experiment, prepare(experiment), display)
+        trained = run.output / "trained"
+        autoencoder = lab.train_autoencoder(trained / f"autoencoder-{run.autoencoder}")
+        model, training, untrained = train_model(
+            lab, run.label, autoencoder, trained / f"model-{run.training}"
+        )
+        display.note(f"{run.label}: measuring on held-out text ...")
+        record = describe_model(model, lab.describe(model, training, untrained=untrained))
+        if run.saves:
+            save_checkpoint(
+                run.output / "models" / run.variant,
+                model=model,
+                tokenizer=lab.corpus.tokenizer,
+                config_text=run.text,
+                metrics=metrics_of(record.result),
+                protocol=record.result.protocol,
+            )
+        _write_record(run, record)
+    except Exception as error:  # whatever it is, the other runs go on
+        run.file.parent.mkdir(parents=True, exist_ok=True)
+        run.file.with_suffix(".error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return Failure(seed=run.seed, reason=f"{type(error).__name__}: {error}".splitlines()[0])
+    run.file.with_suffix(".error.txt").unlink(missing_ok=True)
+    return None
+
+
+def train_model(
+    lab: Lab, label: str, autoencoder: ChunkAutoencoder | None, directory: Path | None
+) -> tuple[LanguageModel, TrainingResult, Estimate]:
+    """A trained model, how it went, and its Brier-1 before."""
+    model = lab.build(autoencoder)
+    untrained = lab.rough_brier(model)
+    return model, lab.train(label, model, directory), untrained
+
+
+def describe_model(model: LanguageModel, result: RunResult) -> RunRecord:
+    """A result with the numbers of the model itself."""
+    part = model.head if isinstance(model, CALM) else model
+    last = model.head if isinstance(model, CALM) else model.output
+    return RunRecord(
+        head=f"{type(part).__module__}.{type(part).__qualname__}",
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        head_parameters=sum(p.numel() for p in last.parameters()),
+        result=result,
+    )
+
+
+def metrics_of(result: RunResult) -> dict[str, float]:
+    """What stands on the model card."""
+    losses = {"energy score": result.energy_score, "cross entropy": result.cross_entropy}
+    found = {name: loss.value for name, loss in losses.items() if math.isfinite(loss.value)}
+    return {"BrierLM": result.brier_lm, **found}
+
+
+def read_record(run: PlannedRun) -> RunRecord | None:
+    """The kept result of a run; None if there is none, or one of another config, text or code."""
+    try:
+        content = json.loads(run.file.read_text(encoding="utf-8"))
+        if content.pop("key") != run.key:
+            return None
+        result = RunResult.from_json(json.dumps(content.pop("result")))
+        return RunRecord(result=result, **content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # damaged or missing: it is done again
+
+
+def _write_record(run: PlannedRun, record: RunRecord) -> None:
+    content = {
+        "key": run.key,
+        "head": record.head,
+        "parameters": record.parameters,
+        "head_parameters": record.head_parameters,
+        "result": json.loads(record.result.to_json()),
+    }
+    run.file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(run.file, json.dumps(content))

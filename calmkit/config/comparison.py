@@ -1,0 +1,246 @@
+"""A comparison as one YAML: what all variants share, and what each does otherwise.
+
+    seeds: 3                         # or a list: [0, 1, 2]
+    budget: flops                    # what is equal: steps, flops (of training) or seconds
+    training: {steps: 400}           # any key of `calmkit train`: holds for every variant
+    variants:
+      energy: {head: EnergyHead}     # the same keys again: hold for this variant
+      flow: {head: {class_path: FlowHead, init_args: {width: 128}}}
+    grid:                            # every variant with every combination of these
+      latent_size: [16, 32]
+
+Each variant becomes the config of one model: shared keys; then the variant's own; then options that
+name no variant (`--head.width 256`); then the grid; then options of one variant
+(`--variants.flow.head.depth 6`). All of it is parsed before anything is built.
+
+`context` and `scored_after`, in tokens, give rows of every variant the same text, whatever its K:
+tokens in a row, and tokens before the first scored one.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ConfigError, Source
+from .experiment import TrainExperiment
+from .parsing import Parsed, option_pairs, parse_layers, source_of
+from .variants import Entry, expand
+
+__all__ = ["Budget", "Comparison", "Variant", "parse_comparison"]
+
+Budget = Literal["steps", "flops", "seconds"]
+_BUDGETS = ("steps", "flops", "seconds")
+
+_DEFAULTS: dict[str, Any] = {
+    "variants": {}, "grid": {}, "seeds": None, "budget": "steps", "context": None,
+    "scored_after": None, "processes": 1,
+}  # fmt: skip
+# What the comparison decides for all variants.
+_NOT_IN_VARIANTS = ("output", "seed", "evaluation_seed", "cache_dir", "finetune", "checkpoint")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model of a comparison.
+
+    Attributes:
+        name: Its name; also that of its folder.
+        experiment: What to do, with the first seed.
+        text: Its effective config, as for `calmkit train`.
+    """
+
+    name: str
+    experiment: TrainExperiment
+    text: str
+
+    def with_seed(self, seed: int) -> TrainExperiment:
+        """The same with another seed of training."""
+        return dataclasses.replace(self.experiment, seed=seed)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several models under one budget.
+
+    Attributes:
+        variants: What is compared; differences are to the first one.
+        seeds: Each variant is trained once with each.
+        budget: What is equal for all: `steps` as each config says; `flops` of training, or
+            `seconds` of it, those that the first variant takes for its steps.
+        processes: Runs side by side; each takes a device of its own, or its share of the cores.
+        output: Folder for results.
+        text: The effective config as YAML; parsing it again gives the same comparison.
+    """
+
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    budget: Budget
+    processes: int
+    output: Path
+    text: str
+
+
+def parse_comparison(
+    arguments: Sequence[str], *, preset: str = "compare", command: str = "calmkit compare"
+) -> Comparison:
+    """Parse command-line options on top of a preset.
+
+    Args:
+        arguments: Options such as `--config my.yaml --seeds 3 --head.width 512`. `--config` takes a
+            file or a preset's name; a later one replaces `variants` and `grid` as a whole.
+        preset: The preset whose values, laid over those of `base`, hold where nothing else is given.
+        command: What the user typed, for the help text.
+
+    Raises:
+        ConfigError: If anything is wrong, before anything is built; names variant and key.
+    """
+    own: dict[str, Any] = dict(_DEFAULTS)
+    sources, common = [], []
+    of_variant: dict[str, list[str]] = {}
+    for option, value in option_pairs(["--config", "base", "--config", preset, *arguments]):
+        key, _, rest = option.removeprefix("--").partition(".")
+        if option == "--config":
+            source = source_of(value or "")
+            own |= {k: v for k, v in source.values.items() if k in _DEFAULTS}
+            kept = {k: v for k, v in source.values.items() if k not in _DEFAULTS}
+            sources.append(Source(source.name, kept))
+        elif key == "variants" and rest:
+            name, _, inner = rest.partition(".")
+            of_variant.setdefault(name, []).append(f"--{inner}={_given(option, value)}")
+        elif key in _DEFAULTS and not rest:
+            own[key] = _yaml(option, _given(option, value))
+        else:
+            common.append(option if value is None else f"{option}={value}")
+    _check_own(own)
+    entries = expand(own["variants"], own["grid"])
+    _check_names(of_variant, entries)
+    parsed = {
+        entry.name: _parse_entry(entry, own, sources, common, of_variant, command)
+        for entry in entries
+    }
+    return _comparison(parsed, own)
+
+
+def _parse_entry(
+    entry: Entry,
+    own: Mapping[str, Any],
+    sources: Sequence[Source],
+    common: Sequence[str],
+    of_variant: Mapping[str, Sequence[str]],
+    command: str,
+) -> Parsed:
+    """The config of one model."""
+    for key in _NOT_IN_VARIANTS:
+        if key in entry.overrides or any(o.startswith(f"--{key}=") for o in entry.options):
+            raise ConfigError(
+                f"variant {entry.name} must not set {key}, which holds for the whole comparison; "
+                "set it beside variants" + ("; use seeds." if key == "seed" else ".")
+            )
+    layers = [*sources, Source(f"variant {entry.name}", entry.overrides)]
+    single = {name: options for name, options in of_variant.items() if name == entry.name}
+    single |= {name: options for name, options in of_variant.items() if name == entry.variant}
+    options = [*common, *entry.options, *(o for given in single.values() for o in given)]
+    try:
+        if own["context"] is not None or own["scored_after"] is not None:
+            options += _rows(own, parse_layers(layers, options, command=command).experiment)
+        return parse_layers(layers, options, command=command)
+    except ConfigError as error:
+        raise error.at(f"variant {entry.name}") from None
+
+
+def _rows(own: Mapping[str, Any], experiment: TrainExperiment) -> list[str]:
+    """Options for rows of so many tokens, counted in chunks of this variant."""
+    options = []
+    for key, option in (("context", "positions"), ("scored_after", "evaluation.min_context")):
+        if (tokens := own[key]) is None:
+            continue
+        chunks, rest = divmod(tokens, experiment.chunk_size)
+        if rest:
+            raise ConfigError(
+                f"{key} must be a multiple of chunk_size = {experiment.chunk_size}, so that rows "
+                f"hold the same text; got {tokens}."
+            )
+        options.append(f"--{option}={chunks}")
+    return options
+
+
+def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Comparison:
+    import yaml
+
+    first = next(iter(parsed.values())).experiment
+    seeds = own["seeds"]
+    if seeds is None:
+        seeds = [first.seed]
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    configs = {name: yaml.safe_load(one.text) for name, one in parsed.items()}
+    every = list(configs.values())
+    shared = {
+        key: value
+        for key, value in every[0].items()
+        if all(key in other and other[key] == value for other in every)
+    }
+    variants = {
+        name: {key: value for key, value in config.items() if key not in shared}
+        for name, config in configs.items()
+    }
+    mine = {"seeds": list(seeds), "budget": own["budget"], "processes": own["processes"]}
+    text = yaml.safe_dump(mine | shared | {"variants": variants, "grid": {}}, sort_keys=False)
+    return Comparison(
+        variants=tuple(Variant(n, one.experiment, one.text) for n, one in parsed.items()),
+        seeds=seeds,
+        budget=own["budget"],
+        processes=own["processes"],
+        output=first.output,
+        text=text,
+    )
+
+
+def _check_own(own: Mapping[str, Any]) -> None:
+    """Refuse what is no number of seeds, budget, context or processes."""
+    seeds = own["seeds"]
+    listed = list(range(seeds)) if isinstance(seeds, int) and seeds > 0 else seeds
+    whole = isinstance(listed, list) and all(type(s) is int and s >= 0 for s in listed)
+    if seeds is not None and not (whole and listed and len(set(listed)) == len(listed)):
+        raise ConfigError(
+            "seeds must be how many, at least 1, or a list of different whole numbers; got "
+            f"{seeds!r}."
+        )
+    if own["budget"] not in _BUDGETS:
+        raise ConfigError(
+            f"budget must be steps, flops or seconds; got {own['budget']!r}.",
+            wrong=str(own["budget"]),
+            allowed=_BUDGETS,
+        )
+    for key, least in (("processes", 1), ("context", 2), ("scored_after", 1)):
+        value = own[key]
+        if value is None and key != "processes":
+            continue
+        if type(value) is not int or value < least:
+            raise ConfigError(f"{key} must be a whole number of at least {least}; got {value!r}.")
+
+
+def _check_names(of_variant: Mapping[str, Any], entries: Sequence[Entry]) -> None:
+    """Refuse options of variants that do not exist."""
+    known = {name: None for entry in entries for name in (entry.variant, entry.name) if name}
+    for name in of_variant:
+        if name not in known:
+            raise ConfigError(
+                f"--variants.{name}: there is no variant {name!r}.", wrong=name, allowed=known
+            )
+
+
+def _given(option: str, value: str | None) -> str:
+    if value is None:
+        raise ConfigError(f"{option} must be followed by a value; got none.")
+    return value
+
+
+def _yaml(option: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{option} must be YAML; got {text!r}.") from None

@@ -1,0 +1,108 @@
+"""From `variants` and `grid` of a comparison to single entries with names of their own.
+
+    variants: {energy: {head: EnergyHead}, flow: {head: FlowHead}}
+    grid: {latent_size: [16, 32]}
+
+gives energy-latent_size-16, energy-latent_size-32, flow-latent_size-16, flow-latent_size-32. A
+value's label is its class where it names one; a grid may give names itself, as a mapping. Without
+variants the grid alone is the comparison.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+
+__all__ = ["Entry", "expand"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
+# A class by its short name or its dotted path.
+_CLASS = re.compile(r"(?:\w+\.)*([A-Z]\w+)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a comparison, before its config is parsed.
+
+    Attributes:
+        name: Its name.
+        variant: The variant it comes from; empty if there are none.
+        overrides: Keys that the variant sets.
+        options: What the grid sets, as options.
+    """
+
+    name: str
+    variant: str
+    overrides: Mapping[str, Any]
+    options: tuple[str, ...]
+
+
+def expand(variants: object, grid: object) -> list[Entry]:
+    """Every variant with every combination of the grid's values, in order.
+
+    Args:
+        variants: Names, and what each sets.
+        grid: Keys as in options (`head.width`), and the values of each: a list, or a mapping from
+            names to them.
+
+    Raises:
+        ConfigError: If there is nothing to compare, two entries have one name, a name cannot be
+            that of a folder, or something is not of the right form.
+    """
+    variants = _mapping("variants", {} if variants is None else variants)
+    grid = _mapping("grid", {} if grid is None else grid)
+    if not variants and not grid:
+        raise ConfigError("variants must name at least one model to compare; got none.")
+    axes = [_labelled(key, values) for key, values in grid.items()]
+    entries: dict[str, Entry] = {}
+    for variant, overrides in (variants or {"": {}}).items():
+        overrides = _mapping(f"variants.{variant}", {} if overrides is None else overrides)
+        for combination in itertools.product(*axes):
+            name = "-".join(filter(None, [str(variant), *(label for label, _ in combination)]))
+            if not _NAME.fullmatch(name):
+                raise ConfigError(
+                    f"variants must have names of letters, digits, -, _, = and .; got {name!r}."
+                )
+            if name in entries:
+                raise ConfigError(
+                    f"variants must have different names; two are called {name!r}. A grid takes "
+                    "names as a mapping: {small: VALUE, large: VALUE}."
+                )
+            options = tuple(option for _, option in combination)
+            entries[name] = Entry(name, str(variant), overrides, options)
+    return list(entries.values())
+
+
+def _labelled(key: str, values: object) -> list[tuple[str, str]]:
+    """A label and an option for each value of one key of the grid."""
+    if isinstance(values, Mapping):
+        pairs = [(str(name), value) for name, value in values.items()]
+    elif isinstance(values, Sequence) and not isinstance(values, str):
+        pairs = [(_label(key, value), value) for value in values]
+    else:
+        raise ConfigError(f"grid.{key} must be a list of values; got {values!r}.")
+    if not pairs:
+        raise ConfigError(f"grid.{key} must hold at least one value; got none.")
+    return [(label, f"--{key}={_text(value)}") for label, value in pairs]
+
+
+def _label(key: str, value: object) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("class_path", json.dumps(value))
+    named = _CLASS.fullmatch(value) if isinstance(value, str) else None
+    return named[1] if named else f"{key.rpartition('.')[2]}-{value}"
+
+
+def _text(value: object) -> str:
+    """As an option takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _mapping(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be keys and values; got {value!r}.")
+    return value
