@@ -218,15 +218,16 @@ def _evaluate(options: list[str]) -> None:
     with _mistakes():
         chosen = _options(_evaluate_options, options)
         checkpoint = load_checkpoint(chosen["checkpoint"], trust=_named(chosen["trust"]))
-        if checkpoint.config is None:
-            raise ValueError(
-                f"checkpoint {chosen['checkpoint']} must have a config.yaml, which says on what "
-                "text and how it is measured, as `calmkit train` writes it; it has none."
-            )
+    if checkpoint.config is None:
+        _evaluate_without_config(checkpoint, chosen)
+        return
+    with _mistakes():
         overrides = ["--config", str(checkpoint.config)]
-        for name in ("rows", "draws"):
+        for name in ("rows", "draws", "min_context"):
             if chosen[name] is not None:
                 overrides.append(f"--evaluation.{name}={chosen[name]}")
+        if chosen["positions"] is not None:
+            overrides.append(f"--positions={chosen['positions']}")
         parsed = config.parse(overrides, command="calmkit evaluate")
         corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
         check_rows(parsed.experiment, corpus)
@@ -248,6 +249,21 @@ def _evaluate(options: list[str]) -> None:
         _diagnose(parsed.experiment, checkpoint, rows, output, console)
 
 
+def _evaluate_without_config(checkpoint: "Checkpoint", chosen: dict[str, Any]) -> None:
+    """A model that does not say on what text and how it is measured: the options do."""
+    from calmkit.comparison.measuring import Protocol, measure_and_write, text_to_score
+
+    output = chosen["output"] or chosen["checkpoint"] / "evaluation"
+    names = ("rows", "draws", "min_context", "positions")
+    with _mistakes():
+        protocol = Protocol.of_options(**{name: chosen[name] for name in names})
+        text = text_to_score(checkpoint, chosen["data"], protocol)
+        _make_folder(output)
+    console = _console()
+    for said in measure_and_write(checkpoint, text, output, diagnostics=chosen["diagnostics"]):
+        console.print(said, markup=False, highlight=False)
+
+
 def _diagnose(
     experiment: "TrainExperiment",
     checkpoint: "Checkpoint",
@@ -258,7 +274,10 @@ def _diagnose(
     """Tell of each part of a saved model whether it works."""
     from calmkit.comparison.diagnose import diagnose
     from calmkit.comparison.diagnosis import write_diagnosis
+    from calmkit.models import CALM
 
+    if not isinstance(checkpoint.model, CALM):  # a softmax has no autoencoder and no head
+        return
     diagnosis = diagnose(
         checkpoint.model,
         rows,
@@ -319,17 +338,23 @@ def _convert(options: list[str]) -> None:
     with _mistakes():
         chosen = _options(_convert_options, options)
         written = convert_checkpoint(
-            chosen["checkpoint"], chosen["output"], trust=_named(chosen["trust"])
+            chosen["checkpoint"],
+            chosen["output"],
+            autoencoder=chosen["autoencoder"],
+            trust=_named(chosen["trust"]),
         )
     print(f"{chosen['output']}/: {written}")
 
 
-def _convert_options(*, checkpoint: Path, output: Path, trust: str = "") -> None:
+def _convert_options(
+    *, checkpoint: Path, output: Path, autoencoder: Path | None = None, trust: str = ""
+) -> None:
     """Write a saved model in the other format.
 
     Args:
         checkpoint: Folder in the published format, or in calmkit's own.
         output: New folder, for the other format.
+        autoencoder: Folder of a published autoencoder, where the model has none inside.
         trust: Packages outside calmkit whose code the model needs, with commas between.
     """
 
@@ -408,6 +433,8 @@ def _evaluate_options(
     data: Path | None = None,
     rows: int | None = None,
     draws: int | None = None,
+    positions: int | None = None,
+    min_context: int | None = None,
     output: Path | None = None,
     trust: str = "",
     diagnostics: bool = True,
@@ -415,10 +442,15 @@ def _evaluate_options(
     """Measure a saved model.
 
     Args:
-        checkpoint: Folder written by `calmkit train`.
-        data: Other text to measure on, all of it. None: what training held out.
-        rows: Rows of text. None: as in the model's config.
-        draws: Head samples for each position. None: as in the model's config.
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published one. Only
+            `calmkit train` writes a config that says what text was held out, and how it is scored.
+        data: Other text to measure on, all of it. None: what training held out; without a config
+            the embedded English text.
+        rows: Rows of text. None: as in the model's config, or 128.
+        draws: Head samples for each position. None: as in the model's config, or 8.
+        positions: Chunks in a row. None: as in the model's config, or 64.
+        min_context: Chunks of true text before the first that is scored. None: as in the model's
+            config, or 16.
         output: Folder for results. None: `evaluation` in the checkpoint.
         trust: Packages outside calmkit whose code the model needs, with commas between.
         diagnostics: Say too what works and what does not, part by part; takes seconds.
@@ -468,10 +500,7 @@ def _held_out(
     experiment: "TrainExperiment", checkpoint: "Checkpoint", data: Path | None
 ) -> "Corpus":
     """The corpus of a saved model, with other held-out text if `data` is given."""
-    import dataclasses
-
-    from calmkit.comparison.preparing import prepare
-    from calmkit.data import TokenStore, digest_of, read_documents
+    from calmkit.comparison.preparing import prepare, with_other_text
     from calmkit.saving import saved_tokenizer
 
     corpus = prepare(experiment)
@@ -486,20 +515,22 @@ def _held_out(
         )
     if data is None:
         return corpus
-    documents = read_documents(data)
-    store = TokenStore.from_documents(documents, checkpoint.tokenizer)
-    return dataclasses.replace(
-        corpus, validation=store, name=data.name, digest=digest_of(documents)
-    )
+    return with_other_text(corpus, data)
 
 
 def _start_output(directory: Path, command: str, text: str) -> None:
     """Write the effective config first: it tells what a run was, even one that was killed."""
     head = f"# The effective config, by calmkit {__version__}. To run it again:\n"
+    path = directory / "config.yaml"
+    _make_folder(directory)
+    path.write_text(f"{head}#   calmkit {command} --config {path}\n{text}", encoding="utf-8")
+
+
+def _make_folder(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "config.yaml"
-        path.write_text(f"{head}#   calmkit {command} --config {path}\n{text}", encoding="utf-8")
+        with tempfile.TemporaryFile(dir=directory):
+            pass
     except OSError as error:
         raise ValueError(
             f"output must be a folder that can be written; got {directory}: {error.strerror}."

@@ -6,18 +6,24 @@ import yaml
 
 from calmkit.backbones import TransformerBackbone
 from calmkit.config import (
-    CompareExperiment,
     ConfigError,
     TrainExperiment,
     assemble,
     build,
     check_parts,
     parse,
+    parse_text,
     preset_names,
 )
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import EnergyHead, FlowHead
-from calmkit.models import CALM
+from calmkit.models import (
+    CALM,
+    ChunkEmbedding,
+    LatentEmbedding,
+    TokenAndLatentEmbedding,
+    TokenLM,
+)
 from calmkit.scoring import (
     ChunkedScore,
     DawidSebastianiScore,
@@ -33,17 +39,13 @@ from calmkit.scoring import (
 )
 
 
-def compare(*options):
-    return parse(CompareExperiment, options, preset="compare", command="calmkit compare")
-
-
 def train(*options):
-    return parse(TrainExperiment, options, preset="train", command="calmkit train")
+    return parse(options, command="calmkit train")
 
 
-def message(kind, *options):
+def message(*options):
     with pytest.raises(ConfigError) as caught:
-        check_parts(kind(*options).experiment)
+        check_parts(train(*options).experiment)
     return str(caught.value)
 
 
@@ -56,65 +58,50 @@ MODEL = {
 
 
 class TestLayers:
-    def test_every_preset_builds(self):
+    def test_the_presets(self):
         assert preset_names() == [
-            "base",
-            "calm-l",
-            "calm-m",
-            "calm-xl",
-            "ci",
-            "compare",
-            "finetune",
-            "train",
-            "transformer-l",
-            "transformer-m",
-            "transformer-s",
-        ]
-        for parsed in (compare(), compare("--config", "ci"), train()):
+            "autoencoder", "base", "calm-l", "calm-m", "calm-xl", "chunk", "ci", "compare",
+            "finetune", "gpu", "heads", "input", "rules", "samples", "temperature", "train",
+            "transformer-l", "transformer-m", "transformer-s",
+        ]  # fmt: skip
+        for parsed in (train(), train("--config", "gpu")):
             check_parts(parsed.experiment)
-
-    def test_the_presets_of_compare_and_train_describe_the_same_model(self):
-        ours = yaml.safe_load(compare().text)
-        theirs = yaml.safe_load(train().text)
-        heads, head = ours.pop("heads"), theirs.pop("head")
-        assert heads["energy"] == head
-        assert (theirs.pop("finetune"), theirs.pop("checkpoint")) == (None, None)
-        assert {**ours, "output": ""} == {**theirs, "output": ""}
 
     def test_a_file_is_laid_over_the_preset_and_options_over_the_file(self, tmp_path):
         file = tmp_path / "my.yaml"
         file.write_text("seed: 5\npositions: 19\n")
-        experiment = compare("--config", str(file), "--seed", "7").experiment
-        assert (experiment.seed, experiment.positions) == (7, 19)
-        assert experiment.vocab_size == compare().experiment.vocab_size
+        for options in (
+            ["--config", str(file), "--seed", "7"],
+            ["--seed=7", f"--config={file}"],
+        ):
+            experiment = train(*options).experiment
+            assert (experiment.seed, experiment.positions) == (7, 19)
+            assert experiment.vocab_size == train().experiment.vocab_size
 
     def test_a_file_goes_before_a_preset_of_the_same_name(self, tmp_path, monkeypatch):
-        (tmp_path / "ci").write_text("seed: 1234\n")
+        (tmp_path / "gpu").write_text("seed: 1234\n")
         monkeypatch.chdir(tmp_path)
-        assert compare("--config=ci").experiment.seed == 1234
-
-    def test_heads_in_a_file_replace_the_list(self, tmp_path):
-        file = tmp_path / "my.yaml"
-        file.write_text("heads: {mine: FlowHead}\n")
-        assert list(compare("--config", str(file)).experiment.heads) == ["mine"]
+        assert train("--config=gpu").experiment.seed == 1234
 
     def test_the_effective_config_reproduces_itself(self, tmp_path):
-        given = ("--config", "ci", "--head.width", "48", "--optimizer", "torch.optim.SGD",
-                 "--optimizer.lr", "0.25", "--data", "text.txt")  # fmt: skip
-        first = compare(*given)
+        given = ("--config", "gpu", "--head.width", "48", "--optimizer", "torch.optim.SGD",
+                 "--optimizer.lr", "0.25", "--data", "text.txt", "--input", "both",
+                 "--sampler", "calmkit.sampling.BatchTemperature",
+                 "--sampler.candidates", "12")  # fmt: skip
+        first = train(*given)
         file = tmp_path / "config.yaml"
         file.write_text(first.text)
-        again = compare("--config", str(file))
-        assert again.text == first.text
-        plain = [f.name for f in dataclasses.fields(CompareExperiment) if not callable_field(f)]
+        plain = [f.name for f in dataclasses.fields(TrainExperiment) if not callable_field(f)]
         assert len(plain) > 10
-        for name in plain:
-            assert getattr(again.experiment, name) == getattr(first.experiment, name), name
+        for again in (train("--config", str(file)), parse_text(first.text)):
+            assert again.text == first.text
+            for name in plain:
+                assert getattr(again.experiment, name) == getattr(first.experiment, name), name
 
     def test_paths_do_not_depend_on_the_folder_of_a_second_run(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        assert compare("--data", "text.txt").experiment.data == tmp_path / "text.txt"
-        assert yaml.safe_load(compare("--data", "a.txt").text)["data"] == str(tmp_path / "a.txt")
+        assert train("--data", "text.txt").experiment.data == tmp_path / "text.txt"
+        assert yaml.safe_load(train("--data", "a.txt").text)["data"] == str(tmp_path / "a.txt")
 
 
 def callable_field(field):
@@ -168,7 +155,7 @@ class TestFinetune:
         config.write_text(
             train("--checkpoint", str(saved / "base"), "--finetune", "first.jsonl").text
         )
-        said = message(train, "--checkpoint", str(saved / "base"))
+        said = message("--checkpoint", str(saved / "base"))
         assert "finetune must be given with checkpoint" in said
 
     @pytest.mark.parametrize(
@@ -186,38 +173,11 @@ class TestFinetune:
     )  # fmt: skip
     def test_mistakes(self, saved, monkeypatch, options, part):
         monkeypatch.chdir(saved)
-        said = message(train, *options)
+        said = message(*options)
         assert part in said and len(said.splitlines()) < 12
-
-    def test_a_comparison_has_no_such_options(self, saved):
-        said = message(compare, "--checkpoint", str(saved / "base"))
-        assert "checkpoint is not a known key (command line)" in said
 
 
 class TestHeads:
-    def sizes(self, parsed):
-        heads = yaml.safe_load(parsed.text)["heads"]
-        return {name: head["init_args"]["depth"] for name, head in heads.items()}
-
-    def test_head_options_reach_every_compared_head(self):
-        assert self.sizes(compare("--head.depth", "7")) == dict.fromkeys(
-            ("energy", "flow", "diffusion"), 7
-        )
-        assert self.sizes(compare("--head.init_args.depth=7"))["flow"] == 7
-
-    def test_the_option_of_one_head_wins_wherever_it_stands(self):
-        want = {"energy": 7, "flow": 2, "diffusion": 7}
-        assert (
-            self.sizes(compare("--head.depth", "7", "--heads.flow.init_args.depth", "2")) == want
-        )
-        assert self.sizes(compare("--heads.flow.init_args.depth=2", "--head.depth=7")) == want
-
-    def test_head_options_reach_heads_given_as_options(self):
-        parsed = compare(
-            "--head.depth", "7", "--heads", "{a: FlowHead}", "--heads.b", "EnergyHead"
-        )
-        assert self.sizes(parsed) == {"a": 7, "b": 7}
-
     def test_train_takes_one_head_and_its_arguments(self):
         head = train("--head", "FlowHead", "--head.width", "32").experiment.head(16, 8)
         assert type(head) is FlowHead
@@ -231,8 +191,10 @@ class TestHeads:
             "        super().__init__(cond_size, latent_size, width=size)\n"
         )
         monkeypatch.syspath_prepend(tmp_path)
-        parsed = compare("--heads.theirs", "their_heads.TheirHead", "--heads.theirs.size", "16")
-        assert type(parsed.experiment.heads["theirs"](4, 4)).__name__ == "TheirHead"
+        parsed = train("--head", "their_heads.TheirHead", "--head.size", "16")
+        head = parsed.experiment.head(4, 4)
+        assert type(head).__name__ == "TheirHead"
+        assert any(16 in p.shape for p in head.parameters())
 
 
 class TestMistakes:
@@ -260,12 +222,11 @@ class TestMistakes:
             (["--chunk_size", "0"], ["autoencoder: chunk_size must be at least 1; got 0."]),
         ],
     )
-    def test_in_both_commands(self, options, parts):
-        for command in (compare, train):
-            said = message(command, *options)
-            for part in parts:
-                assert part in said
-            assert len(said.splitlines()) < 12 and "Traceback" not in said
+    def test_of_keys_and_values(self, options, parts):
+        said = message(*options)
+        for part in parts:
+            assert part in said
+        assert len(said.splitlines()) < 12 and "Traceback" not in said
 
     @pytest.mark.parametrize(
         ("options", "parts"),
@@ -288,30 +249,7 @@ class TestMistakes:
         ],
     )  # fmt: skip
     def test_of_one_head(self, options, parts):
-        said = message(train, *options)
-        for part in parts:
-            assert part in said
-
-    @pytest.mark.parametrize(
-        ("options", "parts"),
-        [
-            (["--head.steps", "3"], ["heads.energy.init_args.steps: EnergyHead has no argument"]),
-            (["--head", "FlowHead"], ["--head is an option of `calmkit train`"]),
-            (["--heads.flow", "FlowHed"], ["heads.flow: FlowHed is not", "mean: FlowHead"]),
-            (["--heads.flwo.init_args.depth", "3"], ["no entry 'flwo'", "mean: flow"]),
-            (["--heads.flow.init_args.detph", "3"], ["FlowHead has no argument", "mean: depth"]),
-            (
-                ["--heads.flow.init_args.depth", "x"],
-                ["heads.flow.init_args.depth must be a whole"],
-            ),
-            (["--heads.flow.init_args.width", "0"], ["heads.flow: width must be"]),
-            (["--heads", "FlowHead"], ["heads must be keys and values; got 'FlowHead'"]),
-            (["--heads", "{}"], ["heads must name at least one head; got none."]),
-            (["--heads", "{a/b: FlowHead}"], ["heads must have names of letters", "'a/b'"]),
-        ],
-    )
-    def test_of_several_heads(self, options, parts):
-        said = message(compare, *options)
+        said = message(*options)
         for part in parts:
             assert part in said
 
@@ -324,6 +262,7 @@ class TestMistakes:
             ("sead: 3\n", "sead is not a known key ("),
             ("training: {stpes: 3}\n", "did you mean: training.steps"),
             ("seed: one\n", "seed must be a whole number; got 'one' ("),
+            ("seed: 3\nseed: 4\n", "line 2: 'seed' is given twice; rename or remove one."),
             ("head: {init_arg: {width: 3}}\n", "did you mean: init_args"),
             ("head: {class_path: EnergyHead, init_args: {widht: 3}}\n",
              "head.init_args.widht: EnergyHead has no argument 'widht' ("),
@@ -332,17 +271,17 @@ class TestMistakes:
     def test_of_a_file_name_the_file(self, tmp_path, text, part):
         file = tmp_path / "my.yaml"
         file.write_text(text)
-        said = message(train, "--config", str(file))
+        said = message("--config", str(file))
         assert part in said
         assert str(file) in said or "did you mean" in said
 
     def test_of_a_file_that_is_no_text(self, tmp_path):
         file = tmp_path / "my.yaml"
         file.write_bytes(b"\xff\xfe\x00")
-        assert "must be UTF-8 text" in message(train, "--config", str(file))
+        assert "must be UTF-8 text" in message("--config", str(file))
 
     def test_of_a_preset_name_the_preset(self):
-        assert "heads is not a known key (preset ci)." in message(train, "--config", "ci")
+        assert "variants is not a known key (preset ci)." in message("--config", "ci")
 
 
 class TestBuild:
@@ -396,19 +335,46 @@ class TestBuild:
 
 class TestCheckParts:
     def test_takes_no_random_numbers(self):
-        experiment = compare("--config", "ci").experiment
+        experiment = train().experiment
         before = torch.get_rng_state()
         check_parts(experiment)
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_the_same_seed_gives_every_head_the_same_backbone(self):
-        experiment = compare("--config", "ci").experiment
+        experiment = train().experiment
         weights = []
-        for head in experiment.heads.values():
+        for head in (EnergyHead, FlowHead):
             torch.manual_seed(1)
             weights.append(assemble(experiment, head).backbone.state_dict())
-        for other in weights[1:]:
-            torch.testing.assert_close(other, weights[0], rtol=0, atol=0)
+        torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
+class TestModels:
+    def test_a_softmax_model_has_no_autoencoder_and_no_head(self):
+        options = ("--model", "token_lm", "--chunk_size", "1", "--tie_embeddings", "true")
+        parsed = train(*options)
+        check_parts(parsed.experiment)
+        model = build(yaml.safe_load(parsed.text))
+        assert type(model) is TokenLM
+        assert model.output.weight is model.input_encoder.tokens.weight
+        assert type(model.backbone) is TransformerBackbone
+
+    def test_a_softmax_model_reads_single_tokens(self):
+        assert "chunk_size must be 1 for model token_lm" in message("--model", "token_lm")
+
+    @pytest.mark.parametrize(
+        ("name", "kind"),
+        [
+            ("tokens", ChunkEmbedding),
+            ("latents", LatentEmbedding),
+            ("both", TokenAndLatentEmbedding),
+        ],
+    )
+    def test_the_backbone_reads_what_the_config_says(self, name, kind):
+        model = build({**MODEL, "input": name})
+        assert type(model.input_encoder) is kind
+        if name != "tokens":
+            assert model.input_encoder.autoencoder is model.autoencoder
 
 
 RULES = {
@@ -472,6 +438,6 @@ class TestRules:
         ],
     )  # fmt: skip
     def test_mistakes(self, options, parts):
-        said = message(train, "--head.rule", *options)
+        said = message("--head.rule", *options)
         for part in parts:
             assert part in said

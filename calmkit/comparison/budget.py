@@ -29,12 +29,15 @@ _FEWEST_STEPS = 25
 _ROUNDS, _STEPS_A_ROUND = 5, 2
 
 
-def plan_steps(comparison: Comparison, labs: Mapping[str, Lab]) -> dict[str, int]:
+def plan_steps(
+    comparison: Comparison, labs: Mapping[str, Lab], trainings: Mapping[str, str]
+) -> dict[str, int]:
     """Steps of each variant, by name.
 
     Args:
         comparison: The comparison.
         labs: What each variant is trained by, by name.
+        trainings: Keys of their trainings; those that share one have it measured once.
 
     Raises:
         ConfigError: If a variant's operations cannot be told, or its budget is a few steps only.
@@ -43,7 +46,9 @@ def plan_steps(comparison: Comparison, labs: Mapping[str, Lab]) -> dict[str, int
     if comparison.budget == "steps":
         return steps
     measure = _flops if comparison.budget == "flops" else _seconds
-    costs = measure(labs)
+    one_of = {key: name for name, key in trainings.items()}
+    found = measure({name: labs[name] for name in one_of.values()})
+    costs = {name: found[one_of[key]] for name, key in trainings.items()}
     first = comparison.variants[0].name
     planned = {name: round(steps[first] * costs[first] / cost) for name, cost in costs.items()}
     for name, count in planned.items():

@@ -28,9 +28,7 @@ def costs_per_token(model: LanguageModel, positions: int) -> TokenCosts:
         found = account_of(model, positions)
     except ValueError:
         return TokenCosts(math.nan, math.nan)
-    return TokenCosts(
-        sum(found.training_flops.values()), sum(found.inference_flops().values())
-    )
+    return TokenCosts(sum(found.training_flops.values()), sum(found.inference_flops().values()))
 
 
 def account_of(model: LanguageModel, positions: int) -> Account:

@@ -2,8 +2,8 @@
 
 Training is kept under a key of what decides the weights: the text, the config without what only
 shows or measures, and the code. So an autoencoder is trained once for all variants that have it in
-common, variants that differ in how a trained head is sampled share its training, and an interrupted
-comparison goes on.
+common, variants that differ in how a trained head is sampled share its training, and an
+interrupted comparison goes on.
 """
 
 import functools
@@ -17,6 +17,7 @@ import torch
 import yaml
 
 import calmkit
+from calmkit.comparison.preparing import rows_of
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
 
@@ -24,14 +25,16 @@ __all__ = ["autoencoder_key", "deciding", "result_key", "training_key"]
 
 # What does not reach the weights.
 _FREE = {
-    "output", "cache_dir", "accelerator", "logger", "evaluation", "validation_rows", "sampler",
-    "sample_tokens", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints",
+    "output", "cache_dir", "accelerator", "logger", "evaluation", "evaluation_data",
+    "validation_rows", "sampler", "sample_tokens", "log_every", "validate_every",
+    "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 # Paths say less than the digest of what stands there.
-_PATHS = {"output", "cache_dir", "data"}
+_PATHS = {"output", "cache_dir", "data", "evaluation_data"}
 _OF_AUTOENCODER = (
     "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize", "seed",
     "autoencoder_optimizer", "autoencoder_training", "precision",
+    "evaluation_seed", "validation_fraction",  # they say what is held out
 )  # fmt: skip
 
 
@@ -67,6 +70,7 @@ def training_key(
         sampling_arguments: Arguments of its head that only sampling reads.
     """
     config = deciding(_config(text, experiment))
+    del config["data"]
     if experiment.model == "token_lm":
         config = {key: config[key] for key in config if not key.startswith("autoencoder")}
         del config["head"], config["latent_size"], config["standardize"]
@@ -79,8 +83,10 @@ def training_key(
 
 def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
     """Of everything that is reported of a config."""
-    config = _config(text, experiment)
-    return _digest({key: v for key, v in config.items() if key not in _PATHS}, corpus)
+    kept = {key: v for key, v in _config(text, experiment).items() if key not in _PATHS}
+    rows = rows_of(experiment, corpus, experiment.evaluation.rows).batch.tokens
+    kept["measured on"] = hashlib.sha256(rows.numpy().tobytes()).hexdigest()
+    return _digest(kept, corpus)
 
 
 def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.comparison.costs import costs_per_token
-from calmkit.comparison.measuring import measure, restored_share, score
+from calmkit.comparison.measurements import measure_run, restored_share, score
 from calmkit.comparison.preparing import rows_of
 from calmkit.comparison.progress import Display
 from calmkit.comparison.results import RunResult
@@ -130,7 +130,7 @@ class Lab:
             validation_losses=tuple((step, values["loss"]) for step, values in validation),
             validation_brier=tuple((step, values["brier_1"]) for step, values in validation),
             untrained_brier=untrained,
-            **vars(measure(model, self.rows, experiment, self.corpus)),
+            **vars(measure_run(model, self.rows, experiment, self.corpus)),
         )
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""From a comparison to its single runs: texts prepared, budgets turned into steps, keys computed."""
+"""From a comparison to its single runs: texts, budgets turned into steps, keys."""
 
 import importlib
 import json
@@ -84,6 +84,7 @@ def plan_runs(prepared: Preparation, display: Display) -> list[PlannedRun]:
                     else autoencoder_key(variant.text, experiment, corpus),
                     saves=seed == comparison.seeds[0],
                     output=comparison.output,
+                    trained=comparison.trained,
                 )
             )
     return runs
@@ -98,11 +99,17 @@ def _steps(prepared: Preparation, display: Display) -> dict[str, int]:
             return steps
         display.note("budget seconds: timing steps of every variant ...")
     labs = {
-        variant.name: Lab(variant.experiment, prepared.corpora[variant.name], display)
-        for variant in comparison.variants
+        v.name: Lab(v.experiment, prepared.corpora[v.name], display) for v in comparison.variants
     }
-    steps = plan_steps(comparison, labs)
+    trainings = {
+        v.name: training_key(
+            v.text, v.experiment, prepared.corpora[v.name], _sampling_arguments(v)
+        )
+        for v in comparison.variants
+    }
+    steps = plan_steps(comparison, labs, trainings)
     if comparison.budget == "seconds":
+        file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, json.dumps({"config": comparison.text, "steps": steps}, indent=1))
     return steps
 

@@ -1,16 +1,21 @@
 """What a run needs before it starts, and what can be wrong with it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import (
     Corpus,
     EvaluationRows,
+    TokenStore,
     TrainingBatches,
     evaluation_rows,
     prepare_corpus,
+    read_documents,
 )
 from calmkit.training.scored_text import check_context
 
-__all__ = ["check_rows", "prepare", "rows_of"]
+__all__ = ["check_rows", "prepare", "rows_of", "with_other_text"]
 
 
 def prepare(experiment: TrainExperiment) -> Corpus:
@@ -27,6 +32,8 @@ def prepare(experiment: TrainExperiment) -> Corpus:
         seed=experiment.evaluation_seed,
         cache_dir=experiment.cache_dir,
     )
+    if experiment.evaluation_data is not None:
+        corpus = with_other_text(corpus, experiment.evaluation_data)
     TrainingBatches(
         corpus.train,
         chunk_size=experiment.chunk_size,
@@ -36,6 +43,16 @@ def prepare(experiment: TrainExperiment) -> Corpus:
     )
     check_rows(experiment, corpus)
     return corpus
+
+
+def with_other_text(corpus: Corpus, data: Path) -> Corpus:
+    """The same training text, with all of another one held out.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    store = TokenStore.from_documents(read_documents(data), corpus.tokenizer)
+    return replace(corpus, validation=store, name=f"{corpus.name}, measured on {data.name}")
 
 
 def check_rows(experiment: TrainExperiment, corpus: Corpus) -> None:

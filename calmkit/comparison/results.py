@@ -2,8 +2,8 @@
 
 Brier scores are in per cent (100 means a certain and right prediction) and signed: the unbiased
 estimate of a small score can be negative. Energy score and cross entropy are losses, lower is
-better. The errors of one run are those over resampled held-out documents; `summary` joins them with
-the differences between seeds.
+better. The errors of one run are those over resampled held-out documents; `summary` joins them
+with the differences between seeds.
 
 The schema is versioned: a file of another version is refused, never half understood.
 """
@@ -218,7 +218,9 @@ def _plain(node: Any) -> Any:
     if isinstance(node, DocumentScores):
         return node.to_dict()
     if dataclasses.is_dataclass(node):
-        return {entry.name: _plain(getattr(node, entry.name)) for entry in dataclasses.fields(node)}
+        return {
+            entry.name: _plain(getattr(node, entry.name)) for entry in dataclasses.fields(node)
+        }
     if isinstance(node, Mapping):
         return {key: _plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):

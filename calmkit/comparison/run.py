@@ -1,8 +1,9 @@
 """The work behind the commands `compare`, `train` and `evaluate`.
 
-What is equal for all variants of a comparison: text, order of rows, seeds, the budget, and the rows,
-draws and resamples of the evaluation. Otherwise they differ in what the config says and in nothing
-else: variants with the same autoencoder, backbone or input have it with the same first weights.
+What is equal for all variants of a comparison: text, order of rows, seeds, the budget, and the
+rows, draws and resamples of the evaluation. Otherwise they differ in what the config says and in
+nothing else: variants with the same autoencoder, backbone or input have it with the same first
+weights.
 """
 
 import os

@@ -1,14 +1,14 @@
 """Many runs, one after another or side by side in processes of their own.
 
-Runs that share an autoencoder or a training wait for the one that makes it, so that it is made once:
-first one run for every autoencoder, then one for every other training, then the rest. With several
-processes each has a GPU of its own, or its share of the CPU's cores.
+Runs that share an autoencoder or a training wait for the one that makes it, so that it is made
+once: first one run for every autoencoder, then one for every other training, then the rest. With
+several processes each has a GPU of its own, or its share of the CPU's cores.
 """
 
 import io
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import torch

@@ -1,7 +1,7 @@
 """One run of a comparison: a variant with a seed, trained or found, measured, and kept.
 
-    OUTPUT/trained/KEY/             training of an autoencoder or a model, under what decides it
-           runs/VARIANT/seed-S.json what was found, with the key of all that decides it
+    TRAINED/KEY/                    training of an autoencoder or a model, under what decides it
+    OUTPUT/runs/VARIANT/seed-S.json what was found, with the key of all that decides it
            models/VARIANT/          the model of the first seed, as `calmkit.save` writes it
 
 A run whose file has the right key is not done again.
@@ -27,7 +27,8 @@ from calmkit.saving.files import replace_file
 from calmkit.training import TrainingResult
 
 __all__ = [
-    "PlannedRun", "RunRecord", "describe_model", "do_run", "metrics_of", "read_record", "train_model",
+    "PlannedRun", "RunRecord", "describe_model", "do_run", "metrics_of", "read_record",
+    "train_model",
 ]  # fmt: skip
 
 
@@ -45,6 +46,7 @@ class PlannedRun:
         autoencoder: Key of the autoencoder it needs.
         saves: Whether its model is saved.
         output: The comparison's folder.
+        trained: Folder of trainings.
     """
 
     variant: str
@@ -56,6 +58,7 @@ class PlannedRun:
     autoencoder: str
     saves: bool
     output: Path
+    trained: Path
 
     @property
     def label(self) -> str:
@@ -111,10 +114,9 @@ def do_run(run: PlannedRun, display: Display) -> Failure | None:
     try:
         experiment = run.experiment()
         lab = Lab(experiment, prepare(experiment), display)
-        trained = run.output / "trained"
-        autoencoder = lab.train_autoencoder(trained / f"autoencoder-{run.autoencoder}")
+        autoencoder = lab.train_autoencoder(run.trained / f"autoencoder-{run.autoencoder}")
         model, training, untrained = train_model(
-            lab, run.label, autoencoder, trained / f"model-{run.training}"
+            lab, run.label, autoencoder, run.trained / f"model-{run.training}"
         )
         display.note(f"{run.label}: measuring on held-out text ...")
         record = describe_model(model, lab.describe(model, training, untrained=untrained))

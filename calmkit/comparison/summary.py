@@ -1,24 +1,26 @@
 r"""From runs to numbers with errors: means over seeds, and differences to the first variant.
 
-Every variant v is trained with seeds s and measured on documents d. A score is a ratio of sums over
-documents, averaged over seeds:
+Every variant v is trained with seeds s and measured on documents d. A score is a ratio of sums
+over documents, averaged over seeds:
 
     m_v = 1/S sum_s (sum_d sums_vsd) / (sum_d counts_vsd)
 
-Both the text and the seed would have been others in another experiment, so the error has two parts,
+Both the text and the seed would have been others in another experiment, so the error has two
+parts,
 
     se^2 = Var*[m_v] + 1/S Var_s[m_vs],
 
-the first over resampled documents (the same ones in all runs), the second the usual one over seeds;
-with a single seed it is missing, and the error says nothing of training. What documents and seeds do
-together is in both parts, so the error is a little too large rather than too small.
+the first over resampled documents (the same ones in all runs), the second the usual one over
+seeds; with a single seed it is missing, and the error says nothing of training. What documents and
+seeds do together is in both parts, so the error is a little too large rather than too small.
 
 A difference to the first variant takes the same resampled documents and the same seeds in both, so
 that what is hard for both cancels. Variants whose rows differ have no documents in common; their
 errors are added instead.
 
 BrierLM = 100 (b_1 b_2 b_3 b_4)^(1/4) of mean Brier-n has the error of its linear part,
-BrierLM / 4 sum_n (b_n - mean b_n) / mean b_n; where one b_n is not positive it is 0, without error.
+BrierLM / 4 sum_n (b_n - mean b_n) / mean b_n; where one b_n is not positive it is 0, without
+error.
 """
 
 import math
@@ -49,8 +51,8 @@ class Summary:
         brier_lm: In per cent; 0 with an error of NaN where it has no value.
         brier: Brier-1..4, in per cent.
         loss: Energy score, or cross entropy of a softmax model.
-        brier_lm_difference: To the first variant; NaN for that one itself, and where one of the two
-            has no value.
+        brier_lm_difference: To the first variant; NaN for that one itself, and where one of the
+            two has no value.
         brier_difference: Brier-1..4 less those of the first variant, in per cent.
         loss_difference: The same of the loss; NaN where the two are different quantities.
         seeds: Runs that are meant.
@@ -149,7 +151,9 @@ def _differences(one: _Scores, first: _Scores) -> tuple[list[Estimate], Estimate
         over_seeds = of(values[0]) - of(values[1])
         if paired:
             return _estimate(over_seeds, of(drawn[0]) - of(drawn[1]))
-        apart = [_estimate(of(v), of(d)).standard_error for v, d in zip(values, drawn, strict=True)]
+        apart = [
+            _estimate(of(v), of(d)).standard_error for v, d in zip(values, drawn, strict=True)
+        ]
         return Estimate(float(over_seeds.mean()), math.hypot(*apart))
 
     same_loss = one.metrics == first.metrics

@@ -9,12 +9,13 @@
     grid:                            # every variant with every combination of these
       latent_size: [16, 32]
 
-Each variant becomes the config of one model: shared keys; then the variant's own; then options that
-name no variant (`--head.width 256`); then the grid; then options of one variant
+Each variant becomes the config of one model: shared keys; then the variant's own; then options
+that name no variant (`--head.width 256`); then the grid; then options of one variant
 (`--variants.flow.head.depth 6`). All of it is parsed before anything is built.
 
 `context` and `scored_after`, in tokens, give rows of every variant the same text, whatever its K:
-tokens in a row, and tokens before the first scored one.
+tokens in a row, and tokens before the first scored one. `trained` names the folder where trainings
+are kept, for comparisons that have some in common; it is in the output otherwise.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ _BUDGETS = ("steps", "flops", "seconds")
 
 _DEFAULTS: dict[str, Any] = {
     "variants": {}, "grid": {}, "seeds": None, "budget": "steps", "context": None,
-    "scored_after": None, "processes": 1,
+    "scored_after": None, "processes": 1, "trained": None,
 }  # fmt: skip
 # What the comparison decides for all variants.
 _NOT_IN_VARIANTS = ("output", "seed", "evaluation_seed", "cache_dir", "finetune", "checkpoint")
@@ -71,6 +72,7 @@ class Comparison:
             `seconds` of it, those that the first variant takes for its steps.
         processes: Runs side by side; each takes a device of its own, or its share of the cores.
         output: Folder for results.
+        trained: Folder of finished and unfinished trainings; several comparisons may share it.
         text: The effective config as YAML; parsing it again gives the same comparison.
     """
 
@@ -79,6 +81,7 @@ class Comparison:
     budget: Budget
     processes: int
     output: Path
+    trained: Path
     text: str
 
 
@@ -88,9 +91,10 @@ def parse_comparison(
     """Parse command-line options on top of a preset.
 
     Args:
-        arguments: Options such as `--config my.yaml --seeds 3 --head.width 512`. `--config` takes a
-            file or a preset's name; a later one replaces `variants` and `grid` as a whole.
-        preset: The preset whose values, laid over those of `base`, hold where nothing else is given.
+        arguments: Options such as `--config my.yaml --seeds 3 --head.width 512`. `--config` takes
+            a file or a preset's name; a later one replaces `variants` and `grid` as a whole.
+        preset: The preset whose values, laid over those of `base`, hold where nothing else is
+            given.
         command: What the user typed, for the help text.
 
     Raises:
@@ -185,7 +189,7 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
         name: {key: value for key, value in config.items() if key not in shared}
         for name, config in configs.items()
     }
-    mine = {"seeds": list(seeds), "budget": own["budget"], "processes": own["processes"]}
+    mine = {key: own[key] for key in ("budget", "processes", "trained")} | {"seeds": list(seeds)}
     text = yaml.safe_dump(mine | shared | {"variants": variants, "grid": {}}, sort_keys=False)
     return Comparison(
         variants=tuple(Variant(n, one.experiment, one.text) for n, one in parsed.items()),
@@ -193,6 +197,7 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
         budget=own["budget"],
         processes=own["processes"],
         output=first.output,
+        trained=Path(own["trained"] or first.output / "trained").expanduser(),
         text=text,
     )
 

@@ -25,8 +25,8 @@ class ModelParts:
     """Shared sizes, and the parts that every head is used with.
 
     Attributes:
-        model: `calm`, over chunks, or `token_lm`, the softmax baseline over single tokens; that one
-            has no autoencoder and no head, and chunk_size 1.
+        model: `calm`, over chunks, or `token_lm`, the softmax baseline over single tokens; that
+            one has no autoencoder and no head, and chunk_size 1.
         vocab_size: Number of token ids.
         chunk_size: K, tokens in a chunk.
         latent_size: Dimensions of a chunk's latent vector.
@@ -65,12 +65,13 @@ class Experiment(ModelParts):
         autoencoder_training: Training of the autoencoder.
         optimizer: Any torch optimiser, for backbone and head.
         training: Training of backbone and head.
+        evaluation_data: Text to measure on, all of it. None: what is held out of `data`.
         evaluation: The evaluation protocol, which is part of a result.
-        evaluation_seed: Decides what text is held out, which rows of it are measured, and the draws;
-            it stays the same while `seed` is varied.
+        evaluation_seed: Decides what text is held out, which rows are measured, and the draws; it
+            stays the same while `seed` is varied.
         validation_rows: Rows of held-out text for the validation loss during training.
-        sampler: How chunks are chosen for the shown text, for its speed, and for the accuracy of the
-            chosen chunk; a class of `calmkit.sampling` by its dotted path. None: one draw, at
+        sampler: How chunks are chosen for the shown text, for its speed, and for the accuracy of
+            the chosen chunk; a class of `calmkit.sampling` by its dotted path. None: one draw, at
             temperature 1.
         sample_tokens: Tokens of generated text that are shown for each model.
         accelerator: Where to compute.
@@ -88,6 +89,7 @@ class Experiment(ModelParts):
     autoencoder_training: TrainingSettings
     optimizer: OptimizerFactory
     training: TrainingSettings
+    evaluation_data: Path | None = None
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     evaluation_seed: int = 0
     validation_rows: int = 16
@@ -103,7 +105,8 @@ class Experiment(ModelParts):
         _at_least("evaluation_seed", self.evaluation_seed, 0)
         if self.model == "token_lm" and self.chunk_size != 1:
             raise ValueError(
-                f"chunk_size must be 1 for model token_lm, which reads tokens; got {self.chunk_size}."
+                "chunk_size must be 1 for model token_lm, which reads tokens; got "
+                f"{self.chunk_size}."
             )
         # The first chunk of a document is never predicted.
         _at_least("positions", self.positions, 2)
@@ -150,6 +153,7 @@ class TrainExperiment(Experiment):
                 f"output must be another folder than checkpoint, which is kept; got {self.output} "
                 "for both."
             )
+
 
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:

@@ -25,6 +25,7 @@ __all__ = [
 
 PRESETS = Path(calmkit.__file__).parent / "presets"
 
+
 @dataclass(frozen=True)
 class Parsed:
     """A parsed experiment.
@@ -93,7 +94,7 @@ def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: s
     sources = [Source.of_options(options), *reversed(layers)]
     with explained(TrainExperiment, sources):
         values = parser.parse_args([*given, *options])
-    for name in ("data", "finetune", "checkpoint"):
+    for name in ("data", "evaluation_data", "finetune", "checkpoint"):
         if values.get(name):
             values[name] = Path(values[name]).expanduser().absolute()
     values.output = Path(values.output).expanduser()

@@ -1,0 +1,168 @@
+"""What a run is measured by: scores, what its sampler chooses, how fast it writes."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.chunking import ChunkBatch
+from calmkit.comparison.showing import microseconds_per_token, sample_text
+from calmkit.config import TrainExperiment
+from calmkit.data import Corpus, EvaluationRows
+from calmkit.metrics import DocumentScores, Estimate
+from calmkit.metrics.diagnostics import noise_curve
+from calmkit.models import CALM, LanguageModel, TokenLM
+from calmkit.nn import evaluation_mode
+from calmkit.sampling import PlainSampler, Sampler
+from calmkit.training import (
+    Evaluation,
+    EvaluationSettings,
+    SoftmaxEvaluation,
+    evaluate,
+    evaluate_softmax,
+    evaluate_unigram,
+)
+from calmkit.training.scored_text import find_targets
+
+__all__ = ["Measurements", "measure_run", "restored_share", "score"]
+
+_PROMPT_TOKENS = 16
+# Sizes of noise on a latent, in spreads of all latents.
+_NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+_NOISE_DRAWS = 2
+# States after which chunks are chosen together: a bound on the candidates held for a moment.
+_POSITIONS_AT_ONCE = 256
+_NONE = Estimate(math.nan, math.nan)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """What can be measured of a model; fields are those of `RunResult`."""
+
+    brier_lm: float
+    brier: tuple[Estimate, ...]
+    brier_places: tuple[Estimate, ...]
+    documents: DocumentScores
+    unigram_brier: tuple[Estimate, ...]
+    energy_score: Estimate
+    cross_entropy: Estimate
+    protocol: str
+    autoencoder_accuracy: float
+    noise_curve: tuple[tuple[float, float], ...]
+    evaluations_per_sample: int | None
+    microseconds_per_token: float
+    draws_per_chunk: float
+    unsettled: float
+    chosen_accuracy: float
+    sample_text: str
+
+
+def measure_run(
+    model: LanguageModel, rows: EvaluationRows, experiment: TrainExperiment, corpus: Corpus
+) -> Measurements:
+    """Measure a model, on its device.
+
+    Args:
+        model: The model.
+        rows: Held-out rows.
+        experiment: Evaluation settings, sampler, seeds.
+        corpus: The text: its tokenizer, a prompt, token frequencies.
+    """
+    settings, seed = experiment.evaluation, experiment.evaluation_seed
+    sampler = PlainSampler() if experiment.sampler is None else experiment.sampler
+    prompt = corpus.validation.document(0)[:_PROMPT_TOKENS].tolist()
+    counts = torch.from_numpy(corpus.train.token_counts())
+    unigram = evaluate_unigram(counts / counts.sum(), rows, settings, seed=seed)
+    found = score(model, rows, settings, seed=seed)
+    batch = rows.batch.to(model.backbone.device)
+    autoencoder = model.autoencoder if isinstance(model, CALM) else None
+    evaluations = model.head.evaluations_per_sample if isinstance(model, CALM) else 1
+    return Measurements(
+        brier_lm=found.brier.brier_lm,
+        brier=found.brier.brier,
+        brier_places=tuple(place.brier for place in found.brier.places[0]),
+        documents=found.documents,
+        unigram_brier=unigram.brier,
+        energy_score=found.energy_score if isinstance(found, Evaluation) else _NONE,
+        cross_entropy=found.cross_entropy if isinstance(found, SoftmaxEvaluation) else _NONE,
+        protocol=found.protocol,
+        autoencoder_accuracy=restored_share(autoencoder, batch) if autoencoder else math.nan,
+        noise_curve=_noise_curve(autoencoder, batch, seed) if autoencoder else (),
+        evaluations_per_sample=evaluations,
+        microseconds_per_token=microseconds_per_token(model, prompt, sampler),
+        sample_text=sample_text(
+            model,
+            corpus.tokenizer,
+            prompt,
+            sampler=experiment.sampler,
+            max_new_tokens=experiment.sample_tokens,
+            seed=experiment.seed,
+        ),
+        **_choices(model, batch, sampler, settings.min_context, seed),
+    )
+
+
+def score(
+    model: LanguageModel,
+    rows: EvaluationRows,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    **options: int,
+) -> Evaluation | SoftmaxEvaluation:
+    """Brier scores and loss of either kind of model.
+
+    Raises:
+        ValueError: As `evaluate` does, or if it is another kind of model.
+    """
+    if isinstance(model, TokenLM):
+        return evaluate_softmax(model, rows, settings, seed=seed, **options)
+    if isinstance(model, CALM):
+        return evaluate(model, rows, settings, seed=seed, **options)
+    raise ValueError(
+        f"model must be a CALM or a TokenLM to be measured; got {type(model).__name__}."
+    )
+
+
+@torch.no_grad()
+def restored_share(autoencoder: ChunkAutoencoder, batch: ChunkBatch) -> float:
+    """Share of tokens that come back from the posterior's mean."""
+    with evaluation_mode(autoencoder):
+        restored = autoencoder.decode_tokens(autoencoder.encode_rows(batch).mean) == batch.tokens
+    return float(restored[batch.real].double().mean())
+
+
+def _noise_curve(
+    autoencoder: ChunkAutoencoder, batch: ChunkBatch, seed: int
+) -> tuple[tuple[float, float], ...]:
+    tokens = batch.tokens[batch.real.all(dim=-1)]
+    generator = torch.Generator(tokens.device).manual_seed(seed)
+    shape = (_NOISE_DRAWS, len(tokens), autoencoder.latent_size)
+    dtype = next(autoencoder.parameters()).dtype
+    noise = torch.randn(shape, generator=generator, device=tokens.device, dtype=dtype)
+    with evaluation_mode(autoencoder):
+        curve = noise_curve(autoencoder, tokens, noise, sizes=_NOISE)
+    return tuple(zip(curve.sizes, curve.accuracy, strict=True))
+
+
+@torch.no_grad()
+def _choices(
+    model: LanguageModel, batch: ChunkBatch, sampler: Sampler, min_context: int, seed: int
+) -> dict[str, float]:
+    """What a sampler chooses after true text, and what it takes."""
+    generator = torch.Generator(batch.tokens.device).manual_seed(seed)
+    targets = find_targets(batch.tokens, batch.real, min_context, 1)
+    with evaluation_mode(model):
+        states = model.hidden_states(batch)[targets.row, targets.place - 1]
+        chosen = [
+            sampler(model.draws(part, generator), generator)
+            for part in states.split(_POSITIONS_AT_ONCE)
+        ]
+    tokens = torch.cat([one.tokens for one in chosen])
+    right = tokens == batch.tokens[targets.row, targets.place]
+    return {
+        "chosen_accuracy": float(right[batch.real[targets.row, targets.place]].double().mean()),
+        "draws_per_chunk": float(torch.cat([one.draws for one in chosen]).double().mean()),
+        "unsettled": float((~torch.cat([one.settled for one in chosen])).double().mean()),
+    }

@@ -1,0 +1,186 @@
+"""Errors of means over seeds, and paired differences, against plain loops and a simulation."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from sample_results import run, variant
+
+from calmkit.comparison import ComparisonResult, summarize
+from calmkit.comparison.results import VariantResult
+from calmkit.metrics import DocumentScores
+
+RESAMPLES = 1000
+
+
+def result(*variants):
+    seeds = tuple(sorted({r.seed for v in variants for r in v.runs}))
+    return ComparisonResult(
+        name="x", variants=variants, seeds=seeds, budget="steps", corpus_name="t",
+        corpus_digest="0" * 64, config="", hardware="CPU", versions={},
+    )  # fmt: skip
+
+
+def scored(name, table, *, groups=None, loss="energy_score"):
+    """A variant whose scores are given: (seeds, documents, 5), each over a thousand tokens."""
+    runs = []
+    for seed, rates in enumerate(torch.as_tensor(table, dtype=torch.float64)):
+        counts = torch.full_like(rates, 1000.0)
+        documents = DocumentScores(
+            names=("brier_1", "brier_2", "brier_3", "brier_4", loss),
+            sums=rates * counts,
+            counts=counts,
+            groups=tuple(groups or range(len(rates))),
+            unit="documents",
+        )
+        runs.append(dataclasses.replace(run(seed), documents=documents))
+    whole = variant(name)
+    return VariantResult(**{**vars(whole), "runs": tuple(runs)})
+
+
+def draws(documents):
+    """How often each document is drawn in each resample, as the library draws them."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(documents, (RESAMPLES, documents), generator=generator)
+    times = torch.zeros(RESAMPLES, documents, dtype=torch.float64)
+    return times.scatter_add_(1, chosen, torch.ones_like(times))
+
+
+def table(seeds, documents, *, seed=0, level=0.05):
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.rand(seeds, documents, 5, generator=generator, dtype=torch.float64)
+    return level * (0.5 + spread)
+
+
+def error_of(values, drawn):
+    """The formula of the module, as a loop over seeds and resamples."""
+    mean = sum(values) / len(values)
+    means = [sum(row) / len(row) for row in zip(*drawn, strict=True)]
+    center = sum(means) / len(means)
+    of_text = sum((x - center) ** 2 for x in means) / (len(means) - 1)
+    of_seeds = 0.0
+    if len(values) > 1:
+        of_seeds = sum((x - mean) ** 2 for x in values) / (len(values) - 1) / len(values)
+    return math.sqrt(of_text + of_seeds)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_means_and_their_errors(seeds):
+    rates = table(seeds, 12)
+    (found,) = summarize(result(scored("a", rates)))
+    times = draws(12)
+    for n in range(4):
+        values = (100 * rates[:, :, n].mean(dim=1)).tolist()
+        drawn = [(100 * (times @ one[:, n]) / times.sum(dim=1)).tolist() for one in rates]
+        assert found.brier[n].value == pytest.approx(sum(values) / seeds, rel=1e-12)
+        assert found.brier[n].standard_error == pytest.approx(error_of(values, drawn), rel=1e-9)
+    assert found.loss.value == pytest.approx(rates[:, :, 4].mean().item(), rel=1e-12)
+    assert found.seeds == seeds
+
+
+def test_a_difference_is_that_of_the_same_documents_and_seeds():
+    first, second = table(3, 12), table(3, 12, seed=1)
+    _, found = summarize(result(scored("a", first), scored("b", second)))
+    times = draws(12)
+    for n in range(4):
+        change = 100 * (second - first)[:, :, n]
+        drawn = [((times @ one) / times.sum(dim=1)).tolist() for one in change]
+        values = change.mean(dim=1).tolist()
+        assert found.brier_difference[n].value == pytest.approx(sum(values) / 3, rel=1e-9)
+        assert found.brier_difference[n].standard_error == pytest.approx(
+            error_of(values, drawn), rel=1e-9
+        )
+
+
+def test_what_is_hard_for_both_cancels():
+    hard = table(2, 12)
+    better = hard + 0.001
+    first, second = summarize(result(scored("a", hard), scored("b", better)))
+    assert second.brier[0].standard_error > 0.05
+    assert second.brier_difference[0].value == pytest.approx(0.1, rel=1e-9)
+    assert second.brier_difference[0].standard_error < 1e-12
+    assert math.isnan(first.brier_difference[0].value)
+    assert math.isnan(first.brier_lm_difference.value)
+
+
+def test_other_documents_add_their_errors():
+    one, other = scored("a", table(2, 12)), scored("b", table(2, 10, seed=1), groups=range(10))
+    first, second = summarize(result(one, other))
+    for n in range(4):
+        apart = math.hypot(first.brier[n].standard_error, second.brier[n].standard_error)
+        assert second.brier_difference[n].standard_error == pytest.approx(apart, rel=1e-9)
+    apart = math.hypot(first.brier_lm.standard_error, second.brier_lm.standard_error)
+    assert second.brier_lm_difference.standard_error == pytest.approx(apart, rel=1e-9)
+
+
+def test_differences_are_over_the_seeds_that_both_have():
+    rates = table(3, 12)
+    whole, part = scored("a", rates), scored("b", rates + 0.01)
+    part = VariantResult(**{**vars(part), "runs": part.runs[1:]})
+    _, found = summarize(result(whole, part))
+    assert found.seeds == 2
+    assert found.brier_difference[0].value == pytest.approx(1.0, rel=1e-9)
+
+
+def test_brier_lm_and_its_linear_error():
+    """Small errors: the linear part is nearly the error of the geometric mean itself."""
+    rates = table(1, 400)
+    (found,) = summarize(result(scored("a", rates)))
+    brier = 100 * rates[0, :, :4].mean(dim=0)
+    assert found.brier_lm.value == pytest.approx(float(brier.log().mean().exp()), rel=1e-12)
+    times = draws(400)
+    drawn = 100 * (times @ rates[0, :, :4]) / times.sum(dim=1, keepdim=True)
+    whole = drawn.log().mean(dim=1).exp().std()
+    assert found.brier_lm.standard_error == pytest.approx(float(whole), rel=0.01)
+
+
+def test_a_difference_of_brier_lm_is_paired():
+    hard = table(2, 40)
+    first, second = summarize(result(scored("a", hard), scored("b", 1.02 * hard)))
+    difference = second.brier_lm_difference
+    assert difference.value == pytest.approx(0.02 * first.brier_lm.value, rel=1e-9)
+    assert difference.standard_error == pytest.approx(
+        0.02 * first.brier_lm.standard_error, rel=1e-6
+    )
+
+
+def test_without_a_value_there_is_no_error():
+    low = table(2, 12)
+    low[:, :, 2] = -0.001
+    first, second = summarize(result(scored("a", table(2, 12)), scored("b", low)))
+    assert second.brier_lm.value == 0 and math.isnan(second.brier_lm.standard_error)
+    assert math.isnan(second.brier_lm_difference.value)
+    assert second.brier_difference[2].value < 0 < first.brier_lm.value
+
+
+def test_losses_of_different_kinds_are_not_compared():
+    one, other = scored("a", table(1, 12)), scored("b", table(1, 12), loss="cross_entropy")
+    _, found = summarize(result(one, other))
+    assert math.isnan(found.loss_difference.value)
+    assert found.brier_difference[0].value == 0
+
+
+def test_variants_without_a_run_are_left_out():
+    empty = VariantResult(**{**vars(variant("none")), "runs": ()})
+    found = summarize(result(empty, scored("a", table(1, 12)), scored("b", table(1, 12))))
+    assert [one.name for one in found] == ["a", "b"]
+    assert (
+        math.isnan(found[0].brier_difference[0].value) and found[1].brier_difference[0].value == 0
+    )
+
+
+def test_the_error_is_that_of_repeated_experiments():
+    """Documents and seeds are drawn anew 200 times: the mean scatters by what is reported."""
+    generator = torch.Generator().manual_seed(3)
+    means, errors = [], []
+    for _ in range(200):
+        of_documents = 0.02 * torch.randn(1, 30, 1, generator=generator)
+        of_seeds = 0.008 * torch.randn(4, 1, 1, generator=generator)
+        rest = 0.01 * torch.randn(4, 30, 5, generator=generator)
+        (found,) = summarize(result(scored("a", 0.2 + of_documents + of_seeds + rest)))
+        means.append(found.brier[0].value)
+        errors.append(found.brier[0].standard_error ** 2)
+    scatter, reported = torch.tensor(means).var(), sum(errors) / len(errors)
+    # 200 experiments tell a variance to 10 per cent.
+    assert 0.75 < reported / float(scatter) < 1.35
