@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from calmkit.distributions import DiagonalGaussian, standard_normal
 from calmkit.recording import Recorded
 
-__all__ = ["Head", "guided", "starting_noise"]
+__all__ = ["Head", "check_num_samples", "guided", "starting_noise"]
 
 
 class Head(nn.Module, Recorded, abc.ABC):
@@ -80,7 +80,8 @@ class Head(nn.Module, Recorded, abc.ABC):
             generator: Source of randomness; torch's global one if None.
 
         Raises:
-            ValueError: If the condition has another size than the head was built for.
+            ValueError: If the condition has another size than the head was built for, or the
+                number of samples is negative.
         """
 
     def sample_guided(
@@ -118,6 +119,19 @@ class Head(nn.Module, Recorded, abc.ABC):
                 f"got {target.mean.shape[-1]}."
             )
 
+    def _check_latents(self, latents: Tensor) -> None:
+        if latents.shape[-1] != self.latent_size:
+            raise ValueError(
+                f"latents must have latent_size = {self.latent_size} dimensions; "
+                f"got {latents.shape[-1]}."
+            )
+
+
+def check_num_samples(num_samples: int) -> None:
+    """Refuse a negative number of samples; none at all is an empty result."""
+    if num_samples < 0:
+        raise ValueError(f"num_samples must be at least 0; got {num_samples}.")
+
 
 def guided(
     network: Callable[[Tensor], Tensor], cond: Tensor, null: Tensor, scale: float
@@ -134,6 +148,7 @@ def starting_noise(
     Under autocast it has float32 at least: a sampler that starts from it then adds up its many
     small steps in that precision, also if the condition came out of a layer in bfloat16.
     """
+    check_num_samples(num_samples)
     dtype = like.dtype
     if torch.is_autocast_enabled(like.device.type):
         dtype = torch.promote_types(dtype, torch.float32)

@@ -100,6 +100,7 @@ class ContrastiveHead(Head):
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
         """E(z, h) = 1/2 |z - c|^2."""
+        self._check_latents(latents)
         return _energy(self._center(cond), latents)
 
     @typed
@@ -124,6 +125,7 @@ class ContrastiveHead(Head):
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one vector for each position at the head's temperature, in nats."""
+        self._check_latents(latents)
         return self.distribution(cond).log_prob(latents)
 
     @typed

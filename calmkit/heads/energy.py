@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import Head, guided
+from calmkit.heads.base import Head, check_num_samples, guided
 from calmkit.heads.noise import Noise, UniformNoise
 from calmkit.nn import scaled_normal_
 from calmkit.scoring import EnergyScore, ScoringRule
@@ -39,6 +39,8 @@ _SILU_SCALE = 0.596
 class EnergyHead(Head):
     """Implicit sampler trained with a scoring rule."""
 
+    sampling_arguments = frozenset({"noise_scale"})
+
     def __init__(
         self,
         cond_size: int,
@@ -50,6 +52,7 @@ class EnergyHead(Head):
         num_samples: int = 8,
         noise: Noise | None = None,
         rule: ScoringRule | None = None,
+        noise_scale: float = 1.0,
     ) -> None:
         """Build the network.
 
@@ -62,9 +65,10 @@ class EnergyHead(Head):
             num_samples: N, samples per position in training; as many as the rule needs.
             noise: Law of the noise; uniform on [-1/2, 1/2] as published if None.
             rule: Scoring rule that is minimised; the energy score with alpha = 1 if None.
+            noise_scale: Factor on the noise when sampling, see `sample`; 1 in training.
 
         Raises:
-            ValueError: If a size is out of range.
+            ValueError: If a size or the noise scale is out of range.
         """
         super().__init__(cond_size, latent_size)
         for name, size in {"width": width, "depth": depth, "noise_size": noise_size}.items():
@@ -74,6 +78,7 @@ class EnergyHead(Head):
         self.num_samples = num_samples
         self.noise = UniformNoise() if noise is None else noise
         self.rule = EnergyScore() if rule is None else rule
+        self.noise_scale = _checked(noise_scale)
         if num_samples < self.rule.min_samples:
             raise ValueError(
                 f"num_samples must be at least {self.rule.min_samples} for "
@@ -126,7 +131,7 @@ class EnergyHead(Head):
         num_samples: int,
         generator: torch.Generator | None = None,
         *,
-        noise_scale: float = 1.0,
+        noise_scale: float | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Draw independent samples for each condition; see `Head.sample`.
 
@@ -134,11 +139,15 @@ class EnergyHead(Head):
             cond: Conditions.
             num_samples: Number of samples of each position.
             generator: Source of randomness; torch's global one if None.
-            noise_scale: Factor on the noise: below 1 samples gather, at 0 they are all equal.
-                The norm behind the noise's embedding takes most of a change away, until the
-                noise is small next to that embedding's bias.
+            noise_scale: Factor on the noise, the head's if None: below 1 samples gather, at 0 they
+                are all equal. The norm behind the noise's embedding takes most of a change away,
+                until the noise is small next to that embedding's bias.
+
+        Raises:
+            ValueError: If the noise scale is negative, or sizes do not fit.
         """
-        return self.sample_from(cond, noise_scale * self._draw(cond, num_samples, generator))
+        scale = self.noise_scale if noise_scale is None else _checked(noise_scale)
+        return self.sample_from(cond, scale * self._draw(cond, num_samples, generator))
 
     @typed
     def sample_guided(
@@ -150,10 +159,11 @@ class EnergyHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Extrapolate from the sample without to that with the condition, from one noise."""
-        noise = self._draw(cond, num_samples, generator)
+        noise = self.noise_scale * self._draw(cond, num_samples, generator)
         return guided(lambda c: self.sample_from(c, noise), cond, null, scale)
 
     def _draw(self, cond: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:
+        check_num_samples(num_samples)
         shape = (num_samples, *cond.shape[:-1], self.noise_size)
         return self.noise.draw(shape, generator, dtype=cond.dtype, device=cond.device)
 
@@ -166,7 +176,8 @@ class EnergyHead(Head):
     ) -> Float[Tensor, "*batch"]:
         """Score of N samples of each position, under the head's rule; see `Head.loss`."""
         self._check_target(target)
-        samples = self.sample(cond, self.num_samples, generator)
+        noise = self._draw(cond, self.num_samples, generator)
+        samples = self.sample_from(cond, noise)
         return self.rule.score(samples, target, generator)
 
 
@@ -191,3 +202,9 @@ class EnergyBlock(nn.Module):
         x = silu(self.inner(x))
         gate, up = self.gate_and_up(x).chunk(2, dim=-1)
         return hidden + self.down(silu(gate) * up)
+
+
+def _checked(noise_scale: float) -> float:
+    if not 0 <= noise_scale < math.inf:
+        raise ValueError(f"noise_scale must be at least 0 and finite; got {noise_scale}.")
+    return noise_scale

@@ -218,7 +218,11 @@ class FlowHead(Head):
             cond: Conditions.
             latents: Where the density is asked for.
             solver: Solver of this call; `RungeKutta4Solver(25)` if None.
+
+        Raises:
+            ValueError: If sizes do not fit.
         """
+        self._check_latents(latents)
         solver = _DENSITY_SOLVER if solver is None else solver
         cond, latents = _widened(cond), _widened(latents)
         with torch.autocast(latents.device.type, enabled=False):
@@ -240,7 +244,11 @@ class FlowHead(Head):
             latents: Where the density is asked for.
             probes: Independent draws of random signs, or of N(0, I); averaged over.
             solver: Solver of this call; `RungeKutta4Solver(25)` if None.
+
+        Raises:
+            ValueError: If sizes do not fit.
         """
+        self._check_latents(latents)
         solver = _DENSITY_SOLVER if solver is None else solver
         cond, latents, probes = _widened(cond), _widened(latents), _widened(probes)
         with torch.autocast(latents.device.type, enabled=False):

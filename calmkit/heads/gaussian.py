@@ -103,6 +103,7 @@ class GaussianHead(Head):
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one vector for each position, in nats."""
+        self._check_latents(latents)
         return self.distribution(cond).log_prob(latents)
 
     @typed

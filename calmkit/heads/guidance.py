@@ -7,8 +7,10 @@ condition. In sampling the two are combined by a linear extrapolation of what th
 
 w = 1 being the conditional law itself, w = 0 the unconditional one, w > 1 an exaggeration of the
 condition: samples gather where it makes a difference. f is the velocity of a flow, the prediction
-of a diffusion model, the sample itself of a one-step head (from one noise). At w other than 0 and
-1 each evaluation runs the network twice, and the law of samples is neither of the trained ones.
+of a diffusion model, the average velocity of a one-step flow, the sample itself of an energy head
+(from one noise). At w other than 0 and 1 each evaluation runs the network twice, and the law of
+samples is neither of the trained ones. Heads that draw from a density (`GaussianHead`,
+`MixtureHead`, `ContrastiveHead`) have nothing here to extrapolate: they take w = 0 and 1 only.
 
 Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
 """
@@ -51,7 +53,8 @@ class GuidedHead(Head):
             dropout: Probability in [0, 1) with which training hides a position's condition.
 
         Raises:
-            ValueError: If the scale is negative or the dropout out of range.
+            ValueError: If the scale is negative or one that the head cannot be guided with, or
+                the dropout out of range.
         """
         super().__init__(cond_size, latent_size)
         _check_scale(scale)
@@ -60,6 +63,12 @@ class GuidedHead(Head):
         self.scale = scale
         self.dropout = dropout
         self.head = (EnergyHead if head is None else head)(cond_size, latent_size)
+        # Now, and not when a trained model first draws.
+        if scale not in (0.0, 1.0) and type(self.head).sample_guided is Head.sample_guided:
+            raise ValueError(
+                f"scale must be 0 or 1 for {type(self.head).__name__}, which cannot be guided; "
+                f"got {scale}."
+            )
         self.null = nn.Parameter(torch.zeros(cond_size))
 
     @property

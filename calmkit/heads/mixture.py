@@ -137,6 +137,7 @@ class MixtureHead(Head):
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one vector for each position, in nats; exact."""
+        self._check_latents(latents)
         return self.distribution(cond).log_prob(latents)
 
     @typed

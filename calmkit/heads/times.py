@@ -78,7 +78,8 @@ class LogitNormalTimes(TimeDistribution):
     @typed
     def from_uniform(self, uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """`sigmoid(mean + std * Phi^-1(uniform))`."""
-        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(uniform))
+        normal = torch.special.ndtri(uniform.to(torch.promote_types(uniform.dtype, torch.float32)))
+        return torch.sigmoid(self.mean + self.std * normal).to(uniform.dtype)
 
 
 @typed

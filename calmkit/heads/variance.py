@@ -10,10 +10,12 @@ by the variational bound, in bits,
 
     KL(true reverse step || model's step) / log 2,    at t = 0: -log2 p(x | x_0),
 
-in which the estimate of x is held fixed.
+in which the estimate of x is held fixed. At t = 0 the code of these papers takes the probability
+of one of 256 grey levels on [-1, 1] instead of a density: latents have no such levels.
 
 Source: Ho et al., arXiv 2006.11239, section 3.2 (fixed); Nichol and Dhariwal, arXiv 2102.09672,
-section 3.1, equations 15 and 16 (learned; f = (output + 1) / 2 as in its code).
+section 3.1, equations 15 and 16 (learned; f = (output + 1) / 2 as in its code); as a head, Li et
+al., arXiv 2406.11838.
 """
 
 import abc

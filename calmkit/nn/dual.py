@@ -82,15 +82,17 @@ def layer_norm(layer: nn.LayerNorm, x: Dual) -> Dual:
     """
     # In single precision at least: the sums behind a mean and a variance lose much in bfloat16.
     dtype = torch.promote_types(x.value.dtype, torch.float32)
+    # The layers of a model cast to bfloat16 want its dtype back; autocast lowers it by itself.
+    out = dtype if torch.is_autocast_enabled(x.value.device.type) else x.value.dtype
     value, tangent = x.value.to(dtype), x.tangent.to(dtype)
     centred = value - value.mean(dim=-1, keepdim=True)
     rate = (centred.square().mean(dim=-1, keepdim=True) + layer.eps).rsqrt()
     normed = centred * rate
     tangent = tangent - tangent.mean(dim=-1, keepdim=True)
     tangent = (tangent - normed * (normed * tangent).mean(dim=-1, keepdim=True)) * rate
-    if layer.weight is None:
-        return Dual(normed, tangent)
-    return Dual(normed * layer.weight + layer.bias, tangent * layer.weight)
+    if layer.weight is not None:
+        normed, tangent = normed * layer.weight + layer.bias, tangent * layer.weight
+    return Dual(normed.to(out), tangent.to(out))
 
 
 def sequential(layers: nn.Sequential, x: Dual) -> Dual:

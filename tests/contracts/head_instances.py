@@ -33,7 +33,7 @@ def energy_head(cond, latent):
 HEADS = {
     EnergyHead: energy_head,
     FlowHead: lambda cond, latent: FlowHead(
-        cond, latent, width=8, depth=2, draws=2, solver=MidpointSolver(3)
+        cond, latent, width=8, depth=2, draws=2, solver=MidpointSolver(2)
     ),
     DiffusionHead: lambda cond, latent: DiffusionHead(
         cond,
@@ -42,13 +42,13 @@ HEADS = {
         depth=2,
         draws=2,
         schedule=NoiseSchedule.cosine(9),
-        sampler=DDPMSampler(4),
+        sampler=DDPMSampler(2),
     ),
     MeanFlowHead: lambda cond, latent: MeanFlowHead(
-        cond, latent, width=8, depth=2, draws=4, jumps=1, steps=2, power=0.5
+        cond, latent, width=8, depth=2, draws=3, jumps=1, steps=2, power=0.5
     ),
     FlowMapHead: lambda cond, latent: FlowMapHead(
-        cond, latent, width=8, depth=2, draws=4, jumps=1, steps=2
+        cond, latent, width=8, depth=2, draws=3, jumps=1, steps=2
     ),
     GaussianHead: lambda cond, latent: GaussianHead(cond, latent, width=8, depth=2),
     MixtureHead: lambda cond, latent: MixtureHead(
@@ -70,6 +70,7 @@ OTHER_ARGUMENTS = {
         "num_samples": 4,
         "noise": GaussianNoise(),
         "rule": EnergyScore(1.3),
+        "noise_scale": 0.5,
     },
     FlowHead: {
         "width": 6,
@@ -91,7 +92,7 @@ OTHER_ARGUMENTS = {
     MeanFlowHead: {
         "width": 6,
         "depth": 1,
-        "draws": 3,
+        "draws": 4,
         "jumps": 2,
         "steps": 3,
         "times": LogitNormalTimes(),
@@ -101,7 +102,7 @@ OTHER_ARGUMENTS = {
     FlowMapHead: {
         "width": 6,
         "depth": 1,
-        "draws": 3,
+        "draws": 4,
         "jumps": 2,
         "steps": 3,
         "times": LogitNormalTimes(),
@@ -116,7 +117,7 @@ OTHER_ARGUMENTS = {
         "min_std": 0.1,
     },
     ContrastiveHead: {"margin": 1.0, "distance": 2.0, "negatives": 3, "temperature": 0.5},
-    GuidedHead: {"head": ContrastiveHead, "scale": 3.0, "dropout": 0.2},
+    GuidedHead: {"head": FlowHead, "scale": 3.0, "dropout": 0.2},
 }
 
 # The module that runs once for each evaluation of a head's network.

@@ -92,6 +92,20 @@ def test_noise_scale_is_a_factor_on_the_noise():
     torch.testing.assert_close(small, 2 * smaller, rtol=1e-2, atol=0.0)
 
 
+def test_noise_scale_of_the_head_is_that_of_its_samples_not_of_training():
+    plain, still = (randomized(EnergyHead(4, 3, width=6, noise_scale=s)) for s in (1.0, 0.2))
+    cond, target = torch.randn(7, 4, generator=seeded(1)), torch.randn(7, 3, generator=seeded(2))
+    want = plain.sample(cond, 3, seeded(), noise_scale=0.2)
+    assert torch.equal(still.sample(cond, 3, seeded()), want)
+    assert torch.equal(
+        still.sample(cond, 3, seeded(), noise_scale=1.0), plain.sample(cond, 3, seeded())
+    )
+    null = torch.zeros(4)
+    torch.testing.assert_close(still.sample_guided(cond, null, 1.0, 3, seeded()), want)
+    law = DiagonalGaussian.point_mass(target)
+    assert torch.equal(still.loss(cond, law, seeded()), plain.loss(cond, law, seeded()))
+
+
 def test_loss_is_the_energy_score_of_its_samples():
     head = randomized(EnergyHead(4, 3, width=6, num_samples=5, rule=EnergyScore(0.7)))
     cond, location = torch.randn(6, 4, generator=seeded(1)), torch.randn(6, 3, generator=seeded(2))
@@ -121,8 +135,15 @@ def test_starts_with_unit_spread():
         ({"width": 0}, "width must be at least 1; got 0"),
         ({"depth": 0}, "depth must be at least 1; got 0"),
         ({"noise_size": 0}, "noise_size must be at least 1; got 0"),
+        ({"noise_scale": -0.1}, "noise_scale must be at least 0 and finite; got -0.1"),
+        ({"noise_scale": float("nan")}, "noise_scale must be at least 0 and finite; got nan"),
     ],
 )
 def test_bad_settings_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         EnergyHead(4, 3, **arguments)
+
+
+def test_bad_noise_scale_of_a_call_is_named():
+    with pytest.raises(ValueError, match="noise_scale must be at least 0 and finite; got inf"):
+        EnergyHead(4, 3, width=6).sample(torch.zeros(2, 4), 2, noise_scale=float("inf"))

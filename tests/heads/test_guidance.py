@@ -5,7 +5,19 @@ import torch
 from torch import nn
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, GuidedHead, Head
+from calmkit.heads import (
+    AdaptiveSolver,
+    ContrastiveHead,
+    DiffusionHead,
+    EnergyHead,
+    FlowHead,
+    FlowMapHead,
+    GaussianHead,
+    GuidedHead,
+    Head,
+    MeanFlowHead,
+    MixtureHead,
+)
 
 
 def seeded(seed=0):
@@ -25,6 +37,8 @@ FACTORIES = {
     "energy": lambda c, n: EnergyHead(c, n, width=8, depth=2, noise_size=3),
     "flow": lambda c, n: FlowHead(c, n, width=8, depth=2),
     "diffusion": lambda c, n: DiffusionHead(c, n, width=8, depth=2),
+    "mean flow": lambda c, n: MeanFlowHead(c, n, width=8, depth=2),
+    "flow map": lambda c, n: FlowMapHead(c, n, width=8, depth=2, steps=2),
 }
 
 every_head = pytest.mark.parametrize("make", FACTORIES.values(), ids=FACTORIES)
@@ -79,11 +93,37 @@ def test_of_a_flow_it_extrapolates_the_velocity(scale):
     torch.testing.assert_close(head.sample(cond, 2, seeded(), scale=scale), want)
 
 
+NETWORKS = {"EnergyHead": "output", "DiffusionHead": "network"}
+
+
 @every_head
 @pytest.mark.parametrize(("scale", "factor"), [(0.0, 1), (1.0, 1), (2.0, 2)])
 def test_evaluations_are_counted(make, scale, factor):
     head = GuidedHead(4, 3, head=make, scale=scale)
     assert head.evaluations_per_sample == factor * head.head.evaluations_per_sample
+    calls, network = [], NETWORKS.get(type(head.head).__name__, "velocity")
+    head.head.get_submodule(network).register_forward_hook(lambda *_: calls.append(1))
+    head.sample(torch.zeros(2, 4), 3, seeded())
+    assert len(calls) == head.evaluations_per_sample
+
+
+def test_evaluations_that_depend_on_the_data_stay_unknown():
+    pytest.importorskip("torchdiffeq")
+    head = GuidedHead(
+        4, 3, head=lambda c, n: FlowHead(c, n, width=8, solver=AdaptiveSolver()), scale=2.0
+    )
+    assert head.evaluations_per_sample is None
+
+
+@pytest.mark.parametrize("kind", [GaussianHead, MixtureHead, ContrastiveHead])
+def test_a_head_that_cannot_be_guided_is_refused_before_it_is_trained(kind):
+    message = rf"scale must be 0 or 1 for {kind.__name__}, which cannot be guided; got 1\.5"
+    with pytest.raises(ValueError, match=message):
+        GuidedHead(4, 3, head=kind, scale=1.5)
+    head = GuidedHead(4, 3, head=kind, scale=0.0)
+    assert head.sample(torch.zeros(2, 4), 5, seeded()).shape == (5, 2, 3)
+    with pytest.raises(ValueError, match=f"{kind.__name__} cannot be guided"):
+        head.sample(torch.zeros(2, 4), 5, scale=1.5)
 
 
 def test_dropout_hides_the_condition_of_whole_positions():

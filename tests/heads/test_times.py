@@ -79,6 +79,13 @@ def test_a_stratified_mean_never_varies_more(draws, seed):
     torch.testing.assert_close(values.mean(dim=1).mean(), values.mean())
 
 
+def test_times_in_bfloat16_are_rounded_once():
+    u, law = grid(50).bfloat16(), LogitNormalTimes(0.4, 0.7)
+    got = law.from_uniform(u)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.double(), law.from_uniform(u.double()), rtol=2**-8, atol=0.0)
+
+
 @pytest.mark.parametrize("shape", [(1,), (3, 0), (2, 3, 4)], ids=str)
 def test_shapes(shape):
     u = torch.zeros(shape)

@@ -132,10 +132,15 @@ def test_gradients_of_the_networks_derivative():
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_norm_is_computed_in_single_precision_at_least(dtype):
+def test_norm_is_computed_in_single_precision_at_least(dtype, autocast):
+    """In a model cast to bfloat16 only its result is rounded; under autocast not even that."""
     x = random_dual(64, 5)
-    got = layer_norm(PLAIN_NORM, Dual(x.value.to(dtype), x.tangent.to(dtype)))
-    want = layer_norm(PLAIN_NORM, Dual(x.value.to(dtype).double(), x.tangent.to(dtype).double()))
-    assert got.value.dtype == got.tangent.dtype == torch.float32
-    torch.testing.assert_close(got.tangent.double(), want.tangent, rtol=1e-4, atol=1e-5)
+    x = Dual(x.value.to(dtype), x.tangent.to(dtype))
+    want = layer_norm(PLAIN_NORM, Dual(x.value.double(), x.tangent.double())).tangent
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        got = layer_norm(PLAIN_NORM, x)
+    assert got.value.dtype == got.tangent.dtype == (torch.float32 if autocast else dtype)
+    rtol = 2**-8 if got.tangent.dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(got.tangent.double(), want, rtol=rtol, atol=1e-5)
