@@ -2,5 +2,6 @@
 
 from .base import AutoencoderLoss as AutoencoderLoss
 from .base import ChunkAutoencoder as ChunkAutoencoder
+from .contextual import ContextualAutoencoder as ContextualAutoencoder
 from .mlp import MLPAutoencoder as MLPAutoencoder
 from .standardized import StandardizedAutoencoder as StandardizedAutoencoder

@@ -1,12 +1,18 @@
-"""The contract of a chunk autoencoder: K tokens to a Gaussian over one vector, and back."""
+"""The contract of a chunk autoencoder: K tokens to a Gaussian over one vector, and back.
+
+A chunk is encoded alone by `encode`, and where it stands in its text by `encode_rows`. Most
+autoencoders give the same; one that reads neighbouring chunks does not. What is decoded is one
+latent, always without neighbours: latents are drawn one at a time.
+"""
 
 import abc
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.recording import Recorded
 from calmkit.typing import typed
@@ -86,6 +92,46 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
         """
+
+    def encode_rows(self, batch: ChunkBatch) -> DiagonalGaussian:
+        """The posterior of each chunk in its row, `batch positions latent`: the target of a head.
+
+        Unless overridden, that of the chunk alone. One that reads other chunks of the row reads
+        none of another document, and no place of theirs that is not real.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        return self.encode(batch.tokens)
+
+    def encode_partial(
+        self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
+    ) -> DiagonalGaussian:
+        """The posterior of chunks of which only some places are known.
+
+        Unless overridden, token 0 stands at the others. An autoencoder that is trained with a
+        mask for unknown tokens should put it there.
+
+        Args:
+            tokens: Token ids.
+            real: False at unknown places; their ids do not matter.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        return self.encode(torch.where(real, tokens, 0))
+
+    def loss_rows(
+        self, batch: ChunkBatch, generator: torch.Generator | None = None
+    ) -> AutoencoderLoss:
+        """Loss of each chunk in its row, `batch positions`: what training minimises.
+
+        It is to `encode_rows` what `loss` is to `encode`.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        return self.loss(batch.tokens, generator)
 
     @typed
     @torch.no_grad()

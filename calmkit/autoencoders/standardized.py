@@ -6,11 +6,14 @@ the same in a distance, and a head's output starts at the right scale. The map i
 undone before decoding: no information is lost, and the wrapped autoencoder is not changed.
 """
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
+from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
 
@@ -43,7 +46,27 @@ class StandardizedAutoencoder(ChunkAutoencoder):
         """
         if tokens.numel() == 0:
             raise ValueError("tokens must hold at least one chunk; got none.")
-        posterior = self.autoencoder.encode(tokens)
+        return self._fit(self.autoencoder.encode(tokens))
+
+    @torch.no_grad()
+    def fit_rows(self, batches: Sequence[ChunkBatch]) -> "StandardizedAutoencoder":
+        """As `fit`, over the full chunks of some rows, each where it stands in its text.
+
+        Raises:
+            ValueError: If there is no full chunk, or a dimension has no variance at all.
+        """
+        full = [batch.real.all(dim=-1) for batch in batches]
+        if not any(bool(chunks.any()) for chunks in full):
+            raise ValueError("batches must hold at least one full chunk; got none.")
+        posteriors = [self.autoencoder.encode_rows(batch) for batch in batches]
+        pairs = list(zip(posteriors, full, strict=True))
+        means, stds = (
+            torch.cat([getattr(posterior, name)[chunks] for posterior, chunks in pairs])
+            for name in ("mean", "std")
+        )
+        return self._fit(DiagonalGaussian(means, stds))
+
+    def _fit(self, posterior: DiagonalGaussian) -> "StandardizedAutoencoder":
         means = posterior.mean.reshape(-1, self.latent_size)
         variance = means.var(dim=0, correction=0)
         variance = variance + posterior.std.square().reshape_as(means).mean(dim=0)
@@ -59,7 +82,21 @@ class StandardizedAutoencoder(ChunkAutoencoder):
     @typed
     def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
         """The posterior in standardised coordinates."""
-        posterior = self.autoencoder.encode(tokens)
+        return self._standardized(self.autoencoder.encode(tokens))
+
+    @typed
+    def encode_rows(self, batch: ChunkBatch) -> DiagonalGaussian:
+        """The posterior of each chunk in its row, in standardised coordinates."""
+        return self._standardized(self.autoencoder.encode_rows(batch))
+
+    @typed
+    def encode_partial(
+        self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
+    ) -> DiagonalGaussian:
+        """The posterior of partly known chunks, in standardised coordinates."""
+        return self._standardized(self.autoencoder.encode_partial(tokens, real))
+
+    def _standardized(self, posterior: DiagonalGaussian) -> DiagonalGaussian:
         return DiagonalGaussian(
             (posterior.mean - self.shift) / self.scale, posterior.std / self.scale
         )
@@ -112,3 +149,10 @@ class StandardizedAutoencoder(ChunkAutoencoder):
     ) -> AutoencoderLoss:
         """The wrapped autoencoder's own loss."""
         return self.autoencoder.loss(tokens, generator)
+
+    @typed
+    def loss_rows(
+        self, batch: ChunkBatch, generator: torch.Generator | None = None
+    ) -> AutoencoderLoss:
+        """The wrapped autoencoder's own loss of chunks in their rows."""
+        return self.autoencoder.loss_rows(batch, generator)

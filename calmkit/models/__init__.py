@@ -5,5 +5,8 @@ from .base import ModelLoss as ModelLoss
 from .calm import CALM as CALM
 from .embedding import ChunkEmbedding as ChunkEmbedding
 from .generation import Generation as Generation
+from .input_encoder import InputEncoder as InputEncoder
+from .latent_embedding import LatentEmbedding as LatentEmbedding
+from .latent_embedding import TokenAndLatentEmbedding as TokenAndLatentEmbedding
 from .ranking import RankedContinuation as RankedContinuation
 from .token_lm import TokenLM as TokenLM

@@ -25,6 +25,8 @@ from calmkit.models.generation import (
     tokens_of_one_row,
     write,
 )
+from calmkit.models.input_encoder import InputEncoder
+from calmkit.nn import evaluation_mode
 from calmkit.recording import Recorded
 from calmkit.sampling import Draw, PlainSampler, Sampler
 from calmkit.typing import typed
@@ -62,7 +64,7 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         backbone: Vectors to states.
     """
 
-    input_encoder: nn.Module
+    input_encoder: InputEncoder
     backbone: Backbone
 
     @property
@@ -144,7 +146,8 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
                 or max_new_tokens is not positive.
         """
         written = self._write(prompts, max_new_tokens, eos_id, sampler, generator)
-        return collect(written, len(prompts), max_new_tokens=max_new_tokens, eos_id=eos_id)
+        with evaluation_mode(self):  # once for all chunks: `write` would set it for each
+            return collect(written, len(prompts), max_new_tokens=max_new_tokens, eos_id=eos_id)
 
     def stream(
         self,

@@ -18,10 +18,11 @@ from torch import Tensor
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
+from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head
 from calmkit.models.base import LanguageModel, ModelLoss
 from calmkit.models.draws import ChunkDraws
-from calmkit.models.embedding import ChunkEmbedding
+from calmkit.models.input_encoder import InputEncoder
 from calmkit.models.ranking import RankedContinuation, rank_continuations
 from calmkit.scoring import ScoringRule
 from calmkit.typing import typed
@@ -36,14 +37,15 @@ class CALM(LanguageModel):
         self,
         *,
         autoencoder: ChunkAutoencoder,
-        input_encoder: ChunkEmbedding,
+        input_encoder: InputEncoder,
         backbone: Backbone,
         head: Head,
     ) -> None:
         """Join the parts; the autoencoder is frozen.
 
         Raises:
-            ValueError: If sizes that two parts share differ.
+            ValueError: If sizes that two parts share differ, or the input encoder reads latents
+                of another autoencoder.
         """
         super().__init__()
         for name, first, second in (
@@ -59,6 +61,12 @@ class CALM(LanguageModel):
         ):  # fmt: skip
             if first != second:
                 raise ValueError(f"{name} must be equal; got {first} and {second}.")
+        if input_encoder.autoencoder not in (None, autoencoder):
+            raise ValueError(
+                "input_encoder must read the latents of the model's own autoencoder; got one "
+                f"that was made with another {type(input_encoder.autoencoder).__name__}. Give "
+                "the same object to both."
+            )
         self.autoencoder = autoencoder.freeze()
         self.input_encoder = input_encoder
         self.backbone = backbone
@@ -78,7 +86,8 @@ class CALM(LanguageModel):
         """The head's loss of every next chunk; see `LanguageModel.loss`."""
         cond = self._predicting_states(batch)
         with torch.no_grad():
-            target = self.autoencoder.encode(batch.tokens[:, 1:])
+            posterior = self.autoencoder.encode_rows(batch)
+        target = DiagonalGaussian(posterior.mean[:, 1:], posterior.std[:, 1:])
         per_position = self.head.loss(cond, target, generator)
         return ModelLoss.over(per_position, batch.predictable()[:, 1:])
 

@@ -2,8 +2,8 @@
 
     LN(W2 silu(W1 [e_1; ...; e_K])),    K d -> 2 d -> d
 
-The model reads tokens, not latents: discrete input is what the paper found to work best
-(BrierLM 4.70 against 3.25 with latents). Padding places contribute zeros.
+Tokens are what the paper found to be the best input (BrierLM 4.70 against 3.25 with latents; see
+`latent_embedding`). Padding places contribute zeros.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -12,14 +12,14 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from calmkit.models.input_encoder import InputEncoder
 from calmkit.nn import scaled_normal_
-from calmkit.recording import Recorded
 from calmkit.typing import typed
 
 __all__ = ["ChunkEmbedding"]
 
 
-class ChunkEmbedding(nn.Module, Recorded):
+class ChunkEmbedding(InputEncoder):
     """Embeds chunks of tokens.
 
     Attributes:

@@ -16,18 +16,21 @@ from torch.nn.functional import cross_entropy, linear
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
 from calmkit.models.base import LanguageModel, ModelLoss
+from calmkit.models.input_encoder import InputEncoder
 from calmkit.typing import typed
 
 __all__ = ["TokenDraws", "TokenEmbedding", "TokenLM"]
 
 
-class TokenEmbedding(nn.Module):
+class TokenEmbedding(InputEncoder):
     """Embeds chunks of one token.
 
     Attributes:
         vocab_size: Number of token ids.
         hidden_size: Features of a vector.
     """
+
+    chunk_size = 1
 
     def __init__(self, vocab_size: int, hidden_size: int) -> None:
         """Build the table; its entries have a variance of `1 / hidden_size`.

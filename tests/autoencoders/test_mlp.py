@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import silu
 
-from calmkit.autoencoders import MLPAutoencoder
-from calmkit.autoencoders import mlp as mlp_module
+from calmkit.autoencoders import MLPAutoencoder, regularized
 
 
 def autoencoder(**arguments):
@@ -188,7 +187,7 @@ def test_bad_sizes_are_refused(name):
 @pytest.mark.parametrize("block", [1, 4, 7, 11, 50])
 def test_a_vocabulary_in_blocks_gives_the_same_tokens(block, monkeypatch):
     """The first of equal logits counts, also across blocks."""
-    monkeypatch.setattr(mlp_module, "_TOKENS_AT_ONCE", block)
+    monkeypatch.setattr(regularized, "_TOKENS_AT_ONCE", block)
     torch.manual_seed(0)
     model = MLPAutoencoder(3, 11, 5, width=8)
     with torch.no_grad():

@@ -2,7 +2,11 @@
 
 import torch
 
-from calmkit.autoencoders import MLPAutoencoder, StandardizedAutoencoder
+from calmkit.autoencoders import (
+    ContextualAutoencoder,
+    MLPAutoencoder,
+    StandardizedAutoencoder,
+)
 
 
 def mlp(**arguments):
@@ -10,15 +14,26 @@ def mlp(**arguments):
     return MLPAutoencoder(3, 11, 5, **{"width": 8, "token_masking": 0.5} | arguments)
 
 
-def standardized():
+def contextual(**arguments):
+    """One neighbour before, unless told otherwise."""
+    small = {"width": 8, "depth": 1, "heads": 2, "memory_size": 2, "token_masking": 0.5}
+    return ContextualAutoencoder(3, 11, 5, **small | arguments)
+
+
+def standardized(make=mlp):
     """A wrapper that has been fitted."""
     tokens = torch.randint(11, (20, 3), generator=torch.Generator().manual_seed(7))
-    return StandardizedAutoencoder(mlp()).fit(tokens)
+    return StandardizedAutoencoder(make()).fit(tokens)
 
 
 AUTOENCODERS = {
     "MLPAutoencoder": mlp,
     "MLPAutoencoder, no blocks": lambda: mlp(depth=0),
     "MLPAutoencoder, two blocks a stage": lambda: mlp(depth=2, ff_size=12),
+    "ContextualAutoencoder": contextual,
+    "ContextualAutoencoder, neighbours on both sides": lambda: contextual(
+        depth=2, memory_size=3, neighbours_before=2, neighbours_after=1
+    ),
     "StandardizedAutoencoder": standardized,
+    "StandardizedAutoencoder of a contextual one": lambda: standardized(contextual),
 }

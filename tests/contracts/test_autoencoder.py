@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from calmkit import autoencoders
 from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.chunking import ChunkBatch
 
 CHUNK, VOCAB, LATENT = 3, 11, 5
 
@@ -29,6 +30,17 @@ def chunks(*batch, seed=0):
 
 def generator(seed):
     return torch.Generator().manual_seed(seed)
+
+
+def rows(lengths, *, seed=0, real=None):
+    """Packed documents of the given lengths; all of it is text, unless told otherwise."""
+    tokens = chunks(len(lengths), sum(lengths[0]), seed=seed)
+    return ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool) if real is None else real,
+                      lengths)  # fmt: skip
+
+
+def same(first, second):
+    torch.testing.assert_close((first.mean, first.std), (second.mean, second.std))
 
 
 def test_no_exported_autoencoder_escapes():
@@ -114,6 +126,76 @@ def test_chunks_are_independent(model):
     torch.testing.assert_close(whole, alone)
 
 
+def test_rows_have_a_posterior_and_a_loss_for_each_chunk(model):
+    for shape in ((2, 4), (1, 1)):
+        batch = rows(((shape[1],),) * shape[0])
+        posterior, loss = model.encode_rows(batch), model.loss_rows(batch, generator(0))
+        assert posterior.mean.shape == posterior.std.shape == (*shape, LATENT)
+        assert loss.total.shape == loss.reconstruction.shape == loss.kl.shape == shape
+        assert (posterior.std > 0).all()
+
+
+def test_a_document_of_one_chunk_has_no_neighbours(model):
+    model.eval()
+    batch = rows(((1, 1, 1, 1), (1, 1, 1, 1)))
+    same(model.encode_rows(batch), model.encode(batch.tokens))
+    torch.testing.assert_close(model.loss_rows(batch).total, model.loss(batch.tokens).total)
+
+
+def test_packed_documents_are_as_good_as_separate_rows(model):
+    model.eval()
+    packed = rows(((3, 4),))
+    for part, length in ((slice(0, 3), 3), (slice(3, 7), 4)):
+        tokens = packed.tokens[:, part]
+        alone = ChunkBatch(tokens, packed.real[:, part], ((length,),))
+        whole, own = model.encode_rows(packed), model.encode_rows(alone)
+        torch.testing.assert_close(whole.mean[:, part], own.mean)
+        torch.testing.assert_close(whole.std[:, part], own.std)
+        loss = model.loss_rows(packed).total[:, part]
+        torch.testing.assert_close(loss, model.loss_rows(alone).total)
+
+
+def test_ids_of_other_chunks_that_are_not_real_do_not_matter(model):
+    """Left padding of a first chunk, and empty chunks after a text."""
+    real = torch.ones(1, 5, CHUNK, dtype=torch.bool)
+    real[0, 0, :2] = False
+    real[0, 3:] = False
+    batch = rows(((5,),), real=real)
+    other = ChunkBatch(torch.where(real, batch.tokens, chunks(1, 5, seed=1)), real, ((5,),))
+    assert not torch.equal(batch.tokens, other.tokens)
+    full = real.all(dim=-1)
+    for name in ("mean", "std"):
+        first, second = (getattr(model.encode_rows(b), name)[full] for b in (batch, other))
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_unknown_places_of_a_partial_chunk_do_not_matter(model):
+    tokens, real = chunks(20), torch.rand(20, CHUNK, generator=generator(3)) < 0.5
+    other = torch.where(real, tokens, chunks(20, seed=1))
+    assert not torch.equal(tokens, other)
+    first, second = model.encode_partial(tokens, real), model.encode_partial(other, real)
+    torch.testing.assert_close(first.mean, second.mean, rtol=0, atol=0)
+    torch.testing.assert_close(first.std, second.std, rtol=0, atol=0)
+    same(model.encode_partial(tokens, torch.ones_like(real)), model.encode(tokens))
+
+
+def test_known_places_of_a_partial_chunk_matter(model):
+    tokens = chunks(1)
+    for place in range(CHUNK):
+        real = torch.arange(CHUNK)[None] == place
+        other = (tokens + 1) % VOCAB
+        first, second = (model.encode_partial(t, real).mean for t in (tokens, other))
+        assert not torch.isclose(first, second).any()
+
+
+def test_training_gradients_of_rows_reach_every_parameter(model):
+    batch = rows(((5, 3),) * 10)
+    model.train().loss_rows(batch, generator(0)).total.sum().backward()
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
 def test_training_gradients_are_finite_and_reach_every_parameter(model):
     model.train().loss(chunks(40), generator(0)).total.sum().backward()
     for name, parameter in model.named_parameters():
@@ -124,22 +206,28 @@ def test_training_gradients_are_finite_and_reach_every_parameter(model):
 
 def test_training_loss_is_a_function_of_the_generator(model):
     tokens = chunks(6)
-    first, again, other = (model.loss(tokens, generator(s)).total for s in (1, 1, 2))
-    torch.testing.assert_close(first, again, rtol=0, atol=0)
-    assert not torch.isclose(first, other).all()
+    for loss in (model.loss, lambda tokens, g: model.loss_rows(rows(((2, 4),)), g)):
+        first, again, other = (loss(tokens, generator(s)).total for s in (1, 1, 2))
+        torch.testing.assert_close(first, again, rtol=0, atol=0)
+        assert not torch.isclose(first, other).all()
 
 
 def test_evaluation_decodes_the_mean_without_noise(model):
     model.eval()
-    tokens = chunks(6)
-    first, other = model.loss(tokens, generator(1)), model.loss(tokens, generator(2))
-    torch.testing.assert_close(first.total, other.total, rtol=0, atol=0)
-    log_probs = model.decode(model.encode(tokens).mean).log_softmax(dim=-1)
-    want = torch.zeros(6)
-    for row in range(6):
-        for k in range(CHUNK):
-            want[row] -= log_probs[row, k, tokens[row, k]].detach()
-    torch.testing.assert_close(first.reconstruction.detach(), want)
+    batch = rows(((2, 4),))
+    (tokens,) = batch.tokens
+    for posterior, loss in (
+        (model.encode(tokens), lambda g: model.loss(tokens, g)),
+        (model.encode_rows(batch), lambda g: model.loss_rows(batch, g)),
+    ):
+        first, other = loss(generator(1)), loss(generator(2))
+        torch.testing.assert_close(first.total, other.total, rtol=0, atol=0)
+        log_probs = model.decode(posterior.mean).log_softmax(dim=-1).view(6, CHUNK, VOCAB)
+        want = torch.zeros(6)
+        for row in range(6):
+            for k in range(CHUNK):
+                want[row] -= log_probs[row, k, tokens[row, k]].detach()
+        torch.testing.assert_close(first.reconstruction.detach().view(6), want)
 
 
 def test_encoding_is_deterministic_also_in_training(model):
@@ -218,6 +306,13 @@ def test_wrong_input_is_refused(model):
     with pytest.raises(TypeCheckError, match="parameter 'latents'"):
         model.decode(torch.zeros(2, LATENT, dtype=torch.long))
     wrong = torch.zeros(2, CHUNK + 1, dtype=torch.long)
+    real = torch.ones(1, 2, CHUNK + 1, dtype=torch.bool)
+    in_rows = ChunkBatch(wrong[None], real, ((2,),))
+    with pytest.raises(ValueError, match=r"chunk_size = 3; got shape \(2, 4\)"):
+        model.encode_partial(wrong, real[0])
+    for call in (model.encode_rows, model.loss_rows):
+        with pytest.raises(ValueError, match=r"chunk_size = 3; got shape \(1, 2, 4\)"):
+            call(in_rows)
     for call in (model.encode, model.loss):
         with pytest.raises(ValueError, match=r"chunk_size = 3; got shape \(2, 4\)"):
             call(wrong)

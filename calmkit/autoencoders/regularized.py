@@ -1,0 +1,246 @@
+r"""The loss that the trained autoencoders share, and their decoding over a large vocabulary.
+
+Training minimises, per chunk and in nats,
+
+    sum_k -log p(x_k | z) + beta sum_i max(c, KL_i),    z ~ N(m, s^2),
+
+where KL_i is the KL of dimension i to a standard normal. Clipped from below at c ("free bits"),
+no dimension gains by collapsing to the prior; plain KL (c = 0) collapses most of them. Input
+tokens are replaced by a mask embedding and latent dimensions dropped at random, in training
+only: information is then spread over the latent, and the decoder tolerates the errors of a
+generative head. In evaluation nothing is masked, dropped or drawn: the mean is decoded.
+
+The mask embedding stands for whatever token is not known: also at a place without text.
+
+Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
+"""
+
+import abc
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
+from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
+from calmkit.nn import scaled_normal_
+from calmkit.typing import typed
+
+__all__ = ["RegularizedAutoencoder"]
+
+# Columns of the vocabulary in one product while decoding tokens.
+_TOKENS_AT_ONCE = 4096
+
+# exp(-7) = 1e-3 and exp(2) = 7.4: far outside what a trained posterior uses (about 0.3).
+_LOG_STD_RANGE = (-7.0, 2.0)
+
+
+class RegularizedAutoencoder(ChunkAutoencoder):
+    """Embeds tokens, is trained as the module says, and gives logits tied to the embedding.
+
+    A subclass says how embedded places become a posterior, and a latent the features of places.
+    """
+
+    def __init__(
+        self,
+        chunk_size: int,
+        vocab_size: int,
+        latent_size: int,
+        *,
+        width: int,
+        kl_weight: float,
+        kl_clip: float,
+        token_masking: float,
+        latent_dropout: float,
+    ) -> None:
+        """Make the embedding; see the subclasses for the arguments.
+
+        Raises:
+            ValueError: If a size, weight or share is out of range.
+        """
+        super().__init__(chunk_size, vocab_size, latent_size)
+        if kl_weight < 0 or kl_clip < 0:
+            raise ValueError(
+                f"kl_weight and kl_clip must not be negative; got {kl_weight} and {kl_clip}."
+            )
+        for name, share in {
+            "token_masking": token_masking,
+            "latent_dropout": latent_dropout,
+        }.items():
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must be in [0, 1); got {share}.")
+        self.kl_weight = kl_weight
+        self.kl_clip = kl_clip
+        self.token_masking = token_masking
+        self.latent_dropout = latent_dropout
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.mask_embedding = nn.Parameter(torch.zeros(width))
+
+    @abc.abstractmethod
+    def _parameters_of(self, embedded: Tensor) -> Tensor:
+        """Mean and log std side by side, (*batch, 2 latent), of embedded places."""
+
+    @abc.abstractmethod
+    def _features(self, latents: Tensor) -> Tensor:
+        """Of all places, (*batch, chunk, width)."""
+
+    @abc.abstractmethod
+    def _features_at(self, started: Tensor, place: int) -> Tensor:
+        """Of one place, (*batch, width), from `start_decoding`."""
+
+    def _alone(self, tokens: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Places that are read of a chunk alone, and which of them are known.
+
+        Unless overridden, its own.
+        """
+        return tokens, real
+
+    def reset_parameters(self) -> None:
+        """Initialise: linear layers keep variance; the embedding gives logits of variance 1."""
+        scaled_normal_(self)
+        nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(self.embedding.embedding_dim))
+        nn.init.zeros_(self.mask_embedding)
+
+    @typed
+    def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
+        """The posterior of each chunk, without masking.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        return self.encode_partial(tokens, torch.ones_like(tokens, dtype=torch.bool))
+
+    @typed
+    def encode_partial(
+        self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
+    ) -> DiagonalGaussian:
+        """The posterior of chunks whose unknown places are masked.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        self._check_chunks(tokens)
+        return self._encode(*self._alone(tokens, real))
+
+    @typed
+    def decode(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch chunk vocab"]:
+        """Logits of the K tokens of each latent.
+
+        Raises:
+            ValueError: If the latents do not have `latent_size` dimensions.
+        """
+        self._check_latents(latents)
+        return linear(self._features(latents), self.embedding.weight)
+
+    @typed
+    def logits_at(
+        self, started: Float[Tensor, "*batch started"], place: int
+    ) -> Float[Tensor, "*batch vocab"]:
+        """Logits at one place; see `ChunkAutoencoder.logits_at`."""
+        return linear(self._features_at(started, place), self.embedding.weight)
+
+    @typed
+    @torch.no_grad()
+    def tokens_at(
+        self, started: Float[Tensor, "*batch started"], place: int
+    ) -> Int[Tensor, "*batch"]:
+        """The likeliest token at one place; a block of the vocabulary at a time.
+
+        Blocks of many rows by some tokens: the product of few rows by all tokens takes nearly
+        twice as long where the vocabulary is large.
+        """
+        parts = started.reshape(-1, started.shape[-1]).split(self._rows_at_once)
+        tokens = [self._likeliest(self._features_at(part, place)) for part in parts]
+        return torch.cat(tokens).view(started.shape[:-1])
+
+    @typed
+    @torch.no_grad()
+    def decode_tokens(
+        self, latents: Float[Tensor, "*batch latent"]
+    ) -> Int[Tensor, "*batch chunk"]:
+        """The likeliest K tokens of each latent; see `tokens_at`.
+
+        Raises:
+            ValueError: If the latents do not have `latent_size` dimensions.
+        """
+        self._check_latents(latents)
+        rows = latents.reshape(-1, latents.shape[-1])
+        parts = rows.split(max(1, self._rows_at_once // self.chunk_size))
+        tokens = [self._likeliest(self._features(part).flatten(0, 1)) for part in parts]
+        return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, self._logits_at_once // min(self.vocab_size, _TOKENS_AT_ONCE))
+
+    def _likeliest(self, features: Tensor) -> Tensor:
+        """Tokens from the features of places, (rows, width)."""
+        best = features.new_full((len(features),), -torch.inf)
+        tokens = torch.zeros(len(features), dtype=torch.long, device=features.device)
+        for number, weight in enumerate(self.embedding.weight.split(_TOKENS_AT_ONCE)):
+            value, token = linear(features, weight).max(dim=-1)
+            # Strictly: of equal ones the first counts, as for all logits together.
+            better = value > best
+            best = torch.where(better, value, best)
+            tokens = torch.where(better, number * _TOKENS_AT_ONCE + token, tokens)
+        return tokens
+
+    @typed
+    def loss(
+        self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
+    ) -> AutoencoderLoss:
+        """Loss of each chunk; see `ChunkAutoencoder.loss`. In float32 at least.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        self._check_chunks(tokens)
+        read = self._alone(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        return self._loss(tokens, *read, generator)
+
+    def _loss(
+        self, tokens: Tensor, read: Tensor, known: Tensor, generator: torch.Generator | None
+    ) -> AutoencoderLoss:
+        """Of giving chunks back, whose posterior is that of the places `read`."""
+        if self.training:
+            known = known & (self._uniform(read.shape, generator) >= self.token_masking)
+        posterior = self._encode(read, known)
+        latents = self._disturb(posterior, generator) if self.training else posterior.mean
+        logits = _at_least_float32(self.decode(latents))
+        reconstruction = cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none")
+        reconstruction = reconstruction.view(tokens.shape).sum(dim=-1)
+        posterior = DiagonalGaussian(
+            _at_least_float32(posterior.mean), _at_least_float32(posterior.std)
+        )
+        kl = posterior.kl_to_standard_normal()
+        clipped = kl.clamp_min(self.kl_clip).sum(dim=-1)
+        return AutoencoderLoss(
+            total=reconstruction + self.kl_weight * clipped,
+            reconstruction=reconstruction,
+            kl=kl.sum(dim=-1),
+        )
+
+    def _encode(self, read: Tensor, known: Tensor) -> DiagonalGaussian:
+        embedded = torch.where(known[..., None], self.embedding(read), self.mask_embedding)
+        mean, log_std = self._parameters_of(embedded).chunk(2, dim=-1)
+        return DiagonalGaussian(mean, log_std.clamp(*_LOG_STD_RANGE).exp())
+
+    def _disturb(self, posterior: DiagonalGaussian, generator: torch.Generator | None) -> Tensor:
+        """A sample of the posterior with some of its dimensions dropped."""
+        mean = posterior.mean
+        noise = standard_normal((1, *mean.shape), generator, dtype=mean.dtype, device=mean.device)
+        latents = posterior.rsample_from(noise).squeeze(0)
+        kept = self._uniform(latents.shape, generator) >= self.latent_dropout
+        return latents * kept / (1 - self.latent_dropout)
+
+    def _uniform(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        device = self.embedding.weight.device
+        return standard_uniform(shape, generator, dtype=torch.get_default_dtype(), device=device)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
