@@ -20,8 +20,8 @@ from torch import nn
 
 from calmkit.data import TextTokenizer
 from calmkit.interop import load_published_autoencoder, load_published_calm, save_published
-from calmkit.interop.writing import check_new
-from calmkit.models import CALM
+from calmkit.interop.writing import check_new, new_folder
+from calmkit.models import CALM, LanguageModel
 from calmkit.saving import (
     PretrainedTokenizer,
     SavedModelError,
@@ -29,6 +29,7 @@ from calmkit.saving import (
     save,
     saved_tokenizer,
 )
+from calmkit.saving.files import WEIGHTS_FILE
 from calmkit.saving.pretrained import TOKENIZER_FILES
 from calmkit.saving.rebuilding import check_trusted
 
@@ -56,7 +57,7 @@ class Checkpoint:
         config: Path of the config it was trained with; None where the folder has none.
     """
 
-    model: CALM
+    model: LanguageModel
     tokenizer: TextTokenizer
     folder: Path
     config: Path | None
@@ -65,7 +66,7 @@ class Checkpoint:
 def save_checkpoint(
     directory: Path,
     *,
-    model: CALM,
+    model: LanguageModel,
     tokenizer: TextTokenizer,
     config_text: str,
     metrics: Mapping[str, float] | None = None,
@@ -96,29 +97,47 @@ def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoi
         trust: Packages outside calmkit that the model's parts come from.
 
     Raises:
-        ValueError: If a file is missing or damaged, or the model needs other code.
+        ValueError: If a file is missing or damaged, the model needs other code, there is no
+            language model inside, or its tokenizer does not fit.
     """
     _check_folder(directory)
+    config: Path | None = None
     if is_published(directory):
-        model = load_published_calm(directory)
-        return Checkpoint(model, _pretrained(directory), directory, None)
-    config = directory / _CONFIG
-    if config.is_file():
-        _check_config(config, trust)
-    model = load(directory, CALM, trust=trust)
-    found = config if config.is_file() else None
-    return Checkpoint(model, _tokenizer(directory), directory, found)
+        if _is_autoencoder(directory):
+            raise _no_language_model(directory, "an autoencoder")
+        model, tokenizer = load_published_calm(directory), _pretrained(directory)
+    else:
+        if (directory / _CONFIG).is_file():
+            config = directory / _CONFIG
+            _check_config(config, trust)
+        model = load(directory, nn.Module, trust=trust)
+        if not isinstance(model, LanguageModel):
+            raise _no_language_model(directory, f"a {type(model).__name__}")
+        tokenizer = _tokenizer(directory)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"tokenizer of {directory} must have at most the {model.vocab_size} token ids of the "
+            f"model; it has {tokenizer.vocab_size}. Is it that of another model?"
+        )
+    return Checkpoint(model, tokenizer, directory, config)
 
 
-def convert_checkpoint(source: Path, target: Path, *, trust: Collection[str] = ()) -> str:
+def convert_checkpoint(
+    source: Path,
+    target: Path,
+    *,
+    autoencoder: Path | None = None,
+    trust: Collection[str] = (),
+) -> str:
     """Write a model in the other format: a published one as calmkit's own, or the other way.
 
     The files of its tokenizer are copied. A published autoencoder in a folder of its own is
-    converted too.
+    converted too. The target appears at once, whole.
 
     Args:
         source: A folder in either format.
         target: A new or empty folder.
+        autoencoder: Folder of a published autoencoder, for a published model without its own.
         trust: As in `load_checkpoint`.
 
     Returns:
@@ -131,19 +150,31 @@ def convert_checkpoint(source: Path, target: Path, *, trust: Collection[str] = (
     _check_folder(source)
     check_new(target)
     if is_published(source):
-        config = json.loads((source / _PUBLISHED).read_text(encoding="utf-8"))
-        alone = "num_encoder_layers" in config
-        save(load_published_autoencoder(source) if alone else load_published_calm(source), target)
-        written = "calmkit's format"
+        model: nn.Module
+        if _is_autoencoder(source):
+            model = load_published_autoencoder(source)
+        else:
+            given = None if autoencoder is None else load_published_autoencoder(autoencoder)
+            model = load_published_calm(source, given)
+        written, tokenizer = "calmkit's format", ""
     else:
+        if autoencoder is not None:
+            raise ValueError(
+                f"autoencoder must be left out, since {source} is in calmkit's format, in which a "
+                f"model has its own; got {autoencoder}."
+            )
         model = load(source, nn.Module, trust=trust)
-        save_published(cast(CALM, model), target)
-        if tokenizer := saved_tokenizer(source):
-            (target / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
-        written = "the published format"
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file() and not (target / name).exists():
-            shutil.copyfile(source / name, target / name)
+        written, tokenizer = "the published format", saved_tokenizer(source)
+    with new_folder(target) as folder:
+        if written == "calmkit's format":
+            save(model, folder)
+        else:
+            save_published(cast(CALM, model), folder)
+        if tokenizer:
+            (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file() and not (folder / name).exists():
+                shutil.copyfile(source / name, folder / name)
     return written
 
 
@@ -156,12 +187,29 @@ def is_published(directory: Path) -> bool:
     return isinstance(content, dict) and "class_path" not in content
 
 
+def _is_autoencoder(directory: Path) -> bool:
+    """Whether a folder in the published format holds an autoencoder alone."""
+    config = json.loads((directory / _PUBLISHED).read_text(encoding="utf-8"))
+    return "num_encoder_layers" in config
+
+
+def _no_language_model(directory: Path, found: str) -> ValueError:
+    return ValueError(
+        f"checkpoint {directory} must hold a language model, which can write and be measured; it "
+        f"holds {found}."
+    )
+
+
 def _check_folder(directory: Path) -> None:
-    if not directory.is_dir():
-        raise ValueError(
-            f"checkpoint {directory} must be a folder written by `calmkit train` or "
-            "`calmkit.save`, or one in the published format; there is none."
-        )
+    found = "there is none"
+    if directory.is_dir():
+        if is_published(directory) or (directory / WEIGHTS_FILE).is_file():
+            return
+        found = f"it has neither {WEIGHTS_FILE} nor a published {_PUBLISHED}"
+    raise ValueError(
+        f"checkpoint {directory} must be a folder written by `calmkit train` or `calmkit.save`, "
+        f"or one in the published format; {found}."
+    )
 
 
 def _check_config(path: Path, trust: Collection[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from calmkit.data import TextTokenizer
-from calmkit.models import CALM, Generation
+from calmkit.models import Generation, LanguageModel
 from calmkit.sampling import BatchTemperature, ExactTemperature, PlainSampler, Sampler
 
 __all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "write_texts"]
@@ -68,7 +68,7 @@ def _prompt_of(file: Path, number: int, line: str) -> str:
 
 
 def write_texts(
-    model: CALM,
+    model: LanguageModel,
     tokenizer: TextTokenizer,
     prompts: Sequence[str],
     *,
@@ -102,7 +102,7 @@ def write_texts(
 
 
 def pieces_of_text(
-    model: CALM,
+    model: LanguageModel,
     tokenizer: TextTokenizer,
     prompt: str,
     *,

@@ -40,7 +40,7 @@ __all__ = ["load_published_calm"]
 
 
 def load_published_calm(
-    path_or_repo_id: str | os.PathLike[str], *, autoencoder: ChunkAutoencoder | None = None
+    path_or_repo_id: str | os.PathLike[str], autoencoder: ChunkAutoencoder | None = None
 ) -> CALM:
     """Load a language model, in evaluation mode, on the CPU.
 
@@ -59,11 +59,12 @@ def load_published_calm(
     known = {name for name in weights.tensors if name.startswith(AUTOENCODER_PREFIX)}
     if autoencoder is None:
         if not known:
+            path = settings.values.get("ae_path")
+            hint = "" if path is None else f" ae_path of the config, {path!r}, is not followed."
             raise CheckpointFormatError(
                 f"{weights.source}: {AUTOENCODER_PREFIX}* must be there, or an autoencoder be "
-                "given; there is none inside. Pass "
-                "autoencoder=load_published_autoencoder(FOLDER); ae_path of the config, "
-                f"{settings.values.get('ae_path')!r}, is not followed."
+                "given; there is none inside. Pass autoencoder=load_published_autoencoder(FOLDER)"
+                f", on the command line `calmkit convert --autoencoder FOLDER`.{hint}"
             )
         autoencoder, known = autoencoder_inside(settings, weights)
     input_encoder = settings.build(new_input_encoder)

@@ -3,7 +3,8 @@
 The format has one architecture. A model with another part, or with a setting that the published
 code does not have, is refused: it would load there and compute something else. What only matters
 in training and has no place in the format is left out: the mask embedding, weights of losses,
-laws of times, and the settings of a sampler.
+laws of times, and the settings of a sampler. A standardised autoencoder is folded into a plain
+one; see `folding`.
 """
 
 import os
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder
 from calmkit.backbones import Backbone, TransformerBackbone
-from calmkit.models import CALM
+from calmkit.models import CALM, ChunkEmbedding, InputEncoder
 
 from .conversion import published_tensors
+from .folding import folded
 from .head_settings import head_form
 from .names import AUTOENCODER_PREFIX, autoencoder_rows, backbone_rows, input_encoder_rows
 from .parts import DEFAULT_EPS
@@ -26,7 +28,7 @@ from .writing import check_new, write_folder
 __all__ = ["save_published"]
 
 
-def save_published(model: CALM | MLPAutoencoder, folder: str | os.PathLike[str]) -> None:
+def save_published(model: CALM | ChunkAutoencoder, folder: str | os.PathLike[str]) -> None:
     """Write a model in the published format, whole or not at all.
 
     A language model's weights hold its autoencoder. The published code wants that in a folder of
@@ -34,8 +36,8 @@ def save_published(model: CALM | MLPAutoencoder, folder: str | os.PathLike[str])
     `config.json`, which is null here.
 
     Args:
-        model: An `MLPAutoencoder`, or a `CALM` of an `MLPAutoencoder`, a `TransformerBackbone`
-            and a published head, as `load_published_calm` gives them.
+        model: An `MLPAutoencoder`, standardised or not, or a `CALM` of one, a `ChunkEmbedding`,
+            a `TransformerBackbone` and a published head, as `load_published_calm` gives them.
         folder: New or empty.
 
     Raises:
@@ -47,20 +49,26 @@ def save_published(model: CALM | MLPAutoencoder, folder: str | os.PathLike[str])
     write_folder(folder, config, tensors)
 
 
-def _form(model: CALM | MLPAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _form(model: CALM | ChunkAutoencoder) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The content of the two files."""
-    if isinstance(model, MLPAutoencoder):
-        tensors = _autoencoder_tensors(model, "")
-        return _autoencoder_config(model), tensors
+    if isinstance(model, ChunkAutoencoder):
+        autoencoder = _mlp_autoencoder(model)
+        return _autoencoder_config(autoencoder), _autoencoder_tensors(autoencoder, "")
     if not isinstance(model, CALM):
         raise ValueError(
             f"model must be a CALM or an MLPAutoencoder to be saved; got {type(model).__name__}."
         )
     autoencoder = _mlp_autoencoder(model.autoencoder)
+    if _eps(autoencoder) != DEFAULT_EPS:
+        raise ValueError(
+            f"autoencoder must have {DEFAULT_EPS} as eps of its norms inside a CALM, whose config "
+            f"does not state it; got {_eps(autoencoder)}."
+        )
+    input_encoder = _chunk_embedding(model.input_encoder)
     backbone = _transformer(model.backbone)
     head_config, head_rows = head_form(model.head)
     config = {
-        **_common(model.input_encoder),
+        **_common(input_encoder),
         **_backbone_config(backbone),
         **head_config,
         "ae_path": None,
@@ -70,7 +78,7 @@ def _form(model: CALM | MLPAutoencoder) -> tuple[dict[str, Any], dict[str, Tenso
     }
     tensors = {
         **_autoencoder_tensors(autoencoder, AUTOENCODER_PREFIX),
-        **published_tensors(model.input_encoder, input_encoder_rows()),
+        **published_tensors(input_encoder, input_encoder_rows()),
         **published_tensors(backbone, backbone_rows(len(backbone.layers))),
         **published_tensors(model.head, head_rows),
     }
@@ -110,17 +118,22 @@ def _autoencoder_tensors(autoencoder: MLPAutoencoder, prefix: str) -> dict[str, 
 
 
 def _mlp_autoencoder(autoencoder: ChunkAutoencoder) -> MLPAutoencoder:
-    if not isinstance(autoencoder, MLPAutoencoder):
+    plain = folded(autoencoder)
+    if not isinstance(plain, MLPAutoencoder):
         raise ValueError(
-            "autoencoder must be an MLPAutoencoder, as the format has no other; got "
-            f"{type(autoencoder).__name__}."
+            "autoencoder must be an MLPAutoencoder, standardised or not, as the format has no "
+            f"other; got {type(autoencoder).__name__}."
         )
-    if _eps(autoencoder) != DEFAULT_EPS:
+    return plain
+
+
+def _chunk_embedding(encoder: InputEncoder) -> ChunkEmbedding:
+    if not isinstance(encoder, ChunkEmbedding):
         raise ValueError(
-            f"autoencoder must have {DEFAULT_EPS} as eps of its norms inside a CALM, whose config "
-            f"does not state it; got {_eps(autoencoder)}."
+            "input_encoder must be a ChunkEmbedding, as the format has no other; got "
+            f"{type(encoder).__name__}."
         )
-    return autoencoder
+    return encoder
 
 
 def _transformer(backbone: Backbone) -> TransformerBackbone:

@@ -31,9 +31,16 @@ class Settings:
         """Read `config.json`.
 
         Raises:
-            CheckpointFormatError: If it is missing or damaged.
+            CheckpointFormatError: If it is missing, damaged, or that of a model of calmkit's.
         """
-        return cls(folder / CONFIG_FILE, read_json(folder / CONFIG_FILE))
+        path = folder / CONFIG_FILE
+        values = read_json(path)
+        if "class_path" in values:
+            raise CheckpointFormatError(
+                f"{path} must be in the published format; it is in calmkit's own, which "
+                "calmkit.load reads."
+            )
+        return cls(path, values)
 
     def size(self, key: str) -> int:
         """A whole number of at least 1.

@@ -4,10 +4,11 @@ It is written under another name beside its place, flushed to disk and renamed: 
 process dies, a folder of the given name is complete.
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .files import BIN_FILE, CONFIG_FILE
 
-__all__ = ["check_new", "write_folder"]
+__all__ = ["check_new", "new_folder", "write_folder"]
 
 
 def check_new(folder: Path) -> None:
@@ -32,13 +33,12 @@ def check_new(folder: Path) -> None:
         )
 
 
-def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write `config.json` and `pytorch_model.bin`.
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder of another name to write into; at the end of the block it takes its place.
 
     Args:
         folder: New or empty; folders above are made if missing.
-        config: Content of the config.
-        tensors: Weights; a tensor with several names is written once.
 
     Raises:
         ValueError: If the folder holds something, or is a file.
@@ -50,10 +50,8 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
         shutil.rmtree(partial)
     partial.mkdir()
     try:
-        text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
-        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        torch.save(dict(tensors), partial / BIN_FILE)
-        for path in (partial / CONFIG_FILE, partial / BIN_FILE, partial):
+        yield partial
+        for path in (*partial.iterdir(), partial):
             _flush(path)
         if folder.exists():
             folder.rmdir()  # not every system renames onto an empty folder
@@ -62,6 +60,23 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _flush(folder.parent)
+
+
+def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write `config.json` and `pytorch_model.bin`.
+
+    Args:
+        folder: New or empty; folders above are made if missing.
+        config: Content of the config.
+        tensors: Weights; a tensor with several names is written once.
+
+    Raises:
+        ValueError: If the folder holds something, or is a file.
+    """
+    with new_folder(folder) as partial:
+        text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
+        torch.save(dict(tensors), partial / BIN_FILE)
 
 
 def _flush(path: Path) -> None:

@@ -6,6 +6,7 @@
 Numbers, texts, booleans, null and lists stand for themselves. Every JSON object is one of these:
 
     {"class_path": ..., "init_args": {...}}    a part, or what a function under `recorded` made
+    {"same": "autoencoder"}                    the very module that was described at that place
     {"returns": PART}                          a function of sizes that gives this part
     {"name": "torch.nn.functional.silu"}       a class or function itself
     {"tuple": [...]}   {"mapping": {...}}      containers
@@ -17,13 +18,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calmkit.recording import Construction, Factory, construction_of, dotted_path
 
 from .errors import CannotBeSavedError
 
-__all__ = ["describe", "dtype_name"]
+__all__ = ["describe", "dtype_name", "place_in"]
 
 
 def describe(part: object) -> dict[str, Any]:
@@ -33,9 +34,10 @@ def describe(part: object) -> dict[str, Any]:
         part: Of a class below `Recorded`, made by a function under `recorded`, or a dataclass.
 
     Raises:
-        CannotBeSavedError: If its construction is not known, or an argument is no plain value.
+        CannotBeSavedError: If its construction is not known, an argument is no plain value, or a
+            module that it was built of is not inside of it.
     """
-    return _part(part, type(part).__name__)
+    return _Describer(part).whole()
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -43,22 +45,77 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _part(part: object, where: str) -> dict[str, Any]:
-    made = _construction(part, where)
-    path = dotted_path(made.maker)
-    if path is None:
-        raise CannotBeSavedError(
-            f"{where} must be of a class or function that can be imported by name to be saved; "
-            f"got {made.maker!r}. Define it at the top of a module."
-        )
-    arguments = {}
-    for name, value in made.arguments.items():
-        inside = f"{where}.{name}"
-        if isinstance(value, Factory):
-            arguments[name] = {"returns": _part(getattr(part, name, None), inside)}
-        else:
-            arguments[name] = _value(value, inside)
-    return {"class_path": path, "init_args": arguments}
+class _Describer:
+    """Describes one part; knows where it has met each module."""
+
+    def __init__(self, part: object) -> None:
+        self._root = part
+        self._name = type(part).__name__
+        self._inside = set(part.modules()) if isinstance(part, nn.Module) else None
+        self._places: dict[nn.Module, str] = {}
+
+    def whole(self) -> dict[str, Any]:
+        return self._part(self._root, "")
+
+    def _part(self, part: object, place: str) -> dict[str, Any]:
+        if isinstance(part, nn.Module):
+            if part in self._places:
+                return {"same": self._places[part]}
+            self._places[part] = place
+            self._check_inside(part, place)
+        where = self._named(place)
+        made = _construction(part, where)
+        path = dotted_path(made.maker)
+        if path is None:
+            raise CannotBeSavedError(
+                f"{where} must be of a class or function that can be imported by name to be "
+                f"saved; got {made.maker!r}. Define it at the top of a module."
+            )
+        arguments = {}
+        for name, value in made.arguments.items():
+            inside = place_in(place, name)
+            if isinstance(value, Factory):
+                arguments[name] = {"returns": self._part(getattr(part, name, None), inside)}
+            else:
+                arguments[name] = self._value(value, inside)
+        return {"class_path": path, "init_args": arguments}
+
+    def _value(self, value: object, place: str) -> Any:
+        where = self._named(place)
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if isinstance(value, list | tuple):
+            entries = [self._value(v, place_in(place, n)) for n, v in enumerate(value)]
+            return {"tuple": entries} if isinstance(value, tuple) else entries
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                raise CannotBeSavedError(
+                    f"{where} must have texts as keys to be saved; got {value}."
+                )
+            return {"mapping": {k: self._value(v, place_in(place, k)) for k, v in value.items()}}
+        if isinstance(value, torch.dtype):
+            return {"dtype": dtype_name(value)}
+        if isinstance(value, Tensor) and construction_of(value) is None:
+            return {"tensor": value.tolist(), "dtype": dtype_name(value.dtype)}
+        if callable(value) and (path := dotted_path(value)) is not None:
+            return {"name": path}
+        return self._part(value, place)
+
+    def _check_inside(self, module: nn.Module, place: str) -> None:
+        """A module that is only referred to has its weights elsewhere: they would be lost."""
+        if self._inside is not None and module not in self._inside and module.state_dict():
+            raise CannotBeSavedError(
+                f"{self._named(place)} must be inside of the {self._name} to be saved with it; it "
+                "is only referred to. Save the model that both belong to."
+            )
+
+    def _named(self, place: str) -> str:
+        return f"{self._name}.{place}" if place else self._name
+
+
+def place_in(place: str, name: str | int) -> str:
+    """Where an argument, or an entry of one, is: `head.solver`."""
+    return f"{place}.{name}" if place else str(name)
 
 
 def _construction(part: object, where: str) -> Construction:
@@ -72,23 +129,3 @@ def _construction(part: object, where: str) -> Construction:
         f"{where} must be made by its class's constructor, and that be a dataclass or derive from "
         f"calmkit.recording.Recorded, to be saved; got {type(part).__name__}."
     )
-
-
-def _value(value: object, where: str) -> Any:
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, list):
-        return [_value(entry, where) for entry in value]
-    if isinstance(value, tuple):
-        return {"tuple": [_value(entry, where) for entry in value]}
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise CannotBeSavedError(f"{where} must have texts as keys to be saved; got {value}.")
-        return {"mapping": {key: _value(entry, where) for key, entry in value.items()}}
-    if isinstance(value, torch.dtype):
-        return {"dtype": dtype_name(value)}
-    if isinstance(value, Tensor) and construction_of(value) is None:
-        return {"tensor": value.tolist(), "dtype": dtype_name(value.dtype)}
-    if callable(value) and (path := dotted_path(value)) is not None:
-        return {"name": path}
-    return _part(value, where)

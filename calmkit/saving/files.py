@@ -42,6 +42,7 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
 _KEY, _FORMAT = "calmkit", 1
+_PUBLISHED = "The published format is read by calmkit.interop, and converted by `calmkit convert`."
 
 _T = TypeVar("_T")
 
@@ -134,7 +135,7 @@ def _read(path: Path, take: Callable[[Any], _T]) -> tuple[ModelContent, _T]:
     if not path.is_file():
         raise SavedModelError(
             f"{path} must be there: a saved model is a folder with {WEIGHTS_FILE}, as "
-            "`calmkit.save` and `calmkit train` write it."
+            f"`calmkit.save` and `calmkit train` write it. {_PUBLISHED}"
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -151,7 +152,7 @@ def _read(path: Path, take: Callable[[Any], _T]) -> tuple[ModelContent, _T]:
     except (KeyError, TypeError, json.JSONDecodeError):
         raise SavedModelError(
             f"{path} must be written by `calmkit.save`, with the description of the model in its "
-            "header; it has none."
+            f"header; it has none. {_PUBLISHED}"
         ) from None
 
 

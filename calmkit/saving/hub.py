@@ -4,6 +4,8 @@
     model = HubModel.from_pretrained("owner/name").model
 
 A local folder does as well as a repository: `save_pretrained(folder)`, `from_pretrained(folder)`.
+What is loaded keeps its tokenizer when it is saved again; metrics belong to one evaluation and do
+not come back.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,7 +16,7 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import nn
 
 from .files import WEIGHTS_FILE
-from .saving import SavableTokenizer, load, save
+from .saving import SavableTokenizer, load, save, saved_tokenizer
 
 __all__ = ["HubModel"]
 
@@ -62,4 +64,17 @@ class HubModel(ModelHubMixin, library_name="calmkit"):
         folder = Path(model_id)
         if not folder.is_dir():
             folder = Path(snapshot_download(model_id, allow_patterns=[WEIGHTS_FILE], **place))
-        return cls(load(folder, nn.Module, trust=trust))
+        content = saved_tokenizer(folder)
+        return cls(
+            load(folder, nn.Module, trust=trust), tokenizer=_Content(content) if content else None
+        )
+
+
+class _Content:
+    """The content of a `tokenizer.json`, to be written again."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def save(self, path: Path) -> None:
+        path.write_text(self._text, encoding="utf-8")

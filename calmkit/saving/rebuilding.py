@@ -16,6 +16,7 @@ import torch
 
 from calmkit.recording import Recorded, makes_parts
 
+from .describing import place_in
 from .errors import SavedModelError, UntrustedCodeError
 
 __all__ = ["check_trusted", "names_in", "rebuild"]
@@ -55,11 +56,11 @@ def rebuild(description: Any, *, trust: Collection[str] = ()) -> Any:
         UntrustedCodeError: If it names code outside calmkit that is not allowed.
     """
     check_trusted(description, trust)
-    return _value(description)
+    return _Rebuilder().value(description, "")
 
 
 def names_in(value: Any) -> Iterator[str]:
-    """Every name in a description, by the same patterns as `_value`."""
+    """Every name in a description, by the same patterns as `rebuild`."""
     match value:
         case {"class_path": str(path), "init_args": dict(arguments)}:
             yield path
@@ -79,41 +80,50 @@ def names_in(value: Any) -> Iterator[str]:
         yield from names_in(entry)
 
 
-def _value(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_value(entry) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    match value:
-        case {"class_path": str(path), "init_args": dict(arguments)}:
-            return _part(path, arguments)
-        case {"returns": inside}:
-            part = _value(inside)
-            return lambda *sizes: part
-        case {"name": str(path)}:
-            return _found(path)
-        case {"tuple": list(entries)}:
-            return tuple(_value(entry) for entry in entries)
-        case {"mapping": dict(entries)}:
-            return {key: _value(entry) for key, entry in entries.items()}
-        case {"tensor": entries, "dtype": str(dtype)}:
-            return torch.tensor(entries, dtype=_dtype(dtype), device="cpu")
-        case {"dtype": str(dtype)}:
-            return _dtype(dtype)
-    raise SavedModelError(f"a description must be as `calmkit.save` writes it; got {value}.")
+class _Rebuilder:
+    """Builds what one description describes; knows what it has built, and where."""
 
+    def __init__(self) -> None:
+        self._built: dict[str, Any] = {}
 
-def _part(path: str, arguments: dict[str, Any]) -> Any:
-    make = _found(path)
-    is_class = inspect.isclass(make)
-    is_part = is_class and (issubclass(make, Recorded) or dataclasses.is_dataclass(make))
-    if not is_part and not makes_parts(make):
-        raise SavedModelError(
-            f"{path} must be a part: a class that derives from calmkit.recording.Recorded, a "
-            "dataclass, or a function under calmkit.recording.recorded."
-        )
-    with _blaming(path):
-        return make(**{name: _value(argument) for name, argument in arguments.items()})
+    def value(self, value: Any, place: str) -> Any:
+        if isinstance(value, list):
+            return [self.value(entry, place_in(place, n)) for n, entry in enumerate(value)]
+        if not isinstance(value, dict):
+            return value
+        match value:
+            case {"class_path": str(path), "init_args": dict(arguments)}:
+                self._built[place] = self._part(path, arguments, place)
+                return self._built[place]
+            case {"same": str(other)} if other in self._built:
+                return self._built[other]
+            case {"returns": inside}:
+                part = self.value(inside, place)
+                return lambda *sizes: part
+            case {"name": str(path)}:
+                return _found(path)
+            case {"tuple": list(entries)}:
+                return tuple(self.value(entries, place))
+            case {"mapping": dict(entries)}:
+                return {key: self.value(v, place_in(place, key)) for key, v in entries.items()}
+            case {"tensor": entries, "dtype": str(dtype)}:
+                return torch.tensor(entries, dtype=_dtype(dtype), device="cpu")
+            case {"dtype": str(dtype)}:
+                return _dtype(dtype)
+        raise SavedModelError(f"a description must be as `calmkit.save` writes it; got {value}.")
+
+    def _part(self, path: str, arguments: dict[str, Any], place: str) -> Any:
+        make = _found(path)
+        is_class = inspect.isclass(make)
+        is_part = is_class and (issubclass(make, Recorded) or dataclasses.is_dataclass(make))
+        if not is_part and not makes_parts(make):
+            raise SavedModelError(
+                f"{path} must be a part: a class that derives from calmkit.recording.Recorded, a "
+                "dataclass, or a function under calmkit.recording.recorded."
+            )
+        with _blaming(path):
+            given = {name: self.value(v, place_in(place, name)) for name, v in arguments.items()}
+            return make(**given)
 
 
 def _found(path: str) -> Callable[..., Any]:

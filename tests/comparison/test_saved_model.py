@@ -60,7 +60,7 @@ def test_missing_and_damaged_weights_are_refused(saved):
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
         load_checkpoint(folder)
     file.unlink()
-    with pytest.raises(ValueError, match=r"model\.safetensors must be there"):
+    with pytest.raises(ValueError, match=r"it has neither model\.safetensors nor a published"):
         load_checkpoint(folder)
     with pytest.raises(ValueError, match=r"checkpoint .*nowhere must be a folder written by"):
         load_checkpoint(folder / "nowhere")

@@ -5,14 +5,15 @@ import json
 import pytest
 import torch
 from published_files import autoencoder_checkpoint, calm_checkpoint, write
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from calmkit.autoencoders import MLPAutoencoder, StandardizedAutoencoder
+from calmkit.autoencoders import MLPAutoencoder
 from calmkit.comparison.checkpoint import convert_checkpoint, load_checkpoint
-from calmkit.heads import EnergyHead
-from calmkit.interop import load_published_calm
+from calmkit.heads import EnergyHead, GaussianHead
+from calmkit.interop import load_published_autoencoder, load_published_calm
 from calmkit.models import CALM
-from calmkit.saving import SavedModelError, load, save
+from calmkit.saving import load, save
 
 KINDS = ["energy", "flow", "diffusion"]
 TOKENIZER = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
@@ -84,8 +85,9 @@ def test_an_autoencoder_alone(tmp_path):
     assert again.latent_dropout == 0.1 and again.kl_weight == 0.002
     convert_checkpoint(tmp_path / "ours", tmp_path / "back")
     assert_same_tensors(tensors(source), tensors(tmp_path / "back"))
-    with pytest.raises(SavedModelError, match="must hold a CALM; it holds a MLPAutoencoder"):
-        load_checkpoint(tmp_path / "ours")
+    for folder, found in ((source, "an autoencoder"), (tmp_path / "ours", "a MLPAutoencoder")):
+        with pytest.raises(ValueError, match=f"must hold a language model, .*holds {found}"):
+            load_checkpoint(folder)
 
 
 def test_no_path_of_a_machine_is_saved(tmp_path, published):
@@ -95,14 +97,45 @@ def test_no_path_of_a_machine_is_saved(tmp_path, published):
 
 def test_what_the_format_cannot_express_is_refused_and_nothing_written(tmp_path, published):
     model = load_published_calm(published("energy"))
-    standardized = CALM(
-        autoencoder=StandardizedAutoencoder(model.autoencoder),
-        input_encoder=model.input_encoder, backbone=model.backbone, head=model.head,
+    other = CALM(
+        autoencoder=model.autoencoder, input_encoder=model.input_encoder,
+        backbone=model.backbone, head=GaussianHead(16, 5).double(),
     )  # fmt: skip
-    save(standardized, tmp_path / "ours")
-    with pytest.raises(ValueError, match="autoencoder must be an MLPAutoencoder"):
+    save(other, tmp_path / "ours")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="head must be an EnergyHead"):
         convert_checkpoint(tmp_path / "ours", tmp_path / "back")
-    assert not (tmp_path / "back").exists()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_conversion_cut_short_leaves_no_half_of_a_model(tmp_path, published, monkeypatch):
+    source = published("energy")
+
+    def fail(*places):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        # The tokenizer comes last: the model is written already.
+        patch.setattr("shutil.copyfile", fail)
+        with pytest.raises(OSError, match="disk full"):
+            convert_checkpoint(source, tmp_path / "ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+
+
+def test_an_autoencoder_may_be_given(tmp_path, published):
+    source = published("energy")
+    bare = {k: v for k, v in tensors(source).items() if not k.startswith("ae_model.")}
+    torch.save(bare, source / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="`calmkit convert --autoencoder FOLDER`"):
+        convert_checkpoint(source, tmp_path / "ours")
+    beside = write(tmp_path / "autoencoder", *autoencoder_checkpoint())
+    convert_checkpoint(source, tmp_path / "ours", autoencoder=beside)
+    assert_same_tensors(
+        dict(load(tmp_path / "ours", CALM).autoencoder.state_dict()),
+        dict(load_published_autoencoder(beside).state_dict()),
+    )
+    with pytest.raises(ValueError, match="autoencoder must be left out, since"):
+        convert_checkpoint(tmp_path / "ours", tmp_path / "back", autoencoder=beside)
 
 
 def test_nothing_is_written_over(tmp_path, published):
@@ -133,6 +166,35 @@ def test_code_in_a_tokenizers_folder_is_not_run(published, tmp_path):
     except ValueError:
         pass
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_tokenizer_of_another_model_is_refused(published):
+    folder = published("energy")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"]["more"] = 13
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="at most the 13 token ids of the model; it has 14"):
+        load_checkpoint(folder)
+
+
+def test_each_reader_names_the_other(tmp_path, published):
+    source = published("energy")
+    convert_checkpoint(source, tmp_path / "ours")
+    with pytest.raises(ValueError, match=r"it is in calmkit's own, which calmkit\.load reads"):
+        load_published_calm(tmp_path / "ours")
+    with pytest.raises(ValueError, match=r"published format is read by calmkit\.interop"):
+        load(source)
+    content = tensors(source)
+    (source / "pytorch_model.bin").unlink()
+    save_file({k: v.clone() for k, v in content.items()}, source / "model.safetensors")
+    with pytest.raises(ValueError, match=r"published format is read by calmkit\.interop"):
+        load(source)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    for call in (load_checkpoint, lambda folder: convert_checkpoint(folder, tmp_path / "new")):
+        with pytest.raises(ValueError, match=r"has neither model\.safetensors nor a publ"):
+            call(tmp_path)
 
 
 def test_a_tokenizer_without_an_end_is_refused(published):

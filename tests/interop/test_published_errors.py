@@ -329,6 +329,8 @@ def test_no_autoencoder(tmp_path):
     bare = {k: v for k, v in tensors.items() if not k.startswith("ae_model.")}
     folder = write(tmp_path, config, bare)
     refused(folder, r"Pass autoencoder=load_published_autoencoder.*'/home/somebody/autoencoder'")
+    folder = write(tmp_path, config | {"ae_path": None}, bare)
+    refused(folder, r"convert --autoencoder FOLDER`\.$")
 
 
 def test_a_given_autoencoder_that_does_not_fit_is_left_as_it_was(tmp_path):

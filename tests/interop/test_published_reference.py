@@ -6,6 +6,7 @@ say what was measured. The same functions are checked without these files in
 `test_published_checkpoints`.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -157,6 +158,30 @@ def test_diffusion_reverse_step(models, expected):
     assert_within(mean, expected["diffusion.posterior_mean"])  # 4.8e-7
     log_variance = fraction * upper + (1 - fraction) * lower
     assert_within(log_variance, expected["diffusion.posterior_log_variance"])  # 9.5e-7
+
+
+def test_diffusion_hybrid_loss(models, expected):
+    """Squared error and KL in bits, from the published output, posterior mean and variance.
+
+    The latents are free; the noise is such that x_t is the published one.
+    """
+    head, step, noisy = models["diffusion"].head, expected["diffusion.t"], expected["diffusion.x"]
+    assert step.min() > 0  # the first step has no KL
+    schedule = head.schedule
+    latents = torch.randn(
+        noisy.shape, generator=torch.Generator().manual_seed(0), dtype=noisy.dtype
+    )
+    a, b = schedule.at(torch.stack([schedule.signal_scale, schedule.noise_scale]), step, noisy)
+    noise = (noisy - a * latents) / b
+    error = (expected["diffusion.net_out"].chunk(2, dim=-1)[0] - noise).square()
+    true_mean = schedule.posterior_mean(latents, noisy, step)
+    true_log_var = schedule.at(schedule.posterior_variance.log(), step, noisy)
+    mean, log_var = (expected[f"diffusion.posterior_{name}"] for name in ("mean", "log_variance"))
+    kl = log_var - true_log_var - 1 + (true_log_var - log_var).exp()
+    kl = 0.5 * (kl + (true_mean - mean).square() * (-log_var).exp())
+    want = (error + kl / math.log(2)).mean(dim=-1)
+    got = head.loss_from(cond(expected, "diffusion"), latents[None], noise[None], step[None])
+    assert_close(got, want, rtol=1e-5, atol=1e-5)  # 4e-6, of up to 152
 
 
 def test_diffusion_denoiser(models, expected):

@@ -1,14 +1,24 @@
 """What is saved is what was loaded, bit by bit; what the format cannot express is refused."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 from published_files import autoencoder_checkpoint, calm_checkpoint, write
 from safetensors.torch import save_file
 from torch import nn
+from torch.testing import assert_close
 
-from calmkit.autoencoders import MLPAutoencoder, StandardizedAutoencoder
+from calmkit.autoencoders import (
+    ContextualAutoencoder,
+    MLPAutoencoder,
+    StandardizedAutoencoder,
+)
 from calmkit.backbones import LinearScaling, Llama3Scaling, TransformerBackbone, YarnScaling
 from calmkit.heads import (
     CosineSchedule,
@@ -27,7 +37,7 @@ from calmkit.interop import (
     load_published_calm,
     save_published,
 )
-from calmkit.models import CALM, ChunkEmbedding
+from calmkit.models import CALM, ChunkEmbedding, LatentEmbedding
 from calmkit.scoring import EnergyScore, MarginalCRPS
 
 
@@ -138,6 +148,59 @@ class OtherAutoencoder(MLPAutoencoder):
         self.more = nn.Linear(2, 2)
 
 
+def reads_latents():
+    autoencoder = MLPAutoencoder(2, 13, 5, width=4)
+    return CALM(
+        autoencoder=autoencoder,
+        input_encoder=LatentEmbedding(autoencoder, 8),
+        backbone=TransformerBackbone(8, depth=1, heads=2),
+        head=EnergyHead(8, 5, width=8),
+    )
+
+
+def standardized():
+    """An autoencoder far from standard: each dimension has a shift and a scale of its own."""
+    torch.manual_seed(3)
+    inner = MLPAutoencoder(2, 13, 5, width=4)
+    with torch.no_grad():
+        inner.to_posterior.weight.mul_(0.1)  # a posterior within the bounds of its log std
+    autoencoder = StandardizedAutoencoder(inner)
+    autoencoder.shift.copy_(torch.linspace(-2, 3, 5))
+    autoencoder.scale.copy_(torch.linspace(0.2, 4, 5))
+    return autoencoder.double()
+
+
+def test_a_standardized_autoencoder_is_folded_into_a_plain_one(tmp_path):
+    first = standardized()
+    before = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    save_published(first, tmp_path / "a")
+    second = load_published_autoencoder(tmp_path / "a")
+    assert type(second) is MLPAutoencoder
+    tokens = torch.randint(13, (6, 2), generator=torch.Generator().manual_seed(0))
+    got, inner = second.encode(tokens), first.autoencoder.encode(tokens)
+    for chunk in range(6):
+        for i in range(5):
+            mean = (inner.mean[chunk, i] - first.shift[i]) / first.scale[i]
+            assert_close(got.mean[chunk, i], mean)
+            assert_close(got.std[chunk, i], inner.std[chunk, i] / first.scale[i])
+    latents = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert_close(second.decode(latents), first.decode(latents))
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_model_trained_here_is_published_with_its_standardized_autoencoder(tmp_path):
+    """`calmkit train` standardises by default."""
+    first = model(autoencoder=standardized()).double().eval()
+    save_published(first, tmp_path / "model")
+    second = load_published_calm(tmp_path / "model")
+    written = [
+        one.generate([[1, 2, 3]], max_new_tokens=20, generator=torch.Generator().manual_seed(0))
+        for one in (first, second)
+    ]
+    assert written[0] == written[1] and len(set(written[0][0].tokens)) > 1
+
+
 def with_eps(autoencoder, eps, count=None):
     norms = [m for m in autoencoder.modules() if isinstance(m, nn.RMSNorm)]
     for norm in norms[:count]:
@@ -148,10 +211,12 @@ def with_eps(autoencoder, eps, count=None):
 @pytest.mark.parametrize(
     "make, match",
     [
+        (lambda: nn.Linear(2, 2), "model must be a CALM or an MLPAutoencoder .*got Linear"),
         (
-            lambda: StandardizedAutoencoder(MLPAutoencoder(2, 13, 5, width=4)),
-            "model must be a CALM or an MLPAutoencoder .*got StandardizedAutoencoder",
+            lambda: ContextualAutoencoder(2, 13, 5, width=4, heads=2),
+            "autoencoder must be an MLPAutoencoder.*got ContextualAutoencoder",
         ),
+        (reads_latents, "input_encoder must be a ChunkEmbedding.*got LatentEmbedding"),
         (lambda: model(GaussianHead(8, 5)), "head must be an EnergyHead, .*got GaussianHead"),
         (lambda: model(FlowHead(8, 5, width=8)), "PublishedTimeEmbedding.*got TimeEmbedding"),
         (lambda: model(step_head(FlowHead, offset=0.5)), r"offset=0\.0"),
@@ -181,7 +246,11 @@ def with_eps(autoencoder, eps, count=None):
             r"NoiseSchedule\.cosine\(\) as its schedule",
         ),
         (
-            lambda: model(autoencoder=StandardizedAutoencoder(MLPAutoencoder(2, 13, 5, width=4))),
+            lambda: model(
+                autoencoder=StandardizedAutoencoder(
+                    ContextualAutoencoder(2, 13, 5, width=4, heads=2)
+                )
+            ),
             "autoencoder must be an MLPAutoencoder.*got StandardizedAutoencoder",
         ),
         (lambda: model(autoencoder=OtherAutoencoder()), r"no weights but .* it has more\.bias"),
@@ -259,6 +328,55 @@ def test_the_folder_appears_at_once(tmp_path, monkeypatch):
     save_published(MLPAutoencoder(2, 13, 5, width=4), target)
     assert seen == [(partial, target)]
     assert sorted(p.name for p in target.iterdir()) == ["config.json", "pytorch_model.bin"]
+
+
+# For each line that it reads, a child writes published folders, as fast as it can, until it is
+# killed.
+WRITERS = """
+import itertools, os, sys
+from pathlib import Path
+from calmkit.autoencoders import MLPAutoencoder
+from calmkit.interop import save_published
+autoencoder = MLPAutoencoder(2, 2000, 5, width=128)
+for line in sys.stdin:
+    child = os.fork()
+    while child == 0:
+        for number in itertools.count():
+            save_published(autoencoder, Path(sys.argv[1]) / line.strip() / str(number))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_process_killed_while_saving_leaves_whole_folders(tmp_path):
+    """At six moments or more; whatever has the name of a model is one."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITERS, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+    ) as writers:  # fmt: skip
+        cut_short = whole = 0
+        # Until the kills came where it matters, while a folder was being written and after some;
+        # how long that takes depends on what else the machine does.
+        for moment in range(100):
+            if moment >= 6 and cut_short and whole > 1:
+                break
+            writers.stdin.write(f"{moment}\n")
+            writers.stdin.flush()
+            child = int(writers.stdout.readline())
+            time.sleep(0.05 + 0.009 * moment)
+            os.kill(child, signal.SIGKILL)
+            assert int(writers.stdout.readline()) == -signal.SIGKILL
+            for folder in (tmp_path / str(moment)).glob("*"):
+                if folder.name.startswith(".partial"):
+                    cut_short += 1
+                else:
+                    assert load_published_autoencoder(folder).vocab_size == 2000
+                    whole += 1
+        writers.stdin.close()
+    assert writers.returncode == 0
+    assert cut_short and whole > 1
 
 
 def test_a_tensor_with_two_names_is_written_once(tmp_path):

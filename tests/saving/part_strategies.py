@@ -15,7 +15,7 @@ import calmkit.backbones
 import calmkit.heads
 import calmkit.models
 import calmkit.scoring
-from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder
+from calmkit.autoencoders import ChunkAutoencoder, ContextualAutoencoder, MLPAutoencoder
 from calmkit.backbones import Backbone, RopeScaling
 from calmkit.heads import (
     EnergyHead,
@@ -30,14 +30,16 @@ from calmkit.heads import (
     Solver,
     TimeDistribution,
 )
+from calmkit.models import CALM, ChunkEmbedding, InputEncoder, TokenLM
 from calmkit.scoring import EnergyScore, Kernel, PairwiseScore, ScoringRule
 
 PACKAGES = (
     calmkit.heads, calmkit.scoring, calmkit.backbones, calmkit.autoencoders, calmkit.models
 )  # fmt: skip
 KINDS = (
-    Head, Backbone, ChunkAutoencoder, ScoringRule, Kernel, RopeScaling, Solver, Noise,
-    NoiseSchedule, Prediction, ReverseSampler, ReverseVariance, LossWeighting, TimeDistribution,
+    Head, Backbone, ChunkAutoencoder, InputEncoder, ScoringRule, Kernel, RopeScaling, Solver,
+    Noise, NoiseSchedule, Prediction, ReverseSampler, ReverseVariance, LossWeighting,
+    TimeDistribution,
 )  # fmt: skip
 CHUNK, VOCAB, LATENT, HIDDEN = 3, 11, 5, 8
 
@@ -69,6 +71,8 @@ BY_NAME = {
     **dict.fromkeys(("steps", "components", "negatives", "noise_size", "depth",
                      "num_targets", "num_directions", "positions"), few),
     "length": st.sampled_from([50, 100]),
+    "memory_size": st.integers(2, 3), "noise_scale": st.floats(0.0, 2.0),
+    **dict.fromkeys(("neighbours_before", "neighbours_after"), st.integers(0, 2)),
     "draws": st.integers(3, 4), "jumps": st.integers(1, 2), "min_std": st.floats(0.01, 0.9),
     "width": st.integers(2, 8), "num_samples": st.integers(2, 5), "rank": st.integers(0, 2),
     **dict.fromkeys(("margin", "distance", "temperature", "std", "scale", "weight",
@@ -98,6 +102,27 @@ BY_NAME = {
         lambda width: MLPAutoencoder(CHUNK, VOCAB, LATENT, width=width), st.integers(2, 8)
     ),
 }  # fmt: skip
+OF_CLASS = {
+    (NoiseSchedule, "steps"): st.none(),
+    (ContextualAutoencoder, "width"): st.sampled_from([4, 8]),  # a multiple of the heads
+}
+
+
+@st.composite
+def models(draw, cls):
+    """Language models of any parts; an input encoder reads the model's own autoencoder."""
+    backbone = draw(_simple(Backbone))
+    if cls is TokenLM:
+        return TokenLM(VOCAB, backbone=backbone, tie_embeddings=draw(st.booleans()))
+    autoencoder = draw(_simple(ChunkAutoencoder))
+    reads = draw(st.sampled_from(finals(InputEncoder)))
+    own = (VOCAB, CHUNK) if reads is ChunkEmbedding else (autoencoder,)
+    return CALM(
+        autoencoder=autoencoder,
+        input_encoder=reads(*own, HIDDEN),
+        backbone=backbone,
+        head=draw(_simple(Head)),
+    )
 
 
 def parts(cls):
@@ -117,9 +142,8 @@ def _argument(cls, parameter):
             if option is kind and parameter.name not in ("rules", "autoencoder"):
                 shallow = _simple(kind)
                 return shallow | st.none() if options else shallow
-    if (cls, parameter.name) == (NoiseSchedule, "steps"):
-        return st.none()
-    return BY_NAME[parameter.name]
+    special = OF_CLASS.get((cls, parameter.name))
+    return BY_NAME[parameter.name] if special is None else special
 
 
 def _simple(kind):

@@ -89,7 +89,9 @@ def test_a_description_reaches_nothing_but_parts(path, text):
         rebuild({"class_path": "calmkit.heads.GuidedHead", "init_args": arguments})
 
 
-@pytest.mark.parametrize("wrong", [{}, {"class_path": 3, "init_args": {}}, {"tuple": 3}])
+@pytest.mark.parametrize(
+    "wrong", [{}, {"class_path": 3, "init_args": {}}, {"tuple": 3}, {"same": "nowhere"}]
+)
 def test_a_description_of_another_form_is_refused(wrong):
     with pytest.raises(SavedModelError, match=r"must be as `calmkit\.save` writes it"):
         rebuild(wrong)

@@ -1,0 +1,51 @@
+r"""A standardised autoencoder as a plain one, which the published format has a place for.
+
+`StandardizedAutoencoder` shows heads the latents z' = (z - mu) / sigma. That map is affine, and so
+are the layers next to the latent: it goes into their weights, dimension by dimension,
+
+    mean     m' = (w_m h + b_m - mu) / sigma
+    log std  r' =  w_r h + b_r - log sigma
+    decoder  w z + b = (w sigma) z' + (b + w mu)
+
+Encoder and decoder then compute what they did, in the coordinates that the head was trained in, up
+to rounding. The folded autoencoder is for use, not for training: a KL to the standard normal would
+be another one.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder, StandardizedAutoencoder
+
+__all__ = ["folded"]
+
+
+@torch.no_grad()
+def folded(autoencoder: ChunkAutoencoder) -> ChunkAutoencoder:
+    """A plain autoencoder with the same function, or the given one where there is none.
+
+    Args:
+        autoencoder: It is not changed.
+    """
+    if not isinstance(autoencoder, StandardizedAutoencoder):
+        return autoencoder
+    inner = folded(autoencoder.autoencoder)
+    if not isinstance(inner, MLPAutoencoder):
+        return autoencoder
+    plain = copy.deepcopy(inner)
+    # In double precision: only the results are rounded.
+    shift, scale = autoencoder.shift.double(), autoencoder.scale.double()
+    factor = torch.cat([1 / scale, torch.ones_like(scale)])
+    offset = torch.cat([-shift / scale, -scale.log()])
+    weight, bias = (tensor.double() for tensor in plain.to_posterior.parameters())
+    _set(plain.to_posterior, weight * factor[:, None], bias * factor + offset)
+    weight, bias = (tensor.double() for tensor in plain.from_latent.parameters())
+    _set(plain.from_latent, weight * scale, bias + weight @ shift)
+    return plain
+
+
+def _set(layer: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
