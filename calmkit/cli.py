@@ -61,6 +61,17 @@ examples:
 calmkit COMMAND --help lists the options of a command; calmkit --version prints the version.
 """
 
+_COMPARE_HELP = """keys of a comparison, beside those of `calmkit train` below:
+  variants       names, and the keys that each sets; --variants.flow.head.depth 6 sets one of them
+  grid           keys and lists of values: every variant with every combination
+  seeds          how many, or a list
+  budget         what is equal: steps, flops or seconds
+  context        tokens in a row, and
+  scored_after   tokens before the first scored one: positions are counted for each chunk_size
+  processes      runs side by side
+  trained        folder of trainings to share with other comparisons
+"""
+
 # Libraries of the extra `cli`, by the name they are imported under.
 _NEEDED = ("jsonargparse", "lightning_fabric", "matplotlib", "rich", "safetensors", "tokenizers")
 
@@ -132,11 +143,13 @@ def _dispatch(given: list[str]) -> int:
 
 
 def _compare(options: list[str]) -> None:
-    from calmkit.comparison.planning import prepare_all
+    from calmkit.comparison.planning import plan_runs, prepare_all
     from calmkit.comparison.progress import Display
     from calmkit.comparison.run import compare
     from calmkit.config import parse_comparison
 
+    if "--help" in options:
+        print(_COMPARE_HELP)
     with _mistakes():
         comparison = parse_comparison([o for o in options if o != "--print_config"])
         if "--print_config" in options:
@@ -145,8 +158,11 @@ def _compare(options: list[str]) -> None:
         prepared = prepare_all(comparison)
         _start_output(comparison.output, "compare", comparison.text)
     console = _console()
-    with _mistakes(), _mistakes_in_checkpoints(), Display(console) as display:
-        result = compare(prepared, display)
+    with Display(console) as display:
+        with _mistakes():
+            runs = plan_runs(prepared, display)
+        with _mistakes_in_checkpoints():
+            result = compare(prepared, runs, display)
     _report(result, comparison.output, console)
     if any(variant.failures for variant in result.variants):
         raise _Failed("some runs failed; the table says which. Run it again to try those alone.")
@@ -251,7 +267,7 @@ def _evaluate(options: list[str]) -> None:
 
 def _evaluate_without_config(checkpoint: "Checkpoint", chosen: dict[str, Any]) -> None:
     """A model that does not say on what text and how it is measured: the options do."""
-    from calmkit.comparison.measuring import Protocol, measure_and_write, text_to_score
+    from calmkit.comparison.standalone import Protocol, measure_and_write, text_to_score
 
     output = chosen["output"] or chosen["checkpoint"] / "evaluation"
     names = ("rows", "draws", "min_context", "positions")

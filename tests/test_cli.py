@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sample_results import variant
 
 import calmkit
 from calmkit import __version__, cli, config
-from calmkit.comparison import ComparisonResult, HeadResult, plot
+from calmkit.comparison import ComparisonResult, plots
 from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
 from calmkit.data import TextTokenizer, prepare_corpus
-from calmkit.metrics import Estimate
 from calmkit.models import CALM
 from calmkit.training import CheckpointError, TrainingDiverged
 
@@ -25,18 +25,9 @@ SMALL = ["--config", "ci"]
 
 def result():
     """Any result at all: what it says is not looked at here."""
-    scores = (Estimate(1.0, 0.1),) * 4
-    head = HeadResult(
-        name="energy", class_path="EnergyHead", brier_lm=1.0, brier=scores,
-        untrained_brier=scores, energy_score=scores[0], untrained_energy_score=scores[0],
-        parameters=1, evaluations_per_sample=1, training_seconds=1.0,
-        microseconds_per_token=1.0, sample_text="text", training_losses=(),
-        validation_losses=((1, 2.0), (2, 1.0)),
-    )  # fmt: skip
     return ComparisonResult(
-        heads=(head,), unigram_brier=scores, autoencoder_accuracy=1.0, shared_parameters=9,
-        corpus_name="text",
-        corpus_digest="0" * 64, protocol="none", seed=0, hardware="none", versions={},
+        name="out", variants=(variant(),), seeds=(0,), budget="steps", corpus_name="text",
+        corpus_digest="0" * 64, config="", hardware="none", versions={},
     )  # fmt: skip
 
 
@@ -66,8 +57,8 @@ def run(monkeypatch, tmp_path, cache):
     monkeypatch.setitem(sys.modules, "calmkit.comparison.run", fake)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    # Drawing takes a second; tests/comparison looks at the picture.
-    monkeypatch.setattr(plot, "write_plot", lambda result, path: path.touch())
+    # Drawing takes a second; tests/comparison looks at the pictures.
+    monkeypatch.setattr(plots, "draw_plots", lambda rows: [])
     return fake
 
 
@@ -87,7 +78,7 @@ class TestWithoutWork:
         assert cli.main(["compre"]) == 2
         assert capsys.readouterr().err == (
             "calmkit compre: not a command.\n  did you mean: compare\n"
-            "  allowed: compare, train, evaluate, generate, convert, account\n"
+            "  allowed: compare, train, evaluate, generate, convert, account, report\n"
         )
 
     def test_help_imports_nothing_heavy(self):
@@ -114,11 +105,15 @@ class TestWithoutWork:
 class TestCompare:
     def test_writes_results_and_the_config_that_repeats_them(self, run, tmp_path, capsys):
         assert cli.main(["compare", *SMALL, "--seed", "3", "--output", "out"]) == 0
-        ((name, (experiment, corpus), kwargs),) = run.calls
-        assert name == "compare" and sorted(kwargs) == ["config_text", "display"]
-        assert experiment.seed == 3 and corpus.tokenizer.vocab_size == experiment.vocab_size
+        ((name, (prepared, runs, _), _),) = run.calls
+        assert name == "compare" and prepared.comparison.seeds == (3,)
+        assert [(one.variant, one.seed) for one in runs] == [
+            ("energy", 3), ("flow", 3), ("diffusion", 3),
+        ]  # fmt: skip
+        assert prepared.corpora["flow"].tokenizer.vocab_size == 300
         assert {path.name for path in (tmp_path / "out").iterdir()} == {
-            "config.yaml", "results.json", "results.csv", "results.png", "samples.txt"
+            "config.yaml", "results.json", "results.csv", "summary.csv", "samples.txt",
+            "report.html", "plots",
         }  # fmt: skip
         written = (tmp_path / "out" / "config.yaml").read_text()
         assert "#   calmkit compare --config out/config.yaml\n" in written
@@ -131,14 +126,32 @@ class TestCompare:
         (tmp_path / "heads_of_mine.py").write_text(
             "from calmkit.heads import FlowHead\nclass MyHead(FlowHead): pass\n"
         )
-        assert cli.main(["compare", *SMALL, "--heads.mine", "heads_of_mine.MyHead"]) == 0
-        assert "mine" in run.calls[0][1][0].heads
+        variants = "{mine: {head: heads_of_mine.MyHead}}"
+        assert cli.main(["compare", *SMALL, "--variants", variants]) == 0
+        (mine,) = run.calls[0][1][0].comparison.variants
+        assert type(mine.experiment.head(8, 4)).__name__ == "MyHead"
+
+    def test_the_effective_config_is_printed(self, run, capsys):
+        assert cli.main(["compare", *SMALL, "--seeds", "2", "--print_config"]) == 0
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert printed["seeds"] == [0, 1] and list(printed["variants"])[0] == "energy"
+        assert run.calls == []
+
+    def test_help_tells_the_keys_of_a_comparison(self, run, capsys):
+        assert cli.main(["compare", "--help"]) == 0
+        out = capsys.readouterr().out
+        assert "budget " in out and "--hidden_size" in out
 
     @pytest.mark.parametrize(
         ("options", "text"),
         [
-            (["--heads.flow.init_args.detph", "3"], "FlowHead has no argument 'detph'"),
-            (["--heads.flow", "FlowHed"], "did you mean: FlowHead"),
+            (["--variants.flow.head.detph", "3"], "FlowHead has no argument 'detph'"),
+            (["--variants.flow.head", "FlowHed"], "did you mean: FlowHead"),
+            (["--variants.flow.positions", "1000000"], "variant flow: positions * chunk_size"),
+            (
+                ["--budget", "flops", "--variants.flow.head.width", "999"],
+                "variant flow: a budget of 30 steps of energy must be at least 25",
+            ),
             (["--data", "nowhere.txt"], "nowhere.txt"),
             (["--data", "empty.txt"], "empty.txt"),
             (["--chunk_size", "100000"], "100000"),
@@ -191,7 +204,7 @@ def checkpoint(tmp_path_factory, cache):
     options = ["--vocab_size", "300", "--hidden_size", "16", "--backbone.depth", "1",
                "--backbone.heads", "2", "--head.width", "16", "--cache_dir", f"{cache}/calmkit",
                "--positions", "20"]  # fmt: skip
-    parsed = config.parse(config.TrainExperiment, options, preset="train", command="train")
+    parsed = config.parse(options, command="calmkit train")
     experiment = parsed.experiment
     corpus = prepare_corpus(None, vocab_size=300, cache_dir=experiment.cache_dir)
     model = config.assemble(experiment, experiment.head)
@@ -271,7 +284,7 @@ class TestTrained:
         code = cli.main(["evaluate", "--checkpoint", str(trained), *options])
         assert code == 0
         corpus = run.calls[0][1][2]
-        assert corpus.name == "other.txt"
+        assert ", measured on other.txt (SHA-256 " in corpus.name
         assert 0 < corpus.validation.num_tokens < held_out.num_tokens
 
     @pytest.mark.parametrize(
@@ -335,7 +348,7 @@ class TestTrained:
     def test_a_text_that_has_changed_since_training_is_refused(self, run, trained, capsys):
         file = trained / "config.yaml"
         saved = yaml.safe_load(file.read_text())
-        file.write_text(yaml.safe_dump({**saved, "seed": saved["seed"] + 1}))
+        file.write_text(yaml.safe_dump({**saved, "evaluation_seed": 1}))
         assert cli.main(["evaluate", "--checkpoint", str(trained)]) == 2
         assert "has changed since the model was trained" in capsys.readouterr().err
 
@@ -370,12 +383,29 @@ class TestBothFormats:
             texts.append(capsys.readouterr().out)
         assert texts[0] == texts[1] == texts[2] and texts[0].startswith("The value")
 
+    def test_evaluate_measures_both_alike(self, run, bare, capsys):
+        """Neither has a config: text and protocol are options."""
+        assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0
+        Path("published/tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}'
+        )
+        small = ["--rows", "3", "--draws", "2", "--positions", "8", "--min_context", "4"]
+        for folder in ("bare", "published"):
+            options = ["--checkpoint", folder, *small, "--diagnostics", "false"]
+            assert cli.main(["evaluate", *options]) == 0
+            assert "2 draws after 4 to 7 chunks" in capsys.readouterr().out
+        first, second = (
+            Path(folder, "evaluation", "evaluation.json").read_text()
+            for folder in ("bare", "published")
+        )
+        assert first == second and not run.calls
+
     def test_mistakes(self, run, trained, bare, capsys):
         for options, text in [
             (["convert", "--checkpoint", "nowhere", "--output", "x"], "checkpoint nowhere must"),
             (["convert", "--checkpoint", "bare", "--output", "model"], "must be new or empty"),
-            (["convert", "--checkpoint", "model", "--output", "x"], "must be an MLPAutoencoder"),
-            (["evaluate", "--checkpoint", "bare"], "bare must have a config.yaml"),
+            (["evaluate", "--checkpoint", "bare", "--data", "no.txt"], "'no.txt' is missing"),
+            (["evaluate", "--checkpoint", "bare", "--positions", "9"], "min_context must be bel"),
         ]:
             assert cli.main(options) == 2
             err = capsys.readouterr().err

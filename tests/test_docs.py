@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from calmkit.config import CompareExperiment, TrainExperiment, check_parts, parse
+from calmkit.config import check_parts, parse, parse_comparison
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
-KINDS = {"compare": CompareExperiment, "train": TrainExperiment}
 
 _FENCE = re.compile(r"^```(\w+)([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CONFIG = re.compile(r"# config for calmkit (\w+)\b")
@@ -118,8 +117,12 @@ def test_python_runs(page):
 def test_configs_parse_and_their_parts_build(kind, code):
     Path("my.yaml").write_text(code, encoding="utf-8")
     options = ["--config", "my.yaml"]
-    parsed = parse(KINDS[kind], options, preset=kind, command=f"calmkit {kind}")
-    check_parts(parsed.experiment)
+    if kind == "train":
+        experiments = [parse(options, command="calmkit train").experiment]
+    else:
+        experiments = [variant.experiment for variant in parse_comparison(options).variants]
+    for experiment in experiments:
+        check_parts(experiment)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

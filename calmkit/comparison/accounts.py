@@ -11,10 +11,10 @@ from torch import nn
 from calmkit.accounting import (
     PUBLISHED,
     Account,
-    account,
     account_token_lm,
 )
 from calmkit.backbones import Backbone
+from calmkit.comparison.costs import account_of
 from calmkit.config import ConfigError, ModelParts, assemble
 from calmkit.config.errors import Source
 from calmkit.config.parsing import PRESETS, explained, new_parser
@@ -95,7 +95,7 @@ def account_parts(parts: ModelParts, head: Callable[[int, int], Head], *, contex
     Raises:
         ConfigError: If a constructor refuses a value; names the part's key.
     """
-    return account(_without_memory(lambda: assemble(parts, head)), context=context)
+    return account_of(_without_memory(lambda: assemble(parts, head)), context)
 
 
 def _read(path: Path, kind: type[P]) -> P:

@@ -185,10 +185,11 @@ def _draw(
     row, place = _asked(rows, min_context).nonzero(as_tuple=True)
     states = model.hidden_states(batch)[row, place - 1]
     tokens = batch.tokens[row, place]
+    posterior = model.autoencoder.encode_rows(batch)
     few = len(rows.document[row].unique()) < _ENOUGH_DOCUMENTS
     return _Points(
         tokens=tokens,
-        target=model.autoencoder.encode(tokens),
+        target=DiagonalGaussian(posterior.mean[row, place], posterior.std[row, place]),
         samples=model.head.sample(states, draws, generator),
         group=(row if few else rows.document[row]).to(tokens.device),
         unit="rows" if few else "documents",

@@ -24,7 +24,7 @@ from calmkit.data import (
     read_pairs,
     split_pairs,
 )
-from calmkit.models import CALM
+from calmkit.models import LanguageModel
 from calmkit.training import fit, step_generator
 
 __all__ = ["PreparedPairs", "finetune", "prepare_finetuning"]
@@ -43,7 +43,7 @@ class PreparedPairs:
         digest: SHA-256 of all pairs.
     """
 
-    model: CALM
+    model: LanguageModel
     tokenizer: TextTokenizer
     train: PairBatches
     held_out: PairBatches

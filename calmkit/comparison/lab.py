@@ -68,11 +68,9 @@ class Lab:
             optimizer=experiment.autoencoder_optimizer,
         )
         if experiment.standardize:
-            chunks = [batch_at(step) for step in range(_STANDARDIZE_ON_BATCHES)]
-            tokens = torch.cat([batch.tokens[batch.real.all(dim=-1)] for batch in chunks])
-            autoencoder.eval()
-            autoencoder = StandardizedAutoencoder(autoencoder).to(self.fabric.device)
-            autoencoder.fit(tokens.to(self.fabric.device))
+            autoencoder = StandardizedAutoencoder(autoencoder.eval()).to(self.fabric.device)
+            batches = (batch_at(step) for step in range(_STANDARDIZE_ON_BATCHES))
+            autoencoder.fit_rows([batch.to(self.fabric.device) for batch in batches])
         return autoencoder.freeze()
 
     def build(self, autoencoder: ChunkAutoencoder | None) -> LanguageModel:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from calmkit.data import TokenPair
-from calmkit.models import CALM
+from calmkit.models import LanguageModel
 
 __all__ = ["FinetuningResult", "PairScores", "reproduced"]
 
@@ -70,7 +70,9 @@ class FinetuningResult:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def reproduced(model: CALM, pairs: Sequence[TokenPair], *, end_id: int, seed: int) -> float:
+def reproduced(
+    model: LanguageModel, pairs: Sequence[TokenPair], *, end_id: int, seed: int
+) -> float:
     """Share of the pairs whose response the model writes, token by token, after the prompt.
 
     Args:

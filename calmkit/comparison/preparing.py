@@ -9,6 +9,7 @@ from calmkit.data import (
     EvaluationRows,
     TokenStore,
     TrainingBatches,
+    digest_of,
     evaluation_rows,
     prepare_corpus,
     read_documents,
@@ -51,8 +52,10 @@ def with_other_text(corpus: Corpus, data: Path) -> Corpus:
     Raises:
         ValueError: If it cannot be read.
     """
-    store = TokenStore.from_documents(read_documents(data), corpus.tokenizer)
-    return replace(corpus, validation=store, name=f"{corpus.name}, measured on {data.name}")
+    documents = read_documents(data)
+    store = TokenStore.from_documents(documents, corpus.tokenizer)
+    measured = f"measured on {data.name} (SHA-256 {digest_of(documents)[:12]})"
+    return replace(corpus, validation=store, name=f"{corpus.name}, {measured}")
 
 
 def check_rows(experiment: TrainExperiment, corpus: Corpus) -> None:

@@ -18,7 +18,7 @@ import yaml
 from calmkit.comparison.checkpoint import Checkpoint, save_checkpoint
 from calmkit.comparison.identity import deciding
 from calmkit.comparison.lab import Lab
-from calmkit.comparison.planning import Preparation, plan_runs
+from calmkit.comparison.planning import Preparation
 from calmkit.comparison.progress import Display
 from calmkit.comparison.results import ComparisonResult, Failure, VariantResult
 from calmkit.comparison.running import run_all
@@ -39,15 +39,17 @@ _CHECKPOINTS = "checkpoints"
 _LIBRARIES = ("calmkit", "torch", "numpy", "tokenizers", "lightning-fabric")
 
 
-def compare(prepared: Preparation, display: Display) -> ComparisonResult:
+def compare(
+    prepared: Preparation, runs: Sequence[PlannedRun], display: Display
+) -> ComparisonResult:
     """Train and measure every variant with every seed, but for what the output folder has already.
 
     Args:
         prepared: A comparison and its texts.
+        runs: By `plan_runs`.
         display: Where progress is shown.
     """
     comparison = prepared.comparison
-    runs = plan_runs(prepared, display)
     left = [run for run in runs if read_record(run) is None]
     if len(left) < len(runs):
         display.note(f"{len(runs) - len(left)} of {len(runs)} runs are there already.")

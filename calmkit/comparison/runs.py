@@ -22,7 +22,7 @@ from calmkit.comparison.progress import Display
 from calmkit.comparison.results import Failure, RunResult, VariantResult
 from calmkit.config import TrainExperiment, parse_text
 from calmkit.metrics import Estimate
-from calmkit.models import CALM, LanguageModel
+from calmkit.models import CALM, LanguageModel, TokenLM
 from calmkit.saving.files import replace_file
 from calmkit.training import TrainingResult
 
@@ -150,7 +150,7 @@ def train_model(
 def describe_model(model: LanguageModel, result: RunResult) -> RunRecord:
     """A result with the numbers of the model itself."""
     part = model.head if isinstance(model, CALM) else model
-    last = model.head if isinstance(model, CALM) else model.output
+    last = model.output if isinstance(model, TokenLM) else part
     return RunRecord(
         head=f"{type(part).__module__}.{type(part).__qualname__}",
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),

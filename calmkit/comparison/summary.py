@@ -178,7 +178,8 @@ def _differences(one: _Scores, first: _Scores) -> tuple[list[Estimate], Estimate
 
 def _estimate(values: Tensor, drawn: Tensor) -> Estimate:
     """A mean over seeds, with both parts of its error."""
-    of_text = float(drawn[~drawn.isnan()].var())
+    known = drawn[~drawn.isnan()]
+    of_text = float(known.var()) if len(known) > 1 else math.nan
     of_seeds = float(values.var() / len(values)) if len(values) > 1 else 0.0
     return Estimate(float(values.mean()), math.sqrt(of_text + of_seeds))
 

@@ -1,0 +1,57 @@
+"""Differences to the first variant with their 95 % intervals, as a forest plot.
+
+An interval that leaves out zero says that the two differ, as far as text and seeds can tell.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from calmkit.comparison.plots.style import (
+    INK,
+    NORMAL_95,
+    Look,
+    Sketch,
+    height_of_rows,
+    name_rows,
+    panels,
+)
+from calmkit.comparison.rows import Row, listed
+from calmkit.metrics import Estimate
+
+__all__ = ["draw_differences"]
+
+
+def draw_differences(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch]:
+    """One panel for Brier-1, and one for BrierLM where two have it."""
+    first = next((row.name for row in rows if not row.has_failed), "")
+    found: dict[str, list[tuple[Row, Look, Estimate]]] = {"Brier-1": [], "BrierLM": []}
+    for row, look in zip(rows, looks, strict=True):
+        for name, estimate in (
+            ("Brier-1", row.summary.brier_difference[0]),
+            ("BrierLM", row.summary.brier_lm_difference),
+        ):
+            if math.isfinite(estimate.value):
+                found[name].append((row, look, estimate))
+    found = {name: points for name, points in found.items() if points}
+    if not found:
+        return
+    figure, axes = panels(
+        [height_of_rows([row.name for row, _, _ in points]) for points in found.values()]
+    )
+    for panel, (name, points) in zip(axes[:, 0], found.items(), strict=True):
+        for place, (_, look, estimate) in enumerate(points):
+            panel.errorbar(
+                [estimate.value], [place], xerr=[NORMAL_95 * estimate.standard_error],
+                **look.as_points,
+            )  # fmt: skip
+        panel.axvline(0.0, color=INK, linewidth=1.0)
+        name_rows(panel, [row.name for row, _, _ in points])
+        panel.set_xlabel(f"{name} less that of {first}, per cent")
+    told = [f"{row.name} {estimate.value:+.3g}" for row, _, estimate in next(iter(found.values()))]
+    yield Sketch(
+        "differences",
+        f"Differences to {first}",
+        "With 95 % intervals; right of zero is better than the first variant. "
+        f"{next(iter(found))}: {listed(told)}.",
+        figure,
+    )
