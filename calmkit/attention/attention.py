@@ -6,6 +6,7 @@ Layout (batch, length, heads, head_dim). With fewer key/value heads than query h
 `heads / kv_heads` neighbouring query heads share one (grouped-query attention).
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,14 +43,19 @@ def attention(
 
     Raises:
         AttentionBackendError: If a backend asked for by name cannot run the call.
-        ValueError: If the heads cannot be grouped, the mask does not fit rows and lengths, or
-            dropout or backend is none.
+        ValueError: If the heads cannot be grouped, the mask does not fit rows and lengths, the
+            dtypes differ (autocast makes them one), or dropout or backend is none.
     """
     heads, kv_heads = q.shape[2], k.shape[2]
     if kv_heads < 1 or heads % kv_heads != 0:
         raise ValueError(f"kv_heads must divide heads; got {kv_heads} and {heads}.")
     if mask.rows not in (None, q.shape[0]):
         raise ValueError(f"mask must be made for the {q.shape[0]} rows of q; it has {mask.rows}.")
+    if not q.dtype == k.dtype == v.dtype and not torch.is_autocast_enabled(q.device.type):
+        raise ValueError(
+            f"q, k and v must have one dtype; got {q.dtype}, {k.dtype} and {v.dtype}. "
+            "Cast them, or attend under autocast."
+        )
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1); got {dropout}.")
     q_len, kv_len = q.shape[1], k.shape[1]

@@ -36,8 +36,8 @@ class AttentionMask:
     key_lengths: Int[Tensor, " batch"] | None = None
     # Tensors, so that a compiled model serves every packing: the lengths themselves would be
     # constants of its graph.
-    documents: Int[Tensor, "batch positions"] | None = field(init=False, default=None)
-    places: Int[Tensor, "batch positions"] | None = field(init=False, default=None)
+    documents: Int[Tensor, "batch positions"] | None = field(init=False, repr=False, default=None)
+    places: Int[Tensor, "batch positions"] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         """Refuse combinations that have no meaning, whichever way the mask is made."""
@@ -153,15 +153,24 @@ class AttentionMask:
         return self.window is None and self.documents is None and self.key_lengths is None
 
     def check_length(self, positions: int) -> None:
-        """Refuse rows that packed documents do not fill.
+        """Refuse rows that packed documents do not fill, and that do not hold the keys in use.
 
         Raises:
-            ValueError: If the documents do not add up to `positions`.
+            ValueError: If the documents do not add up to `positions`, or a row uses more keys.
+                The latter is seen on the CPU only: a look at a tensor would stop another device.
         """
         if self.documents is not None and self.documents.shape[1] != positions:
             raise ValueError(
                 f"lengths of packed documents must add up to {positions} positions; "
                 f"they add up to {self.documents.shape[1]}."
+            )
+        used = self.key_lengths
+        if used is None or used.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        if bool(((used < 0) | (used > positions)).any()):
+            raise ValueError(
+                f"key_lengths must be from 0 to the {positions} keys there are; "
+                f"got {used.tolist()}."
             )
 
 

@@ -5,15 +5,13 @@ padded caches as lists of lengths, forward and, for packed documents, backward. 
 extra; it is imported when first needed, since importing it starts CUDA and prints warnings.
 
 A call may be refused although xformers works here: what its kernels do not offer is listed in
-`xformers_refusal`. Verified against xformers 0.0.35.
+`xformers_refusal`, as known of xformers 0.0.35. No GPU has run this module yet.
 """
 
 import functools
 import importlib.util
 import math
 from collections.abc import Callable
-from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from einops import rearrange
@@ -22,15 +20,14 @@ from torch.nn.functional import pad
 
 from calmkit.attention.mask import AttentionMask
 from calmkit.attention.tracing import runs_while_tracing
+from calmkit.attention.xformers_bias import xformers_bias
 
-__all__ = ["xformers_attention", "xformers_bias", "xformers_missing", "xformers_refusal"]
+__all__ = ["xformers_attention", "xformers_missing", "xformers_refusal"]
 
 # The kernels read rows of 16 bytes.
 _MULTIPLE = {torch.float16: 8, torch.bfloat16: 8, torch.float32: 4}
 # What an xformers that does not fit this machine is known to raise.
 _FAILURES = (ImportError, OSError, RuntimeError, AttributeError, NotImplementedError)
-# A mask serves all layers of a model: its lists of lengths go to the device once.
-_BIASES: WeakKeyDictionary[AttentionMask, dict[tuple[int, ...], Any]] = WeakKeyDictionary()
 
 
 @runs_while_tracing
@@ -45,6 +42,8 @@ def xformers_missing(device: torch.device) -> str | None:
 def _probe(device: torch.device) -> str | None:
     if importlib.util.find_spec("xformers") is None:
         return "xformers is not installed (pip install 'calmkit[xformers]')"
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
     try:
         from xformers.ops import memory_efficient_attention
 
@@ -165,55 +164,3 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, *, repeat: bool) -> tuple[Tensor, 
     q = rearrange(q, "b i (kv_heads groups) d -> b i kv_heads groups d", groups=groups)
     k, v = (x[:, :, :, None].expand(-1, -1, -1, groups, -1) for x in (k, v))
     return q, k, v
-
-
-def xformers_bias(
-    mask: AttentionMask, batch: int, q_len: int, kv_len: int, device: torch.device
-) -> Any:
-    """The mask as an object of xformers, for rows laid end to end if it is packed or cached.
-
-    Args:
-        mask: What each query may see.
-        batch: Number of rows.
-        q_len: Queries of a row.
-        kv_len: Keys of a row.
-        device: Where its lists of lengths go.
-
-    Returns:
-        None for the full mask.
-    """
-    if mask.documents is None and mask.key_lengths is None:
-        return _plain_bias(mask.window) if mask.is_causal else None
-    made = _BIASES.setdefault(mask, {})
-    key = (q_len, kv_len, -1 if device.index is None else device.index)
-    if key not in made:
-        made[key] = _bias_of_lengths(mask, batch, q_len, kv_len, device)
-    return made[key]
-
-
-def _plain_bias(window: int | None) -> Any:
-    from xformers.ops.fmha import attn_bias as bias
-
-    if window is None:
-        return bias.LowerTriangularFromBottomRightMask()
-    return bias.LowerTriangularFromBottomRightLocalAttentionMask(window)
-
-
-def _bias_of_lengths(
-    mask: AttentionMask, batch: int, q_len: int, kv_len: int, device: torch.device
-) -> Any:
-    from xformers.ops.fmha import attn_bias as bias
-
-    if mask.lengths is not None:
-        lengths = [length for row in mask.lengths for length in row]
-        packed = bias.BlockDiagonalCausalMask.from_seqlens(lengths, device=device)
-        return packed if mask.window is None else packed.make_local_attention(mask.window)
-    used = cast(Tensor, mask.key_lengths).tolist()
-    queries = [q_len] * batch
-    if mask.window is None:
-        return bias.BlockDiagonalCausalWithOffsetPaddedKeysMask.from_seqlens(
-            queries, kv_len, used, device=device
-        )
-    return bias.BlockDiagonalCausalLocalAttentionPaddedKeysMask.from_seqlens_local(
-        queries, kv_len, used, mask.window
-    ).to(device)

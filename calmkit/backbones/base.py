@@ -54,7 +54,8 @@ class Backbone(nn.Module, Recorded, abc.ABC):
             cache: Earlier positions; the new ones are added to it. Excludes `mask`.
 
         Raises:
-            ValueError: If both mask and cache are given, or the features are not `hidden_size`.
+            ValueError: If both mask and cache are given, the mask is for other rows, or the
+                features are not `hidden_size`.
         """
 
     @abc.abstractmethod
@@ -81,14 +82,28 @@ class Backbone(nn.Module, Recorded, abc.ABC):
 
     def _check_input(
         self, vectors: Tensor, mask: AttentionMask | None, cache: Cache | None
-    ) -> None:
-        if vectors.shape[-1] != self.hidden_size:
+    ) -> AttentionMask:
+        """The mask that holds for the vectors: the one given, the cache's, or plainly causal.
+
+        Raises:
+            ValueError: If there are other features than `hidden_size`, both mask and cache, or a
+                mask for other rows.
+        """
+        rows, new, features = vectors.shape
+        if features != self.hidden_size:
             raise ValueError(
                 f"vectors must have hidden_size = {self.hidden_size} features; "
                 f"got shape {tuple(vectors.shape)}."
             )
-        if mask is not None and cache is not None:
-            raise ValueError("mask and cache exclude each other: a cache is always causal.")
+        if cache is not None:
+            if mask is not None:
+                raise ValueError("mask and cache exclude each other: a cache is always causal.")
+            return AttentionMask.cached(cache.lengths + new)
+        if mask is None:
+            return AttentionMask.causal()
+        if mask.rows not in (None, rows):
+            raise ValueError(f"mask must be made for {rows} rows; it has {mask.rows}.")
+        return mask
 
     @property
     def device(self) -> torch.device:

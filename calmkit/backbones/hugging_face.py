@@ -130,15 +130,9 @@ class HuggingFaceBackbone(Backbone):
                 mask is for other rows, there are more positions than learned ones, or the
                 features are not `hidden_size`.
         """
-        self._check_input(vectors, mask, cache)
+        mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, KVCache)
         rows, new, _ = vectors.shape
-        if cache is not None:
-            mask = AttentionMask.cached(cache.lengths + new)
-        elif mask is None:
-            mask = AttentionMask.causal()
-        if mask.rows not in (None, rows):
-            raise ValueError(f"mask must be made for {rows} rows; it has {mask.rows}.")
         if self.max_positions is not None and not torch.compiler.is_compiling():
             longest = new if mask.lengths is None else max(map(max, mask.lengths))
             self._check_positions("positions", longest)

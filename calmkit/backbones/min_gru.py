@@ -56,29 +56,23 @@ class MinGRUBackbone(Backbone):
         """Compute the hidden states; see `Backbone.forward`.
 
         Raises:
-            ValueError: If both mask and cache are given, the cache is not one of `new_cache`, the
-                mask has a window, is full or for other rows, or vectors have other features.
+            ValueError: As there, or if the mask is full or has a window.
         """
-        self._check_input(vectors, mask, cache)
-        cache = self._own_cache(cache, StateCache)
-        mask = AttentionMask.causal() if mask is None else mask
-        if not mask.is_causal or mask.window is not None or mask.key_lengths is not None:
+        if mask is not None and (
+            not mask.is_causal or mask.window is not None or mask.key_lengths is not None
+        ):
             raise ValueError(
                 "mask must be causal or packed, without a window: a state sees all of the past, "
-                f"and that alone; got is_causal = {mask.is_causal}, window = {mask.window}, "
-                f"key_lengths = {mask.key_lengths}. TransformerBackbone takes any mask."
+                f"and that alone; got {mask}. TransformerBackbone takes any mask."
             )
-        rows, new, _ = vectors.shape
-        if mask.rows not in (None, rows):
-            raise ValueError(f"mask must be made for {rows} rows; it has {mask.rows}.")
-        if cache is not None:
-            mask = AttentionMask.cached(cache.lengths + new)
-        starts = mask.positions(new, vectors.device)[:, :, None] == 0
+        mask = self._check_input(vectors, mask, cache)
+        cache = self._own_cache(cache, StateCache)
+        starts = mask.positions(vectors.shape[1], vectors.device)[:, :, None] == 0
         x = vectors
         for index, layer in enumerate(self.layers):
             x = layer(x, starts, cache, index)
         if cache is not None:
-            cache.advance(new)
+            cache.advance(vectors.shape[1])
         return self.norm(x)
 
     def new_cache(self, batch_size: int, capacity: int) -> StateCache:

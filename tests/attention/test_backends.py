@@ -1,5 +1,6 @@
 """Which backend runs: by name, by `auto`, and never silently another than the one asked for."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,7 @@ from calmkit.attention import (
 )
 from calmkit.attention.reference import reference_attention
 from calmkit.attention.sdpa import sdpa_attention
+from calmkit.backbones import TransformerBackbone
 
 CPU_XFORMERS = (
     "attention backend 'xformers' cannot run this call: the tensors are on cpu. "
@@ -121,6 +123,23 @@ def test_a_backend_of_ones_own(registry):
         attention(q, q, q, mask, dropout=0.1, backend="mine")
 
 
+def test_a_backbone_takes_a_backend_of_ones_own(registry):
+    def twice(*arguments, **options):
+        return 2 * reference_attention(*arguments, **options)
+
+    with pytest.raises(ValueError, match="got 'twice'"):
+        TransformerBackbone(8, depth=1, heads=2, attention_backend="twice")
+    register_backend("twice", twice)
+    plain = TransformerBackbone(8, depth=1, heads=2)
+    doubled = TransformerBackbone(8, depth=1, heads=2, attention_backend="twice")
+    doubled.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 4, 8)
+    assert not torch.allclose(doubled(x), plain(x))
+    # The output projection is linear: half of its weights undo the factor.
+    doubled.layers[0].attention.output.weight.data.div_(2)
+    torch.testing.assert_close(doubled(x), plain(x))
+
+
 @pytest.mark.parametrize("name", ["auto", "sdpa"])
 def test_a_name_that_is_taken_is_refused(registry, name):
     with pytest.raises(ValueError, match=f"name must be new; '{name}' is taken"):
@@ -148,8 +167,29 @@ def test_the_choice_leaves_nothing_in_a_compiled_graph(registry, monkeypatch):
     torch.testing.assert_close(out, attention(q, q, q))
 
 
-def test_import_is_free_of_xformers():
-    program = (
-        "import sys, calmkit.attention, calmkit.backbones; assert 'xformers' not in sys.modules"
+def test_xformers_is_not_imported_before_it_is_needed(tmp_path):
+    """Nor on the CPU at all. An xformers that ends the program stands in for the real one."""
+    (tmp_path / "xformers").mkdir()
+    (tmp_path / "xformers" / "__init__.py").write_text("raise SystemExit('imported')")
+    program = """
+import torch, calmkit, calmkit.models
+from calmkit.attention import AttentionBackendError, attention, available_backends
+from calmkit.backbones import TransformerBackbone
+assert available_backends() == ("sdpa", "reference")
+TransformerBackbone(8, depth=1, heads=2, attention_backend="xformers")
+q = torch.zeros(1, 2, 1, 4)
+attention(q, q, q)
+try:
+    attention(q, q, q, backend="xformers")
+except AttentionBackendError as error:
+    print(error)
+import xformers
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
     )
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+    assert done.stdout.strip() == CPU_XFORMERS
+    assert done.stderr.strip() == "imported"  # only by the last line

@@ -25,7 +25,10 @@ def table(q_len, kv_len, **rule):
     return [[sees(start + i, j, **rule) for j in range(kv_len)] for i in range(q_len)]
 
 
-@given(st.integers(0, 5), st.integers(0, 5), st.none() | st.integers(1, 4))
+windows = st.none() | st.integers(1, 4)
+
+
+@given(st.integers(0, 5), st.integers(0, 5), windows)
 def test_causal_is_aligned_bottom_right(q_len, more, window):
     dense = AttentionMask.causal(window).dense(q_len, q_len + more, CPU)
     assert dense[0].tolist() == table(q_len, q_len + more, window=window)
@@ -35,24 +38,24 @@ def test_full_sees_everything():
     assert AttentionMask.full().dense(2, 3, CPU).all()
 
 
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
-def test_packed_documents_do_not_see_each_other(lengths, data):
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), windows, st.data())
+def test_packed_documents_do_not_see_each_other(lengths, window, data):
     total = sum(lengths)
     q_len = data.draw(st.integers(1, total))
     other = (total,)
     documents = [d for d, size in enumerate(lengths) for _ in range(size)]
-    dense = AttentionMask.packed([lengths, other]).dense(q_len, total, CPU)
-    assert dense[0].tolist() == table(q_len, total, documents=documents)
-    assert dense[1].tolist() == table(q_len, total)
+    dense = AttentionMask.packed([lengths, other], window).dense(q_len, total, CPU)
+    assert dense[0].tolist() == table(q_len, total, documents=documents, window=window)
+    assert dense[1].tolist() == table(q_len, total, window=window)
 
 
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(0, 3), st.data())
-def test_cached_rows_use_their_own_keys(key_lengths, spare, data):
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(0, 3), windows, st.data())
+def test_cached_rows_use_their_own_keys(key_lengths, spare, window, data):
     q_len = data.draw(st.integers(1, min(key_lengths)))
     capacity = max(key_lengths) + spare
-    dense = AttentionMask.cached(torch.tensor(key_lengths)).dense(q_len, capacity, CPU)
+    dense = AttentionMask.cached(torch.tensor(key_lengths), window).dense(q_len, capacity, CPU)
     for row, used in zip(dense, key_lengths, strict=True):
-        assert row[:, :used].tolist() == table(q_len, used)
+        assert row[:, :used].tolist() == table(q_len, used, window=window)
         assert not row[:, used:].any()
 
 
@@ -100,6 +103,20 @@ def test_documents_must_fill_the_row():
     for ask in (lambda: mask.dense(4, 4, CPU), lambda: mask.positions(4, CPU)):
         with pytest.raises(ValueError, match="add up to 4 positions; they add up to 3"):
             ask()
+
+
+@pytest.mark.parametrize("used", [[4, 2], [0, -1]])
+def test_rows_must_hold_the_keys_in_use(used):
+    mask = AttentionMask.cached(torch.tensor(used))
+    with pytest.raises(ValueError, match=r"key_lengths must be from 0 to the 3 keys.* got \["):
+        mask.check_length(3)
+
+
+def test_a_mask_shows_how_it_was_made():
+    """Not the tensors of all positions that it holds besides."""
+    assert repr(AttentionMask.packed([(2, 1)], window=2)) == (
+        "AttentionMask(is_causal=True, window=2, lengths=((2, 1),), key_lengths=None)"
+    )
 
 
 def test_key_lengths_are_integers():

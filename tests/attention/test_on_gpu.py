@@ -7,6 +7,7 @@ import torch
 
 from calmkit.attention import AttentionMask, attention, available_backends, backends
 from calmkit.attention import xformers as adapter
+from calmkit.backbones import TransformerBackbone
 
 pytestmark = pytest.mark.gpu
 
@@ -14,15 +15,15 @@ BATCH, LENGTH = 2, 96
 TOLERANCE = {torch.float16: 4e-3, torch.bfloat16: 3e-2, torch.float32: 2e-4}
 
 
-def masks():
+def masks(device="cuda"):
     return {
         "full": AttentionMask.full(),
         "causal": AttentionMask.causal(),
         "window": AttentionMask.causal(window=17),
         "packed": AttentionMask.packed([(40, 56), (10, 30, 56)]),
         "packed, window": AttentionMask.packed([(40, 56), (10, 30, 56)], window=17),
-        "cached": AttentionMask.cached(torch.tensor([50, 96], device="cuda")),
-        "cached, window": AttentionMask.cached(torch.tensor([50, 96], device="cuda"), window=17),
+        "cached": AttentionMask.cached(torch.tensor([50, 96], device=device)),
+        "cached, window": AttentionMask.cached(torch.tensor([50, 96], device=device), window=17),
     }
 
 
@@ -48,7 +49,7 @@ def test_xformers_is_usable():
 
 @pytest.mark.parametrize(("kv_heads", "head_dim"), [(4, 64), (2, 64), (1, 64), (4, 20)])
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize("name", masks() if torch.cuda.is_available() else ["causal"])
+@pytest.mark.parametrize("name", masks("cpu"))
 def test_xformers_matches_the_reference(name, dtype, kv_heads, head_dim):
     mask = masks()[name]
     q_len = 3 if name.startswith("cached") else LENGTH
@@ -60,8 +61,10 @@ def test_xformers_matches_the_reference(name, dtype, kv_heads, head_dim):
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 @pytest.mark.parametrize("dtype", list(TOLERANCE))
-@pytest.mark.parametrize("name", ["full", "causal", "packed"])
+@pytest.mark.parametrize("name", [name for name in masks("cpu") if "cached" not in name])
 def test_gradients_match_the_reference(name, dtype, kv_heads):
+    if "window" in name and dtype == torch.float32:
+        pytest.skip("xformers has no backward of float32 with a window; see test_xformers.py")
     mask = masks()[name]
     leaves = problem(dtype, LENGTH, kv_heads=kv_heads, grad=True)
     exact = [x.detach().double().requires_grad_() for x in leaves]
@@ -111,7 +114,46 @@ def test_packed_xformers_needs_less_memory_than_a_dense_mask():
     assert ours < theirs
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_compiles_to_one_graph():
-    leaves = problem(torch.bfloat16, LENGTH)
-    compiled = torch.compile(attention, fullgraph=True)
-    assert_close(compiled(*leaves), attention(*leaves, backend="reference"), torch.bfloat16)
+    """Forward and backward, on xformers' kernel."""
+    leaves = problem(torch.bfloat16, LENGTH, grad=True)
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    out = torch.compile(attention, fullgraph=True)(*leaves, backend="xformers")
+    want = attention(*exact, backend="reference")
+    assert_close(out, want, torch.bfloat16)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.sum(), leaves),
+        torch.autograd.grad(want.sum(), exact),
+        strict=True,
+    ):
+        assert_close(ours, theirs, torch.bfloat16)
+
+
+# Compiled packed masks are for PyTorch's kernels, and `auto` says so; the compiler asks for TF32,
+# and uses what torch itself calls old.
+@pytest.mark.filterwarnings("ignore:attention takes PyTorch's kernels:UserWarning")
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["auto", "sdpa"])
+def test_the_backbone_trains_and_decodes_compiled(backend):
+    """In bfloat16: a packed training step in one graph, and a cache that gives the same states."""
+    torch.manual_seed(0)
+    exact = TransformerBackbone(64, depth=2, heads=2, kv_heads=1, attention_backend="reference")
+    model = TransformerBackbone(64, depth=2, heads=2, kv_heads=1, attention_backend=backend)
+    model.load_state_dict(exact.state_dict())
+    exact, model = exact.cuda(), model.cuda().bfloat16()
+    x = torch.randn(BATCH, LENGTH, 64, device="cuda")
+    mask = masks()["packed"]
+    compiled = torch.compile(model, fullgraph=True)
+    weights = torch.randn_like(x)
+    (compiled(x.bfloat16(), mask) * weights).sum().backward()
+    (exact(x, mask) * weights).sum().backward()
+    for (name, ours), theirs in zip(model.named_parameters(), exact.parameters(), strict=True):
+        error = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()
+        assert error < 0.05, name
+    cache = model.new_cache(BATCH, LENGTH)
+    with torch.no_grad():
+        states = [compiled(part.bfloat16(), cache=cache) for part in x[:, :5].split(1, dim=1)]
+        want = exact(x[:, :5])
+    assert (torch.cat(states, dim=1) - want).norm() < 0.02 * want.norm()

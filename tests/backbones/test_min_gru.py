@@ -90,9 +90,9 @@ def test_long_memory_survives_in_bfloat16():
 @pytest.mark.parametrize(
     ("mask", "got"),
     [
-        (AttentionMask.full(), "is_causal = False"),
-        (AttentionMask.causal(window=2), "window = 2"),
-        (AttentionMask.cached(torch.tensor([3])), "key_lengths = tensor"),
+        (AttentionMask.full(), "is_causal=False"),
+        (AttentionMask.causal(window=2), "window=2"),
+        (AttentionMask.cached(torch.tensor([3])), "key_lengths=tensor"),
     ],
 )
 def test_masks_that_a_state_cannot_honour_are_refused(mask, got):

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from torch._dynamo.testing import CompileCounter
 from torch.nn.functional import silu
 
 from calmkit.attention import AttentionBackendError, AttentionMask
@@ -123,7 +122,9 @@ def test_queries_and_keys_can_be_normalised():
 def gradients(model, x, mask):
     model.requires_grad_()
     model.zero_grad()
-    model(x, mask).square().sum().backward()
+    # Not the squares: behind the last norm they add up to a constant.
+    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    (model(x, mask) * weights).sum().backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
@@ -148,10 +149,16 @@ def test_activation_checkpointing_keeps_less():
     assert kept(backbone(depth=4, activation_checkpointing=True)) < kept(backbone(depth=4)) / 4
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+@pytest.mark.parametrize("backend", ["xformers", "sdpa", "reference"])
 def test_weights_do_not_depend_on_the_backend(backend):
+    """The same draws from the same seed, under the same names; then the same states."""
     model, other = backbone(), backbone(attention_backend=backend)
-    assert model.state_dict().keys() == other.state_dict().keys()
+    weights = model.state_dict()
+    torch.testing.assert_close(dict(other.state_dict()), dict(weights), rtol=0, atol=0)
+    if backend == "xformers":  # cannot compute without a GPU
+        return
+    for parameter in model.parameters():
+        parameter.normal_()
     other.load_state_dict(model.state_dict())
     x, mask = torch.randn(2, 5, 8), AttentionMask.packed([(2, 3), (5,)])
     torch.testing.assert_close(other(x, mask), model(x, mask))
@@ -179,43 +186,3 @@ def test_scaling_slows_the_rotation():
     q = apply_rotary(part.query(hidden).view(1, 9, 2, 4), rotation)[:, ::2]
     want = rotation_at(torch.arange(5)[None], 4, theta=10000.0)
     torch.testing.assert_close(q, apply_rotary(part.query(hidden[:, ::2]).view(1, 5, 2, 4), want))
-
-
-def test_one_packed_row_gives_the_losses_and_gradients_of_separate_rows():
-    lengths = (3, 1, 4)
-    model = backbone()
-    documents = [torch.randn(1, length, 8) for length in lengths]
-    weights = [torch.randn(1, length, 8) for length in lengths]
-    model.requires_grad_()
-    packed = model(torch.cat(documents, dim=1), AttentionMask.packed([lengths]))
-    losses = [(p * w).sum() for p, w in zip(packed.split(lengths, dim=1), weights, strict=True)]
-    alone = [(model(d) * w).sum() for d, w in zip(documents, weights, strict=True)]
-    torch.testing.assert_close(losses, alone)
-    parameters = list(model.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(sum(losses), parameters), torch.autograd.grad(sum(alone), parameters)
-    )
-
-
-def test_training_compiles_to_one_graph():
-    model = backbone(kv_heads=1, qk_norm=True).requires_grad_()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    x, mask = torch.randn(2, 5, 8), AttentionMask.packed([(2, 3), (5,)])
-    want = gradients(model, x, mask)
-    model.zero_grad()
-    compiled(x, mask).square().sum().backward()
-    got = {name: parameter.grad for name, parameter in model.named_parameters()}
-    torch.testing.assert_close(got, want)
-
-
-@torch.no_grad()
-def test_a_decode_step_compiles_and_serves_every_length():
-    """The first step fixes the number of used positions in its graph, the second frees it."""
-    model = backbone()
-    counter = CompileCounter()
-    compiled = torch.compile(model, fullgraph=True, backend=counter)
-    x = torch.randn(2, 8, 8)
-    cache = model.new_cache(2, 8)
-    states = [compiled(step, cache=cache) for step in x.split(1, dim=1)]
-    torch.testing.assert_close(torch.cat(states, dim=1), model(x))
-    assert counter.frame_count == 2

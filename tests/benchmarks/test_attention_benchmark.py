@@ -38,6 +38,13 @@ def test_every_comparison_is_there(written):
         assert row["times_faster"]["least"] <= row["times_faster"]["median"]
 
 
+def test_what_could_be_gained_on_llama_is_bounded(written):
+    """All of its time over that of matrix products and attention: much in so small a model."""
+    rows = {row["what"]: row for row in written[0]["results"]["pairs"]}
+    assert rows["Llama"]["times_faster_possible"] > 1.5
+    assert "at most" in written[1]
+
+
 def test_every_kernel_is_there(written):
     rows = written[0]["results"]["kernels"]
     assert [(row["length"], row["mask"], row["backend"]) for row in rows] == [

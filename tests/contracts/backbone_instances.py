@@ -1,6 +1,11 @@
 """A small instance of each exported backbone; every one has 8 features."""
 
-from calmkit.backbones import HuggingFaceBackbone, MinGRUBackbone, TransformerBackbone
+from calmkit.backbones import (
+    HuggingFaceBackbone,
+    MinGRUBackbone,
+    TransformerBackbone,
+    YarnScaling,
+)
 
 LLAMA = {
     "num_hidden_layers": 2,
@@ -23,6 +28,17 @@ BACKBONES = {
     "TransformerBackbone": lambda: TransformerBackbone(8, depth=2, heads=2),
     "TransformerBackbone, grouped queries": lambda: TransformerBackbone(
         8, depth=2, heads=4, kv_heads=2, ff_size=12
+    ),
+    "TransformerBackbone, every option": lambda: TransformerBackbone(
+        8,
+        depth=2,
+        heads=2,
+        kv_heads=1,
+        rope_theta=100.0,
+        rope_scaling=YarnScaling(factor=2.0, original_positions=4),
+        qk_norm=True,
+        activation_checkpointing=True,
+        attention_backend="sdpa",
     ),
     "MinGRUBackbone": lambda: MinGRUBackbone(8, depth=2),
     "HuggingFaceBackbone, llama": lambda: HuggingFaceBackbone(

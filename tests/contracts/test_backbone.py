@@ -8,6 +8,7 @@ import torch
 from backbone_instances import BACKBONES
 from exported import exported_finals
 from jaxtyping import TypeCheckError
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from calmkit import backbones
 from calmkit.attention import AttentionMask
@@ -37,12 +38,19 @@ def test_shapes(model, shape):
     assert model(vectors(*shape)).shape == (*shape, HIDDEN)
 
 
+def gradients(model, run, x, mask=None):
+    """Of a random functional: the states' squares add up to a constant behind the last norm."""
+    (run(x, mask) * vectors(*x.shape[:2], seed=1)).sum().backward()
+    found = {name: parameter.grad for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    return found
+
+
 def test_gradients_are_finite_and_reach_every_parameter(model):
-    model(vectors(2, 5)).square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().sum() > 0, name
+    for name, gradient in gradients(model, model, vectors(2, 5)).items():
+        assert gradient is not None, name
+        assert torch.isfinite(gradient).all(), name
+        assert gradient.norm() > 1e-3, name
 
 
 def test_causality_by_gradient(model):
@@ -96,20 +104,22 @@ def test_cached_in_blocks_equals_uncached(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("prefixes", [(4, 1, 2), (1, 4, 4), (3, 3, 3)])
-def test_ragged_rows_with_a_cache_equal_each_row_alone(model, prefixes):
-    """Prompts of different lengths share a batch; what fills the short ones is forgotten."""
-    x = vectors(3, 7)
-    cache = model.new_cache(3, 7)
-    first = model(x[:, : max(prefixes)], cache=cache)
-    cache = cache.select(torch.arange(3), torch.tensor(prefixes))
-    steps = []
-    for step in range(3):
-        now = torch.stack([x[row, prefixes[row] + step] for row in range(3)])
-        steps.append(model(now[:, None], cache=cache))
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3,), (2, 1)])
+def test_ragged_rows_with_a_cache_equal_each_row_alone(model, sizes):
+    """A row for every prefix length, none included, goes on in blocks of the given sizes.
+
+    Prompts of different lengths share a batch; what fills the short ones is forgotten.
+    """
+    prefixes = (3, 0, 5, 1, 4, 2)
+    x = vectors(6, 8)
+    cache = model.new_cache(6, 8)
+    parts = [model(x[:, : max(prefixes)], cache=cache)]
+    cache = cache.select(torch.arange(6), torch.tensor(prefixes))
+    rest = torch.stack([x[row, prefix : prefix + 3] for row, prefix in enumerate(prefixes)])
+    parts += [model(block, cache=cache) for block in rest.split(sizes, dim=1)]
     for row, prefix in enumerate(prefixes):
         alone = model(x[row : row + 1, : prefix + 3])[0]
-        got = torch.cat([first[row, :prefix], *(step[row] for step in steps)])
+        got = torch.cat([parts[0][row, :prefix], *(part[row] for part in parts[1:])])
         torch.testing.assert_close(got, alone)
     assert cache.lengths.tolist() == [prefix + 3 for prefix in prefixes]
 
@@ -167,17 +177,37 @@ def test_save_and_load(model):
     torch.testing.assert_close(other(vectors(2, 3)), model(vectors(2, 3)), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+# Root mean square of the error over that of the states, after two layers. bfloat16 keeps 8 bits:
+# one rounding is off by up to 0.4 per cent, and 0.4 to 0.8 were measured over eight seeds.
+ERROR = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 0.015}
+
+
+def relative_error(got, want):
+    return ((got.double() - want).norm() / want.norm()).item()
+
+
+@pytest.mark.parametrize("dtype", ERROR)
 @torch.no_grad()
 def test_dtypes(model, dtype):
+    """Plain and through a cache, states keep the dtype and stay close to those of float64."""
     want = model(vectors(2, 5))
-    low = model.to(dtype)
+    low, x = model.to(dtype), vectors(2, 5).to(dtype)
     cache = low.new_cache(2, 5)
-    out = low(vectors(2, 5).to(dtype))
-    assert out.dtype == dtype
-    tolerance = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 0.15}[dtype]
-    torch.testing.assert_close(out.double(), want, rtol=tolerance, atol=tolerance)
-    assert low(vectors(2, 5).to(dtype), cache=cache).dtype == dtype
+    plain = low(x)
+    cached = torch.cat([low(part, cache=cache) for part in x.split((3, 1, 1), dim=1)], dim=1)
+    assert plain.dtype == cached.dtype == dtype
+    assert relative_error(plain, want) <= ERROR[dtype]
+    assert relative_error(cached, want) <= ERROR[dtype]
+
+
+def test_gradients_in_bfloat16_stay_close(model):
+    """All parameters' together. Measured over six seeds: 0.7 to 2.7 per cent."""
+    x, mask = vectors(2, 6), AttentionMask.packed([(2, 4), (6,)])
+    want = gradients(model, model, x, mask)
+    got = gradients(model, model.bfloat16(), x.bfloat16(), mask)
+    assert {gradient.dtype for gradient in got.values()} == {torch.bfloat16}
+    together = [torch.cat([part.flatten() for part in found.values()]) for found in (got, want)]
+    assert relative_error(*together) < 0.04
 
 
 # PyTorch says that its norm is not fused where autocast mixes dtypes: slower, not wrong.
@@ -186,17 +216,39 @@ def test_dtypes(model, dtype):
 def test_autocast(model):
     model = model.float()
     x = vectors(2, 5).float()
-    want = model(x)
+    want = model(x).double()
     cache = model.new_cache(2, 5)
     with torch.autocast("cpu", torch.bfloat16):
         plain, cached = model(x), model(x, cache=cache)
-    # bfloat16 keeps 8 bits: errors of a few per cent after two layers.
-    torch.testing.assert_close(plain.float(), want, rtol=0.15, atol=0.15)
-    torch.testing.assert_close(cached.float(), want, rtol=0.15, atol=0.15)
+    assert 1e-4 < relative_error(plain, want) < ERROR[torch.bfloat16]
+    assert relative_error(cached, want) < ERROR[torch.bfloat16]
 
 
-def test_compiles_to_one_graph(model):
+def test_training_compiles_to_one_graph(model):
+    """Forward and backward; another packing of the same shape needs no other graph."""
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
     x = vectors(2, 6)
-    mask = AttentionMask.packed([(2, 4), (6,)])
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x, mask), model(x, mask))
+    for lengths in ([(2, 4), (6,)], [(1, 3, 2), (3, 3)]):
+        mask = AttentionMask.packed(lengths)
+        torch.testing.assert_close(
+            gradients(model, compiled, x, mask), gradients(model, model, x, mask)
+        )
+    assert counter.frame_count == 1
+
+
+@torch.no_grad()
+def test_a_decode_step_compiles_and_serves_every_length(model):
+    """The first step fixes the number of used positions in its graph, the second frees it."""
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    x = vectors(2, 8)
+    prompt = model.new_cache(2, 8)
+    model(x[:, :3], cache=prompt)
+    cache = prompt.select(torch.arange(2), torch.tensor([3, 1]))  # rows of different lengths
+    rows = [x[row, start : start + 5] for row, start in enumerate((3, 1))]
+    states = [compiled(step, cache=cache) for step in torch.stack(rows).split(1, dim=1)]
+    got = torch.cat(states, dim=1)
+    torch.testing.assert_close(got[0], model(x)[0, 3:])
+    torch.testing.assert_close(got[1], model(x)[1, 1:6])
+    assert counter.frame_count == 2
