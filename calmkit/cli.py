@@ -327,14 +327,18 @@ def _generate(options: list[str]) -> None:
             prompts = read_prompts(chosen["prompts"])
         if chosen["max_new_tokens"] < 1 or chosen["samples"] < 1:
             raise ValueError("max_new_tokens and samples must be at least 1.")
-        settings = {
-            "max_new_tokens": chosen["max_new_tokens"],
-            "sampler": choose_sampler(
-                chosen["temperature"], chosen["candidates"], exact=chosen["exact"]
-            ),
-            "seed": chosen["seed"],
-        }
         checkpoint = load_checkpoint(chosen["checkpoint"], trust=_named(chosen["trust"]))
+        sampler = choose_sampler(
+            checkpoint.model,
+            chosen["temperature"],
+            chosen["candidates"],
+            exact=chosen["exact"],
+            top_k=chosen["top_k"],
+            top_p=chosen["top_p"],
+        )
+    settings = {
+        "max_new_tokens": chosen["max_new_tokens"], "sampler": sampler, "seed": chosen["seed"],
+    }  # fmt: skip
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     prompts = [prompt for prompt in prompts for _ in range(chosen["samples"])]
     if len(prompts) == 1 and not chosen["json"]:
@@ -483,6 +487,8 @@ def _generate_options(
     temperature: float = 1.0,
     candidates: int = 64,
     exact: bool = False,
+    top_k: int | None = None,
+    top_p: float = 1.0,
     seed: int = 0,
     json: bool = False,
     trust: str = "",
@@ -498,6 +504,8 @@ def _generate_options(
         temperature: In (0, 1]; at 0.5 and below texts are more fluent and cost more.
         candidates: Draws for each chunk at temperatures below 1.
         exact: Draw as often as the exact law needs, instead of `candidates` times.
+        top_k: Keep that many of the likeliest tokens; for a softmax model only.
+        top_p: Keep the likeliest tokens, or the most frequent chunks, that make up this share.
         seed: The same seed gives the same texts.
         json: Print one JSON object a line: prompt, text, tokens, why it ended, draws used.
         trust: Packages outside calmkit whose code the model needs, with commas between.

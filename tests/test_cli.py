@@ -134,7 +134,7 @@ class TestCompare:
     def test_the_effective_config_is_printed(self, run, capsys):
         assert cli.main(["compare", *SMALL, "--seeds", "2", "--print_config"]) == 0
         printed = yaml.safe_load(capsys.readouterr().out)
-        assert printed["seeds"] == [0, 1] and list(printed["variants"])[0] == "energy"
+        assert printed["seeds"] == [0, 1] and next(iter(printed["variants"])) == "energy"
         assert run.calls == []
 
     def test_help_tells_the_keys_of_a_comparison(self, run, capsys):

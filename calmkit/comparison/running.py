@@ -67,7 +67,10 @@ def _done(
     for place in range(processes):
         places.put(place)
     with ProcessPoolExecutor(
-        processes, context, initializer=_take_place, initargs=(places, processes)
+        processes,
+        context,
+        initializer=_take_place,
+        initargs=(places, processes, torch.cuda.device_count()),
     ) as pool:
         waiting = {pool.submit(_do_quietly, run): run for run in wave}
         try:
@@ -79,11 +82,11 @@ def _done(
             raise
 
 
-def _take_place(places: "multiprocessing.Queue[int]", processes: int) -> None:
+def _take_place(places: "multiprocessing.Queue[int]", processes: int, devices: int) -> None:
     """Take one of the devices, or a share of the cores, for this process alone."""
     place = places.get()
-    if torch.cuda.device_count():
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % torch.cuda.device_count())
+    if devices:  # before anything here has asked CUDA, which would then not look again
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % devices)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 

@@ -7,8 +7,14 @@ from pathlib import Path
 import torch
 
 from calmkit.data import TextTokenizer
-from calmkit.models import Generation, LanguageModel
-from calmkit.sampling import BatchTemperature, ExactTemperature, PlainSampler, Sampler
+from calmkit.models import Generation, LanguageModel, TokenLM
+from calmkit.sampling import (
+    BatchTemperature,
+    ExactTemperature,
+    PlainSampler,
+    Sampler,
+    SoftmaxSampler,
+)
 
 __all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "write_texts"]
 
@@ -18,20 +24,38 @@ _ROWS = 16
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
-def choose_sampler(temperature: float, candidates: int, *, exact: bool) -> Sampler:
+def choose_sampler(
+    model: LanguageModel,
+    temperature: float,
+    candidates: int,
+    *,
+    exact: bool = False,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+) -> Sampler:
     """The sampler that options ask for.
 
     Args:
-        temperature: T in (0, 1].
+        model: The model: a `TokenLM` has probabilities, others can only be drawn from.
+        temperature: T, in (0, 1] for models that can only be drawn from.
         candidates: N of the batch algorithm.
         exact: Whether to draw until the exact algorithm is done; where it does not end within
             10 000 draws, the batch algorithm decides.
+        top_k: Keep that many of a softmax's likeliest tokens; all if None.
+        top_p: Keep the likeliest tokens, or the most frequent chunks, with this share.
 
     Raises:
-        ValueError: If temperature or candidates are out of range.
+        ValueError: If a number is out of range, or the model cannot be sampled so.
     """
-    batch = BatchTemperature(temperature, candidates)
-    if temperature == 1:
+    if isinstance(model, TokenLM):
+        return SoftmaxSampler(temperature, top_k, top_p)
+    if top_k is not None:
+        raise ValueError(
+            "top_k must be left out for a model that can only be drawn from: it has no "
+            f"probabilities to rank; got {top_k}. Use top_p, which goes by counts."
+        )
+    batch = BatchTemperature(temperature, candidates, top_p=top_p)
+    if temperature == 1 and top_p == 1:
         return PlainSampler()
     return ExactTemperature(temperature, fallback=batch) if exact else batch
 

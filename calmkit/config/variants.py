@@ -62,7 +62,8 @@ def expand(variants: object, grid: object) -> list[Entry]:
     for variant, overrides in (variants or {"": {}}).items():
         overrides = _mapping(f"variants.{variant}", {} if overrides is None else overrides)
         for combination in itertools.product(*axes):
-            name = "-".join(filter(None, [str(variant), *(label for label, _ in combination)]))
+            labels = [str(variant), *(label for label, _ in combination)]
+            name = "-".join(label for label in labels if label)
             if not _NAME.fullmatch(name):
                 raise ConfigError(
                     f"variants must have names of letters, digits, -, _, = and .; got {name!r}."
