@@ -18,20 +18,18 @@ show them: *truth*, as many draws of Q itself, is the least that can be found; *
 those chunks through the autoencoder (posterior, a draw of it, decoder), the least for its heads.
 
 BrierLM is that of `evaluate` on held-out text, beside the best expected value that any model can
-have at the same places; noise can lift it above that. Its standard error is a bound, to first
-order: that of Brier-1 to 4 erring together. *Expected BrierLM* has the noise of the text taken
-out: drawn are r continuations of four tokens, and Brier-1 to 4 are means over all that may come,
-by the truth. TokenLM shows its probabilities: its distances are exact, and its KL is the excess
-of its cross entropy over the truth's.
+have at the same places; noise can lift it above that. Its standard error is from a bootstrap over
+the texts. *Expected BrierLM* has the noise of the text taken out: drawn are r continuations of
+four tokens, and Brier-1 to 4 are means over all that may come, by the truth. TokenLM shows its
+probabilities: its distances are exact, and its KL is the excess of its cross entropy over the
+truth's.
 
-    python benchmarks/known_truth.py --json known_truth.json --plot known_truth.png
+    python benchmarks/known_truth.py --json truth.json --plot truth.png --keep kept.json
 """
 
 import argparse
 import inspect
-import itertools
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -40,8 +38,9 @@ from typing import Any, cast
 
 import torch
 from head_rates import every_head
+from kept_rows import KeptRows
+from known_truth_report import correlations, draw_plot, show
 from measuring import environment
-from scipy.stats import pearsonr, spearmanr
 from synthetic_language import SyntheticLanguage, chunk_numbers, entropy, optimal_brier
 from torch import Generator, Tensor, nn
 
@@ -50,7 +49,7 @@ from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
 from calmkit.heads import EnergyHead, Head
-from calmkit.metrics import BrierLM, Estimate, reconstructed_tokens, summarize_brier
+from calmkit.metrics import BrierLMResult, combine_brier, reconstructed_tokens
 from calmkit.models import CALM, ChunkEmbedding, LanguageModel, TokenLM
 from calmkit.scoring import EnergyScore
 from calmkit.training import (
@@ -62,18 +61,16 @@ from calmkit.training import (
     fit,
     step_generator,
 )
-from calmkit.training.scored_text import ORDERS, find_targets
+from calmkit.training.scored_text import HIGHEST_ORDER, find_targets
 
 CPU = torch.device("cpu")
+ORDERS = range(1, HIGHEST_ORDER + 1)
 # Further settings of the energy head, so that it is seen at its best and at less.
 ENERGY: dict[str, Callable[..., Head]] = {
     "EnergyHead": EnergyHead,
     "EnergyHead, N = 2": partial(EnergyHead, num_samples=2),
     "EnergyHead, alpha = 0.5": partial(EnergyHead, rule=EnergyScore(0.5)),
 }
-TRUTH = ("truth", "perfect head")
-# What models are ranked by, and whether higher or lower is better, as are all distances.
-SCORES = {"share_of_optimum": 1, "expected_share": 1, "brier_regret": -1}
 _HELD_OUT = -1  # a step that no training has
 _DRAWN_AT_ONCE = 256
 _STANDARDIZE_ON_BATCHES = 8
@@ -120,7 +117,7 @@ class World:
         targets = find_targets(batch.tokens, batch.real, self.settings.min_context)
         best = optimal_brier(language, batch.tokens, targets)
         self.optimal_brier = [100 * value for value in best]
-        self.optimum = math.prod(self.optimal_brier) ** (1 / len(ORDERS))
+        self.optimum = float(combine_brier(torch.tensor(best, dtype=torch.float64)))
 
     def true_chunks(self) -> Tensor:
         """Draws of the truth itself, (draws, texts, chunk)."""
@@ -204,10 +201,9 @@ class World:
         excess = found["kl"] / self.size
         return found | {"excess_cross_entropy": excess, "cross_entropy": nats / self.size}
 
-    def _brier(self, brier: BrierLM) -> dict[str, float]:
+    def _brier(self, brier: BrierLMResult) -> dict[str, float]:
         found = {"brier_lm": brier.brier_lm, "share_of_optimum": brier.brier_lm / self.optimum}
-        relative = [score.standard_error / abs(score.value) for score in brier.brier]
-        found["brier_lm_standard_error"] = brier.brier_lm * sum(relative) / len(relative)
+        found["brier_lm_standard_error"] = brier.estimate.standard_error
         for order, score in zip(ORDERS, brier.brier, strict=True):
             found[f"brier_{order}"] = score.value
             found[f"brier_{order}_standard_error"] = score.standard_error
@@ -228,8 +224,7 @@ def collisions(counts: Tensor) -> Tensor:
 
 def brier_lm_of(scores: Sequence[Sequence[Tensor]]) -> float:
     """BrierLM of Brier-1 to 4, each a mean over places."""
-    means = [Estimate(float(torch.stack(list(values)).mean()), 0.0) for values in scores]
-    return summarize_brier(means).brier_lm
+    return float(combine_brier(torch.stack([torch.stack(list(v)).mean() for v in scores])))
 
 
 def continue_texts(
@@ -333,9 +328,9 @@ def build_head(args: argparse.Namespace, name: str) -> Head:
 
 
 def measure_chunk_size(
-    args: argparse.Namespace, language: SyntheticLanguage, size: int
+    args: argparse.Namespace, language: SyntheticLanguage, size: int, kept: KeptRows
 ) -> dict[str, Any]:
-    """Train every model at one chunk size, and measure it on the way."""
+    """Train every model at one chunk size that is not kept, and measure it on the way."""
     world = World(args, language, size)
     autoencoder = train_autoencoder(args, language, size)
     tokens = world.rows.batch.tokens
@@ -351,139 +346,32 @@ def measure_chunk_size(
         {"model": "truth", **world.measure_draws(world.true_chunks())},
         {"model": "perfect head", **world.measure_draws(world.perfect_chunks(autoencoder))},
     ]
-    batch_at = partial(draw_batch, args, language, size, rows=args.batch)
     for name in [*args.heads, *(["TokenLM"] if size == 1 else [])]:
-        torch.manual_seed(args.seed)
-        backbone = TransformerBackbone(args.hidden, depth=2, heads=4)
-        if name == "TokenLM":
-            model, measure = TokenLM(language.vocab_size, backbone=backbone), world.measure_softmax
-        else:
-            model, measure = (
-                CALM(
-                    autoencoder=autoencoder,
-                    input_encoder=ChunkEmbedding(language.vocab_size, size, args.hidden),
-                    backbone=backbone,
-                    head=build_head(args, name),
-                ),
-                world.measure_calm,
-            )
-        print(f"K = {size}: {name} ...", file=sys.stderr, flush=True)
-        points = train(args, model, batch_at, args.steps, measure)
-        rows += [{"model": name, "step": step, **values} for step, values in points]
+        run = partial(measure_model, args, language, world, autoencoder, name)
+        rows += kept.get(f"K = {size}: {name}", run)
     return found | {"rows": rows}
 
 
-def correlations(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How models rank by BrierLM and by the truth; 1 is the same order."""
-    models = [(w, row) for w in worlds for row in w["rows"] if row["model"] not in TRUTH]
-    last = max(row["step"] for _, row in models)
-    groups = {f"K = {w['chunk']}": [row for v, row in models if v is w] for w in worlds}
-    groups["all"] = [row for _, row in models]
-    found: dict[str, Any] = {}
-    for name, rows in groups.items():
-        energy = [row for row in rows if row["model"] in ENERGY]
-        ends = [row for row in rows if row["step"] == last]
-        found[name] = {"rows": len(rows), "ends": len(ends), "energy": len(energy)}
-        for score in SCORES:
-            found[name][score] = {
-                "total variation": correlate(rows, score, "total_variation"),
-                "KL": correlate(rows, score, "kl"),
-                "total variation, ends": correlate(ends, score, "total_variation"),
-                "cross entropy, energy": correlate(energy, score, "excess_cross_entropy"),
-                "the same, Pearson": correlate(energy, score, "excess_cross_entropy", pearsonr),
-            }
-    return found
-
-
-def correlate(
-    rows: Sequence[Mapping[str, float]],
-    first: str,
-    second: str,
-    coefficient: Callable[..., Any] = spearmanr,
-) -> float | None:
-    """Correlation of two numbers, each turned so that higher is better; None if undefined."""
-    pair = [[SCORES.get(name, -1) * row[name] for row in rows] for name in (first, second)]
-    if len(rows) < 3 or min(len(set(values)) for values in pair) < 2:
-        return None
-    return float(coefficient(*pair).statistic)
-
-
-def show(results: Mapping[str, Any]) -> None:
-    """Print the results as tables."""
-    low, high = results["entropy_rate"]
-    print(f"Entropy rate of the language: {low:.4f} to {high:.4f} nats per token")
-    for world in results["worlds"]:
-        print(
-            f"\nK = {world['chunk']}: entropy {world['entropy']:.3f} nats per token, best BrierLM "
-            f"{world['brier_lm_optimum']:.2f}, autoencoder restores "
-            f"{100 * world['autoencoder_accuracy']:.2f} % of the tokens\n"
-            f"    {'model':26} {'step':>5} {'TV':>7} {'KL':>7} {'excess':>7} {'regret':>7} "
-            f"{'BrierLM':>8} {'error':>6} {'of best':>8} {'expected':>8}"
-        )
-        for row in world["rows"]:
-            line = (
-                f"    {row['model']:26} {row.get('step', ''):>5} {row['total_variation']:7.4f} "
-                f"{row['kl']:7.4f} {row['excess_cross_entropy']:7.4f} {row['brier_regret']:7.3f}"
-            )
-            if "brier_lm" in row:
-                line += (
-                    f" {row['brier_lm']:8.2f} {row['brier_lm_standard_error']:6.2f} "
-                    f"{row['share_of_optimum']:8.3f} {row['expected_share']:8.3f}"
-                )
-            print(line)
-    print(
-        "\nSpearman correlations with less distance to the truth: of all models and checkpoints;\n"
-        "of trained models (ends); and with less cross entropy, of energy-trained ones (energy)"
-    )
-    for name, values in results["correlations"].items():
-        print(
-            f"    {name}: {values['rows']} rows, {values['ends']} ends, {values['energy']} energy"
-        )
-        for score in SCORES:
-            texts = (
-                f"{what} {'undefined' if value is None else f'{value:.3f}'}"
-                for what, value in values[score].items()
-            )
-            print(f"        {score:17} " + "; ".join(texts))
-
-
-def draw_plot(worlds: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """BrierLM against total variation, and against cross entropy if energy-trained, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    names = list(dict.fromkeys(row["model"] for world in worlds for row in world["rows"]))
-    names = [name for name in names if name not in TRUTH]
-    for world, marker in zip(worlds, itertools.cycle("o^sDv"), strict=False):
-        for number, name in enumerate(names):
-            rows = [row for row in world["rows"] if row["model"] == name]
-            if not rows:
-                continue
-            scores = [row["expected_share"] for row in rows]
-            style = {
-                "color": f"C{number}",
-                "marker": marker,
-                "label": f"{name}, K = {world['chunk']}",
-            }
-            left.plot([row["total_variation"] for row in rows], scores, linewidth=0.5, **style)
-            if name in ENERGY:
-                excess = [row["excess_cross_entropy"] for row in rows]
-                right.plot(excess, scores, linewidth=0.5, **style)
-    left.set(title="All models and checkpoints", xlabel="total variation to the truth")
-    right.set(
-        title="Energy-trained models and checkpoints",
-        xlabel="excess cross entropy, nats per token",
-    )
-    for axes in (left, right):
-        axes.set(ylabel="expected BrierLM, share of the best")
-        axes.axhline(1.0, color="black", linewidth=0.8)
-        axes.grid(alpha=0.3)
-        axes.set_xlim(left=0)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize="x-small")
-    figure.savefig(path, dpi=150)
+def measure_model(
+    args: argparse.Namespace,
+    language: SyntheticLanguage,
+    world: World,
+    autoencoder: ChunkAutoencoder,
+    name: str,
+) -> list[dict[str, Any]]:
+    """Train a model, and measure it at checkpoints."""
+    print(f"K = {world.size}: {name} ...", file=sys.stderr, flush=True)
+    torch.manual_seed(args.seed)
+    backbone = TransformerBackbone(args.hidden, depth=2, heads=4)
+    if name == "TokenLM":
+        model, measure = TokenLM(language.vocab_size, backbone=backbone), world.measure_softmax
+    else:
+        embedding = ChunkEmbedding(language.vocab_size, world.size, args.hidden)
+        parts = {"autoencoder": autoencoder, "input_encoder": embedding, "backbone": backbone}
+        model, measure = CALM(**parts, head=build_head(args, name)), world.measure_calm
+    batch_at = partial(draw_batch, args, language, world.size, rows=args.batch)
+    points = train(args, model, batch_at, args.steps, measure)
+    return [{"model": name, "step": step, **values} for step, values in points]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -513,16 +401,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--plot", type=Path, help="also draw BrierLM in this PNG")
+    parser.add_argument(
+        "--keep", type=Path, help="file for each model's numbers: a stopped run goes on from there"
+    )
     args = parser.parse_args(arguments)
     for name in ("length", "context"):
         if any(getattr(args, name) % size for size in args.chunks):
             parser.error(f"--{name} must be a multiple of each of --chunks {args.chunks}.")
     torch.set_num_threads(1)
     language = SyntheticLanguage.seeded(args.seed, states=args.states, vocab=args.vocab)
-    worlds = [measure_chunk_size(args, language, size) for size in args.chunks]
-    ignored = ("json", "plot")
+    setting = {k: v for k, v in vars(args).items() if k not in ("json", "plot", "keep")}
+    of_a_model = {k: v for k, v in setting.items() if k not in ("chunks", "heads")}
+    try:
+        kept = KeptRows(args.keep, {**of_a_model, **environment(CPU)})
+    except ValueError as error:
+        parser.error(str(error))
+    worlds = [measure_chunk_size(args, language, size, kept) for size in args.chunks]
     results: dict[str, Any] = {
-        "setting": {name: value for name, value in vars(args).items() if name not in ignored},
+        "setting": setting,
         "entropy_rate": language.entropy_rate_bounds(5),
         "worlds": worlds,
         "correlations": correlations(worlds),

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from calmkit.training.scored_text import ORDERS, Targets
+from calmkit.training.scored_text import Targets
 from calmkit.typing import typed
 
 __all__ = ["SyntheticLanguage", "chunk_numbers", "entropy", "optimal_brier"]
@@ -153,7 +153,7 @@ def entropy(law: Float[Tensor, "*batch outcomes"]) -> Float[Tensor, "*batch"]:
 
 
 def optimal_brier(language: SyntheticLanguage, tokens: Tensor, targets: Targets) -> list[float]:
-    """The best expected Brier-1 to 4 at the n-grams of targets, given the texts before them.
+    """The best expected Brier-n at the n-grams of targets, given the texts before them.
 
     A model sees the text up to the predicted chunk, also where an n-gram starts within it.
 
@@ -162,14 +162,15 @@ def optimal_brier(language: SyntheticLanguage, tokens: Tensor, targets: Targets)
         tokens: The texts (rows, positions, chunk) in which the targets are.
         targets: What is scored, as from `find_targets`.
     """
+    _, highest_order, chunk_size = targets.counted.shape
     beliefs = language.beliefs(tokens.flatten(1))
-    belief = beliefs[targets.row, targets.place * targets.chunk_size]
-    steps = torch.arange(targets.tokens.shape[1])
+    belief = beliefs[targets.row, targets.place * chunk_size]
     later = torch.stack(
-        [belief @ torch.linalg.matrix_power(language.transition, int(k)) for k in steps], dim=1
+        [belief @ torch.linalg.matrix_power(language.transition, k) for k in range(chunk_size)],
+        dim=1,
     )
     best = []
-    for order in ORDERS:
-        counted = targets.counted(order)
-        best.append(float(language.collision(later[:, : counted.shape[1]][counted], order).mean()))
+    for order in range(1, highest_order + 1):
+        starts = later[targets.counted[:, order - 1]]
+        best.append(float(language.collision(starts, order).mean()))
     return best

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from calmkit.accounting.cost import Cost, cache_bytes_per_position, cost_of
 from calmkit.accounting.dry_run import DryRun
 from calmkit.accounting.results import Account, check_context, parameters_of
+from calmkit.chunking import ChunkBatch
+from calmkit.distributions import DiagonalGaussian
 from calmkit.models import CALM
 
 __all__ = ["account"]
@@ -77,6 +79,7 @@ def _training_costs(model: CALM, context: int) -> dict[str, Cost]:
     """Each part of `CALM.loss` alone; what goes from part to part carries a gradient."""
     tokens = torch.zeros(1, context, model.chunk_size, dtype=torch.long)
     real = torch.ones_like(tokens, dtype=torch.bool)
+    batch = ChunkBatch(tokens, real, ((context,),))
     shape = (1, context, model.backbone.hidden_size)
     vectors = torch.zeros(shape, dtype=_dtype(model.input_encoder), requires_grad=True)
     states = torch.zeros(shape, dtype=_dtype(model.backbone), requires_grad=True)
@@ -84,8 +87,9 @@ def _training_costs(model: CALM, context: int) -> dict[str, Cost]:
 
     def encode() -> Tensor:
         with torch.no_grad():
-            posteriors.append(model.autoencoder.encode(tokens[:, 1:]))
-        return posteriors[0].mean
+            row = model.autoencoder.encode_rows(batch)
+        posteriors.append(DiagonalGaussian(row.mean[:, 1:], row.std[:, 1:]))
+        return row.mean
 
     return {
         "input_encoder": cost_of(

@@ -1,12 +1,15 @@
-"""Standard errors by resampling whole documents.
+"""Standard errors and confidence intervals by resampling whole documents.
 
 Tokens of one document are not independent, documents are. A mean over tokens is a ratio of two
-sums over documents; the bootstrap draws as many documents with replacement, recomputes the ratio
-and reports its standard deviation over many such draws.
+sums over documents; the bootstrap draws as many documents with replacement and recomputes the
+ratio, many times over. The standard deviation of what comes out is the standard error, and its
+central part is the confidence interval (the percentile interval: with few documents it is a
+little too narrow).
 
-Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6.
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 13.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["Estimate", "bootstrap_ratio"]
+__all__ = ["Estimate", "bootstrap_ratio", "estimate_from", "resampled_ratios"]
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,17 @@ class Estimate:
     Attributes:
         value: The estimate.
         standard_error: Its standard deviation over resampled documents.
+        interval: Confidence interval, the central part of the same; None where none was found.
     """
 
     value: float
     standard_error: float
+    interval: tuple[float, float] | None = None
+
+    def scaled(self, factor: float) -> "Estimate":
+        """The same in other units; the factor must not be negative."""
+        low_high = self.interval and (factor * self.interval[0], factor * self.interval[1])
+        return Estimate(factor * self.value, factor * self.standard_error, low_high)
 
 
 @typed
@@ -38,18 +48,46 @@ def bootstrap_ratio(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    level: float = 0.95,
 ) -> list[Estimate]:
-    """Mean per token of each metric, with its standard error over groups.
+    """Mean per token of each metric, with its standard error and interval over groups.
 
     Args:
         sums: Sum of each metric over the tokens of each group (document).
         counts: Number of tokens that each sum runs over.
         resamples: Number of bootstrap draws.
         seed: Of the resampling; all metrics share its draws.
+        level: Probability that the confidence interval is meant to have.
 
     Raises:
-        ValueError: If there are fewer than two groups or resamples, or a metric has no token
-            at all.
+        ValueError: If there are fewer than two groups or resamples, a metric has no token at
+            all, or the level is no probability.
+    """
+    drawn = resampled_ratios(sums, counts, resamples=resamples, seed=seed)
+    values = sums.sum(dim=0) / counts.sum(dim=0)
+    return [estimate_from(float(v), d, level) for v, d in zip(values, drawn.T, strict=True)]
+
+
+@typed
+def resampled_ratios(
+    sums: Float[Tensor, "groups metrics"],
+    counts: Float[Tensor, "groups metrics"],
+    *,
+    resamples: int,
+    seed: int,
+) -> Float[Tensor, "resamples metrics"]:
+    """Each metric's mean per token in every resample; NaN in one without any of its tokens.
+
+    Args:
+        sums: As of `bootstrap_ratio`.
+        counts: As of `bootstrap_ratio`.
+        resamples: Number of bootstrap draws.
+        seed: Decides which groups are drawn, by their number alone: whatever is measured on the
+            same groups is resampled alike.
+
+    Raises:
+        ValueError: If there are fewer than two groups or resamples, or a metric has no token at
+            all.
     """
     if resamples < 2:
         raise ValueError(f"resamples must be at least 2 for a standard error; got {resamples}.")
@@ -62,10 +100,28 @@ def bootstrap_ratio(
     chosen = torch.randint(groups, (resamples, groups), generator=generator).to(sums.device)
     times = torch.zeros(resamples, groups, dtype=sums.dtype, device=sums.device)
     times.scatter_add_(1, chosen, torch.ones_like(times))
-    drawn_sums, drawn_counts = times @ sums, times @ counts
-    # A draw without any token of a metric says nothing on it.
-    says = drawn_counts > 0
-    return [
-        Estimate(float(value), float((drawn_sums[s, m] / drawn_counts[s, m]).std()))
-        for m, (value, s) in enumerate(zip(sums.sum(0) / counts.sum(0), says.T, strict=True))
-    ]
+    return (times @ sums) / (times @ counts)  # 0 / 0: a draw without a token says nothing
+
+
+@typed
+def estimate_from(
+    value: float, drawn: Float[Tensor, " resamples"], level: float = 0.95
+) -> Estimate:
+    """An estimate from its value and what it was in every resample.
+
+    Args:
+        value: The estimate.
+        drawn: What it was in each resample; NaN where it had no value.
+        level: Probability that the confidence interval is meant to have.
+
+    Raises:
+        ValueError: If the level is no probability.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1); got {level}.")
+    drawn = drawn[~drawn.isnan()].double()
+    if len(drawn) < 2:
+        return Estimate(value, math.nan, (math.nan, math.nan))
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype)
+    low, high = torch.quantile(drawn, ends.to(drawn.device)).tolist()
+    return Estimate(value, float(drawn.std()), (low, high))

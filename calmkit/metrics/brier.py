@@ -22,7 +22,23 @@ from torch import Tensor
 from calmkit.scoring.discrete import collision_rate, hit_rate
 from calmkit.typing import typed
 
-__all__ = ["brier_ngram", "expected_brier"]
+__all__ = ["brier", "brier_ngram", "expected_brier", "ngram_rates"]
+
+
+@typed
+def brier(
+    draws: Int[Tensor, "samples *batch tokens"], target: Int[Tensor, "*batch tokens"]
+) -> Float[Tensor, "*batch"]:
+    """Estimate the Brier score of all tokens together, as one outcome, without bias.
+
+    Args:
+        draws: Independent draws of the tokens, at least two.
+        target: The tokens that came.
+
+    Raises:
+        ValueError: If there are fewer than two draws.
+    """
+    return 2 * hit_rate(draws, target) - collision_rate(draws)
 
 
 @typed
@@ -42,12 +58,30 @@ def brier_ngram(
     Raises:
         ValueError: If there are fewer than two draws, or n tokens do not fit.
     """
+    hits, collisions = ngram_rates(draws, target, order)
+    return 2 * hits - collisions
+
+
+@typed
+def ngram_rates(
+    draws: Int[Tensor, "samples *batch tokens"], target: Int[Tensor, "*batch tokens"], order: int
+) -> tuple[Float[Tensor, "*batch starts"], Float[Tensor, "*batch starts"]]:
+    """Estimate P(y) and sum_x P(x)^2 of n-grams apart: the two terms of `brier_ngram`.
+
+    Args:
+        draws: Independent draws of the tokens, at least two.
+        target: The tokens that came.
+        order: n, tokens in an outcome.
+
+    Raises:
+        ValueError: If there are fewer than two draws, or n tokens do not fit.
+    """
     length = draws.shape[-1]
     if not 1 <= order <= length:
         raise ValueError(f"order must be in [1, {length}], the number of tokens; got {order}.")
     # Windows are outcomes of `order` tokens: (*batch, starts, order).
     windows, truth = draws.unfold(-1, order, 1), target.unfold(-1, order, 1)
-    return 2 * hit_rate(windows, truth) - collision_rate(windows)
+    return hit_rate(windows, truth), collision_rate(windows)
 
 
 @typed

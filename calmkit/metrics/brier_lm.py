@@ -1,48 +1,173 @@
 r"""BrierLM: one number for a language model that can only be sampled.
 
-    BrierLM = 100 (Brier-1 Brier-2 Brier-3 Brier-4)^(1/4)
+    BrierLM = 100 (Brier-1 Brier-2 ... Brier-n)^(1/n),    n = 4 as published
 
 Orientation: **higher is better**, at most 100. Each Brier-n is estimated without bias and can
 therefore be negative, for a weak model or by chance. The geometric mean is undefined then:
 `brier_lm` is 0 and `not_positive` says why. (The published code clips the *product* at zero, so a
 collapsed model with four negative scores reaches 100.)
 
+Errors and intervals are those of a bootstrap over documents, BrierLM's own among them: each
+resample has its Brier-n and from them its BrierLM, 0 where one is not positive.
+
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calmkit.metrics.bootstrap import Estimate
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-__all__ = ["BrierLM", "summarize_brier"]
+from calmkit.metrics.bootstrap import (
+    Estimate,
+    bootstrap_ratio,
+    estimate_from,
+    resampled_ratios,
+)
+from calmkit.metrics.ngram_sums import NgramSums
+from calmkit.typing import typed
+
+__all__ = ["BrierLMResult", "NgramScore", "combine_brier", "summarize_brier"]
 
 
 @dataclass(frozen=True)
-class BrierLM:
-    """BrierLM with what it is made of.
+class NgramScore:
+    """Brier-n and its two terms, times 100.
 
     Attributes:
-        brier_lm: The score, 0 if it is undefined.
-        brier: Brier-1, Brier-2, ..., signed, times 100.
-        not_positive: The orders n whose Brier-n is zero or negative.
+        brier: 2 `hit` - `collision`; higher is better.
+        hit: How often a draw is what came.
+        collision: How often two draws are equal.
     """
 
-    brier_lm: float
-    brier: tuple[Estimate, ...]
-    not_positive: tuple[int, ...]
+    brier: Estimate
+    hit: Estimate
+    collision: Estimate
 
 
-def summarize_brier(brier: Sequence[Estimate]) -> BrierLM:
-    """Combine Brier-1, Brier-2, ... (at most 1 each) into BrierLM.
+@dataclass(frozen=True)
+class BrierLMResult:
+    """BrierLM with what it is made of; all numbers are in per cent.
+
+    Attributes:
+        estimate: The score, 0 if it is undefined, with its error and interval.
+        ngrams: Brier-1, Brier-2, ..., signed, and their terms.
+        places: For each n, the same of the n-grams that start at each place of the chunk; NaN at
+            places where none counts.
+        protocol: The evaluation in one sentence, to be printed with its numbers.
+    """
+
+    estimate: Estimate
+    ngrams: tuple[NgramScore, ...]
+    places: tuple[tuple[NgramScore, ...], ...]
+    protocol: str = ""
+
+    @property
+    def brier_lm(self) -> float:
+        """The score, 0 if it is undefined."""
+        return self.estimate.value
+
+    @property
+    def brier(self) -> tuple[Estimate, ...]:
+        """Brier-1, Brier-2, ..., signed."""
+        return tuple(score.brier for score in self.ngrams)
+
+    @property
+    def not_positive(self) -> tuple[int, ...]:
+        """The orders n whose Brier-n is zero or negative: why BrierLM is 0."""
+        return tuple(n for n, brier in enumerate(self.brier, start=1) if brier.value <= 0)
+
+    def __str__(self) -> str:
+        """The numbers as a table, why there is no BrierLM if there is none, and the protocol."""
+        lines = [f"BrierLM  {_told(self.estimate)}"]
+        if self.not_positive:
+            which = ", ".join(f"Brier-{n}" for n in self.not_positive)
+            lines = [f"BrierLM  0, since not positive: {which}"]
+        for n, (score, places) in enumerate(zip(self.ngrams, self.places, strict=True), start=1):
+            terms = f"hit {score.hit.value:.2f}, collision {score.collision.value:.2f}"
+            lines.append(f"Brier-{n}  {_told(score.brier)}; {terms}")
+            values = [place.brier.value for place in places]
+            if sum(map(math.isfinite, values)) > 1:
+                each = ", ".join(f"{value:.2f}" for value in values if math.isfinite(value))
+                lines.append(f"         by place in the chunk: {each}")
+        return "\n".join([*lines, f"Protocol: {self.protocol or 'not told'}"])
+
+
+@typed
+def combine_brier(brier: Float[Tensor, "*batch orders"]) -> Float[Tensor, "*batch"]:
+    """BrierLM of Brier-1, Brier-2, ...: 100 times their geometric mean, or 0.
+
+    Args:
+        brier: At most 1 each. If any is not positive, BrierLM is undefined and 0 is given; if
+            any is NaN, so is BrierLM.
+    """
+    defined = (brier > 0).all(dim=-1)
+    mean = torch.where(defined[..., None], brier, 1.0).log().mean(dim=-1).exp()
+    score = torch.where(defined, 100 * mean, 0.0)
+    return torch.where(brier.isnan().any(dim=-1), math.nan, score)
+
+
+@typed
+def summarize_brier(
+    sums: NgramSums,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    protocol: str = "",
+) -> BrierLMResult:
+    """Combine sums over n-grams into BrierLM.
+
+    Args:
+        sums: Of at least two groups.
+        resamples: Of the bootstrap over groups.
+        seed: Of the same.
+        level: Probability that the confidence intervals are meant to have.
+        protocol: How the sums were measured, in one sentence.
 
     Raises:
-        ValueError: If there is no score.
+        ValueError: If there are fewer than two groups or resamples, or for some n no n-gram
+            counts.
     """
-    if not brier:
-        raise ValueError("brier must hold at least one score; got none.")
-    scaled = tuple(Estimate(100 * b.value, 100 * b.standard_error) for b in brier)
-    not_positive = tuple(n for n, b in enumerate(brier, start=1) if b.value <= 0)
-    score = 0.0 if not_positive else math.prod(b.value for b in scaled) ** (1 / len(scaled))
-    return BrierLM(score, scaled, not_positive)
+    counts = sums.counts.sum(dim=-1)
+    empty = [f"Brier-{n}" for n, count in enumerate(counts.sum(dim=0), start=1) if count == 0]
+    if empty:
+        raise ValueError(
+            f"sums must count n-grams of every order; {', '.join(empty)} has none. Give longer "
+            "texts, or a lower highest order."
+        )
+    total = 2 * sums.hits.sum(dim=-1) - sums.collisions.sum(dim=-1)
+    drawn = combine_brier(resampled_ratios(total, counts, resamples=resamples, seed=seed))
+    value = float(combine_brier(total.sum(dim=0) / counts.sum(dim=0)))
+
+    def score(hits: Tensor, collisions: Tensor, counts: Tensor) -> NgramScore:
+        """Of sums over groups, (groups,); the same groups are drawn in every call."""
+        if counts.sum() == 0:
+            return NgramScore(_NOTHING, _NOTHING, _NOTHING)
+        three = torch.stack([2 * hits - collisions, hits, collisions], dim=1)
+        found = bootstrap_ratio(
+            three, counts[:, None].repeat(1, 3), resamples=resamples, seed=seed, level=level
+        )
+        return NgramScore(*(one.scaled(100) for one in found))
+
+    tables = sums.hits, sums.collisions, sums.counts
+    orders, chunk_size = sums.counts.shape[1:]
+    return BrierLMResult(
+        estimate=estimate_from(value, drawn, level),
+        ngrams=tuple(score(*(x[:, n].sum(dim=-1) for x in tables)) for n in range(orders)),
+        places=tuple(
+            tuple(score(*(x[:, n, place] for x in tables)) for place in range(chunk_size))
+            for n in range(orders)
+        ),
+        protocol=protocol,
+    )
+
+
+_NOTHING = Estimate(math.nan, math.nan, (math.nan, math.nan))
+
+
+def _told(estimate: Estimate) -> str:
+    low, high = estimate.interval or (math.nan, math.nan)
+    return f"{estimate.value:.2f} ± {estimate.standard_error:.2f} ({low:.2f} to {high:.2f})"

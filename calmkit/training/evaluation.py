@@ -17,24 +17,25 @@ import torch
 from torch import Tensor
 
 from calmkit.backbones import Cache
+from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
-from calmkit.metrics import BrierLM, Estimate, brier_ngram, summarize_brier
+from calmkit.distributions import DiagonalGaussian
+from calmkit.metrics import BrierLMResult, DocumentScores, Estimate
 from calmkit.models import CALM
 from calmkit.nn import evaluation_mode
 from calmkit.scoring import EnergyScore
 from calmkit.training.scored_text import (
-    ORDERS,
+    HIGHEST_ORDER,
     Tally,
     Targets,
     check_context,
-    chunks_to_draw,
     find_targets,
 )
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
 
 _ROWS_AT_ONCE = 8
-_BRANCHES_AT_ONCE = 512
+_BRANCHES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class EvaluationSettings:
         rows: Rows of held-out text, spread over its documents.
         draws: Continuations drawn at each scored position, all pairs of which enter a Brier-n.
         min_context: Chunks of true text before the first scored one of a row.
-        bootstrap: Resamples of the documents for the standard errors.
+        bootstrap: Resamples of the documents for standard errors and intervals.
     """
 
     rows: int = 128
@@ -69,17 +70,24 @@ class Evaluation:
         energy_score: Of drawn latents against the posteriors; lower is better.
         scored_tokens: Tokens that Brier-1 is a mean over.
         protocol: The evaluation in one sentence, to be printed with its numbers.
+        documents: Sums of each score over documents, for a paired comparison with another model.
     """
 
-    brier: BrierLM
+    brier: BrierLMResult
     energy_score: Estimate
     scored_tokens: int
     protocol: str
+    documents: DocumentScores
 
 
 @torch.no_grad()
 def evaluate(
-    model: CALM, rows: EvaluationRows, settings: EvaluationSettings, *, seed: int
+    model: CALM,
+    rows: EvaluationRows,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    highest_order: int = HIGHEST_ORDER,
 ) -> Evaluation:
     """Score a model; it is in evaluation mode meanwhile.
 
@@ -88,43 +96,49 @@ def evaluate(
         rows: Held-out rows, one piece of one document in each.
         settings: What is scored.
         seed: Decides the draws.
+        highest_order: n of the longest n-grams. BrierLM is 4 as published; another n is another
+            metric.
 
     Raises:
         ValueError: If fewer than two rows have text after the context.
     """
     check_context(rows, settings.min_context)
-    positions = rows.batch.tokens.shape[1]
-    tally = Tally(rows, settings.min_context, len(ORDERS) + 1)
+    tally = Tally(rows, settings.min_context, highest_order)
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
     with evaluation_mode(model):
         for chosen in torch.arange(len(rows.document)).split(_ROWS_AT_ONCE):
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
-            targets = find_targets(tokens, real, settings.min_context)
+            targets = find_targets(tokens, real, settings.min_context, highest_order)
             latents, draws = _draw(model, tokens, real, targets, settings.draws, generator)
-            posterior = model.autoencoder.encode(tokens[targets.row, targets.place])
-            energy = EnergyScore().score(latents, posterior)
-            for index, order in enumerate(ORDERS):
-                values = brier_ngram(draws, targets.tokens, order)
-                tally.add(index, chosen, targets, values, targets.counted(order))
-            everywhere = torch.ones_like(energy, dtype=torch.bool)
-            tally.add(len(ORDERS), chosen, targets, energy[:, None], everywhere[:, None])
-    *brier, energy_score = tally.estimates(settings.bootstrap, seed)
+            one_document_each = ((tokens.shape[1],),) * len(chosen)
+            posterior = model.autoencoder.encode_rows(ChunkBatch(tokens, real, one_document_each))
+            at = targets.row, targets.place
+            posterior = DiagonalGaussian(posterior.mean[at], posterior.std[at])
+            tally.add_draws(chosen, targets, draws)
+            tally.add_values(chosen, targets, EnergyScore().score(latents, posterior))
+    protocol = (
+        f"{settings.draws} draws after {tally.context} of true text, in {tally.rows}; "
+        f"{tally.scored_tokens} tokens scored; seed {seed}; standard errors over {tally.resampled}"
+    )
+    documents = tally.scores("energy_score")
     return Evaluation(
-        brier=summarize_brier(brier),
-        energy_score=energy_score,
+        brier=tally.brier(settings.bootstrap, seed, protocol),
+        energy_score=documents.estimate(resamples=settings.bootstrap, seed=seed)[-1],
         scored_tokens=tally.scored_tokens,
-        protocol=(
-            f"{settings.draws} draws after {settings.min_context} to {positions - 1} chunks of "
-            f"{model.chunk_size} tokens of true text, in {len(rows.document)} rows; "
-            f"{tally.scored_tokens} tokens scored; standard errors over {tally.resampled}"
-        ),
+        protocol=protocol,
+        documents=documents,
     )
 
 
 def evaluate_unigram(
-    probabilities: Tensor, rows: EvaluationRows, settings: EvaluationSettings, *, seed: int
-) -> BrierLM:
+    probabilities: Tensor,
+    rows: EvaluationRows,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    highest_order: int = HIGHEST_ORDER,
+) -> BrierLMResult:
     """Exact scores of drawing tokens by their frequency, at the places that `evaluate` scores.
 
     An n-gram of independent tokens has the Brier score 2 prod_i p(y_i) - (sum_x p(x)^2)^n.
@@ -134,21 +148,28 @@ def evaluate_unigram(
         rows: Held-out rows.
         settings: What is scored.
         seed: Of the bootstrap, as in `evaluate`.
+        highest_order: As in `evaluate`.
 
     Raises:
         ValueError: If fewer than two rows have text after the context.
     """
     check_context(rows, settings.min_context)
-    tally = Tally(rows, settings.min_context, len(ORDERS))
-    targets = find_targets(rows.batch.tokens, rows.batch.real, settings.min_context)
+    tally = Tally(rows, settings.min_context, highest_order)
+    targets = find_targets(rows.batch.tokens, rows.batch.real, settings.min_context, highest_order)
     probabilities = probabilities.double()
-    collision = probabilities.square().sum()
-    for index, order in enumerate(ORDERS):
-        windows = probabilities[targets.tokens].unfold(-1, order, 1)
-        values = 2 * windows.prod(dim=-1) - collision**order
-        everything = torch.arange(len(rows.document))
-        tally.add(index, everything, targets, values, targets.counted(order))
-    return summarize_brier(tally.estimates(settings.bootstrap, seed))
+    hits = torch.zeros(targets.counted.shape, dtype=probabilities.dtype)
+    for n in range(1, highest_order + 1):
+        windows = probabilities[targets.tokens].unfold(-1, n, 1).prod(dim=-1)
+        starts = windows[:, : hits.shape[2]]
+        hits[:, n - 1, : starts.shape[1]] = starts
+    orders = torch.arange(1, highest_order + 1)
+    collisions = (probabilities.square().sum() ** orders)[:, None].expand_as(hits)
+    tally.add_rates(torch.arange(len(rows.document)), targets, hits, collisions)
+    protocol = (
+        f"token frequencies, after {tally.context} of text, in {tally.rows}; "
+        f"{tally.scored_tokens} tokens scored; standard errors over {tally.resampled}"
+    )
+    return tally.brier(settings.bootstrap, seed, protocol)
 
 
 def _draw(
@@ -159,9 +180,9 @@ def _draw(
     num_draws: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Latents of the next chunk, and the tokens of at least four places, for each point."""
+    """Latents of the next chunk, and tokens for the longest n-gram, for each point."""
     batch, positions, chunk_size = tokens.shape
-    chunks = chunks_to_draw(chunk_size)
+    chunks = targets.tokens.shape[1] // chunk_size
     cache = model.backbone.new_cache(batch, positions + chunks)
     hidden = model.backbone(model.input_encoder(tokens, real), cache=cache)
     cond = hidden[targets.row, targets.place - 1]
@@ -182,14 +203,17 @@ def _extend(
     if chunks == 1:
         return first
     samples, points, chunk_size = first.shape
+    point = torch.arange(samples * points, device=first.device) % points
+    # Branches of like length together: a step costs as much as its longest row.
+    order = targets.place[point].argsort(stable=True)
     done = []
-    for branch in torch.arange(samples * points, device=first.device).split(_BRANCHES_AT_ONCE):
-        point = branch % points
-        own = cache.select(targets.row[point], targets.place[point])
+    for branch in order.split(_BRANCHES_AT_ONCE):
+        own = cache.select(targets.row[point[branch]], targets.place[point[branch]])
         drawn = [first.flatten(0, 1)[branch]]
         for _ in range(chunks - 1):
             vectors = model.input_encoder(drawn[-1], torch.ones_like(drawn[-1], dtype=torch.bool))
             state = model.backbone(vectors[:, None], cache=own)[:, 0]
             drawn.append(model.sample_chunks(state, 1, generator)[0])
         done.append(torch.cat(drawn, dim=-1))
-    return torch.cat(done).view(samples, points, chunks * chunk_size)
+    tokens = torch.cat(done)[order.argsort()]
+    return tokens.view(samples, points, chunks * chunk_size)

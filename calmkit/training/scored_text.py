@@ -1,20 +1,28 @@
 """Which text an evaluation scores, and sums of scores over it.
 
-Positions are scored once they have enough true text before them. At each, the n-grams of n = 1 to
-4 that start in the predicted chunk are outcomes, as far as they are text.
+Positions are scored once they have enough true text before them. At each, the n-grams of n = 1, 2,
+... that start in the predicted chunk are outcomes, as far as they are text. Every token of a chunk
+is the start of one, for any chunk size.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from calmkit.data import EvaluationRows
-from calmkit.metrics import Estimate, bootstrap_ratio
+from calmkit.metrics import (
+    BrierLMResult,
+    DocumentScores,
+    NgramSums,
+    counted_ngrams,
+    summarize_brier,
+)
 
-__all__ = ["ORDERS", "Tally", "Targets", "check_context", "chunks_to_draw", "find_targets"]
+__all__ = ["HIGHEST_ORDER", "Tally", "Targets", "check_context", "chunks_to_draw", "find_targets"]
 
-ORDERS = (1, 2, 3, 4)
+HIGHEST_ORDER = 4  # as published
 _ENOUGH_DOCUMENTS = 8
 
 
@@ -51,81 +59,126 @@ class Targets:
         place: Its place in the row: the chunk to predict.
         tokens: The tokens from there on, of as many chunks as are drawn.
         is_text: False where they are padding, fill, or behind the row's end.
-        chunk_size: K, tokens in a chunk.
+        counted: Which n-grams count, (points, orders, places); see `counted_ngrams`.
     """
 
     row: Tensor
     place: Tensor
     tokens: Tensor
     is_text: Tensor
-    chunk_size: int
-
-    def counted(self, order: int) -> Tensor:
-        """Which n-grams count: those that start in the predicted chunk and are all text."""
-        valid = self.is_text.unfold(-1, order, 1).all(dim=-1)
-        valid[:, self.chunk_size :] = False
-        return valid
+    counted: Tensor
 
 
-def find_targets(tokens: Tensor, real: Tensor, min_context: int) -> Targets:
+def find_targets(
+    tokens: Tensor, real: Tensor, min_context: int, highest_order: int = HIGHEST_ORDER
+) -> Targets:
     """Positions of rows (batch, positions, chunk) with at least `min_context` chunks before."""
     chunk_size = tokens.shape[-1]
     asked = real.any(dim=-1)
     asked[:, :min_context] = False
     row, place = asked.nonzero(as_tuple=True)
     # Behind the row's end there is no text.
-    length = chunks_to_draw(chunk_size) * chunk_size
+    length = chunks_to_draw(chunk_size, highest_order) * chunk_size
     places = place[:, None] * chunk_size + torch.arange(length, device=place.device)
     known, is_text = (
         torch.nn.functional.pad(x.flatten(1), (0, length))[row[:, None], places]
         for x in (tokens, real)
     )
-    return Targets(row, place, known, is_text, chunk_size)
+    counted = counted_ngrams(is_text, highest_order, chunk_size)
+    return Targets(row, place, known, is_text, counted)
 
 
-def chunks_to_draw(chunk_size: int) -> int:
-    """Chunks that hold at least four tokens."""
-    return max(1, -(-ORDERS[-1] // chunk_size))
+def chunks_to_draw(chunk_size: int, highest_order: int = HIGHEST_ORDER) -> int:
+    """Chunks that hold at least as many tokens as the longest n-gram."""
+    return max(1, -(-highest_order // chunk_size))
 
 
 class Tally:
-    """Sums of each metric over the tokens of each group of rows.
+    """Sums over the tokens of each group of rows.
 
     A group is a document; or a row, as if rows were independent, where documents are too few
-    for a bootstrap.
+    for a bootstrap. Beside the Brier scores of n-grams it keeps one more number of each point.
     """
 
-    def __init__(self, rows: EvaluationRows, min_context: int, metrics: int) -> None:
+    def __init__(
+        self, rows: EvaluationRows, min_context: int, highest_order: int = HIGHEST_ORDER
+    ) -> None:
         documents = rows.document[_scored_rows(rows, min_context)].unique()
         few = len(documents) < _ENOUGH_DOCUMENTS
         names = torch.arange(len(rows.document)) if few else rows.document
         groups, self._group = names.unique(return_inverse=True)
-        self._sums = torch.zeros(len(groups), metrics, dtype=torch.float64)
-        self._counts = torch.zeros(len(groups), metrics, dtype=torch.float64)
-        self._unit = "rows" if few else "documents"
+        self._names: list[int] = groups.tolist()
+        self._unit: Literal["documents", "rows"] = "rows" if few else "documents"
+        self._shape, self._min_context = rows.batch.tokens.shape, min_context
+        self._ngrams = NgramSums.zeros(len(groups), highest_order, self._shape[2])
+        self._values = torch.zeros(len(groups), 1, dtype=torch.float64)
+        self._points = torch.zeros(len(groups), 1, dtype=torch.float64)
+
+    @property
+    def context(self) -> str:
+        """How much text a scored chunk has before it."""
+        positions, chunk_size = self._shape[1:]
+        of = "" if chunk_size == 1 else f" chunks of {chunk_size}"
+        return f"{self._min_context} to {positions - 1}{of} tokens"
+
+    @property
+    def rows(self) -> str:
+        """How many rows there are."""
+        return f"{self._shape[0]} rows without overlap"
 
     @property
     def resampled(self) -> str:
         """What the bootstrap draws: the groups in which anything was scored."""
-        return f"{int((self._counts[:, 0] > 0).sum())} {self._unit}"
+        return f"{int(self._ngrams.seen.sum())} {self._unit}"
 
     @property
     def scored_tokens(self) -> int:
         """Tokens that Brier-1 is a mean over."""
-        return int(self._counts[:, 0].sum())
+        return int(self._ngrams.counts[:, 0].sum())
 
-    def add(
-        self, metric: int, chosen: Tensor, targets: Targets, values: Tensor, valid: Tensor
+    def add_draws(self, chosen: Tensor, targets: Targets, draws: Tensor) -> None:
+        """Count draws (samples, points, tokens) at the targets of the chosen rows."""
+        group = self._group_of(chosen, targets).to(draws.device)
+        counted = targets.counted
+        self._add(NgramSums.of_draws(draws, targets.tokens, counted, group, len(self._names)))
+
+    def add_rates(
+        self, chosen: Tensor, targets: Targets, hits: Tensor, collisions: Tensor
     ) -> None:
-        """Count the valid ones of (points, starts) values of the chosen rows."""
-        group = self._group[chosen][targets.row.cpu()]
-        kept = torch.where(valid, values, 0.0).sum(dim=-1).double()
-        self._sums[:, metric].index_add_(0, group, kept.cpu())
-        self._counts[:, metric].index_add_(0, group, valid.sum(dim=-1).double().cpu())
+        """Count known or estimated rates (points, orders, places)."""
+        group = self._group_of(chosen, targets).to(hits.device)
+        self._add(NgramSums.over(hits, collisions, targets.counted, group, len(self._names)))
 
-    def estimates(self, resamples: int, seed: int) -> list[Estimate]:
-        """Mean and standard error of each metric; groups without any token are left out."""
-        seen = self._counts[:, 0] > 0
-        return bootstrap_ratio(
-            self._sums[seen], self._counts[seen], resamples=resamples, seed=seed
+    def add_values(self, chosen: Tensor, targets: Targets, values: Tensor) -> None:
+        """Count the further number of each point, (points,)."""
+        group = self._group_of(chosen, targets)
+        self._values.index_add_(0, group, values.double().cpu()[:, None])
+        self._points.index_add_(0, group, torch.ones_like(values).double().cpu()[:, None])
+
+    def brier(self, resamples: int, seed: int, protocol: str) -> BrierLMResult:
+        """BrierLM with its errors; groups without any token are left out."""
+        kept = self._ngrams.counted_groups()
+        return summarize_brier(kept, resamples=resamples, seed=seed, protocol=protocol)
+
+    def scores(self, further: str) -> DocumentScores:
+        """Sums of all metrics over groups.
+
+        Args:
+            further: Name of the further number.
+        """
+        ngrams = self._ngrams.scores(tuple(self._names), self._unit)
+        seen = self._ngrams.seen
+        return DocumentScores(
+            names=(*ngrams.names, further),
+            sums=torch.cat([ngrams.sums, self._values], dim=1)[seen],
+            counts=torch.cat([ngrams.counts, self._points], dim=1)[seen],
+            groups=tuple(name for name, kept in zip(self._names, seen, strict=True) if kept),
+            unit=self._unit,
         )
+
+    def _group_of(self, chosen: Tensor, targets: Targets) -> Tensor:
+        return self._group[chosen][targets.row.cpu()]
+
+    def _add(self, sums: NgramSums) -> None:
+        here = (x.cpu() for x in (sums.hits, sums.collisions, sums.counts))
+        self._ngrams = self._ngrams + NgramSums(*here)

@@ -3,9 +3,10 @@
 The positions, n-grams and errors are those of `evaluate`, so that the numbers stand beside those
 of models that can only be drawn from. Probabilities take the place of draws where they are known:
 Brier-1 and the truth's part of each Brier-n are exact, and only prefixes are drawn for the
-collision part of Brier-2 to 4 (see `calmkit.metrics.softmax`).
+collision part of Brier-2 and above (see `calmkit.metrics.softmax`).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +14,17 @@ from torch import Tensor
 
 from calmkit.backbones import Cache
 from calmkit.data import EvaluationRows
-from calmkit.metrics import BrierLM, Estimate, summarize_brier
-from calmkit.metrics.softmax import softmax_brier, softmax_collision
+from calmkit.metrics import BrierLMResult, DocumentScores, Estimate, softmax_collision
 from calmkit.models import TokenLM
 from calmkit.nn import evaluation_mode
 from calmkit.training.evaluation import EvaluationSettings
-from calmkit.training.scored_text import ORDERS, Tally, Targets, check_context, find_targets
+from calmkit.training.scored_text import (
+    HIGHEST_ORDER,
+    Tally,
+    Targets,
+    check_context,
+    find_targets,
+)
 
 __all__ = ["SoftmaxEvaluation", "evaluate_softmax"]
 
@@ -34,25 +40,38 @@ class SoftmaxEvaluation:
         cross_entropy: Nats per token; lower is better. e to it is the perplexity.
         scored_tokens: Tokens that Brier-1 and the cross entropy are means over.
         protocol: The evaluation in one sentence, to be printed with its numbers.
+        documents: Sums of each score over documents, for a paired comparison with another model.
     """
 
-    brier: BrierLM
+    brier: BrierLMResult
     cross_entropy: Estimate
     scored_tokens: int
     protocol: str
+    documents: DocumentScores
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token: exp(cross entropy); lower is better."""
+        return math.exp(self.cross_entropy.value)
 
 
 @torch.no_grad()
 def evaluate_softmax(
-    model: TokenLM, rows: EvaluationRows, settings: EvaluationSettings, *, seed: int
+    model: TokenLM,
+    rows: EvaluationRows,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    highest_order: int = HIGHEST_ORDER,
 ) -> SoftmaxEvaluation:
     """Score a softmax model; it is in evaluation mode meanwhile.
 
     Args:
         model: The model, on any device.
         rows: Held-out rows of chunks of one token.
-        settings: What is scored; `draws` prefixes are drawn for Brier-2 to 4.
+        settings: What is scored; `draws` prefixes are drawn for Brier-2 and above.
         seed: Decides them.
+        highest_order: n of the longest n-grams, as in `evaluate`.
 
     Raises:
         ValueError: If fewer than two rows have text after the context, or chunks hold more than
@@ -63,44 +82,42 @@ def evaluate_softmax(
             f"rows must hold chunks of one token for a TokenLM; got {rows.batch.tokens.shape[2]}."
         )
     check_context(rows, settings.min_context)
-    positions = rows.batch.tokens.shape[1]
-    tally = Tally(rows, settings.min_context, len(ORDERS) + 1)
+    tally = Tally(rows, settings.min_context, highest_order)
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
     with evaluation_mode(model):
         for chosen in torch.arange(len(rows.document)).split(_ROWS_AT_ONCE):
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
-            targets = find_targets(tokens, real, settings.min_context)
-            cache = model.backbone.new_cache(len(tokens), positions + len(ORDERS))
+            targets = find_targets(tokens, real, settings.min_context, highest_order)
+            cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + highest_order)
             states = model.backbone(model.input_encoder(tokens, real), cache=cache)
             logs = model.logits(states).log_softmax(dim=-1)
             after = logs[targets.row, targets.place - 1]
             hits = _hits(logs, targets)
             collisions = _collisions(model, cache, targets, after, settings.draws, generator)
-            values = [softmax_brier(after, targets.tokens[:, 0])]
-            values += [2 * hits[:, n - 1].exp() - collisions[n - 2] for n in ORDERS[1:]]
-            for index, order in enumerate(ORDERS):
-                tally.add(index, chosen, targets, values[index][:, None], targets.counted(order))
-            tally.add(len(ORDERS), chosen, targets, -hits[:, :1], targets.counted(1))
-    *brier, cross_entropy = tally.estimates(settings.bootstrap, seed)
+            tally.add_rates(chosen, targets, hits.exp()[..., None], collisions[..., None])
+            tally.add_values(chosen, targets, -hits[:, 0])
+    protocol = (
+        f"probabilities after {tally.context} of true text, in {tally.rows}; "
+        f"{settings.draws} prefixes drawn for Brier-2 and above; "
+        f"{tally.scored_tokens} tokens scored; seed {seed}; standard errors over {tally.resampled}"
+    )
+    documents = tally.scores("cross_entropy")
     return SoftmaxEvaluation(
-        brier=summarize_brier(brier),
-        cross_entropy=cross_entropy,
+        brier=tally.brier(settings.bootstrap, seed, protocol),
+        cross_entropy=documents.estimate(resamples=settings.bootstrap, seed=seed)[-1],
         scored_tokens=tally.scored_tokens,
-        protocol=(
-            f"probabilities after {settings.min_context} to {positions - 1} tokens of true text, "
-            f"in {len(rows.document)} rows; {settings.draws} prefixes drawn for Brier-2 to 4; "
-            f"{tally.scored_tokens} tokens scored; standard errors over {tally.resampled}"
-        ),
+        protocol=protocol,
+        documents=documents,
     )
 
 
 def _hits(logs: Tensor, targets: Targets) -> Tensor:
-    """Log-probability of the first n true tokens for n = 1 to 4, (points, orders)."""
-    steps = torch.arange(len(ORDERS), device=logs.device)
+    """Log-probability of the first n true tokens for n = 1, 2, ..., (points, orders)."""
+    steps = torch.arange(targets.tokens.shape[1], device=logs.device)
     # Behind the row's end there is no text, and what stands here does not count.
     places = (targets.place[:, None] - 1 + steps).clamp_max(logs.shape[1] - 1)
-    each = logs[targets.row[:, None], places, targets.tokens[:, : len(ORDERS)]]
+    each = logs[targets.row[:, None], places, targets.tokens]
     return each.double().cumsum(dim=-1)
 
 
@@ -111,13 +128,15 @@ def _collisions(
     after: Tensor,
     draws: int,
     generator: torch.Generator,
-) -> list[Tensor]:
-    """The collision term of Brier-2, 3 and 4 at each point, from drawn prefixes."""
+) -> Tensor:
+    """The collision term for n = 1, exactly, and n = 2, 3, ..., from drawn prefixes."""
     points = len(targets.row)
     point = torch.arange(draws * points, device=after.device) % points
     branch = cache.select(targets.row[point], targets.place[point])
-    logs, drawn, found = after[point], [], []
-    for _ in ORDERS[1:]:
+    logs = after[point]
+    drawn: list[Tensor] = []
+    found = [softmax_collision(after.new_zeros(1, points, 0), after[None])]
+    while len(found) < targets.tokens.shape[1]:
         token = torch.multinomial(logs.exp(), 1, generator=generator)
         drawn.append(logs.gather(-1, token))
         vectors = model.input_encoder(token[:, None], torch.ones_like(token[:, None]).bool())
@@ -126,4 +145,4 @@ def _collisions(
         found.append(
             softmax_collision(steps.view(draws, points, -1), logs.view(draws, points, -1))
         )
-    return found
+    return torch.stack(found, dim=-1)

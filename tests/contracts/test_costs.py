@@ -131,7 +131,8 @@ def test_caches(name):
 @pytest.mark.parametrize("compute", [autoencoder_loss, round_trip], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", list(AUTOENCODERS))
 def test_autoencoders(name, compute):
-    autoencoder = AUTOENCODERS[name]()
+    # As for heads: the oracle cannot follow views of parameters where nothing has a gradient.
+    autoencoder = AUTOENCODERS[name]().requires_grad_(compute is autoencoder_loss)
     assert dry_cost(autoencoder, compute) == real_cost(autoencoder, compute)
 
 

@@ -1,4 +1,4 @@
-"""Brier scores: explicit pairs, unbiasedness by enumeration, BrierLM and its undefined cases."""
+"""Brier scores: explicit pairs, unbiasedness by enumeration, orientation."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.metrics import Estimate, brier_ngram, expected_brier, summarize_brier
+from calmkit.metrics import brier, brier_ngram, expected_brier
 from calmkit.scoring.discrete import brier_score, brier_score_of
 
 
@@ -57,6 +57,33 @@ def test_is_one_less_the_loss():
     torch.testing.assert_close(expected_brier(p, y), 1 - loss, rtol=1e-14, atol=1e-14)
 
 
+@pytest.mark.parametrize("samples", [2, 3])
+def test_pairs_of_tokens_are_unbiased_by_enumeration(samples):
+    """Brier-2 at each start of three tokens from a Markov chain, over all lists of draws."""
+    first = torch.tensor([0.7, 0.3], dtype=torch.float64)
+    then = torch.tensor([[0.9, 0.1], [0.4, 0.6]], dtype=torch.float64)
+    texts = torch.tensor(list(itertools.product(range(2), repeat=3)))
+    law = first[texts[:, 0]] * then[texts[:, 0], texts[:, 1]] * then[texts[:, 1], texts[:, 2]]
+    target = torch.tensor([0, 0, 1])
+    mean = torch.zeros(2, dtype=torch.float64)
+    for numbers in itertools.product(range(8), repeat=samples):
+        mean += law[list(numbers)].prod() * brier_ngram(texts[list(numbers)], target, 2)
+    for start in range(2):
+        pairs = texts[:, start : start + 2]
+        joint = {pair: float(law[(pairs == torch.tensor(pair)).all(-1)].sum())
+                 for pair in itertools.product(range(2), repeat=2)}  # fmt: skip
+        want = 2 * joint[tuple(target[start : start + 2].tolist())]
+        want -= sum(q * q for q in joint.values())
+        assert float(mean[start]) == pytest.approx(want, abs=1e-12)
+
+
+def test_brier_is_of_all_tokens_together():
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.randint(2, (5, 7, 3), generator=generator)
+    target = torch.randint(2, (7, 3), generator=generator)
+    assert torch.equal(brier(draws, target), brier_ngram(draws, target, 3)[:, 0])
+
+
 def test_certain_predictions():
     draws = torch.zeros(5, 4, dtype=torch.long)
     assert brier_ngram(draws, draws[0], 4).tolist() == [1.0]
@@ -67,36 +94,8 @@ def test_bad_arguments_are_named():
     draws = torch.zeros(2, 4, dtype=torch.long)
     with pytest.raises(ValueError, match="draws must hold at least 2 samples"):
         brier_ngram(draws[:1], draws[0], 1)
+    with pytest.raises(ValueError, match="draws must hold at least 2 samples"):
+        brier(draws[:1], draws[0])
     for order in (0, 5):
         with pytest.raises(ValueError, match=rf"order must be in \[1, 4\].*got {order}"):
             brier_ngram(draws, draws[0], order)
-
-
-def estimates(*values):
-    return [Estimate(v, 0.01) for v in values]
-
-
-def test_brier_lm_is_the_geometric_mean():
-    result = summarize_brier(estimates(0.4, 0.2, 0.1, 0.05))
-    assert result.brier_lm == pytest.approx(100 * (0.4 * 0.2 * 0.1 * 0.05) ** 0.25)
-    assert [b.value for b in result.brier] == pytest.approx([40, 20, 10, 5])
-    assert [b.standard_error for b in result.brier] == pytest.approx([1, 1, 1, 1])
-    assert result.not_positive == ()
-    assert summarize_brier(estimates(1, 1, 1, 1)).brier_lm == pytest.approx(100)
-
-
-@pytest.mark.parametrize("orders", [(4,), (1, 3), (2, 3, 4), (1, 2, 3, 4)])
-@pytest.mark.parametrize("bad", [-0.5, 0.0])
-def test_no_number_of_negative_scores_passes(orders, bad):
-    """Not even an even one, whose product is positive."""
-    result = summarize_brier(estimates(*(bad if n in orders else 0.5 for n in (1, 2, 3, 4))))
-    assert result.brier_lm == 0.0
-    assert result.not_positive == orders
-    assert [b.value for b in result.brier] == [
-        100 * bad if n in orders else 50.0 for n in (1, 2, 3, 4)
-    ]
-
-
-def test_no_score_at_all():
-    with pytest.raises(ValueError, match="brier must hold at least one score"):
-        summarize_brier([])

@@ -4,69 +4,15 @@ import re
 
 import pytest
 import torch
-from torch import nn
+import yaml
+from evaluation_problems import HIDDEN, LATENT, VOCAB, model_of, rows_of, settings
 
-from calmkit.autoencoders import MLPAutoencoder
-from calmkit.backbones import TransformerBackbone
-from calmkit.chunking import ChunkBatch
-from calmkit.data import EvaluationRows
-from calmkit.heads import EnergyHead, Head
+from calmkit.config.parsing import PRESETS
+from calmkit.heads import EnergyHead
 from calmkit.metrics import expected_brier
-from calmkit.models import CALM, ChunkEmbedding
 from calmkit.scoring import EnergyScore
 from calmkit.training import evaluation
 from calmkit.training.evaluation import EvaluationSettings, evaluate, evaluate_unigram
-
-VOCAB, HIDDEN, LATENT = 4, 8, 6
-
-
-class FixedSpread(Head):
-    """Sample n of every position is a linear map of the condition, shifted by n: no chance."""
-
-    def __init__(self):
-        super().__init__(HIDDEN, LATENT)
-        self.map = nn.Linear(HIDDEN, LATENT)
-
-    @property
-    def evaluations_per_sample(self):
-        return 1
-
-    def loss(self, cond, target, generator=None):
-        raise NotImplementedError
-
-    def sample(self, cond, num_samples, generator=None):
-        number = torch.arange(num_samples).view(-1, *[1] * cond.ndim)
-        return 3 * self.map(cond) + 2.0 * (number * torch.arange(1, LATENT + 1)).sin()
-
-
-def model_of(chunk_size, head=None):
-    with torch.random.fork_rng():
-        torch.manual_seed(chunk_size)
-        return CALM(
-            autoencoder=MLPAutoencoder(chunk_size, VOCAB, LATENT, width=8),
-            input_encoder=ChunkEmbedding(VOCAB, chunk_size, HIDDEN),
-            backbone=TransformerBackbone(HIDDEN, depth=2, heads=2),
-            head=FixedSpread() if head is None else head,
-        )
-
-
-def rows_of(chunk_size, tokens_in_row, document):
-    """Rows of random text; row b holds `tokens_in_row[b]` tokens, then empty places."""
-    count = len(tokens_in_row)
-    positions = max(-(-size // chunk_size) for size in tokens_in_row)
-    positions = max(positions, 5)
-    shape = (count, positions, chunk_size)
-    tokens = torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(chunk_size))
-    places = torch.arange(positions * chunk_size).view(1, positions, chunk_size)
-    real = places < torch.tensor(tokens_in_row).view(-1, 1, 1)
-    batch = ChunkBatch(tokens, real, ((positions,),) * count)
-    return EvaluationRows(batch, torch.tensor(document))
-
-
-def settings(**changes):
-    return EvaluationSettings(
-        **{"rows": 2, "draws": 3, "min_context": 2, "bootstrap": 200, **changes}
-    )
 
 
 @torch.no_grad()
@@ -166,8 +112,8 @@ def test_protocol_names_draws_context_and_tokens():
     result = evaluate(model_of(4), rows, settings(), seed=0)
     assert result.scored_tokens == 12 + 5
     assert result.protocol == (
-        "3 draws after 2 to 4 chunks of 4 tokens of true text, in 3 rows; 17 tokens scored; "
-        "standard errors over 2 rows"
+        "3 draws after 2 to 4 chunks of 4 tokens of true text, in 3 rows without overlap; "
+        "17 tokens scored; seed 0; standard errors over 2 rows"
     )
 
 
@@ -223,6 +169,15 @@ def test_too_little_text_is_named(call):
     for sizes, seen in (([8, 8], 0), ([20, 8], 1)):
         with pytest.raises(ValueError, match=f"{message}.*{seen} of 2 do"):
             call(rows_of(4, sizes, [0, 1]), settings())
+
+
+def test_the_default_protocol_is_pinned():
+    """Another one gives other numbers: change it with a note, or not at all."""
+    assert vars(EvaluationSettings()) == {
+        "rows": 128, "draws": 8, "min_context": 16, "bootstrap": 1000
+    }  # fmt: skip
+    # Rows of 64 chunks in all comparisons: 16 to 63 of them are read before a scored one.
+    assert yaml.safe_load((PRESETS / "base.yaml").read_text())["positions"] == 64
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,152 @@
+"""BrierLM as a torchmetrics `Metric`: fed batch by batch, summed over processes.
+
+Its states are sums over documents (`NgramSums`), which processes add up; errors and intervals are
+therefore those of all documents, wherever they were scored. `calmkit.training.evaluate` draws for
+a model and sums in the same way.
+
+    metric = BrierLM(documents=62, chunk_size=4, protocol="8 draws after 64 chunks of true text")
+    for ...:
+        metric.update(draws, target, document=document, valid=is_text)
+    print(metric.compute())
+
+Needs torchmetrics, which `pip install 'calmkit[train]'` brings.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from torchmetrics import Metric
+
+from calmkit.metrics.brier_lm import BrierLMResult, summarize_brier
+from calmkit.metrics.ngram_sums import NgramSums, counted_ngrams
+from calmkit.typing import typed
+
+__all__ = ["BrierLM"]
+
+
+class BrierLM(Metric):
+    """BrierLM over batches and processes; higher is better.
+
+    Attributes:
+        hits: Sums of hit rates, (documents, orders, places).
+        collisions: Sums of collision rates.
+        counts: n-grams that both run over.
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+
+    hits: Tensor
+    collisions: Tensor
+    counts: Tensor
+
+    @typed
+    def __init__(
+        self,
+        documents: int,
+        chunk_size: int,
+        *,
+        highest_order: int = 4,
+        resamples: int = 1000,
+        seed: int = 0,
+        level: float = 0.95,
+        protocol: str = "",
+    ) -> None:
+        """Start with nothing counted.
+
+        Args:
+            documents: How many there are in all, over all processes.
+            chunk_size: K, tokens in a chunk: n-grams that start in it count.
+            highest_order: n of the longest n-grams; BrierLM is 4 as published.
+            resamples: Of the bootstrap over documents.
+            seed: Of the same.
+            level: Probability that the confidence intervals are meant to have.
+            protocol: The evaluation in one sentence: draws, context, overlap, seed. It is
+                printed with the numbers.
+
+        Raises:
+            ValueError: If a size is out of range.
+        """
+        least = {"documents": 2, "chunk_size": 1, "highest_order": 1, "resamples": 2}
+        sizes = documents, chunk_size, highest_order, resamples
+        for (name, bound), size in zip(least.items(), sizes, strict=True):
+            if size < bound:
+                raise ValueError(f"{name} must be at least {bound}; got {size}.")
+        super().__init__()
+        self.documents, self.chunk_size, self.highest_order = documents, chunk_size, highest_order
+        self.resamples, self.seed, self.level = resamples, seed, level
+        self.protocol = protocol
+        nothing = NgramSums.zeros(documents, highest_order, chunk_size)
+        for name, empty in vars(nothing).items():
+            self.add_state(name, default=empty, dist_reduce_fx="sum")
+
+    @typed
+    def update(
+        self,
+        draws: Int[Tensor, "samples points tokens"],
+        target: Int[Tensor, "points tokens"],
+        *,
+        document: Int[Tensor, " points"],
+        valid: Bool[Tensor, "points tokens"] | None = None,
+    ) -> None:
+        """Count draws of the tokens from the predicted chunk on.
+
+        Args:
+            draws: Independent draws, at least two: of the chunk, and where it is shorter than
+                the longest n-gram, of what the model draws after it.
+            target: The tokens that came.
+            document: Number of each point's document, from 0.
+            valid: Which tokens are text; None: all.
+
+        Raises:
+            ValueError: If there are fewer than two draws, too few tokens, or a document is out
+                of range.
+        """
+        enough = max(self.chunk_size, self.highest_order)
+        if target.shape[1] < enough:
+            raise ValueError(
+                f"target must hold at least {enough} tokens, for chunks of {self.chunk_size} and "
+                f"Brier-{self.highest_order}; got {target.shape[1]}. Draw on after the chunk."
+            )
+        if len(document) and not 0 <= int(document.min()) <= int(document.max()) < self.documents:
+            raise ValueError(
+                f"document must be in [0, {self.documents}); got {int(document.min())} to "
+                f"{int(document.max())}."
+            )
+        is_text = torch.ones_like(target, dtype=torch.bool) if valid is None else valid
+        counted = counted_ngrams(is_text, self.highest_order, self.chunk_size)
+        new = self._sums() + NgramSums.of_draws(draws, target, counted, document, self.documents)
+        self.hits, self.collisions, self.counts = new.hits, new.collisions, new.counts
+
+    def compute(self) -> BrierLMResult:
+        """BrierLM with its parts; documents without any token are left out.
+
+        Raises:
+            ValueError: If fewer than two documents have been counted, or no n-gram of an order.
+        """
+        return summarize_brier(
+            self._sums().counted_groups(),
+            resamples=self.resamples,
+            seed=self.seed,
+            level=self.level,
+            protocol=self.protocol,
+        )
+
+    def _sums(self) -> NgramSums:
+        return NgramSums(self.hits, self.collisions, self.counts)
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        # torchmetrics looks for tensors in a result and refuses frozen dataclasses on the way.
+        wrapped = super()._wrap_compute(lambda: _Sealed(compute()))
+        return lambda: wrapped().result
+
+
+class _Sealed:
+    """A result as an object that has nothing to look into."""
+
+    def __init__(self, result: BrierLMResult) -> None:
+        self.result = result

@@ -1,0 +1,179 @@
+r"""Sums of scores over documents: what two evaluations need to be compared.
+
+A mean over tokens is `sum over documents / count over documents`. Two models that are measured on
+the same documents share what makes a document easy or hard. Their difference is therefore much
+surer than the two errors suggest, if each resample draws the same documents for both (the paired
+bootstrap):
+
+    d = S_1 / C_1 - S_2 / C_2,    d* = (sum_g w_g S_1g) / (sum_g w_g C_1g) - (the same of 2),
+
+with w_g, how often document g was drawn, the same in both. Orientation: that of the scores;
+`first` less `second`.
+
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; for the pairing, Koehn,
+"Statistical Significance Tests for Machine Translation Evaluation", 2004.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.metrics.bootstrap import (
+    Estimate,
+    bootstrap_ratio,
+    estimate_from,
+    resampled_ratios,
+)
+from calmkit.typing import typed
+
+__all__ = ["DocumentScores", "paired_difference"]
+
+
+@typed
+@dataclass(frozen=True, eq=False)
+class DocumentScores:
+    """Sums of each metric over the tokens of each group.
+
+    Attributes:
+        names: Of the metrics, such as `brier_1`.
+        sums: Sum of each metric in each group.
+        counts: Tokens (or n-grams, or chunks) that each sum runs over.
+        groups: What each group is: the numbers of documents, or of rows.
+        unit: Which of the two. Rows stand in where documents are too few for a bootstrap.
+    """
+
+    names: tuple[str, ...]
+    sums: Float[Tensor, "groups metrics"]
+    counts: Float[Tensor, "groups metrics"]
+    groups: tuple[int, ...]
+    unit: Literal["documents", "rows"]
+
+    def __post_init__(self) -> None:
+        """Refuse tables that do not fit their names.
+
+        Raises:
+            ValueError: If there are more or fewer names than columns, or groups than rows.
+        """
+        wanted = (len(self.groups), len(self.names))
+        if tuple(self.sums.shape) != wanted:
+            raise ValueError(
+                f"sums must have {wanted[0]} groups and {wanted[1]} metrics, as groups and names "
+                f"have; got {tuple(self.sums.shape)}."
+            )
+
+    def estimate(
+        self, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    ) -> list[Estimate]:
+        """Mean of each metric, in the order of the names; see `bootstrap_ratio`."""
+        return bootstrap_ratio(self.sums, self.counts, resamples=resamples, seed=seed, level=level)
+
+    def select(self, *names: str) -> "DocumentScores":
+        """Some of the metrics, for instance those that two kinds of model have in common.
+
+        Raises:
+            ValueError: If there is none of a name.
+        """
+        for name in names:
+            if name not in self.names:
+                raise ValueError(f"names must be among {', '.join(self.names)}; got {name!r}.")
+        columns = [self.names.index(name) for name in names]
+        sums, counts = self.sums[:, columns], self.counts[:, columns]
+        return DocumentScores(names, sums, counts, self.groups, self.unit)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As lists, for JSON; a number that is not finite becomes None."""
+        return {
+            "names": list(self.names),
+            "unit": self.unit,
+            "groups": list(self.groups),
+            "sums": _as_lists(self.sums),
+            "counts": _as_lists(self.counts),
+        }
+
+    @staticmethod
+    def from_dict(content: Mapping[str, Any]) -> "DocumentScores":
+        """Read what `to_dict` gave; None becomes NaN.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        try:
+            names, groups = tuple(content["names"]), tuple(content["groups"])
+            shape = len(groups), len(names)
+            sums, counts = (_as_tensor(content[name], shape) for name in ("sums", "counts"))
+            return DocumentScores(names, sums, counts, groups, content["unit"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(
+                "content must be a mapping as given by `DocumentScores.to_dict`; "
+                f"got {type(error).__name__}: {error}."
+            ) from error
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all numbers are the same."""
+        return isinstance(other, DocumentScores) and self.to_dict() == other.to_dict()
+
+
+@typed
+def paired_difference(
+    first: DocumentScores,
+    second: DocumentScores,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Estimate]:
+    """Each metric of the first evaluation less that of the second; see the module.
+
+    Args:
+        first: Scores of one model.
+        second: Scores of another one on the same documents.
+        resamples: Number of bootstrap draws.
+        seed: Of the resampling.
+        level: Probability that the confidence intervals are meant to have. An interval without
+            zero says that the models differ, as far as the text can tell.
+
+    Returns:
+        In the order of the names.
+
+    Raises:
+        ValueError: If the two have other metrics or other groups.
+    """
+    for name, one, other in (
+        ("names", first.names, second.names),
+        ("unit", first.unit, second.unit),
+        ("groups", first.groups, second.groups),
+    ):
+        if one != other:
+            raise ValueError(
+                f"{name} must be the same in both evaluations, for a paired comparison; "
+                f"got {_told(one)} and {_told(other)}. Evaluate both on the same rows."
+            )
+    values, drawn = [], []
+    for scores in (first, second):
+        sums, counts = scores.sums, scores.counts
+        drawn.append(resampled_ratios(sums, counts, resamples=resamples, seed=seed))
+        values.append(sums.sum(dim=0) / counts.sum(dim=0))
+    differences, in_draws = values[0] - values[1], drawn[0] - drawn[1]
+    return [
+        estimate_from(float(value), d, level)
+        for value, d in zip(differences, in_draws.T, strict=True)
+    ]
+
+
+def _told(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _as_lists(table: Tensor) -> list[list[float | None]]:
+    return [[x if math.isfinite(x) else None for x in row] for row in table.tolist()]
+
+
+def _as_tensor(table: list[list[float | None]], shape: tuple[int, int]) -> Tensor:
+    numbers = [[math.nan if x is None else x for x in row] for row in table]
+    return torch.tensor(numbers, dtype=torch.float64).view(shape)
