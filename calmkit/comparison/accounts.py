@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -45,6 +45,8 @@ class TokenLMParts:
     """A model over tokens and the length of its rows.
 
     Attributes:
+        model: `token_lm`.
+        chunk_size: One.
         vocab_size: Number of token ids.
         hidden_size: Features of the backbone's vectors.
         positions: Tokens in a row.
@@ -52,6 +54,8 @@ class TokenLMParts:
         tie_embeddings: Whether the output's weights are those of the embedding.
     """
 
+    model: Literal["token_lm"]
+    chunk_size: int
     vocab_size: int
     hidden_size: int
     positions: int

@@ -19,7 +19,7 @@ from calmkit.accounting import (
 )
 from calmkit.comparison.account_tables import models_table, notes, parts_table
 from calmkit.comparison.accounts import account_parts, account_preset
-from calmkit.config import ConfigError, TrainExperiment, check_parts, parse
+from calmkit.config import ConfigError, check_parts, parse
 from calmkit.config.parsing import PRESETS
 
 # How far a model may be from the paper: parameters, training FLOPs, inference FLOPs. The paper's
@@ -85,16 +85,12 @@ def test_what_the_table_leaves_out(accounts):
     assert often["autoencoder"] / sum(often.values()) > 0.9
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("calm")])
-def test_presets_of_calms_can_be_trained(name):
-    parsed = parse(TrainExperiment, ["--config", name], preset="train", command="calmkit train")
-    check_parts(parsed.experiment)
-    assert parsed.experiment.positions == 2048
-
-
-def test_presets_of_transformers_are_refused_as_chunk_models():
-    with pytest.raises(ConfigError, match="tie_embeddings"):
-        parse(TrainExperiment, ["--config", "transformer-s"], preset="train", command="train")
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_every_preset_can_be_trained(name):
+    experiment = parse(["--config", name], command="calmkit train").experiment
+    check_parts(experiment)
+    assert experiment.positions == 2048
+    assert experiment.model == ("calm" if name.startswith("calm") else "token_lm")
 
 
 def test_residuals():
@@ -162,7 +158,7 @@ class TestCommand:
         assert cli.main(["account", "--config", str(file)]) == 0
         text = capsys.readouterr().out
         options = ["--config", str(file)]
-        experiment = parse(TrainExperiment, options, preset="train", command="train").experiment
+        experiment = parse(options, command="calmkit train").experiment
         ours = account_parts(experiment, experiment.head, context=20)
         (row,) = [line for line in text.splitlines() if line.strip().startswith("mine")]
         training = sum(ours.training_flops.values()) * TRAINING_TOKENS

@@ -23,7 +23,7 @@ from calmkit.comparison.diagnosis import write_diagnosis
 from calmkit.data import EvaluationRows, prepare_corpus
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head
-from calmkit.models import CALM
+from calmkit.models import CALM, InputEncoder
 
 CHUNK, VOCAB = 2, 9
 STD = 0.1
@@ -43,7 +43,7 @@ class Rounding(ChunkAutoencoder):
         raise NotImplementedError
 
 
-class Tokens(nn.Module):
+class Tokens(InputEncoder):
     """The tokens themselves, as vectors."""
 
     chunk_size, vocab_size, hidden_size = CHUNK, VOCAB, CHUNK
@@ -284,7 +284,7 @@ def saved(tmp_path_factory):
         "--head.width=16", f"--cache_dir={cache}", "--positions=8", "--evaluation.rows=6",
         "--evaluation.draws=2", "--evaluation.min_context=4", "--evaluation.bootstrap=10",
     ]  # fmt: skip
-    parsed = config.parse(config.TrainExperiment, options, preset="train", command="train")
+    parsed = config.parse(options, command="calmkit train")
     corpus = prepare_corpus(None, vocab_size=300, cache_dir=parsed.experiment.cache_dir)
     torch.set_default_dtype(torch.float32)
     untrained = config.assemble(parsed.experiment, parsed.experiment.head)
@@ -331,6 +331,6 @@ class TestCommand:
 
     def test_rows_are_bounded_by_positions(self, saved):
         options = ["--config", str(saved / "config.yaml"), "--evaluation.rows=500"]
-        parsed = config.parse(config.TrainExperiment, options, preset="train", command="train")
+        parsed = config.parse(options, command="calmkit train")
         corpus = prepare_corpus(None, vocab_size=300, cache_dir=parsed.experiment.cache_dir)
         assert len(rows_to_diagnose(parsed.experiment, corpus).document) == 1536 // 8

@@ -13,7 +13,7 @@ from calmkit.comparison import finetuning
 from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
 from calmkit.comparison.finetuning import finetune, prepare_finetuning
 from calmkit.comparison.progress import Display
-from calmkit.config import TrainExperiment, assemble, parse
+from calmkit.config import assemble, parse
 from calmkit.data import TextTokenizer
 from calmkit.training import step_generator
 
@@ -38,7 +38,7 @@ def float32():
 def saved(tmp_path):
     """An untrained small model, and pairs."""
     options = [*SMALL, f"--data={tmp_path / 'gone.txt'}", f"--output={tmp_path / 'base'}"]
-    parsed = parse(TrainExperiment, options, preset="train", command="train")
+    parsed = parse(options, command="calmkit train")
     torch.manual_seed(0)
     model = assemble(parsed.experiment, parsed.experiment.head)
     model.autoencoder.shift.fill_(0.25)  # a buffer: it must travel too
@@ -54,7 +54,7 @@ def saved(tmp_path):
 def parsed_options(folder, *options):
     given = [f"--checkpoint={folder / 'base'}", f"--finetune={folder / 'pairs.jsonl'}",
              f"--output={folder / 'out'}", *FINETUNE, *options]  # fmt: skip
-    return parse(TrainExperiment, given, preset="train", command="calmkit train")
+    return parse(given, command="calmkit train")
 
 
 def run(parsed):
@@ -90,7 +90,7 @@ def test_what_is_saved_is_read_by_generate_and_repeats_itself(saved, capsys):
     assert capsys.readouterr().out.startswith("What is 3?")
     # The effective config alone does it again, to the same bytes, elsewhere.
     again = ["--config", str(out / "config.yaml"), f"--output={saved / 'again'}"]
-    repeated = run(parse(TrainExperiment, again, preset="train", command="calmkit train"))
+    repeated = run(parse(again, command="calmkit train"))
     first, second = ((saved / x / "model.safetensors").read_bytes() for x in ("out", "again"))
     assert first == second
     assert (repeated.before, repeated.after) == (result.before, result.after)
@@ -169,7 +169,7 @@ def test_a_pair_longer_than_a_row_is_named(saved):
 
 def test_without_pairs_there_is_nothing_to_prepare(saved):
     config = saved / "base" / "config.yaml"
-    parsed = parse(TrainExperiment, ["--config", str(config)], preset="train", command="train")
+    parsed = parse(["--config", str(config)], command="calmkit train")
     with pytest.raises(ValueError, match="must have finetune and checkpoint"):
         prepare_finetuning(parsed.experiment)
     assert yaml.safe_load(parsed.text)["finetune"] is None
