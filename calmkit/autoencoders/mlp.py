@@ -32,6 +32,7 @@ class MLPAutoencoder(RegularizedAutoencoder):
         width: int = 512,
         ff_size: int | None = None,
         depth: int = 1,
+        decoder_depth: int | None = None,
         kl_weight: float = 1e-3,
         kl_clip: float = 0.5,
         token_masking: float = 0.15,
@@ -45,7 +46,8 @@ class MLPAutoencoder(RegularizedAutoencoder):
             latent_size: Dimensions of a latent vector.
             width: Features d inside.
             ff_size: Hidden features of each block; see `SwiGLU`.
-            depth: Blocks in each of the four stages.
+            depth: Blocks in each of the two stages of the encoder.
+            decoder_depth: Blocks in each of the two of the decoder; as many if None.
             kl_weight: beta.
             kl_clip: c, in nats per dimension.
             token_masking: Share of input tokens replaced by the mask embedding in training.
@@ -55,8 +57,12 @@ class MLPAutoencoder(RegularizedAutoencoder):
         Raises:
             ValueError: If a size, weight or share is out of range.
         """
-        if width < 1 or depth < 0:
-            raise ValueError(f"width must be at least 1 and depth 0; got {width} and {depth}.")
+        decoder_depth = depth if decoder_depth is None else decoder_depth
+        if width < 1 or min(depth, decoder_depth) < 0:
+            raise ValueError(
+                "width must be at least 1, depth and decoder_depth 0; "
+                f"got {width}, {depth} and {decoder_depth}."
+            )
         super().__init__(
             chunk_size,
             vocab_size,
@@ -73,9 +79,9 @@ class MLPAutoencoder(RegularizedAutoencoder):
         self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
         self.to_posterior = nn.Linear(width, 2 * latent_size)
         self.from_latent = nn.Linear(latent_size, width)
-        self.decoder_chunk_blocks = _blocks(depth, width, ff_size)
+        self.decoder_chunk_blocks = _blocks(decoder_depth, width, ff_size)
         self.expand = nn.Linear(width, chunk_size * width)
-        self.decoder_token_blocks = _blocks(depth, width, ff_size)
+        self.decoder_token_blocks = _blocks(decoder_depth, width, ff_size)
         self.decoder_norm = nn.RMSNorm(width, eps=1e-6)
         self.reset_parameters()
 

@@ -75,7 +75,7 @@ def _filled(
     settings: Settings, weights: Weights, *, prefix: str
 ) -> tuple[MLPAutoencoder, set[str]]:
     autoencoder = settings.build(new_autoencoder)
-    rows = autoencoder_rows(len(autoencoder.encoder_token_blocks), prefix)
+    rows = autoencoder_rows(autoencoder, prefix)
     state = calmkit_state(autoencoder, weights, rows)
     state["mask_embedding"] = state["embedding.weight"][0].clone()
     autoencoder.load_state_dict(state, assign=True)

@@ -10,6 +10,8 @@ layer. Where two modules stand beside each other, joined by " | ",
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from calmkit.autoencoders import MLPAutoencoder
+
 __all__ = [
     "AUTOENCODER_PREFIX",
     "HEAD_OUTPUT",
@@ -118,15 +120,16 @@ class Row:
     ours: tuple[str, ...]
 
 
-def autoencoder_rows(depth: int, prefix: str = "") -> list[Row]:
-    """Rows of an `MLPAutoencoder`.
+def autoencoder_rows(autoencoder: MLPAutoencoder, prefix: str = "") -> list[Row]:
+    """Rows of an autoencoder.
 
     Args:
-        depth: Blocks in each of its four stages.
+        autoencoder: Says how many blocks its stages have.
         prefix: What stands before each published name.
     """
     rows = _expanded(_AUTOENCODER, 0, (prefix,))
     for layers, stages in _AUTOENCODER_STAGES:
+        depth = len(autoencoder.get_submodule(stages[0]))
         for place, stage in enumerate(stages):
             for block in range(depth):
                 layer = f"{prefix}{layers}.{place * depth + block}."

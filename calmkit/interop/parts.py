@@ -11,7 +11,6 @@ from calmkit.nn import AdaptiveMLP
 from calmkit.recording import recorded
 from calmkit.scoring import EnergyScore
 
-from .errors import CheckpointFormatError
 from .rope import rope_part
 from .settings import Settings
 from .time_embedding import PublishedTimeEmbedding
@@ -39,13 +38,8 @@ STEP_OFFSET = 0.5
 def new_autoencoder(settings: Settings) -> MLPAutoencoder:
     """The autoencoder; of an odd number of layers the last is dropped, as published."""
     settings.require(hidden_act="silu", mlp_bias=False)
-    depth = settings.size("num_encoder_layers") // 2
-    decoder_depth = settings.size("num_decoder_layers") // 2
-    if decoder_depth != depth:
-        raise CheckpointFormatError(
-            f"{settings.path}: num_decoder_layers must give as many layers a stage (half of it) "
-            f"as num_encoder_layers, {depth}; got {decoder_depth}."
-        )
+    sides = ("encoder", "decoder")
+    depth, decoder_depth = (settings.size(f"num_{side}_layers") // 2 for side in sides)
     dropout = settings.number("ae_dropout")
     with torch.device("meta"):
         autoencoder = MLPAutoencoder(
@@ -55,6 +49,7 @@ def new_autoencoder(settings: Settings) -> MLPAutoencoder:
             width=settings.size("hidden_size"),
             ff_size=settings.size("intermediate_size"),
             depth=depth,
+            decoder_depth=decoder_depth,
             kl_weight=settings.number("kl_weight"),
             kl_clip=settings.number("kl_clamp"),
             token_masking=dropout,

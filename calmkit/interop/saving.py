@@ -91,7 +91,6 @@ def _autoencoder_config(autoencoder: MLPAutoencoder) -> dict[str, Any]:
             "token_masking and latent_dropout must be equal, since the format has one number for "
             f"both; got {autoencoder.token_masking} and {autoencoder.latent_dropout}."
         )
-    depth = len(autoencoder.encoder_token_blocks)
     return {
         **_common(autoencoder),
         "architectures": ["Autoencoder"],
@@ -101,8 +100,8 @@ def _autoencoder_config(autoencoder: MLPAutoencoder) -> dict[str, Any]:
         "kl_clamp": autoencoder.kl_clip,
         "kl_weight": autoencoder.kl_weight,
         "latent_size": autoencoder.latent_size,
-        "num_decoder_layers": 2 * depth,
-        "num_encoder_layers": 2 * depth,
+        "num_decoder_layers": 2 * len(autoencoder.decoder_token_blocks),
+        "num_encoder_layers": 2 * len(autoencoder.encoder_token_blocks),
         "patch_size": autoencoder.chunk_size,
         "rms_norm_eps": _eps(autoencoder),
         "vocab_size": autoencoder.vocab_size,
@@ -110,10 +109,9 @@ def _autoencoder_config(autoencoder: MLPAutoencoder) -> dict[str, Any]:
 
 
 def _autoencoder_tensors(autoencoder: MLPAutoencoder, prefix: str) -> dict[str, Tensor]:
-    depth = len(autoencoder.encoder_token_blocks)
-    if depth < 1:
+    if not autoencoder.encoder_token_blocks:
         raise ValueError("depth of the autoencoder must be at least 1 to be saved; got 0.")
-    rows = autoencoder_rows(depth, prefix)
+    rows = autoencoder_rows(autoencoder, prefix)
     return published_tensors(autoencoder, rows, without={"mask_embedding"})
 
 

@@ -19,7 +19,7 @@ from calmkit.accounting import (
 )
 from calmkit.comparison.account_tables import models_table, notes, parts_table
 from calmkit.comparison.accounts import account_parts, account_preset
-from calmkit.config import ConfigError, check_parts, parse
+from calmkit.config import check_parts, parse
 from calmkit.config.parsing import PRESETS
 
 # How far a model may be from the paper: parameters, training FLOPs, inference FLOPs. The paper's

@@ -62,6 +62,8 @@ def test_autoencoder_in_every_form_of_file(tmp_path, form):
         {"patch_size": 1, "latent_size": 3},
         {"patch_size": 8, "num_encoder_layers": 2, "num_decoder_layers": 2},
         {"num_encoder_layers": 6, "num_decoder_layers": 6, "intermediate_size": 7},
+        {"num_encoder_layers": 2, "num_decoder_layers": 4},
+        {"num_encoder_layers": 6, "num_decoder_layers": 2},
         {"rms_norm_eps": 1e-2},
     ],
 )
@@ -72,7 +74,7 @@ def test_autoencoder_of_other_sizes(tmp_path, changes):
     )
 
 
-@pytest.mark.parametrize("encoder, decoder", [(3, 3), (5, 4), (2, 3), (1, 1)])
+@pytest.mark.parametrize("encoder, decoder", [(3, 3), (5, 4), (2, 3), (1, 1), (2, 7)])
 def test_the_last_of_an_odd_number_of_layers_is_not_used(tmp_path, encoder, decoder):
     config, tensors = autoencoder_checkpoint(
         num_encoder_layers=encoder, num_decoder_layers=decoder
@@ -80,6 +82,7 @@ def test_the_last_of_an_odd_number_of_layers_is_not_used(tmp_path, encoder, deco
     model = load_published_autoencoder(write(tmp_path, config, tensors))
     check_autoencoder(model, config, tensors)
     assert len(model.encoder_token_blocks) == encoder // 2
+    assert len(model.decoder_chunk_blocks) == decoder // 2
 
 
 def test_what_matters_in_training_is_taken_too(tmp_path):

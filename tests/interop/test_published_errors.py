@@ -187,12 +187,6 @@ def test_config_without_a_key(tmp_path, key):
     refused(write(tmp_path, config, tensors), rf"config\.json: {key} must be there; it is missing")
 
 
-def test_stages_of_encoder_and_decoder(tmp_path):
-    config, tensors = autoencoder_checkpoint(num_encoder_layers=2)
-    folder = write(tmp_path, config, tensors)
-    refused(folder, "num_decoder_layers must give .* 1; got 2", load_published_autoencoder)
-
-
 def test_output_of_the_head(tmp_path):
     config, tensors = calm_checkpoint("flow")
     tensors["generative_head.net.final_layer.linear.weight"] = torch.zeros(7, 16)

@@ -68,7 +68,7 @@ llama = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 
 BY_NAME = {
     **dict.fromkeys(("cond_size", "hidden_size"), st.just(HIDDEN)),
     "latent_size": st.just(LATENT), "chunk_size": st.just(CHUNK), "vocab_size": st.just(VOCAB),
-    **dict.fromkeys(("steps", "components", "negatives", "noise_size", "depth",
+    **dict.fromkeys(("steps", "components", "negatives", "noise_size", "depth", "decoder_depth",
                      "num_targets", "num_directions", "positions"), few),
     "length": st.sampled_from([50, 100]),
     "memory_size": st.integers(2, 3), "noise_scale": st.floats(0.0, 2.0),
