@@ -158,8 +158,8 @@ PUBLIC = {
     "SampleSpread collision_calibration conditioning_gap energy_skill interpolate latent_use "
     "latent_variance marginal_samples mean_over_groups nearest_chunks next_chunk_accuracy "
     "noise_curve principal_map prior_gap sample_spread tsne_map",
-    "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding ModelLoss "
-    "RankedContinuation TokenAndLatentEmbedding TokenLM",
+    "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
+    "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM",
     "data": "Corpus EvaluationRows PairBatches TextPair TextTokenizer TokenPair TokenStore "
     "TrainingBatches digest_of encode_pairs evaluation_rows prepare_corpus read_documents "
     "read_pairs split_documents split_into_sections split_pairs",

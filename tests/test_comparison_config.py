@@ -170,6 +170,26 @@ class TestSharedKeys:
         }  # fmt: skip
 
 
+class TestQuestions:
+    @pytest.mark.parametrize("size", [[], ["--config", "cpu"], ["--config", "gpu"]])
+    @pytest.mark.parametrize(
+        ("name", "variants"),
+        [("heads", 12), ("rules", 6), ("samples", 6), ("chunk", 5), ("autoencoder", 8),
+         ("input", 3), ("temperature", 7)],
+    )  # fmt: skip
+    def test_presets_of_any_size_build(self, name, variants, size):
+        found = parse_comparison(["--config", name, *size])
+        assert found.seeds == (0, 1, 2) and len(found.variants) == variants
+        for variant in found.variants:
+            check_parts(variant.experiment)
+
+    def test_rows_of_the_question_on_chunks_hold_the_same_text(self):
+        for variant in parse_comparison(["--config", "chunk", "--config", "cpu"]).variants:
+            experiment = variant.experiment
+            assert experiment.positions * experiment.chunk_size == 128
+            assert experiment.evaluation.min_context * experiment.chunk_size == 32
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "parts"),

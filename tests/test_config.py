@@ -60,7 +60,7 @@ MODEL = {
 class TestLayers:
     def test_the_presets(self):
         assert preset_names() == [
-            "autoencoder", "base", "calm-l", "calm-m", "calm-xl", "chunk", "ci", "compare",
+            "autoencoder", "base", "calm-l", "calm-m", "calm-xl", "chunk", "ci", "compare", "cpu",
             "finetune", "gpu", "heads", "input", "rules", "samples", "temperature", "train",
             "transformer-l", "transformer-m", "transformer-s",
         ]  # fmt: skip
