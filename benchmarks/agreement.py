@@ -11,8 +11,8 @@ What to ask for: a calibrated model's mean collision probability is its Brier-4 
 Brier-1 near 0.2 and the scores falling by equal factors, Brier-4 is 0.02 to 0.04.
 
 What it is not: rows are alike here, while a trained model is sure of some and not of others; and
-first tokens agree more often than such a model's, with probability 0.6 at the middle level and
-0.2 at the low one, so that dropping candidates by their prefix saves less here.
+how often each token of two candidates agrees is chance here, at the middle level and vocabulary
+4096 the last one with probability 0.2, while a trained model is less and less sure of later ones.
 """
 
 import argparse
@@ -41,15 +41,15 @@ def build_autoencoder(
 
 
 def agreement(candidates: Tensor) -> tuple[float, list[float]]:
-    """Of candidates (N, rows, K): collision probability, and repeated prefixes.
+    """Of candidates (N, rows, K): collision probability, and repeated endings.
 
     Returns:
-        The share of equal pairs; and for k = 1 ... K the share of candidates whose first k tokens
+        The share of equal pairs; and for k = 1 ... K the share of candidates whose last k tokens
         are those of another one of the row.
     """
     number, rows, size = candidates.shape
     counts = torch.stack(
-        [count_copies(leaders_of(candidates[..., : k + 1].contiguous())) for k in range(size)]
+        [count_copies(leaders_of(candidates[..., k:].contiguous())) for k in reversed(range(size))]
     ).double()
     repeated = (counts * (counts >= 2)).sum(dim=(1, 2)) / (number * rows)
     pairs = (counts[-1] * (counts[-1] - 1)).sum() / (number * (number - 1) * rows)

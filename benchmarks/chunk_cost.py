@@ -4,6 +4,7 @@ import argparse
 import random
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.heads import EnergyHead
 from calmkit.models.draws import ChunkDraws, LatentChunks
 from calmkit.sampling import BatchTemperature, ExactTemperature, Sampler
-from calmkit.sampling.pruning import Candidates
+from calmkit.sampling.candidates import Candidates
 from calmkit.sampling.weights import count_weights
 
 __all__ = ["POWER", "TEMPERATURE", "compare_chunks", "samplers"]
@@ -29,11 +30,10 @@ TEMPERATURE = 1 / POWER
 
 
 def samplers(args: argparse.Namespace) -> dict[str, Sampler]:
-    """The batch algorithm, whose law is the published one, and two of other laws."""
+    """The batch algorithm, whose law is the published one, and the exact one."""
     batch = BatchTemperature(TEMPERATURE, args.candidates)
-    at_once = BatchTemperature(TEMPERATURE, args.candidates, at_once=args.at_once)
-    exact = ExactTemperature(TEMPERATURE, max_draws=args.candidates, fallback=at_once)
-    return {"batch": batch, "at once": at_once, "exact": exact}
+    exact = ExactTemperature(TEMPERATURE, max_draws=args.candidates, fallback=batch)
+    return {"batch": batch, "exact": exact}
 
 
 def compare_chunks(args: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def compare_samplers(
     size = {key: peak_bytes(works[key], device) for key in ("batch", "published")}
     return {
         "collision_probability": collision,
-        "repeated_prefixes": repeated,
+        "repeated_endings": repeated,
         "law_difference": law_difference(autoencoder, latents),
         "draws": {k: float(s(draws, generator).draws.double().mean()) for k, s in ours.items()},
         "milliseconds": {k: 1e3 * statistics.median(v) for k, v in seconds.items()},
@@ -94,6 +94,22 @@ def compare_samplers(
         "times_faster": {k: times_faster(seconds[k], seconds["published"]) for k in ours},
         "times_smaller": size["published"] / size["batch"],
     }
+
+
+@dataclass(frozen=True)
+class GivenLatents:
+    """A black box whose draws are there already, as latents (n, rows, latent)."""
+
+    autoencoder: ChunkAutoencoder
+    latents: Tensor
+
+    def __call__(self, n: int) -> Tensor:
+        """Decode the first n."""
+        return self.autoencoder.decode_tokens(self.latents[:n])
+
+    def undecoded(self, n: int) -> LatentChunks:
+        """The first n."""
+        return LatentChunks.of(self.autoencoder, self.latents[:n])
 
 
 def law_difference(autoencoder: ChunkAutoencoder, latents: Tensor) -> float:
@@ -106,8 +122,8 @@ def law_difference(autoencoder: ChunkAutoencoder, latents: Tensor) -> float:
         RuntimeError: If it is more than rounding.
     """
     number, rows, _ = latents.shape
-    drawn = Candidates(LatentChunks(autoencoder, latents))
-    counts = drawn.copies(POWER, torch.ones(rows, dtype=torch.bool, device=latents.device))
+    drawn = Candidates(GivenLatents(autoencoder, latents), number, first=number)
+    counts = drawn.copies(POWER, torch.arange(rows, device=latents.device))
     agreed = counts.amax(dim=-1) >= POWER
     ours = count_weights(counts, number, TEMPERATURE)
     literal = autoencoder.decode(latents).argmax(dim=-1)
@@ -118,7 +134,7 @@ def law_difference(autoencoder: ChunkAutoencoder, latents: Tensor) -> float:
         all_theirs, all_ours = sum(theirs.values()), float(ours[row].sum())
         distance = {chunk: weight / all_theirs for chunk, weight in theirs.items()}
         for leader in ours[row].nonzero().flatten().tolist():
-            chunk = tuple(drawn.tokens[leader, row].tolist())
+            chunk = tuple(drawn.tokens[row, leader].tolist())
             distance[chunk] = distance.get(chunk, 0.0) - float(ours[row, leader]) / all_ours
         total += sum(map(abs, distance.values())) / 2
     difference = total / max(int(agreed.sum()), 1)

@@ -1,9 +1,9 @@
 """What sampling at a temperature costs, and how near its law is to the tempered one.
 
 - One chunk for each row from its state, against the published procedure written plainly
-  (`published_generation.py`): seconds, and peak bytes. The batch algorithm has the same law;
-  `at_once` and the exact algorithm have others, and are shown beside it. How much is left out
-  depends on how often candidates agree: three levels of it (`agreement.py`).
+  (`published_generation.py`): seconds, and peak bytes. The batch algorithm has the same law; the
+  exact algorithm has that of N without end, and is shown beside it. How much is left out depends
+  on how often candidates agree: three levels of it (`agreement.py`).
 - Tokens per second of `generate` and of the published loop.
 - Selection alone, among given candidates.
 - Distance of the batch algorithm's law to the tempered one over N, enumerated
@@ -39,10 +39,10 @@ def show(results: Mapping[str, Any]) -> None:
     """Print the results as tables."""
     print("A chunk for each row: milliseconds, mean draws, times faster than published")
     for row in results["chunks"]:
-        repeated = " ".join(f"{share:.2f}" for share in row["repeated_prefixes"])
+        repeated = " ".join(f"{share:.2f}" for share in row["repeated_endings"])
         print(
             f"    vocabulary {row['vocabulary']}, {row['rows']} rows, {row['agreement']} agreement"
-            f": collision probability {row['collision_probability']:.4f}, repeated prefixes "
+            f": collision probability {row['collision_probability']:.4f}, repeated endings "
             f"{repeated}\n        published {row['milliseconds']['published']:10.1f} ms"
         )
         for name, times in row["times_faster"].items():
@@ -67,7 +67,8 @@ def show(results: Mapping[str, Any]) -> None:
         for name, times in row["times_faster"].items():
             wanted = row["times_faster_wanted"] if name == "batch" else None
             print(
-                f"        {name:9} {row['tokens_per_second'][name]:8.1f} /s {goal(times, wanted)}"
+                f"        {name:9} {row['tokens_per_second'][name]:8.1f} /s "
+                f"{row['draws'][name]:6.1f} draws {goal(times, wanted)}"
             )
     row = results["selection"]
     print(
@@ -123,7 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--large-vocab", type=int, default=131072, help="with one row")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--candidates", type=int, default=200, help="N")
-    parser.add_argument("--at-once", type=int, default=16, help="size of a block")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="of generation")
     parser.add_argument("--prompt-chunks", type=int, default=8)
     parser.add_argument("--new-chunks", type=int, default=8)

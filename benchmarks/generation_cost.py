@@ -15,7 +15,7 @@ from published_generation import PublishedDraw, choose_with_counter, published_g
 from torch import Generator
 
 from calmkit.backbones import TransformerBackbone
-from calmkit.models import CALM, ChunkEmbedding
+from calmkit.models import CALM, ChunkEmbedding, Generation
 from calmkit.sampling import PlainSampler, Sampler, batch_temperature
 
 __all__ = ["compare_generation", "compare_selection"]
@@ -46,8 +46,8 @@ def compare_generation(args: argparse.Namespace, device: torch.device) -> list[d
         for temperature, candidates in ((TEMPERATURE, args.candidates), (1.0, 1)):
             ours = samplers(args) if temperature < 1 else {"plain": PlainSampler()}
 
-            def write(sampler: Sampler, rows: int = rows) -> None:
-                model.generate(
+            def write(sampler: Sampler, rows: int = rows) -> list[Generation]:
+                return model.generate(
                     prompts[:rows].flatten(1).tolist(),
                     max_new_tokens=args.chunk * args.new_chunks,
                     sampler=sampler,
@@ -65,7 +65,7 @@ def compare_generation(args: argparse.Namespace, device: torch.device) -> list[d
                     generator=generator,
                 )
 
-            works: dict[str, Callable[[], None]] = {
+            works: dict[str, Callable[[], Any]] = {
                 key: partial(write, sampler) for key, sampler in ours.items()
             }
             works["published"] = write_as_published
@@ -77,6 +77,10 @@ def compare_generation(args: argparse.Namespace, device: torch.device) -> list[d
                     "temperature": temperature,
                     "tokens_per_second": {
                         key: tokens / statistics.median(times) for key, times in seconds.items()
+                    },
+                    "draws": {
+                        key: sum(text.draws for text in write(sampler)) / (rows * args.new_chunks)
+                        for key, sampler in ours.items()
                     },
                     "times_faster": {
                         key: times_faster(seconds[key], seconds["published"]) for key in ours

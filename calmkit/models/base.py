@@ -22,6 +22,7 @@ from calmkit.models.generation import (
     Written,
     check_request,
     collect,
+    step_by_step,
     tokens_of_one_row,
     write,
 )
@@ -146,7 +147,7 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
                 or max_new_tokens is not positive.
         """
         written = self._write(prompts, max_new_tokens, eos_id, sampler, generator)
-        with evaluation_mode(self):  # once for all chunks: `write` would set it for each
+        with torch.no_grad(), evaluation_mode(self):
             return collect(written, len(prompts), max_new_tokens=max_new_tokens, eos_id=eos_id)
 
     def stream(
@@ -167,6 +168,7 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
             ValueError: As in `generate`.
         """
         written = self._write([prompt], max_new_tokens, eos_id, sampler, generator)
+        written = step_by_step(self, written)
         return tokens_of_one_row(written, max_new_tokens=max_new_tokens, eos_id=eos_id)
 
     def _write(

@@ -1,7 +1,7 @@
 """A model's next chunk as a black box that samplers draw from.
 
 Candidates stay latents until a sampler asks for a token of theirs, and rows can be selected, so
-that samplers pay only for what they use; see `calmkit.sampling.pruning`.
+that samplers pay only for what they use; see `calmkit.sampling.undecoded`.
 """
 
 import torch
@@ -48,7 +48,7 @@ class ChunkDraws:
     @torch.no_grad()
     def undecoded(self, n: int) -> "LatentChunks":
         """Draw n chunks of every row, as latents."""
-        return LatentChunks(self._autoencoder, self._latents(n))
+        return LatentChunks.of(self._autoencoder, self._latents(n))
 
     def select(self, rows: Int[Tensor, " chosen"]) -> "ChunkDraws":
         """The same for some rows of the flattened batch."""
@@ -67,16 +67,34 @@ class LatentChunks:
         device: Where they are.
     """
 
-    def __init__(self, autoencoder: ChunkAutoencoder, latents: Tensor) -> None:
-        """Start decoding, with what all places of a chunk share."""
-        self.shape = (*latents.shape[:-1], autoencoder.chunk_size)
-        self.device = latents.device
+    def __init__(
+        self,
+        autoencoder: ChunkAutoencoder,
+        started: Float[Tensor, "n *batch started"],
+    ) -> None:
+        """Hold what all places of a chunk share.
+
+        Args:
+            autoencoder: Decodes them.
+            started: From its `start_decoding`.
+        """
+        self.shape = (*started.shape[:-1], autoencoder.chunk_size)
+        self.device = started.device
         self._autoencoder = autoencoder
+        self._started = started.reshape(-1, started.shape[-1])
+
+    @staticmethod
+    def of(autoencoder: ChunkAutoencoder, latents: Tensor) -> "LatentChunks":
+        """Start decoding latents (n, *batch, latent)."""
         rows = latents.reshape(-1, latents.shape[-1])
         parts = [autoencoder.start_decoding(part) for part in rows.split(_STARTED_AT_ONCE)]
-        self._started = torch.cat(parts)
+        return LatentChunks(autoencoder, torch.cat(parts).view(*latents.shape[:-1], -1))
 
     @typed
     def tokens_at(self, place: int, chosen: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
         """The token at one place of some chunks, by their number in `n *batch` flattened."""
         return self._autoencoder.tokens_at(self._started[chosen], place)
+
+    def joined(self, others: "LatentChunks") -> "LatentChunks":
+        """One list, whose only batch axis is its length."""
+        return LatentChunks(self._autoencoder, torch.cat([self._started, others._started]))

@@ -19,7 +19,15 @@ from calmkit.sampling import Sampler
 if TYPE_CHECKING:
     from calmkit.models.base import LanguageModel
 
-__all__ = ["Generation", "Written", "check_request", "collect", "tokens_of_one_row", "write"]
+__all__ = [
+    "Generation",
+    "Written",
+    "check_request",
+    "collect",
+    "step_by_step",
+    "tokens_of_one_row",
+    "write",
+]
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ def write(
 ) -> Iterator[Written]:
     """Write chunks, each computed when it is asked for, until all rows have ended.
 
+    Whoever asks sets evaluation mode and turns gradients off.
+
     Args:
         model: The model.
         grid: Prompts, from `chunk_prompts`.
@@ -80,23 +90,20 @@ def write(
     """
     tokens, real, lengths = (x.to(model.backbone.device) for x in grid)
     rows = torch.arange(len(tokens), device=tokens.device)
-    # Modes hold for a step, not between steps, where the caller's code runs.
-    with torch.no_grad(), evaluation_mode(model):
-        cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + new_chunks)
-        states = model.backbone(model.input_encoder(tokens, real), cache=cache)
-        state = states[rows, lengths - 1]
-        # Prompts of different lengths: each row's cache ends where its prompt does.
-        cache = cache.select(rows, lengths)
+    cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + new_chunks)
+    states = model.backbone(model.input_encoder(tokens, real), cache=cache)
+    state = states[rows, lengths - 1]
+    # Prompts of different lengths: each row's cache ends where its prompt does.
+    cache = cache.select(rows, lengths)
     # Where the rows that go on are in the cache, and the chunk that each has just written.
     places, chunk = rows, None
     for _ in range(new_chunks):
-        with torch.no_grad(), evaluation_mode(model):
-            if chunk is not None:
-                read = chunk.new_zeros(len(cache.lengths), 1, model.chunk_size)
-                read[places, 0] = chunk
-                vectors = model.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
-                state = model.backbone(vectors, cache=cache)[places, 0]
-            sampled = sampler(model.draws(state, generator), generator)
+        if chunk is not None:
+            read = chunk.new_zeros(len(cache.lengths), 1, model.chunk_size)
+            read[places, 0] = chunk
+            vectors = model.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
+            state = model.backbone(vectors, cache=cache)[places, 0]
+        sampled = sampler(model.draws(state, generator), generator)
         chunk = sampled.tokens
         yield Written(
             rows.tolist(), chunk.tolist(), sampled.draws.tolist(), sampled.settled.tolist()
@@ -109,6 +116,16 @@ def write(
             if 2 * len(rows) <= len(cache.lengths):
                 cache = cache.select(places, cache.lengths[places])
                 places = torch.arange(len(rows), device=rows.device)
+
+
+def step_by_step(model: "LanguageModel", written: Iterator[Written]) -> Iterator[Written]:
+    """The same, with modes that hold for a step, not between steps, where other code runs."""
+    while True:
+        with torch.no_grad(), evaluation_mode(model):
+            step = next(written, None)
+        if step is None:
+            return
+        yield step
 
 
 def collect(

@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, SampledChunks, draw_checked
+from calmkit.sampling.base import Draw, PlainSampler, SampledChunks
+from calmkit.sampling.candidates import Candidates
 from calmkit.sampling.counting import count_copies, leaders_of
-from calmkit.sampling.pruning import Candidates, Decoded, LazyDraw, Undecoded
+from calmkit.sampling.subsets import draw_subsets, first_agreeing, numbers_of_subsets
 from calmkit.sampling.weights import (
     check_temperature,
     choose,
@@ -79,23 +80,19 @@ def _flattened(candidates: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BatchTemperature:
-    """The batch algorithm as a sampler.
+    """The batch algorithm as a sampler, from as few of the N candidates as will do.
 
-    With `at_once` the number of candidates adapts to each row: they are drawn in blocks of that
-    size, and a row stops after the first block with which some chunk has occurred n times
-    (n = floor(1/T)), at the latest with `candidates`. Certain rows are then cheap. The law is the
-    same mixture of choices, but at the number of candidates at which the row stopped.
+    Where 1/T is a whole number, rows in which candidates agree draw and decode only some of them,
+    with the same law; see `subsets`.
 
     Attributes:
         temperature: T in (0, 1]; 0.5 lets pairs decide.
-        candidates: N, candidates drawn for each row; at most, with `at_once`.
-        at_once: Size of a block; None draws all at once.
+        candidates: N, candidates of each row; the law is that of choosing among all of them.
         top_p: Share of the draws that may be chosen from; see `nucleus`.
     """
 
     temperature: float = 0.5
     candidates: int = 64
-    at_once: int | None = None
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
@@ -106,53 +103,52 @@ class BatchTemperature:
                 f"candidates must be at least 1 / temperature = {1 / self.temperature:g}, or they "
                 f"can never agree; got {self.candidates}."
             )
-        if self.at_once is not None and self.at_once < 1:
-            raise ValueError(f"at_once must be at least 1, or None; got {self.at_once}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be in (0, 1]; got {self.top_p}.")
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
         """Draw candidates and choose; a row in which fewer than n agree is not settled."""
-        whole, _ = exponent_of(self.temperature)
-        size = self.candidates if self.at_once is None else min(self.at_once, self.candidates)
-        first = _undecoded(draw, size)
-        batch, drawn = first.shape[1:-1], Candidates(first)
-        rows = math.prod(batch)
-        settled = torch.zeros(rows, dtype=torch.bool, device=first.device)
-        draws = torch.full((rows,), self.candidates, device=first.device)
-        weights = torch.zeros(rows, self.candidates, dtype=torch.float64, device=first.device)
-        # Shares of all draws can only be told when all have been decoded.
-        level = whole if self.top_p == 1 else 1
-        while True:
-            counts = drawn.copies(level, ~settled)
-            agreed = counts.amax(dim=-1) >= whole
-            found = count_weights(counts[agreed], len(drawn), self.temperature)
-            if self.top_p < 1:
-                found = found * nucleus(counts[agreed], self.top_p)
-            weights[agreed, : len(drawn)] = found
-            draws[agreed], settled = len(drawn), settled | agreed
-            if len(drawn) == self.candidates or bool(settled.all()):
-                break
-            drawn.add(_undecoded(draw, min(size, self.candidates - len(drawn))))
-        self._choose_from_fewer(drawn, whole, settled, weights)
-        tokens = drawn.chunks(choose(weights[:, : len(drawn)], generator))
+        whole, part = exponent_of(self.temperature)
+        by_subsets = part == 0 and self.top_p == 1
+        if by_subsets and whole == 1:
+            return PlainSampler()(draw, generator)
+        first, subsets = numbers_of_subsets(self.candidates, whole) if by_subsets else (0, 0)
+        drawn = Candidates(
+            draw, self.candidates, first=min(first * whole or self.candidates, self.candidates)
+        )
+        rows = len(drawn.tokens)
+        chosen = torch.zeros(rows, dtype=torch.long, device=drawn.tokens.device)
+        settled = torch.zeros_like(chosen, dtype=torch.bool)
+        if first:
+            tested = draw_subsets(rows, subsets, whole, self.candidates, generator, chosen.device)
+            chosen, settled = first_agreeing(drawn, tested, first)
+        left = (~settled).nonzero().flatten()
+        if len(left):
+            chosen[left], settled[left] = self._choose_by_counting(drawn, left, generator)
+        tokens = drawn.chunks(chosen)
         return SampledChunks(
-            tokens.view(*batch, tokens.shape[-1]), draws.view(batch), settled.view(batch)
+            tokens.view(*drawn.batch, tokens.shape[-1]),
+            drawn.drawn.view(drawn.batch),
+            settled.view(drawn.batch),
         )
 
-    @staticmethod
-    def _choose_from_fewer(
-        drawn: Candidates, whole: int, settled: Tensor, weights: Tensor
-    ) -> None:
-        """Fill in the weights of rows in which fewer than n candidates agree."""
-        left = ~settled
-        for level in range(whole - 1, 1, -1):
-            counts = drawn.copies(level, left)
-            agreed = counts.amax(dim=-1) >= level
-            weights[agreed] = (counts[agreed] == level).to(weights.dtype)
-            left = left & ~agreed
-        weights[left] = 1.0  # no two are equal
-
-
-def _undecoded(draw: Draw, n: int) -> Undecoded:
-    return draw.undecoded(n) if isinstance(draw, LazyDraw) else Decoded(draw_checked(draw, n))
+    def _choose_by_counting(
+        self, drawn: Candidates, rows: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """The chosen candidate of some rows, from all N, and whether at least n agreed."""
+        whole, _ = exponent_of(self.temperature)
+        # Shares of all draws can only be told when all have been decoded.
+        counts = drawn.copies(whole if self.top_p == 1 else 1, rows)
+        settled = counts.amax(dim=-1) >= whole
+        weights = count_weights(counts, self.candidates, self.temperature)
+        if self.top_p < 1:
+            weights = weights * nucleus(counts, self.top_p)
+        left = (~settled).nonzero().flatten()
+        for level in range(whole - 1, 0, -1):
+            if len(left) == 0:
+                break
+            # At level 1 no two are equal, and nothing has to be decoded to know it.
+            fewer = drawn.copies(level, rows[left]) if level > 1 else torch.ones_like(counts[left])
+            weights[left] = (fewer == level).to(weights.dtype)
+            left = left[fewer.amax(dim=-1) < level]
+        return choose(weights, generator), settled

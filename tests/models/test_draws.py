@@ -6,7 +6,7 @@ from calm_models import energy_head, tiny
 from calmkit.models.draws import ChunkDraws
 from calmkit.sampling import BatchTemperature, batch_temperature
 from calmkit.sampling.base import SelectableDraw
-from calmkit.sampling.pruning import LazyDraw
+from calmkit.sampling.undecoded import LazyDraw
 
 
 def seeded(seed=0):
@@ -37,6 +37,19 @@ def test_undecoded_candidates_have_the_tokens_of_decoded_ones():
         assert torch.equal(got, tokens.flatten(0, 2)[index, place])
 
 
+def test_joined_candidates_come_one_after_the_other():
+    _, draws = box()
+    tokens = torch.cat(
+        [draws(2).flatten(0, 2), draws.select(torch.tensor([5, 0]))(3).flatten(0, 1)]
+    )
+    _, again = box()
+    first = again.undecoded(2)
+    joined = first.joined(again.select(torch.tensor([5, 0])).undecoded(3))
+    for place in range(3):
+        assert torch.equal(joined.tokens_at(place, torch.arange(18)), tokens[:, place])
+    assert len(tokens.unique(dim=0)) > 3
+
+
 def test_latents_are_started_on_in_parts(monkeypatch):
     _, draws = box()
     want = draws.undecoded(5)._started
@@ -58,7 +71,7 @@ def test_pruned_decoding_of_a_model_chooses_as_full_decoding(monkeypatch):
     """And asks the decoder for fewer tokens."""
     for seed in range(5):
         _, draws = box(seed)
-        candidates = draws(40)
+        candidates = draws(20)
         want = batch_temperature(candidates, 0.5, generator=seeded(seed))
         model, again = box(seed)
         asked = []
@@ -69,7 +82,7 @@ def test_pruned_decoding_of_a_model_chooses_as_full_decoding(monkeypatch):
             return real(autoencoder, started, place)
 
         monkeypatch.setattr(type(model.autoencoder), "tokens_at", counting)
-        got = BatchTemperature(0.5, 40)(again, seeded(seed))
+        got = BatchTemperature(0.5, 20)(again, seeded(seed))
         monkeypatch.undo()
         assert torch.equal(got.tokens, want)
         assert sum(asked) <= candidates.numel()

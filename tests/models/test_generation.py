@@ -180,7 +180,8 @@ def test_a_text_goes_on_wherever_it_is_cut(length):
     [
         PlainSampler(),
         BatchTemperature(0.5, candidates=20),
-        BatchTemperature(0.4, candidates=20, at_once=6),
+        BatchTemperature(0.4, candidates=20),
+        BatchTemperature(0.5, candidates=40),
         BatchTemperature(0.5, candidates=20, top_p=0.8),
         ExactTemperature(0.7, max_draws=100_000),
         MostFrequent(20),
@@ -228,3 +229,42 @@ def test_rows_that_have_ended_leave_the_batch():
         batch = count if 2 * count <= batch else batch
         assert rows[step] == batch
     assert rows[-1] < 8
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("sampler", [None, BatchTemperature(0.5, 40)])
+def test_an_end_token_at_each_place_of_a_chunk(place, sampler):
+    """The text is what was written before it, in `generate` and in `stream`."""
+    model = tiny(build_head=energy_head)
+    found = 0
+    for seed in range(3):
+        options = {"max_new_tokens": 9, "sampler": sampler}
+        (free,) = model.generate([[1, 2]], **options, generator=seeded(seed))
+        for end, token in enumerate(free.tokens):
+            if end % 3 != place or token in free.tokens[:end]:
+                continue
+            found += 1
+            options["eos_id"] = token
+            (cut,) = model.generate([[1, 2]], **options, generator=seeded(seed))
+            assert (cut.tokens, cut.finish_reason) == (free.tokens[:end], "stop")
+            assert cut.chunks == end // 3 + 1
+            streamed = model.stream([1, 2], **options, generator=seeded(seed))
+            assert list(streamed) == cut.tokens
+    assert found >= 2
+
+
+@pytest.mark.parametrize("length", range(1, 10))
+def test_no_id_stands_for_padding(length, monkeypatch):
+    """Whatever id fills the grid, the text is the same; and every id can be read and written."""
+    model = tiny()
+    prompts = [([0, 6, 3, 5, 1, 2, 4, 0, 6])[:length], [3]]
+    texts = []
+    for fill_id in range(VOCAB):
+        monkeypatch.setattr(
+            "calmkit.models.base.chunk_prompts",
+            lambda prompts, size, *, fill_id, chosen=fill_id: chunk_prompts(
+                prompts, size, fill_id=chosen
+            ),
+        )
+        texts.append([row.tokens for row in model.generate(prompts, max_new_tokens=12)])
+    assert all(text == texts[0] for text in texts)

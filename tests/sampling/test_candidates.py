@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calmkit.sampling import BatchTemperature, batch_temperature
-from calmkit.sampling.pruning import LazyDraw
+from calmkit.sampling.undecoded import LazyDraw
 
 
 def seeded(seed=0):
@@ -39,7 +39,7 @@ class LazyBlock:
 
 @given(
     st.integers(0, 10_000),
-    st.sampled_from([1.0, 0.7, 0.5, 0.4, 1 / 3, 0.2]),
+    st.sampled_from([0.7, 0.5, 0.4, 1 / 3, 0.2]),
     st.integers(5, 30),
     st.integers(1, 4),
     st.integers(2, 9),
@@ -54,12 +54,12 @@ def test_the_same_chunk_is_chosen(seed, temperature, number, chunk, vocab):
     assert len(set(box.asked)) == len(box.asked), "no token is computed twice"
 
 
-def test_a_prefix_that_occurs_too_seldom_is_not_decoded_further():
-    rows = [[1, 2, 3], [1, 2, 4], [1, 5, 6], [7, 8, 9], [1, 2, 3]]
+def test_an_ending_that_occurs_too_seldom_is_not_decoded_further():
+    rows = [[3, 2, 1], [4, 2, 1], [6, 5, 1], [9, 8, 7], [3, 2, 1]]
     box = Lazy(torch.tensor(rows)[:, None])
     got = BatchTemperature(0.5, 5)(box, seeded())
-    assert got.tokens.tolist() == [[1, 2, 3]]
-    places = [{i for place, i in box.asked if place == at} for at in range(3)]
+    assert got.tokens.tolist() == [[3, 2, 1]]
+    places = [{i for place, i in box.asked if place == at} for at in (2, 1, 0)]
     assert places == [{0, 1, 2, 3, 4}, {0, 1, 2, 4}, {0, 1, 4}]
 
 
@@ -79,25 +79,15 @@ def test_fewer_that_agree_decide_before_one_alone():
         assert got.tokens.tolist() == [[1, 2]] and not got.settled.any()
 
 
-@pytest.mark.parametrize("at_once", [3, 5])
-def test_adaptive_blocks_are_decoded_as_they_come(at_once):
-    candidates = torch.randint(4, (12, 50, 2), generator=seeded())
-    sampler = BatchTemperature(0.5, 12, at_once=at_once)
-    lazy = sampler(Lazy(candidates), seeded(1))
-
-    left = [candidates]
-
-    def plain(n):
-        now, left[0] = left[0][:n], left[0][n:]
-        return now
-
-    full = sampler(plain, seeded(1))
-    assert torch.equal(lazy.tokens, full.tokens) and torch.equal(lazy.draws, full.draws)
-
-
 def test_batch_axes_are_kept():
     candidates = torch.randint(3, (6, 2, 3, 2), generator=seeded())
     got = BatchTemperature(0.5, 6)(Lazy(candidates), seeded(1))
     assert got.tokens.shape == (2, 3, 2) and got.draws.shape == (2, 3) == got.settled.shape
     want = batch_temperature(candidates, 0.5, generator=seeded(1))
     assert torch.equal(got.tokens, want)
+
+
+def test_a_wrong_number_of_undecoded_candidates_is_named():
+    box = Lazy(torch.zeros(3, 2, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"undecoded\(4\) must give .* got \(3, 2, 2\)"):
+        BatchTemperature(0.5, 4)(box, seeded())

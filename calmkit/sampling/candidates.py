@@ -1,0 +1,128 @@
+r"""Drawing and decoding only the candidates that can still be chosen, with the same law.
+
+To be chosen by the batch algorithm a chunk needs m copies among the candidates, and m equal chunks
+have m equal last tokens. So tokens are computed place by place, from the last, which is furthest
+ahead and least certain, to the first: after each place, candidates whose ending occurs fewer than
+m times are dropped, and the expensive projection onto the vocabulary is left out for them. Where
+no chunk has n copies, m goes down by one; at m = 1 every candidate is as good as any other, and
+one is decoded. Nothing is decided differently than with all candidates decoded, and with the same
+generator the same chunk is chosen.
+
+Candidates are independent and alike: they are drawn when they are asked for, too.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from calmkit.sampling.base import Draw, SelectableDraw
+from calmkit.sampling.counting import count_copies, leaders_of
+from calmkit.sampling.undecoded import draw_undecoded
+from calmkit.typing import typed
+
+__all__ = ["Candidates"]
+
+
+class Candidates:
+    """Up to N candidates of each row, drawn and decoded as far as they were asked for.
+
+    Attributes:
+        batch: Shape of the rows, which are flattened here.
+        places: Of a chunk, in the order in which they are looked at.
+        tokens: (rows, N, chunk); -1 where a token was never needed.
+        drawn: How many candidates were drawn for each row, (rows).
+    """
+
+    def __init__(self, draw: Draw, number: int, *, first: int) -> None:
+        """Draw some candidates of every row.
+
+        Args:
+            draw: The black box.
+            number: N, most candidates of a row.
+            first: How many to begin with, at most N.
+        """
+        self._draw = draw
+        self._undecoded = draw_undecoded(draw, first)
+        _, *batch, chunk = self._undecoded.shape
+        rows, device = math.prod(batch), self._undecoded.device
+        self.batch = torch.Size(batch)
+        self.places = tuple(reversed(range(chunk)))
+        self.tokens = torch.full((rows, number, chunk), -1, device=device)
+        self.drawn = torch.full((rows,), first, device=device)
+        # Each candidate's number in the list of undecoded ones, and the length of that.
+        self._numbers = torch.zeros(rows, number, dtype=torch.long, device=device)
+        self._numbers[:, :first] = torch.arange(first * rows, device=device).view(first, rows).T
+        self._length = first * rows
+        self._most = first
+
+    def draw(self, number: int, rows: Int[Tensor, " chosen"]) -> None:
+        """Draw for some rows until they have that many candidates.
+
+        Args:
+            number: At most N.
+            rows: Rows for which all was drawn that was drawn for any.
+        """
+        more, start = number - self._most, self._length
+        if more <= 0:
+            return
+        box, here = self._draw, slice(None)
+        if isinstance(box, SelectableDraw) and len(rows) < len(self.tokens):
+            box, here = box.select(rows), rows
+        self._undecoded = self._undecoded.joined(draw_undecoded(box, more))
+        count = len(self._numbers[here])
+        numbers = torch.arange(start, start + more * count, device=rows.device).view(more, count)
+        self._numbers[here, self._most : number] = numbers.T
+        self.drawn[rows] = number
+        self._length, self._most = start + more * count, number
+
+    def decode(
+        self, place: int, rows: Int[Tensor, " chosen"], wanted: Bool[Tensor, "chosen candidates"]
+    ) -> None:
+        """Compute the tokens at a place that are wanted and not there.
+
+        Args:
+            place: In the chunk.
+            rows: Where to look.
+            wanted: Which candidates of these rows; they have been drawn.
+        """
+        row, candidate = (wanted & (self.tokens[rows, :, place] < 0)).nonzero(as_tuple=True)
+        if len(row):
+            row = rows[row]
+            numbers = self._numbers[row, candidate]
+            self.tokens[row, candidate, place] = self._undecoded.tokens_at(place, numbers)
+
+    @typed
+    def copies(self, level: int, rows: Int[Tensor, " chosen"]) -> Int[Tensor, "chosen candidates"]:
+        """Copies that each of the N candidates leads, of the chunks with at least `level` of them.
+
+        Args:
+            level: m; chunks with fewer copies are not decoded further, and counted as 0.
+            rows: Where to look.
+        """
+        self.draw(self.tokens.shape[1], rows)
+        group = torch.zeros_like(self._numbers[rows])  # leaders of equal endings
+        alive = torch.ones_like(group, dtype=torch.bool)
+        apart = torch.arange(group.numel(), device=group.device).view_as(group)
+        for place in self.places:
+            self.decode(place, rows, alive)
+            # A dropped candidate is a group of its own.
+            token = torch.where(alive, self.tokens[rows, :, place], -1 - apart)
+            group = leaders_of(torch.stack([group.T, token.T], dim=-1))
+            alive = count_copies(group, alive).gather(1, group) >= level
+        return count_copies(group, alive)
+
+    @typed
+    def chunks(self, chosen: Int[Tensor, " rows"]) -> Int[Tensor, "rows chunk"]:
+        """Decode one candidate of each row to its end.
+
+        Args:
+            chosen: Number of the candidate in each row.
+        """
+        rows = torch.arange(len(chosen), device=chosen.device)
+        picked = torch.zeros_like(self._numbers, dtype=torch.bool)
+        picked[rows, chosen] = True
+        for place in self.places:
+            self.decode(place, rows, picked)
+        return self.tokens[rows, chosen]

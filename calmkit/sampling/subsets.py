@@ -1,0 +1,150 @@
+r"""The batch algorithm's choice by rejection: the same law from as many candidates as it takes.
+
+At T = 1/n the batch algorithm draws N candidates, and chooses a chunk that occurs c times with
+weight C(c, n): of all n-subsets of the candidates it takes one that agrees, each with the same
+probability. Rejection makes that choice without a look at all of them:
+
+    Draw n-subsets S_1, S_2, ... of {1, ..., N}, uniform, independent of each other and of the
+    candidates. Take the first that agrees.
+
+Given the candidates, S_i is uniform among those that agree if it does, whatever was rejected
+before. So one may also give up, by any rule that looks at nothing but what was rejected, and
+choose by counting all candidates: that choice is uniform among those that agree, too.
+
+The gain: candidates are independent and alike, so they can be numbered in the order in which the
+subsets first name them, and those that none names need not be drawn. Where two candidates agree
+with probability p, about 1/p pairs are tested, of about 2/p candidates; and of most pairs only the
+last tokens are decoded, which differ.
+
+Which subsets are tested must not depend on the candidates. To take the first pair that agrees
+among the first 2, 3, 4, ... candidates would be cheaper, but has another law, that of few
+candidates.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from calmkit.sampling.candidates import Candidates
+from calmkit.typing import typed
+
+__all__ = ["agreeing", "by_appearance", "draw_subsets", "first_agreeing", "numbers_of_subsets"]
+
+# Subsets of a row in the first round. Each later round adds half of what was tested: what is
+# tested in vain, beyond the subset that agrees, is then in proportion to what had to be tested.
+_FIRST = 8
+# Subsets of all rows together in a later round: one of fewer costs hardly less.
+_TOGETHER = 32
+# How often a candidate is named, on average, before counting takes over. Then six of seven have
+# been drawn, and to count them all costs hardly more than to go on.
+_TIMES_NAMED = 2
+
+
+def numbers_of_subsets(number: int, size: int) -> tuple[int, int]:
+    """How many subsets of a row are tested in the first round, and in all rounds.
+
+    None are if the first round would name half of the candidates: counting costs no more then.
+
+    Args:
+        number: N, candidates of a row.
+        size: n, candidates in a subset.
+    """
+    if 2 * _FIRST * size > number:
+        return 0, 0
+    return _FIRST, _TIMES_NAMED * number // size
+
+
+@typed
+def draw_subsets(
+    rows: int,
+    subsets: int,
+    size: int,
+    number: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Int[Tensor, "rows subsets size"]:
+    """Independent n-subsets of each row's N candidates.
+
+    They are drawn with replacement: one that names a candidate twice is no subset, and `agreeing`
+    rejects it.
+
+    Args:
+        rows: Rows.
+        subsets: How many for each row.
+        size: n, candidates in a subset.
+        number: N, candidates of a row.
+        generator: Source of randomness; torch's global one if None.
+        device: Where to draw.
+    """
+    shape = (rows, subsets, size)
+    return by_appearance(torch.randint(number, shape, generator=generator, device=device), number)
+
+
+@typed
+def by_appearance(
+    named: Int[Tensor, "rows subsets size"], number: int
+) -> Int[Tensor, "rows subsets size"]:
+    """Number the candidates of each row anew, in the order in which they are first named."""
+    flat = named.flatten(1)
+    place = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+    never = torch.full((len(flat), number), flat.shape[1], device=flat.device)
+    order = never.scatter_reduce(1, flat, place, "amin").argsort(dim=1)
+    numbers = torch.arange(number, device=flat.device).expand_as(order)
+    return torch.empty_like(order).scatter(1, order, numbers).gather(1, flat).view_as(named)
+
+
+@typed
+def agreeing(
+    candidates: Candidates,
+    rows: Int[Tensor, " chosen"],
+    subsets: Int[Tensor, "chosen subsets size"],
+) -> Bool[Tensor, "chosen subsets"]:
+    """Whether the candidates of each subset are equal; decoded until they differ.
+
+    Args:
+        candidates: Of all rows; those that the subsets name have been drawn.
+        rows: Rows of the subsets.
+        subsets: Numbers of candidates.
+    """
+    ordered = subsets.sort(dim=-1).values
+    agrees = (ordered[..., 1:] != ordered[..., :-1]).all(dim=-1)
+    for place in candidates.places:
+        row, which = agrees.nonzero(as_tuple=True)
+        named = torch.zeros_like(candidates.tokens[rows, :, 0], dtype=torch.bool)
+        named[row[:, None], subsets[row, which]] = True
+        candidates.decode(place, rows, named)
+        tokens = candidates.tokens[rows[row][:, None], subsets[row, which], place]
+        agrees[row, which] = (tokens == tokens[:, :1]).all(dim=-1)
+    return agrees
+
+
+@typed
+def first_agreeing(
+    candidates: Candidates, subsets: Int[Tensor, "rows subsets size"], first: int
+) -> tuple[Int[Tensor, " rows"], Bool[Tensor, " rows"]]:
+    """A candidate of the first subset that agrees, in each row.
+
+    Args:
+        candidates: Of all rows; more are drawn where they are needed.
+        subsets: From `draw_subsets`.
+        first: How many are tested in the first round.
+
+    Returns:
+        The candidate's number, and whether any subset agreed.
+    """
+    rows = torch.arange(len(subsets), device=subsets.device)
+    chosen, found = torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.bool)
+    start, stop = 0, first
+    while len(rows) and start < subsets.shape[1]:
+        tested = subsets[rows, start:stop]
+        candidates.draw(int(tested.max()) + 1, rows)
+        agrees = agreeing(candidates, rows, tested)
+        done, which = agrees.any(dim=-1), agrees.int().argmax(dim=-1)
+        chosen[rows[done]] = tested[done, which[done], 0]
+        found[rows[done]] = True
+        rows = rows[~done]
+        more = max(stop // 2, math.ceil(_TOGETHER / max(len(rows), 1)))
+        start, stop = stop, stop + more
+    return chosen, found

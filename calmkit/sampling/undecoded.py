@@ -1,0 +1,80 @@
+"""Candidates whose tokens are computed when they are asked for, as a black box may offer them."""
+
+from typing import Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from calmkit.sampling.base import Draw, draw_checked
+
+__all__ = ["Decoded", "LazyDraw", "Undecoded", "draw_undecoded"]
+
+
+class Undecoded(Protocol):
+    """Candidates without their tokens, by number: `n *batch` flattened."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of their tokens, (n, *batch, chunk)."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where their tokens are."""
+        ...
+
+    def tokens_at(self, place: int, chosen: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
+        """The token at one place of some candidates, by their number."""
+        ...
+
+    def joined(self, others: Self) -> Self:
+        """These and others of the same black box, whose numbers come after these."""
+        ...
+
+
+@runtime_checkable
+class LazyDraw(Protocol):
+    """A black box that can leave its candidates undecoded."""
+
+    def __call__(self, n: int, /) -> Int[Tensor, "n *batch chunk"]:
+        """Draw n independent candidates of every row."""
+        ...
+
+    def undecoded(self, n: int, /) -> Undecoded:
+        """Draw n independent candidates of every row, without their tokens."""
+        ...
+
+
+class Decoded:
+    """Candidates whose tokens are there already."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        """Hold tokens, (n, *batch, chunk)."""
+        self.shape, self.device = tuple(tokens.shape), tokens.device
+        self._tokens = tokens.reshape(-1, tokens.shape[-1])
+
+    def tokens_at(self, place: int, chosen: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
+        """Look them up."""
+        return self._tokens[chosen, place]
+
+    def joined(self, others: "Decoded") -> "Decoded":
+        """One list, whose only batch axis is its length."""
+        return Decoded(torch.cat([self._tokens, others._tokens]))
+
+
+def draw_undecoded(draw: Draw, n: int) -> Undecoded:
+    """Candidates of every row, without their tokens where the black box can leave them out.
+
+    Raises:
+        ValueError: If there are not n of them, or the tokens of a plain box are no integers.
+    """
+    if not isinstance(draw, LazyDraw):
+        return Decoded(draw_checked(draw, n))
+    candidates = draw.undecoded(n)
+    if len(candidates.shape) < 2 or candidates.shape[0] != n:
+        raise ValueError(
+            f"undecoded({n}) must give candidates of shape ({n}, *batch, chunk); got "
+            f"{tuple(candidates.shape)}."
+        )
+    return candidates
