@@ -2,7 +2,7 @@
 
 Runs that share an autoencoder or a training wait for the one that makes it, so that it is made
 once: first one run for every autoencoder, then one for every other training, then the rest. With
-several processes each has a GPU of its own, or its share of the CPU's cores.
+several processes each has a GPU of its own, or its share of the threads.
 """
 
 import io
@@ -70,7 +70,7 @@ def _done(
         processes,
         context,
         initializer=_take_place,
-        initargs=(places, processes, torch.cuda.device_count()),
+        initargs=(places, torch.get_num_threads() // processes, torch.cuda.device_count()),
     ) as pool:
         waiting = {pool.submit(_do_quietly, run): run for run in wave}
         try:
@@ -82,12 +82,12 @@ def _done(
             raise
 
 
-def _take_place(places: "multiprocessing.Queue[int]", processes: int, devices: int) -> None:
-    """Take one of the devices, or a share of the cores, for this process alone."""
+def _take_place(places: "multiprocessing.Queue[int]", threads: int, devices: int) -> None:
+    """Take one of the devices, or a share of the threads, for this process alone."""
     place = places.get()
     if devices:  # before anything here has asked CUDA, which would then not look again
         os.environ["CUDA_VISIBLE_DEVICES"] = str(place % devices)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    torch.set_num_threads(max(1, threads))
 
 
 def _do_quietly(run: PlannedRun) -> Failure | None:

@@ -129,7 +129,7 @@ def autoencoder_rows(autoencoder: MLPAutoencoder, prefix: str = "") -> list[Row]
     """
     rows = _expanded(_AUTOENCODER, 0, (prefix,))
     for layers, stages in _AUTOENCODER_STAGES:
-        depth = len(autoencoder.get_submodule(stages[0]))
+        depth = len(getattr(autoencoder, stages[0]))
         for place, stage in enumerate(stages):
             for block in range(depth):
                 layer = f"{prefix}{layers}.{place * depth + block}."

@@ -193,7 +193,7 @@ def test_a_comparison_killed_at_any_moment_gives_the_same_table(folder, tmp_path
         f"--config={folder / 'config.yaml'}", f"--output={out}", "--seeds=[0]",
         "--training.checkpoint_every=2",
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     kills, seen = 0, 0
     while True:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
