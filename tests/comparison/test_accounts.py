@@ -184,7 +184,8 @@ def test_the_largest_model_takes_a_moment_and_no_memory():
     """CALM-XL, after the imports and first uses that another account brings with it.
 
     Measured: 0.9 s of processor time and 2 MB above them, 341 MB in all; its weights would take
-    7.6 GB. The better of two, as other processes slow the processor down.
+    7.6 GB. The best of three, and with room, as other processes slow the processor down: twice
+    the 0.9 s was seen beside two of them.
     """
     program = """
 import resource, time
@@ -195,7 +196,7 @@ def peak():
 
 account_preset("calm-m")
 before, seconds = peak(), []
-for _ in range(2):
+for _ in range(3):
     start = time.process_time()
     account_preset("calm-xl")
     seconds.append(time.process_time() - start)
@@ -205,4 +206,4 @@ print(min(seconds), peak() - before, peak())
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     seconds, above, megabytes = map(float, done.stdout.split())
-    assert seconds < 2 and megabytes < 1000 and above < 200
+    assert seconds < 4 and megabytes < 1000 and above < 200
