@@ -117,6 +117,12 @@ class TestGrid:
         rule = values(found, "head", "init_args", "rule")["sharp"]
         assert rule["init_args"]["alpha"] == 0.5
 
+    def test_it_wins_over_options_of_all_and_loses_to_those_of_one(self):
+        options = ["--variants", "{a: {}, b: {}}", "--grid", "{latent_size: [8]}"]
+        options += ["--latent_size", "9", "--variants.b.latent_size", "10"]
+        found = values(compare(*options), "latent_size")
+        assert found == {"a-latent_size-8": 8, "b-latent_size-8": 10}
+
     def test_entries_know_where_they_come_from(self):
         (entry,) = expand({"a": {"seed": 1}}, {"head.width": [3]})
         assert (entry.name, entry.variant, entry.options) == (
