@@ -126,4 +126,4 @@ def _sampling_arguments(variant: Variant) -> frozenset[str]:
     """Arguments of a variant's head that only sampling reads."""
     module, _, name = yaml.safe_load(variant.text)["head"]["class_path"].rpartition(".")
     head: type[Head] = getattr(importlib.import_module(module), name)
-    return getattr(head, "sampling_arguments", frozenset())
+    return head.sampling_arguments

@@ -18,18 +18,12 @@ import torch
 from calmkit.comparison.checkpoint import Checkpoint
 from calmkit.comparison.diagnose import diagnose
 from calmkit.comparison.diagnosis import write_diagnosis
+from calmkit.comparison.measurements import restored_share, score
 from calmkit.data import EvaluationRows, TokenStore, digest_of, evaluation_rows, read_documents
 from calmkit.data.sources import EMBEDDED_NAME
-from calmkit.metrics import Estimate, reconstructed_tokens
-from calmkit.models import CALM, LanguageModel, TokenLM
-from calmkit.nn import evaluation_mode
-from calmkit.training import (
-    Evaluation,
-    EvaluationSettings,
-    SoftmaxEvaluation,
-    evaluate,
-    evaluate_softmax,
-)
+from calmkit.metrics import Estimate
+from calmkit.models import CALM, LanguageModel
+from calmkit.training import EvaluationSettings, SoftmaxEvaluation
 from calmkit.training.scored_text import check_context
 
 __all__ = [
@@ -202,18 +196,15 @@ def measure(model: LanguageModel, text: ScoredText) -> Measurement:
     """
     settings, seed = text.protocol.settings, text.protocol.seed
     rows = text.rows(settings.rows)
-    found: Evaluation | SoftmaxEvaluation
-    if isinstance(model, TokenLM):
-        found = evaluate_softmax(model, rows, settings, seed=seed)
-        kind, others, restored = "TokenLM", {"cross entropy": found.cross_entropy}, None
-    elif isinstance(model, CALM):
-        found = evaluate(model, rows, settings, seed=seed)
-        kind, others = type(model.head).__name__, {"energy score": found.energy_score}
-        restored = _restored(model, rows)
+    found = score(model, rows, settings, seed=seed)
+    if isinstance(found, SoftmaxEvaluation):
+        others = {"cross entropy": found.cross_entropy}
     else:
-        raise ValueError(
-            f"model must be a CALM or a TokenLM to be measured; got {type(model).__name__}."
-        )
+        others = {"energy score": found.energy_score}
+    kind, restored = type(model).__name__, None
+    if isinstance(model, CALM):
+        kind = type(model.head).__name__
+        restored = restored_share(model.autoencoder, rows.batch.to(model.backbone.device))
     return Measurement(
         kind=kind,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -261,13 +252,6 @@ def measure_and_write(
         else:
             names = ", ".join(file.name for file in write_diagnosis(diagnosis, output))
             yield f"{diagnosis.to_text()}{output}/: {names}"
-
-
-def _restored(model: CALM, rows: EvaluationRows) -> float:
-    batch = rows.batch.to(model.backbone.device)
-    with evaluation_mode(model), torch.no_grad():
-        same = reconstructed_tokens(model.autoencoder, batch.tokens)[batch.real]
-    return float(same.double().mean())
 
 
 def _plus_minus(estimate: Estimate) -> str:
