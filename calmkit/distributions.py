@@ -8,6 +8,7 @@ r"""Diagonal Gaussians: the posterior of an autoencoder and the target of every 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -68,6 +69,10 @@ class DiagonalGaussian:
     def point_mass(cls, location: Float[Tensor, "*batch latent"]) -> "DiagonalGaussian":
         """A distribution that always returns `location`."""
         return cls(location, torch.zeros_like(location))
+
+    def __getitem__(self, index: Any) -> "DiagonalGaussian":
+        """Those at some places of the batch; the latent's dimensions stay together."""
+        return DiagonalGaussian(self.mean[index], self.std[index])
 
     @typed
     def rsample_from(

@@ -104,6 +104,14 @@ def test_sample_is_a_function_of_the_generator():
     assert not torch.equal(first, other)
 
 
+def test_an_index_is_one_of_the_batch():
+    mean, std = torch.randn(2, 3, 4), torch.rand(2, 3, 4)
+    some = DiagonalGaussian(mean, std)[:, 1:]
+    assert torch.equal(some.mean, mean[:, 1:]) and torch.equal(some.std, std[:, 1:])
+    chosen = torch.tensor([True, False])
+    assert torch.equal(DiagonalGaussian(mean, std)[chosen].std, std[chosen])
+
+
 def test_point_mass_always_returns_its_location():
     location = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     draws = DiagonalGaussian.point_mass(location).sample(5)

@@ -21,8 +21,14 @@ class Cache(Protocol):
 
     lengths: Int[Tensor, " batch"]
 
-    def select(self, rows: Int[Tensor, " chosen"], lengths: Int[Tensor, " chosen"]) -> "Cache":
-        """Copy rows, each cut to its first `lengths` positions."""
+    def select(
+        self: C,
+        rows: Int[Tensor, " chosen"],
+        lengths: Int[Tensor, " chosen"],
+        *,
+        out: C | None = None,
+    ) -> C:
+        """Copy rows, each cut to its first `lengths` positions, to the memory of `out` if any."""
         ...
 
 

@@ -102,9 +102,11 @@ def diagnose(
     _check(rows, min_context)
     generator = torch.Generator(model.backbone.device).manual_seed(seed)
     with evaluation_mode(model):
-        points = _draw(model, rows, draws, min_context, generator)
-        tokens = rows.batch.tokens[rows.batch.real.all(dim=-1)].to(model.backbone.device)
-        posterior = model.autoencoder.encode(tokens)
+        batch = rows.batch.to(model.backbone.device)
+        encoded = model.autoencoder.encode_rows(batch)
+        points = _draw(model, rows, encoded, draws, min_context, generator)
+        full = batch.real.all(dim=-1)
+        tokens, posterior = batch.tokens[full], encoded[full]
         shape = (_NOISE_SAMPLES, *posterior.mean.shape)
         noise = torch.randn(
             shape, generator=generator, dtype=posterior.mean.dtype, device=posterior.mean.device
@@ -122,7 +124,7 @@ def diagnose(
         # that its samples and real latents have the same chances to find a near one.
         near = nearest_chunks(points.samples[0, 1::2], real[1::2], points.target.mean[::2])
         return Diagnosis(
-            noise=noise_curve(model.autoencoder, tokens, noise),
+            noise=noise_curve(model.autoencoder, posterior, tokens, noise),
             latents=latent_use(posterior),
             prior=prior_gap(posterior),
             map=plane,
@@ -177,6 +179,7 @@ def _check(rows: EvaluationRows, min_context: int) -> None:
 def _draw(
     model: CALM,
     rows: EvaluationRows,
+    encoded: DiagonalGaussian,
     draws: int,
     min_context: int,
     generator: torch.Generator,
@@ -185,11 +188,10 @@ def _draw(
     row, place = _asked(rows, min_context).nonzero(as_tuple=True)
     states = model.hidden_states(batch)[row, place - 1]
     tokens = batch.tokens[row, place]
-    posterior = model.autoencoder.encode_rows(batch)
     few = len(rows.document[row].unique()) < _ENOUGH_DOCUMENTS
     return _Points(
         tokens=tokens,
-        target=DiagonalGaussian(posterior.mean[row, place], posterior.std[row, place]),
+        target=encoded[row, place],
         samples=model.head.sample(states, draws, generator),
         group=(row if few else rows.document[row]).to(tokens.device),
         unit="rows" if few else "documents",

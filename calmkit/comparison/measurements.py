@@ -136,13 +136,15 @@ def restored_share(autoencoder: ChunkAutoencoder, batch: ChunkBatch) -> float:
 def _noise_curve(
     autoencoder: ChunkAutoencoder, batch: ChunkBatch, seed: int
 ) -> tuple[tuple[float, float], ...]:
-    tokens = batch.tokens[batch.real.all(dim=-1)]
+    full = batch.real.all(dim=-1)
+    tokens = batch.tokens[full]
     generator = torch.Generator(tokens.device).manual_seed(seed)
     shape = (_NOISE_DRAWS, len(tokens), autoencoder.latent_size)
     dtype = next(autoencoder.parameters()).dtype
     noise = torch.randn(shape, generator=generator, device=tokens.device, dtype=dtype)
     with evaluation_mode(autoencoder):
-        curve = noise_curve(autoencoder, tokens, noise, sizes=_NOISE)
+        posterior = autoencoder.encode_rows(batch)[full]
+        curve = noise_curve(autoencoder, posterior, tokens, noise, sizes=_NOISE)
     return tuple(zip(curve.sizes, curve.accuracy, strict=True))
 
 

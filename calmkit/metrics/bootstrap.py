@@ -18,7 +18,7 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["Estimate", "bootstrap_ratio", "estimate_from", "resampled_ratios"]
+__all__ = ["Estimate", "bootstrap_ratio", "estimates_from", "resampled_ratios"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def bootstrap_ratio(
             all, or the level is no probability.
     """
     drawn = resampled_ratios(sums, counts, resamples=resamples, seed=seed)
-    values = sums.sum(dim=0) / counts.sum(dim=0)
-    return [estimate_from(float(v), d, level) for v, d in zip(values, drawn.T, strict=True)]
+    return estimates_from(sums.sum(dim=0) / counts.sum(dim=0), drawn, level)
 
 
 @typed
@@ -104,24 +103,35 @@ def resampled_ratios(
 
 
 @typed
-def estimate_from(
-    value: float, drawn: Float[Tensor, " resamples"], level: float = 0.95
-) -> Estimate:
-    """An estimate from its value and what it was in every resample.
+def estimates_from(
+    values: Float[Tensor, " metrics"],
+    drawn: Float[Tensor, "resamples metrics"],
+    level: float = 0.95,
+) -> list[Estimate]:
+    """Estimates from their values and what these were in every resample.
 
     Args:
-        value: The estimate.
-        drawn: What it was in each resample; NaN where it had no value.
-        level: Probability that the confidence interval is meant to have.
+        values: The estimates.
+        drawn: What they were in each resample; NaN where one had no value. The error and the
+            interval of a metric are NaN if it had fewer than two.
+        level: Probability that the confidence intervals are meant to have.
 
     Raises:
         ValueError: If the level is no probability.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1); got {level}.")
-    drawn = drawn[~drawn.isnan()].double()
-    if len(drawn) < 2:
-        return Estimate(value, math.nan, (math.nan, math.nan))
+    drawn = drawn.double()
+    found = (~drawn.isnan()).sum(dim=0)
+    squares = (drawn - drawn.nanmean(dim=0)).square().nansum(dim=0)
+    errors = torch.where(found < 2, math.nan, squares / (found - 1)).sqrt()
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=drawn.dtype)
-    low, high = torch.quantile(drawn, ends.to(drawn.device)).tolist()
-    return Estimate(value, float(drawn.std()), (low, high))
+    low, high = (
+        torch.nanquantile(drawn, ends.to(drawn.device), dim=0).where(found >= 2, math.nan).tolist()
+    )
+    return [
+        Estimate(value, error, interval)
+        for value, error, interval in zip(
+            values.tolist(), errors.tolist(), zip(low, high, strict=True), strict=True
+        )
+    ]

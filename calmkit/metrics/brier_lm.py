@@ -23,7 +23,7 @@ from torch import Tensor
 from calmkit.metrics.bootstrap import (
     Estimate,
     bootstrap_ratio,
-    estimate_from,
+    estimates_from,
     resampled_ratios,
 )
 from calmkit.metrics.ngram_sums import NgramSums
@@ -140,29 +140,36 @@ def summarize_brier(
         )
     total = 2 * sums.hits.sum(dim=-1) - sums.collisions.sum(dim=-1)
     drawn = combine_brier(resampled_ratios(total, counts, resamples=resamples, seed=seed))
-    value = float(combine_brier(total.sum(dim=0) / counts.sum(dim=0)))
+    value = combine_brier(total.sum(dim=0) / counts.sum(dim=0))
+    (estimate,) = estimates_from(value[None], drawn[:, None], level)
+    whole, *places = zip(*_scores(sums, resamples=resamples, seed=seed, level=level), strict=True)
+    return BrierLMResult(estimate, whole, tuple(zip(*places, strict=True)), protocol)
 
-    def score(hits: Tensor, collisions: Tensor, counts: Tensor) -> NgramScore:
-        """Of sums over groups, (groups,); the same groups are drawn in every call."""
-        if counts.sum() == 0:
-            return NgramScore(_NOTHING, _NOTHING, _NOTHING)
-        three = torch.stack([2 * hits - collisions, hits, collisions], dim=1)
-        found = bootstrap_ratio(
-            three, counts[:, None].repeat(1, 3), resamples=resamples, seed=seed, level=level
+
+def _scores(
+    sums: NgramSums, *, resamples: int, seed: int, level: float
+) -> list[tuple[NgramScore, ...]]:
+    """For each order, Brier-n over all places of the chunk, then at each one."""
+    terms = torch.stack([2 * sums.hits - sums.collisions, sums.hits, sums.collisions], dim=-1)
+    terms = torch.cat([terms.sum(dim=2, keepdim=True), terms], dim=2)
+    counts = torch.cat([sums.counts.sum(dim=2, keepdim=True), sums.counts], dim=2)
+    shape = terms.shape[1:]  # orders, 1 + places, 3
+    counts = counts[..., None].expand_as(terms).flatten(1)
+    counted = counts.sum(dim=0) > 0
+    found = iter(
+        bootstrap_ratio(
+            terms.flatten(1)[:, counted],
+            counts[:, counted],
+            resamples=resamples,
+            seed=seed,
+            level=level,
         )
-        return NgramScore(*(one.scaled(100) for one in found))
-
-    tables = sums.hits, sums.collisions, sums.counts
-    orders, chunk_size = sums.counts.shape[1:]
-    return BrierLMResult(
-        estimate=estimate_from(value, drawn, level),
-        ngrams=tuple(score(*(x[:, n].sum(dim=-1) for x in tables)) for n in range(orders)),
-        places=tuple(
-            tuple(score(*(x[:, n, place] for x in tables)) for place in range(chunk_size))
-            for n in range(orders)
-        ),
-        protocol=protocol,
     )
+    each = iter(next(found).scaled(100) if there else _NOTHING for there in counted.tolist())
+    return [
+        tuple(NgramScore(next(each), next(each), next(each)) for _ in range(shape[1]))
+        for _ in range(shape[0])
+    ]
 
 
 _NOTHING = Estimate(math.nan, math.nan, (math.nan, math.nan))

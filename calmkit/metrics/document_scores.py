@@ -26,7 +26,7 @@ from torch import Tensor
 from calmkit.metrics.bootstrap import (
     Estimate,
     bootstrap_ratio,
-    estimate_from,
+    estimates_from,
     resampled_ratios,
 )
 from calmkit.typing import typed
@@ -158,11 +158,7 @@ def paired_difference(
         sums, counts = scores.sums, scores.counts
         drawn.append(resampled_ratios(sums, counts, resamples=resamples, seed=seed))
         values.append(sums.sum(dim=0) / counts.sum(dim=0))
-    differences, in_draws = values[0] - values[1], drawn[0] - drawn[1]
-    return [
-        estimate_from(float(value), d, level)
-        for value, d in zip(differences, in_draws.T, strict=True)
-    ]
+    return estimates_from(values[0] - values[1], drawn[0] - drawn[1], level)
 
 
 def _told(value: object) -> str:

@@ -18,7 +18,6 @@ from torch import Tensor
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
-from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head
 from calmkit.models.base import LanguageModel, ModelLoss
 from calmkit.models.draws import ChunkDraws
@@ -87,8 +86,7 @@ class CALM(LanguageModel):
         cond = self._predicting_states(batch)
         with torch.no_grad():
             posterior = self.autoencoder.encode_rows(batch)
-        target = DiagonalGaussian(posterior.mean[:, 1:], posterior.std[:, 1:])
-        per_position = self.head.loss(cond, target, generator)
+        per_position = self.head.loss(cond, posterior[:, 1:], generator)
         return ModelLoss.over(per_position, batch.predictable()[:, 1:])
 
     @typed

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from calmkit.chunking import chunk_prompts
+from calmkit.chunking import ChunkBatch, chunk_prompts
 from calmkit.models.generation import check_request
 from calmkit.nn import evaluation_mode
 from calmkit.scoring import ScoringRule, brier_score
@@ -99,7 +99,8 @@ def _scores(
     device = model.backbone.device
     tokens = torch.cat([begin, text], dim=1).to(device)
     mask = torch.cat([begin_real, real], dim=1).to(device)
-    states = model.backbone(model.input_encoder(tokens, mask))[0, begin.shape[1] - 1 : -1]
+    start = begin.shape[1]
+    states = model.backbone(model.input_encoder(tokens, mask))[0, start - 1 : -1]
     text, real = text[0].to(device), real[0].to(device)
     if rule is None:
         draws = model.draws(states, generator)(num_samples)
@@ -112,5 +113,6 @@ def _scores(
             f"has {len(continuation)} tokens. Cut it, or leave rule out."
         )
     latents = model.head.sample(states, num_samples, generator)
-    target = model.autoencoder.encode(text)
+    row = ChunkBatch(tokens, mask, ((tokens.shape[1],),))
+    target = model.autoencoder.encode_rows(row)[0, start:]
     return torch.stack([rule.score(x, target, generator) for x in latents.chunk(_GROUPS)])

@@ -19,7 +19,6 @@ from torch import Tensor
 from calmkit.backbones import Cache
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
-from calmkit.distributions import DiagonalGaussian
 from calmkit.metrics import BrierLMResult, DocumentScores, Estimate
 from calmkit.models import CALM
 from calmkit.nn import evaluation_mode
@@ -113,10 +112,9 @@ def evaluate(
             latents, draws = _draw(model, tokens, real, targets, settings.draws, generator)
             one_document_each = ((tokens.shape[1],),) * len(chosen)
             posterior = model.autoencoder.encode_rows(ChunkBatch(tokens, real, one_document_each))
-            at = targets.row, targets.place
-            posterior = DiagonalGaussian(posterior.mean[at], posterior.std[at])
+            target = posterior[targets.row, targets.place]
             tally.add_draws(chosen, targets, draws)
-            tally.add_values(chosen, targets, EnergyScore().score(latents, posterior))
+            tally.add_values(chosen, targets, EnergyScore().score(latents, target))
     protocol = (
         f"{settings.draws} draws after {tally.context} of true text, in {tally.rows}; "
         f"{tally.scored_tokens} tokens scored; seed {seed}; standard errors over {tally.resampled}"
@@ -206,9 +204,10 @@ def _extend(
     point = torch.arange(samples * points, device=first.device) % points
     # Branches of like length together: a step costs as much as its longest row.
     order = targets.place[point].argsort(stable=True)
-    done = []
+    own, done = None, []
     for branch in order.split(_BRANCHES_AT_ONCE):
-        own = cache.select(targets.row[point[branch]], targets.place[point[branch]])
+        row, place = targets.row[point[branch]], targets.place[point[branch]]
+        own = cache.select(row, place, out=own)
         drawn = [first.flatten(0, 1)[branch]]
         for _ in range(chunks - 1):
             vectors = model.input_encoder(drawn[-1], torch.ones_like(drawn[-1], dtype=torch.bool))

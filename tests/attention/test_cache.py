@@ -1,5 +1,7 @@
 """The cache writes behind each row's own length, and only there."""
 
+import math
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
@@ -55,6 +57,22 @@ def test_select_copies():
     new.advance(1)
     torch.testing.assert_close(old.keys, before, rtol=0, atol=0)
     assert old.lengths.tolist() == [2, 3]
+
+
+def test_select_writes_over_memory_that_is_given():
+    """As without it, whatever stood there before, and for fewer rows than it has."""
+    old, used = cache([2, 6, 3]), cache([6, 6])
+    old.keys.normal_(), old.values.normal_(), used.keys.fill_(math.nan)
+    at = torch.tensor([1, 2]), torch.tensor([5, 1])
+    want, got = old.select(*at), old.select(*at, out=used)
+    assert got.lengths.tolist() == [5, 1] and got.keys.data_ptr() == used.keys.data_ptr()
+    torch.testing.assert_close(got.keys[:, :, :5], want.keys[:, :, :5], rtol=0, atol=0)
+    torch.testing.assert_close(got.values[:, :, :5], want.values[:, :, :5], rtol=0, atol=0)
+    one = old.select(torch.tensor([0]), torch.tensor([2]), out=got)
+    torch.testing.assert_close(one.keys[:, :, :2], old.keys[:, :1, :2], rtol=0, atol=0)
+    assert one.append(0, *torch.ones(2, 1, 1, 1, 2))[0].shape == (1, 3, 1, 2)
+    with pytest.raises(ValueError, match="out must hold 3 rows of capacity 6; it has 2 of 6"):
+        old.select(torch.tensor([0, 0, 0]), torch.tensor([1, 1, 1]), out=used)
 
 
 def test_select_cannot_lengthen_a_row():

@@ -43,6 +43,16 @@ class Rounding(ChunkAutoencoder):
         raise NotImplementedError
 
 
+class InRows(Rounding):
+    """One that reads neighbours: a chunk alone has no posterior."""
+
+    def encode(self, tokens):
+        raise AssertionError("chunks are to be encoded where they stand")
+
+    def encode_rows(self, batch):
+        return super().encode(batch.tokens)
+
+
 class Tokens(InputEncoder):
     """The tokens themselves, as vectors."""
 
@@ -119,9 +129,9 @@ def rows(count=20, positions=12):
     )
 
 
-def model(head):
+def model(head, autoencoder=None):
     return CALM(
-        autoencoder=Rounding(CHUNK, VOCAB, CHUNK),
+        autoencoder=autoencoder or Rounding(CHUNK, VOCAB, CHUNK),
         input_encoder=Tokens(),
         backbone=Identity(),
         head=head,
@@ -181,6 +191,11 @@ class TestPoints:
             in known.protocol
         )
         assert len(known.principal.real) == len(known.principal.drawn) == 173
+
+    def test_chunks_are_encoded_where_they_stand(self, known):
+        one = model(HEADS["knows"], InRows(CHUNK, VOCAB, CHUNK))
+        found = diagnose(one, rows(), Digits(), draws=6, min_context=3, seed=0)
+        assert found.noise == known.noise and found.spread == known.spread
 
     def test_rows_stand_for_few_documents(self):
         few = dataclasses.replace(rows(), document=torch.arange(20) // 3)

@@ -1,11 +1,13 @@
 """Bootstrap of a ratio: closed form for equal counts, enumeration for unequal ones."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from calmkit.metrics import bootstrap_ratio
+from calmkit.metrics.bootstrap import estimates_from
 
 
 def test_equal_counts_have_a_closed_form():
@@ -38,6 +40,27 @@ def test_draws_without_a_token_say_nothing():
     counts = torch.tensor([[1.0], [0.0], [0.0]])
     (got,) = bootstrap_ratio(2 * counts, counts)
     assert (got.value, got.standard_error) == (2.0, 0.0)
+
+
+def test_metrics_are_told_apart():
+    """Each as if it were alone, also beside one that has no value in many draws."""
+    sums = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
+    counts = torch.ones(6, 3)
+    counts[1:, 1] = 0.0
+    sums *= counts
+    together = bootstrap_ratio(sums, counts)
+    for metric in range(3):
+        (alone,) = bootstrap_ratio(sums[:, [metric]], counts[:, [metric]])
+        got = together[metric]
+        assert got.value == pytest.approx(alone.value)
+        assert got.standard_error == pytest.approx(alone.standard_error, abs=1e-7)
+        assert got.interval == pytest.approx(alone.interval)
+
+
+def test_one_draw_has_no_error():
+    (none,) = estimates_from(torch.ones(1), torch.tensor([[2.0], [math.nan], [math.nan]]))
+    assert none.value == 1.0
+    assert math.isnan(none.standard_error) and all(map(math.isnan, none.interval))
 
 
 def test_seeded():

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from calm_models import VOCAB, energy_head, tiny
+from calm_models import LATENT, VOCAB, energy_head, tiny
 from torch import nn
 
-from calmkit.chunking import chunk_prompts
+from calmkit.autoencoders import ContextualAutoencoder
+from calmkit.chunking import ChunkBatch, chunk_prompts
 from calmkit.heads import Head
 from calmkit.scoring import EnergyScore, brier_score
 
@@ -106,6 +107,25 @@ def test_a_rule_scores_latents():
     target = model.autoencoder.encode(torch.tensor([[1, 2, 3]]))
     want = torch.stack([EnergyScore().score(x, target) for x in latents.chunk(8)]).mean()
     assert got.score == pytest.approx(float(want))
+
+
+@torch.no_grad()
+def test_latents_are_those_of_chunks_in_their_row():
+    """With an autoencoder that reads neighbours, the prompt moves the latents asked for."""
+    autoencoder = ContextualAutoencoder(3, VOCAB, LATENT, width=8, depth=1, heads=2)
+    model = tiny(build_head=energy_head, autoencoder=autoencoder)
+    prompt, continuation = [1, 4, 2], [5, 6, 0, 1, 2, 3]
+    rule = EnergyScore()
+    (got,) = model.rank(prompt, [continuation], rule=rule, num_samples=16, generator=seeded())
+    tokens = torch.tensor([*prompt, *continuation]).view(1, 3, 3)
+    row = ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), ((3,),))
+    latents = model.head.sample(model.hidden_states(row)[0, :2], 16, seeded())
+    target = autoencoder.encode_rows(row)[0, 1:]
+    want = torch.stack([rule.score(x, target) for x in latents.chunk(8)]).mean()
+    alone = torch.stack(
+        [rule.score(x, autoencoder.encode(tokens[0, 1:])) for x in latents.chunk(8)]
+    ).mean()
+    assert got.score == pytest.approx(float(want)) != pytest.approx(float(alone))
 
 
 def test_modes_are_restored():

@@ -97,6 +97,7 @@ class NoiseCurve(Diagnostic):
 @torch.no_grad()
 def noise_curve(
     autoencoder: ChunkAutoencoder,
+    posterior: DiagonalGaussian,
     tokens: Int[Tensor, "points chunk"],
     noise: Float[Tensor, "samples points latent"],
     *,
@@ -106,7 +107,8 @@ def noise_curve(
 
     Args:
         autoencoder: The part to judge; put it in evaluation mode first.
-        tokens: Chunks of held-out text.
+        posterior: Of each chunk, as the autoencoder gives it where the chunk stands.
+        tokens: Those chunks, of held-out text.
         noise: Standard normal noise e; the same at every size, so that the curve is smooth.
         sizes: The sizes t, ascending.
 
@@ -115,7 +117,6 @@ def noise_curve(
     """
     if not sizes or sizes[0] < 0 or list(sizes) != sorted(sizes):
         raise ValueError(f"sizes must be ascending numbers, at least 0; got {tuple(sizes)}.")
-    posterior = autoencoder.encode(tokens)
     variance = latent_variance(posterior)
     varies = variance > 0
     own = posterior.std.square()[:, varies] / variance[varies]
