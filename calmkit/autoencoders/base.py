@@ -174,18 +174,21 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
     @typed
     @torch.no_grad()
     def tokens_at(
-        self, started: Float[Tensor, "*batch started"], place: int
-    ) -> Int[Tensor, "*batch"]:
-        """The likeliest token at one place, a block of latents at a time.
+        self, started: Float[Tensor, "*batch started"], places: range
+    ) -> Int[Tensor, "*batch places"]:
+        """The likeliest tokens at places side by side, a block of latents at a time.
 
         Args:
             started: From `start_decoding`.
-            place: In [0, chunk_size).
+            places: Within range(chunk_size).
         """
         rows = started.reshape(-1, started.shape[-1])
         block = max(1, self._logits_at_once // self.vocab_size)
-        tokens = [self.logits_at(part, place).argmax(dim=-1) for part in rows.split(block)]
-        return torch.cat(tokens).view(started.shape[:-1])
+        tokens = [
+            torch.stack([self.logits_at(part, place).argmax(dim=-1) for place in places], dim=-1)
+            for part in rows.split(block)
+        ]
+        return torch.cat(tokens).view(*started.shape[:-1], len(places))
 
     def _check_chunks(self, tokens: Tensor) -> None:
         if tokens.shape[-1] != self.chunk_size:

@@ -178,14 +178,9 @@ class ContextualAutoencoder(RegularizedAutoencoder):
         parameters = self.to_posterior(self.encoder_norm(pooled))
         return parameters.view(*embedded.shape[:-2], 2 * self.latent_size)
 
-    def _features(self, latents: Tensor) -> Tensor:
-        return self._read(self.start_decoding(latents), self.decoder_queries)
-
-    def _features_at(self, started: Tensor, place: int) -> Tensor:
-        return self._read(started, self.decoder_queries[place : place + 1]).squeeze(-2)
-
-    def _read(self, started: Tensor, queries: Tensor) -> Tensor:
-        """Features of some places, (*batch, queries, width); no place sees another."""
+    def _features_at(self, started: Tensor, places: range) -> Tensor:
+        """No place sees another."""
+        queries = self.decoder_queries[places.start : places.stop]
         count, width = queries.shape
         memory = started.reshape(-1, started.shape[-1] // width, width)
         hidden = queries.expand(len(memory), -1, -1)

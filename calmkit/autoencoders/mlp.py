@@ -105,15 +105,11 @@ class MLPAutoencoder(RegularizedAutoencoder):
             self.encoder_norm(self.encoder_chunk_blocks(self.squeeze(hidden)))
         )
 
-    def _features(self, latents: Tensor) -> Tensor:
-        hidden = self.expand(self.start_decoding(latents))
-        hidden = rearrange(hidden, "... (chunk width) -> ... chunk width", chunk=self.chunk_size)
-        return self.decoder_norm(self.decoder_token_blocks(hidden))
-
-    def _features_at(self, started: Tensor, place: int) -> Tensor:
+    def _features_at(self, started: Tensor, places: range) -> Tensor:
         width = self.embedding.embedding_dim
-        part = slice(place * width, (place + 1) * width)
+        part = slice(places.start * width, places.stop * width)
         hidden = linear(started, self.expand.weight[part], self.expand.bias[part])
+        hidden = rearrange(hidden, "... (place width) -> ... place width", width=width)
         return self.decoder_norm(self.decoder_token_blocks(hidden))
 
 

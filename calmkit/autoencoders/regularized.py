@@ -83,12 +83,8 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         """Mean and log std side by side, (*batch, 2 latent), of embedded places."""
 
     @abc.abstractmethod
-    def _features(self, latents: Tensor) -> Tensor:
-        """Of all places, (*batch, chunk, width)."""
-
-    @abc.abstractmethod
-    def _features_at(self, started: Tensor, place: int) -> Tensor:
-        """Of one place, (*batch, width), from `start_decoding`."""
+    def _features_at(self, started: Tensor, places: range) -> Tensor:
+        """Of places side by side, (*batch, places, width), from `start_decoding`."""
 
     def _alone(self, tokens: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Places that are read of a chunk alone, and which of them are known.
@@ -134,28 +130,31 @@ class RegularizedAutoencoder(ChunkAutoencoder):
             ValueError: If the latents do not have `latent_size` dimensions.
         """
         self._check_latents(latents)
-        return linear(self._features(latents), self.embedding.weight)
+        features = self._features_at(self.start_decoding(latents), range(self.chunk_size))
+        return linear(features, self.embedding.weight)
 
     @typed
     def logits_at(
         self, started: Float[Tensor, "*batch started"], place: int
     ) -> Float[Tensor, "*batch vocab"]:
         """Logits at one place; see `ChunkAutoencoder.logits_at`."""
-        return linear(self._features_at(started, place), self.embedding.weight)
+        features = self._features_at(started, range(place, place + 1)).squeeze(-2)
+        return linear(features, self.embedding.weight)
 
     @typed
     @torch.no_grad()
     def tokens_at(
-        self, started: Float[Tensor, "*batch started"], place: int
-    ) -> Int[Tensor, "*batch"]:
-        """The likeliest token at one place; a block of the vocabulary at a time.
+        self, started: Float[Tensor, "*batch started"], places: range
+    ) -> Int[Tensor, "*batch places"]:
+        """The likeliest tokens at some places; a block of the vocabulary at a time.
 
         Blocks of many rows by some tokens: the product of few rows by all tokens takes nearly
         twice as long where the vocabulary is large.
         """
-        parts = started.reshape(-1, started.shape[-1]).split(self._rows_at_once)
-        tokens = [self._likeliest(self._features_at(part, place)) for part in parts]
-        return torch.cat(tokens).view(started.shape[:-1])
+        rows = started.reshape(-1, started.shape[-1])
+        parts = rows.split(max(1, self._rows_at_once // max(1, len(places))))
+        tokens = [self._likeliest(self._features_at(part, places).flatten(0, 1)) for part in parts]
+        return torch.cat(tokens).view(*started.shape[:-1], len(places))
 
     @typed
     @torch.no_grad()
@@ -169,8 +168,9 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         """
         self._check_latents(latents)
         rows = latents.reshape(-1, latents.shape[-1])
+        places = range(self.chunk_size)
         parts = rows.split(max(1, self._rows_at_once // self.chunk_size))
-        tokens = [self._likeliest(self._features(part).flatten(0, 1)) for part in parts]
+        tokens = [self.tokens_at(self.start_decoding(part), places) for part in parts]
         return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
 
     @property

@@ -130,10 +130,10 @@ class StandardizedAutoencoder(ChunkAutoencoder):
 
     @typed
     def tokens_at(
-        self, started: Float[Tensor, "*batch started"], place: int
-    ) -> Int[Tensor, "*batch"]:
+        self, started: Float[Tensor, "*batch started"], places: range
+    ) -> Int[Tensor, "*batch places"]:
         """The wrapped autoencoder's own."""
-        return self.autoencoder.tokens_at(started, place)
+        return self.autoencoder.tokens_at(started, places)
 
     @typed
     def decode_tokens(

@@ -91,9 +91,11 @@ class LatentChunks:
         return LatentChunks(autoencoder, torch.cat(parts).view(*latents.shape[:-1], -1))
 
     @typed
-    def tokens_at(self, place: int, chosen: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
-        """The token at one place of some chunks, by their number in `n *batch` flattened."""
-        return self._autoencoder.tokens_at(self._started[chosen], place)
+    def tokens_at(
+        self, places: range, chosen: Int[Tensor, " chosen"]
+    ) -> Int[Tensor, "chosen places"]:
+        """The tokens at some places of some chunks, by their number in `n *batch` flattened."""
+        return self._autoencoder.tokens_at(self._started[chosen], places)
 
     def joined(self, others: "LatentChunks") -> "LatentChunks":
         """One list, whose only batch axis is its length."""

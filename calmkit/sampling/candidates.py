@@ -24,6 +24,9 @@ from calmkit.typing import typed
 
 __all__ = ["Candidates"]
 
+# Candidates whose tokens are projected onto the vocabulary in hardly more time than one's.
+_FEW = 32
+
 
 class Candidates:
     """Up to N candidates of each row, drawn and decoded as far as they were asked for.
@@ -82,6 +85,9 @@ class Candidates:
     ) -> None:
         """Compute the tokens at a place that are wanted and not there.
 
+        Those of places behind it are there. Of few candidates the tokens before it are computed,
+        too: they cost no more than to come back for them.
+
         Args:
             place: In the chunk.
             rows: Where to look.
@@ -90,8 +96,10 @@ class Candidates:
         row, candidate = (wanted & (self.tokens[rows, :, place] < 0)).nonzero(as_tuple=True)
         if len(row):
             row = rows[row]
-            numbers = self._numbers[row, candidate]
-            self.tokens[row, candidate, place] = self._undecoded.tokens_at(place, numbers)
+            few = len(row) <= _FEW and place != self.places[0]
+            places = range(0 if few else place, place + 1)
+            tokens = self._undecoded.tokens_at(places, self._numbers[row, candidate])
+            self.tokens[row, candidate, places.start : places.stop] = tokens
 
     @typed
     def copies(self, level: int, rows: Int[Tensor, " chosen"]) -> Int[Tensor, "chosen candidates"]:

@@ -32,10 +32,10 @@ from calmkit.typing import typed
 
 __all__ = ["agreeing", "by_appearance", "draw_subsets", "first_agreeing", "numbers_of_subsets"]
 
-# Subsets of a row in the first round. Each later round adds half of what was tested: what is
-# tested in vain, beyond the subset that agrees, is then in proportion to what had to be tested.
+# Subsets of a row in the first round, at least. Each later round adds half of what was tested:
+# what is tested in vain, beyond the subset that agrees, is then in proportion to what had to be.
 _FIRST = 8
-# Subsets of all rows together in a later round: one of fewer costs hardly less.
+# Subsets of all rows together in a round, at least: one of fewer costs hardly less.
 _TOGETHER = 32
 # How often a candidate is named, on average, before counting takes over. Then six of seven have
 # been drawn, and to count them all costs hardly more than to go on.
@@ -43,7 +43,7 @@ _TIMES_NAMED = 2
 
 
 def numbers_of_subsets(number: int, size: int) -> tuple[int, int]:
-    """How many subsets of a row are tested in the first round, and in all rounds.
+    """How many subsets of a row are tested in the first round, at least, and in all rounds.
 
     None are if the first round would name half of the candidates: counting costs no more then.
 
@@ -129,14 +129,14 @@ def first_agreeing(
     Args:
         candidates: Of all rows; more are drawn where they are needed.
         subsets: From `draw_subsets`.
-        first: How many are tested in the first round.
+        first: How many are tested in the first round, at least.
 
     Returns:
         The candidate's number, and whether any subset agreed.
     """
     rows = torch.arange(len(subsets), device=subsets.device)
     chosen, found = torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.bool)
-    start, stop = 0, first
+    start, stop = 0, max(first, _share_of(rows))
     while len(rows) and start < subsets.shape[1]:
         tested = subsets[rows, start:stop]
         candidates.draw(int(tested.max()) + 1, rows)
@@ -145,6 +145,10 @@ def first_agreeing(
         chosen[rows[done]] = tested[done, which[done], 0]
         found[rows[done]] = True
         rows = rows[~done]
-        more = max(stop // 2, math.ceil(_TOGETHER / max(len(rows), 1)))
-        start, stop = stop, stop + more
+        start, stop = stop, stop + max(stop // 2, _share_of(rows))
     return chosen, found
+
+
+def _share_of(rows: Tensor) -> int:
+    """Subsets of each row that make as many together as are worth a round."""
+    return math.ceil(_TOGETHER / max(len(rows), 1))

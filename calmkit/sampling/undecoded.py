@@ -24,8 +24,10 @@ class Undecoded(Protocol):
         """Where their tokens are."""
         ...
 
-    def tokens_at(self, place: int, chosen: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
-        """The token at one place of some candidates, by their number."""
+    def tokens_at(
+        self, places: range, chosen: Int[Tensor, " chosen"]
+    ) -> Int[Tensor, "chosen places"]:
+        """The tokens at places side by side of some candidates, by their number."""
         ...
 
     def joined(self, others: Self) -> Self:
@@ -54,9 +56,11 @@ class Decoded:
         self.shape, self.device = tuple(tokens.shape), tokens.device
         self._tokens = tokens.reshape(-1, tokens.shape[-1])
 
-    def tokens_at(self, place: int, chosen: Int[Tensor, " chosen"]) -> Int[Tensor, " chosen"]:
+    def tokens_at(
+        self, places: range, chosen: Int[Tensor, " chosen"]
+    ) -> Int[Tensor, "chosen places"]:
         """Look them up."""
-        return self._tokens[chosen, place]
+        return self._tokens[chosen, places.start : places.stop]
 
     def joined(self, others: "Decoded") -> "Decoded":
         """One list, whose only batch axis is its length."""

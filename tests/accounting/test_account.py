@@ -84,7 +84,7 @@ def test_pruned_decoding_is_as_measured():
     with FlopCounterMode(display=False) as counter:
         draws = tiny.draws(torch.zeros(1, 8)).undecoded(5)
         for place, chosen in ((0, range(5)), (1, range(2)), (2, range(2))):
-            draws.tokens_at(place, torch.tensor(list(chosen)))
+            draws.tokens_at(range(place, place + 1), torch.tensor(list(chosen)))
     ours = account(tiny, context=CONTEXT).inference_flops(5, 9 / 15)
     assert 3 * (ours["head"] + ours["autoencoder"]) == pytest.approx(counter.get_total_flops())
 

@@ -98,7 +98,7 @@ def test_decoding_never_holds_all_logits(model, monkeypatch):
     latents = torch.zeros(count, LATENT)
     started = model.start_decoding(latents)
     with Largest() as one_place:
-        model.tokens_at(started, 1)
+        model.tokens_at(started, range(1, 2))
     with Largest() as all_places:
         model.decode_tokens(latents)
     # The result itself is the largest: that of one place, and of all.
@@ -107,15 +107,17 @@ def test_decoding_never_holds_all_logits(model, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [1, 40, 10**9])
-def test_places_can_be_decoded_one_by_one(model, limit, monkeypatch):
+def test_places_can_be_decoded_apart(model, limit, monkeypatch):
     monkeypatch.setattr(ChunkAutoencoder, "_logits_at_once", limit)
     latents = torch.randn(7, 2, LATENT, generator=generator(0))
     started, want = model.start_decoding(latents), model.decode(latents)
     for place in range(CHUNK):
         torch.testing.assert_close(model.logits_at(started, place), want[..., place, :])
-        got = model.tokens_at(started, place)
-        torch.testing.assert_close(got, want[..., place, :].argmax(dim=-1), rtol=0, atol=0)
-    assert model.tokens_at(started[:0], 0).shape == (0, 2)
+        for stop in range(place + 1, CHUNK + 1):
+            got = model.tokens_at(started, range(place, stop))
+            likeliest = want[..., place:stop, :].argmax(dim=-1)
+            torch.testing.assert_close(got, likeliest, rtol=0, atol=0)
+    assert model.tokens_at(started[:0], range(1)).shape == (0, 2, 1)
 
 
 def test_chunks_are_independent(model):

@@ -33,8 +33,8 @@ def test_undecoded_candidates_have_the_tokens_of_decoded_ones():
     assert lazy.shape == tokens.shape
     index = torch.tensor([7, 0, 29, 7])
     for place in range(3):
-        got = lazy.tokens_at(place, index)
-        assert torch.equal(got, tokens.flatten(0, 2)[index, place])
+        got = lazy.tokens_at(range(place, 3), index)
+        assert torch.equal(got, tokens.flatten(0, 2)[index, place:])
 
 
 def test_joined_candidates_come_one_after_the_other():
@@ -46,7 +46,8 @@ def test_joined_candidates_come_one_after_the_other():
     first = again.undecoded(2)
     joined = first.joined(again.select(torch.tensor([5, 0])).undecoded(3))
     for place in range(3):
-        assert torch.equal(joined.tokens_at(place, torch.arange(18)), tokens[:, place])
+        got = joined.tokens_at(range(place, place + 1), torch.arange(18))
+        assert torch.equal(got, tokens[:, place : place + 1])
     assert len(tokens.unique(dim=0)) > 3
 
 
@@ -77,9 +78,9 @@ def test_pruned_decoding_of_a_model_chooses_as_full_decoding(monkeypatch):
         asked = []
         real = type(model.autoencoder).tokens_at
 
-        def counting(autoencoder, started, place, asked=asked, real=real):
-            asked.append(len(started))
-            return real(autoencoder, started, place)
+        def counting(autoencoder, started, places, asked=asked, real=real):
+            asked.append(len(started) * len(places))
+            return real(autoencoder, started, places)
 
         monkeypatch.setattr(type(model.autoencoder), "tokens_at", counting)
         got = BatchTemperature(0.5, 20)(again, seeded(seed))

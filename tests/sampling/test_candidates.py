@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calmkit.sampling import BatchTemperature, batch_temperature
+from calmkit.sampling import candidates as module
 from calmkit.sampling.undecoded import LazyDraw
 
 
@@ -32,9 +33,9 @@ class LazyBlock:
         self.tokens, self.asked = tokens, asked
         self.shape, self.device = tuple(tokens.shape), tokens.device
 
-    def tokens_at(self, place, chosen):
-        self.asked += [(place, i) for i in chosen.tolist()]
-        return self.tokens.flatten(0, -2)[chosen, place]
+    def tokens_at(self, places, chosen):
+        self.asked += [(place, i) for place in places for i in chosen.tolist()]
+        return self.tokens.flatten(0, -2)[chosen][:, list(places)]
 
 
 @given(
@@ -54,13 +55,34 @@ def test_the_same_chunk_is_chosen(seed, temperature, number, chunk, vocab):
     assert len(set(box.asked)) == len(box.asked), "no token is computed twice"
 
 
-def test_an_ending_that_occurs_too_seldom_is_not_decoded_further():
+def test_an_ending_that_occurs_too_seldom_is_not_decoded_further(monkeypatch):
+    monkeypatch.setattr(module, "_FEW", 0)
     rows = [[3, 2, 1], [4, 2, 1], [6, 5, 1], [9, 8, 7], [3, 2, 1]]
     box = Lazy(torch.tensor(rows)[:, None])
     got = BatchTemperature(0.5, 5)(box, seeded())
     assert got.tokens.tolist() == [[3, 2, 1]]
     places = [{i for place, i in box.asked if place == at} for at in (2, 1, 0)]
     assert places == [{0, 1, 2, 3, 4}, {0, 1, 2, 4}, {0, 1, 4}]
+
+
+@pytest.mark.parametrize("few", [2, 3])
+def test_few_that_are_left_are_decoded_at_once(few, monkeypatch):
+    """Three of five have the same last token, two of them the same two last ones."""
+    monkeypatch.setattr(module, "_FEW", few)
+    rows = [[0, 1, 2, 3, 9], [0, 1, 2, 3, 9], [0, 1, 2, 4, 9], [5, 5, 5, 5, 5], [6, 6, 6, 6, 6]]
+    box = Lazy(torch.tensor(rows)[:, None])
+    asked = []
+    real = LazyBlock.tokens_at
+
+    def noting(block, places, chosen):
+        asked.append((len(chosen), places))
+        return real(block, places, chosen)
+
+    monkeypatch.setattr(LazyBlock, "tokens_at", noting)
+    got = BatchTemperature(0.5, 5)(box, seeded())
+    assert got.tokens.tolist() == [rows[0]]
+    assert asked[:2] == [(5, range(4, 5)), (3, range(0 if few == 3 else 3, 4))]
+    assert asked[2:] == ([] if few == 3 else [(2, range(3))])
 
 
 def test_where_nothing_agrees_one_candidate_is_decoded():
