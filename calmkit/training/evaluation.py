@@ -24,7 +24,9 @@ from calmkit.models import CALM
 from calmkit.nn import evaluation_mode
 from calmkit.scoring import EnergyScore
 from calmkit.training.scored_text import (
+    BRANCHES_AT_ONCE,
     HIGHEST_ORDER,
+    ROWS_AT_ONCE,
     Tally,
     Targets,
     check_context,
@@ -32,9 +34,6 @@ from calmkit.training.scored_text import (
 )
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
-
-_ROWS_AT_ONCE = 8
-_BRANCHES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,7 @@ def evaluate(
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
     with evaluation_mode(model):
-        for chosen in torch.arange(len(rows.document)).split(_ROWS_AT_ONCE):
+        for chosen in torch.arange(len(rows.document)).split(ROWS_AT_ONCE):
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
             targets = find_targets(tokens, real, settings.min_context, highest_order)
             latents, draws = _draw(model, tokens, real, targets, settings.draws, generator)
@@ -205,7 +204,7 @@ def _extend(
     # Branches of like length together: a step costs as much as its longest row.
     order = targets.place[point].argsort(stable=True)
     own, done = None, []
-    for branch in order.split(_BRANCHES_AT_ONCE):
+    for branch in order.split(BRANCHES_AT_ONCE):
         row, place = targets.row[point[branch]], targets.place[point[branch]]
         own = cache.select(row, place, out=own)
         drawn = [first.flatten(0, 1)[branch]]

@@ -20,9 +20,21 @@ from calmkit.metrics import (
     summarize_brier,
 )
 
-__all__ = ["HIGHEST_ORDER", "Tally", "Targets", "check_context", "chunks_to_draw", "find_targets"]
+__all__ = [
+    "BRANCHES_AT_ONCE",
+    "HIGHEST_ORDER",
+    "ROWS_AT_ONCE",
+    "Tally",
+    "Targets",
+    "check_context",
+    "chunks_to_draw",
+    "find_targets",
+]
 
 HIGHEST_ORDER = 4  # as published
+# Rows that are read together, and branches that go on from them together: a bound on memory.
+ROWS_AT_ONCE = 8
+BRANCHES_AT_ONCE = 128
 _ENOUGH_DOCUMENTS = 8
 
 

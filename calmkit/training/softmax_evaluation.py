@@ -19,7 +19,9 @@ from calmkit.models import TokenLM
 from calmkit.nn import evaluation_mode
 from calmkit.training.evaluation import EvaluationSettings
 from calmkit.training.scored_text import (
+    BRANCHES_AT_ONCE,
     HIGHEST_ORDER,
+    ROWS_AT_ONCE,
     Tally,
     Targets,
     check_context,
@@ -27,8 +29,6 @@ from calmkit.training.scored_text import (
 )
 
 __all__ = ["SoftmaxEvaluation", "evaluate_softmax"]
-
-_ROWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def evaluate_softmax(
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
     with evaluation_mode(model):
-        for chosen in torch.arange(len(rows.document)).split(_ROWS_AT_ONCE):
+        for chosen in torch.arange(len(rows.document)).split(ROWS_AT_ONCE):
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
             targets = find_targets(tokens, real, settings.min_context, highest_order)
             cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + highest_order)
@@ -129,18 +129,45 @@ def _collisions(
     draws: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """The collision term for n = 1, exactly, and n = 2, 3, ..., from drawn prefixes."""
-    points = len(targets.row)
-    point = torch.arange(draws * points, device=after.device) % points
-    branch = cache.select(targets.row[point], targets.place[point])
-    logs = after[point]
+    """The collision term for n = 1, 2, ..., (points, orders), in branches of the cache."""
+    # Points of like length together: a step costs as much as its longest row.
+    order = targets.place.argsort(stable=True)
+    own, found = None, []
+    for points in order.split(max(1, BRANCHES_AT_ONCE // draws)):
+        branch = points.repeat(draws)
+        own = cache.select(targets.row[branch], targets.place[branch], out=own)
+        orders = targets.tokens.shape[1]
+        found.append(_collisions_after(model, own, after[points], draws, orders, generator))
+    return torch.cat(found)[order.argsort()]
+
+
+def _collisions_after(
+    model: TokenLM,
+    cache: Cache,
+    logs: Tensor,
+    draws: int,
+    orders: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """For n = 1, exactly, and for n = 2, 3, ... from drawn prefixes.
+
+    Args:
+        model: The model.
+        cache: Of `draws` times as many rows as there are points; it is written on.
+        logs: Log-probabilities of the next token after each point, (points, vocab).
+        draws: Prefixes of each point.
+        orders: The highest n.
+        generator: Decides the draws.
+    """
+    points = len(logs)
+    found = [softmax_collision(logs.new_zeros(1, points, 0), logs[None])]
+    logs = logs.repeat(draws, 1)
     drawn: list[Tensor] = []
-    found = [softmax_collision(after.new_zeros(1, points, 0), after[None])]
-    while len(found) < targets.tokens.shape[1]:
+    while len(found) < orders:
         token = torch.multinomial(logs.exp(), 1, generator=generator)
         drawn.append(logs.gather(-1, token))
         vectors = model.input_encoder(token[:, None], torch.ones_like(token[:, None]).bool())
-        logs = model.logits(model.backbone(vectors, cache=branch)[:, 0]).log_softmax(dim=-1)
+        logs = model.logits(model.backbone(vectors, cache=cache)[:, 0]).log_softmax(dim=-1)
         steps = torch.cat(drawn, dim=-1)
         found.append(
             softmax_collision(steps.view(draws, points, -1), logs.view(draws, points, -1))

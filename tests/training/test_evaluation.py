@@ -76,8 +76,8 @@ def test_equals_a_plain_loop(chunk_size):
 
 def test_many_rows_go_in_pieces(monkeypatch):
     """More rows and branches than are taken at once."""
-    monkeypatch.setattr(evaluation, "_ROWS_AT_ONCE", 2)
-    monkeypatch.setattr(evaluation, "_BRANCHES_AT_ONCE", 7)
+    monkeypatch.setattr(evaluation, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(evaluation, "BRANCHES_AT_ONCE", 7)
     model, rows = model_of(2), rows_of(2, [10] * 5, list(range(5)))
     want = literally(model, rows, settings())
     got = evaluate(model, rows, settings(), seed=0)

@@ -118,7 +118,7 @@ def test_draws_alone_agree_and_are_noisier():
 def test_many_rows_go_in_pieces(monkeypatch):
     model, held_out = tiny(), rows()
     whole = evaluate_softmax(model, held_out, settings(), seed=0)
-    monkeypatch.setattr(softmax_evaluation, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(softmax_evaluation, "ROWS_AT_ONCE", 3)
     pieces = evaluate_softmax(model, held_out, settings(), seed=0)
     assert pieces.brier.brier[0].value == pytest.approx(whole.brier.brier[0].value)
     assert pieces.cross_entropy.value == pytest.approx(whole.cross_entropy.value)
