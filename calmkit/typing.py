@@ -51,12 +51,15 @@ def typed(target: T) -> T:
 
 
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    checked = jaxtyped(typechecker=_check)(function)
+    checked: Callable[..., Any] | None = None
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
+        nonlocal checked
+        if checked is None:  # most functions of an import are never called
+            checked = jaxtyped(typechecker=_check)(function)
         return checked(*args, **kwargs)
 
     return call

@@ -175,6 +175,7 @@ PUBLIC = {
     "comparison": (
         "ComparisonResult RunResult Summary VariantResult read_results summarize write_report"
     ),
+    "cli": "main",
     "accounting": "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account "
     "account_token_lm residuals_to",
     "interop": "CheckpointFormatError CheckpointNotFoundError PublishedTimeEmbedding "

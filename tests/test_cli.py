@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from sample_results import variant
 
 import calmkit
 from calmkit import __version__, cli, config
+from calmkit.cli import dispatch
 from calmkit.comparison import ComparisonResult, plots
 from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
 from calmkit.data import TextTokenizer, prepare_corpus
@@ -39,27 +41,26 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, cache):
-    """A stand-in for the work itself: records its arguments and returns a result."""
+    """In place of the work itself: records its arguments and returns a result."""
     calls = []
-    fake = types.ModuleType("calmkit.comparison.run")
 
-    def record(name):
+    def record(command, name):
         def call(*args, **kwargs):
             calls.append((name, args, kwargs))
             return result()
 
-        return call
+        monkeypatch.setattr(f"calmkit.cli.{command}.{name}", call)
 
-    for name in ("compare", "train", "evaluate_checkpoint"):
-        setattr(fake, name, record(name))
-    fake.check_resumable = lambda output, config_text: None  # tests/comparison/test_run.py
-    fake.calls = calls
-    monkeypatch.setitem(sys.modules, "calmkit.comparison.run", fake)
+    record("compare", "compare")
+    record("train", "train")
+    record("evaluate", "evaluate_checkpoint")
+    # See tests/comparison/test_run.py.
+    monkeypatch.setattr("calmkit.cli.train.check_resumable", lambda output, config_text: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     # Drawing takes a second; tests/comparison looks at the pictures.
     monkeypatch.setattr(plots, "draw_plots", lambda rows: [])
-    return fake
+    return types.SimpleNamespace(calls=calls)
 
 
 class TestWithoutWork:
@@ -89,13 +90,17 @@ class TestWithoutWork:
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         assert out.splitlines()[-1] == "[]"
 
+    def test_garbage_is_collected_again_after_the_imports(self, capsys):
+        assert cli.main(["account", "--help"]) == 0
+        assert gc.isenabled()
+
     def test_a_missing_extra_is_one_line(self, monkeypatch, capsys):
-        monkeypatch.setattr(cli, "_NEEDED", ("jsonargparse", "not_installed_here"))
+        monkeypatch.setattr(dispatch, "_NEEDED", ("jsonargparse", "not_installed_here"))
         assert cli.main(["compare"]) == 2
         err = capsys.readouterr().err
         assert err == "calmkit compare needs not_installed_here: pip install 'calmkit[cli]'\n"
 
-    @pytest.mark.parametrize("command", ["compare", "train", "evaluate", "generate", "convert"])
+    @pytest.mark.parametrize("command", dispatch._COMMANDS)
     def test_each_command_has_help(self, command, run, capsys):
         assert cli.main([command, "--help"]) == 0
         assert f"usage: calmkit {command}" in capsys.readouterr().out
@@ -179,20 +184,22 @@ class TestCompare:
             (KeyboardInterrupt(), 130, "calmkit was interrupted by Ctrl-C"),
         ],
     )
-    def test_what_can_happen_later_has_its_exit_code(self, run, capsys, error, code, text):
+    def test_what_can_happen_later_has_its_exit_code(
+        self, run, monkeypatch, capsys, error, code, text
+    ):
         def stop(*args, **kwargs):
             raise error
 
-        run.compare = stop
+        monkeypatch.setattr("calmkit.cli.compare.compare", stop)
         assert cli.main(["compare", *SMALL]) == code
         err = capsys.readouterr().err
         assert err.startswith(text) and len(err.splitlines()) == 1
 
-    def test_a_bug_keeps_its_traceback(self, run):
+    def test_a_bug_keeps_its_traceback(self, run, monkeypatch):
         def stop(*args, **kwargs):
             raise ValueError("a bug")
 
-        run.compare = stop
+        monkeypatch.setattr("calmkit.cli.compare.compare", stop)
         with pytest.raises(ValueError, match="a bug"):
             cli.main(["compare", *SMALL])
 

@@ -48,12 +48,12 @@ def account(model: CALM, *, context: int) -> Account:
     run = DryRun()
     outline = run.outline(model).train()
     with run:
-        training = _training_costs(outline, context)
+        training = _training_costs(run, outline, context)
         outline.eval()
-        samples = [_sampling_flops(outline, count) for count in (1, 2)]
+        samples = [_sampling_flops(run, outline, count) for count in (1, 2)]
         latent = torch.zeros(1, outline.head.latent_size, dtype=_dtype(outline.autoencoder))
-        starting = cost_of(lambda: outline.autoencoder.start_decoding(latent)).forward
-        decoding = cost_of(lambda: outline.autoencoder.decode_tokens(latent)).forward
+        starting = cost_of(run, lambda: outline.autoencoder.start_decoding(latent)).forward
+        decoding = cost_of(run, lambda: outline.autoencoder.decode_tokens(latent)).forward
         cache_bytes = cache_bytes_per_position(outline.backbone)
     return Account(
         chunk_size=model.chunk_size,
@@ -75,7 +75,7 @@ def account(model: CALM, *, context: int) -> Account:
     )
 
 
-def _training_costs(model: CALM, context: int) -> dict[str, Cost]:
+def _training_costs(run: DryRun, model: CALM, context: int) -> dict[str, Cost]:
     """Each part of `CALM.loss` alone; what goes from part to part carries a gradient."""
     tokens = torch.zeros(1, context, model.chunk_size, dtype=torch.long)
     real = torch.ones_like(tokens, dtype=torch.bool)
@@ -93,20 +93,24 @@ def _training_costs(model: CALM, context: int) -> dict[str, Cost]:
 
     return {
         "input_encoder": cost_of(
-            lambda: model.input_encoder(tokens, real), weights=_tensors(model.input_encoder)
+            run, lambda: model.input_encoder(tokens, real), weights=_tensors(model.input_encoder)
         ),
-        "backbone": cost_of(lambda: model.backbone(vectors), weights=_tensors(model.backbone)),
-        "autoencoder": cost_of(encode),
+        "backbone": cost_of(
+            run, lambda: model.backbone(vectors), weights=_tensors(model.backbone)
+        ),
+        "autoencoder": cost_of(run, encode),
         "head": cost_of(
-            lambda: model.head.loss(states[:, :-1], posteriors[0]), weights=_tensors(model.head)
+            run,
+            lambda: model.head.loss(states[:, :-1], posteriors[0]),
+            weights=_tensors(model.head),
         ),
     }
 
 
-def _sampling_flops(model: CALM, count: int) -> int:
+def _sampling_flops(run: DryRun, model: CALM, count: int) -> int:
     cond = torch.zeros(1, model.backbone.hidden_size, dtype=_dtype(model.backbone))
     with torch.no_grad():
-        return cost_of(lambda: model.head.sample(cond, count)).forward
+        return cost_of(run, lambda: model.head.sample(cond, count)).forward
 
 
 def _dtype(part: nn.Module) -> torch.dtype:

@@ -41,12 +41,14 @@ def account_token_lm(model: TokenLM, *, context: int) -> Account:
 
         weights = list(outline.parameters())
         training = {
-            "input_encoder": cost_of(lambda: outline.input_encoder(tokens, real), weights=weights),
-            "backbone": cost_of(lambda: outline.backbone(vectors), weights=weights),
-            "output": cost_of(loss, weights=weights),
+            "input_encoder": cost_of(
+                run, lambda: outline.input_encoder(tokens, real), weights=weights
+            ),
+            "backbone": cost_of(run, lambda: outline.backbone(vectors), weights=weights),
+            "output": cost_of(run, loss, weights=weights),
         }
         step = {part: training[part].forward / context for part in ("input_encoder", "backbone")}
-        step["output"] = float(cost_of(lambda: outline.logits(states[:, -1])).forward)
+        step["output"] = float(cost_of(run, lambda: outline.logits(states[:, -1])).forward)
         cache_bytes = cache_bytes_per_position(outline.backbone)
     return Account(
         chunk_size=1,

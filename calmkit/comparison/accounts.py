@@ -1,18 +1,15 @@
 """Accounts of the paper's models, from presets, and of models that a config describes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
-from calmkit.accounting import (
-    PUBLISHED,
-    Account,
-    account_token_lm,
-)
+from calmkit.accounting import PUBLISHED, Account, account_token_lm
+from calmkit.accounting.modes import PlainMode
 from calmkit.backbones import Backbone
 from calmkit.comparison.costs import account_of
 from calmkit.config import ConfigError, ModelParts, assemble
@@ -110,11 +107,26 @@ def _read(path: Path, kind: type[P]) -> P:
         return kind(**vars(parser.instantiate(parser.parse_object(dict(source.values)))))
 
 
+class _NothingDrawn(PlainMode):
+    """Leaves out the drawing of weights, which on the meta device imports PyTorch's compiler."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.ops.aten.normal_.default:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _without_memory(make: Callable[[], M]) -> M:
     """On the meta device, unless a constructor looks at the numbers it computes."""
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _NothingDrawn():
                 return make()
         except RuntimeError:
             return make()

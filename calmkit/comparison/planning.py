@@ -1,5 +1,6 @@
 """From a comparison to its single runs: texts, budgets turned into steps, keys."""
 
+import hashlib
 import importlib
 import json
 from collections.abc import Mapping
@@ -91,13 +92,11 @@ def plan_runs(prepared: Preparation, display: Display) -> list[PlannedRun]:
 
 
 def _steps(prepared: Preparation, display: Display) -> dict[str, int]:
-    """Steps of each variant. Seconds are measured once: a resumed comparison keeps its plan."""
+    """Steps of each variant. Seconds are measured once for the same trainings, and kept with them.
+
+    So a comparison that goes on, or measures the same models on other text, has the same steps.
+    """
     comparison = prepared.comparison
-    file = comparison.output / "plan.json"
-    if comparison.budget == "seconds":
-        if (steps := _read_plan(file, comparison)) is not None:
-            return steps
-        display.note("budget seconds: timing steps of every variant ...")
     labs = {
         v.name: Lab(v.experiment, prepared.corpora[v.name], display) for v in comparison.variants
     }
@@ -107,19 +106,27 @@ def _steps(prepared: Preparation, display: Display) -> dict[str, int]:
         )
         for v in comparison.variants
     }
-    steps = plan_steps(comparison, labs, trainings)
-    if comparison.budget == "seconds":
+    if comparison.budget != "seconds":
+        return plan_steps(comparison, labs, trainings)
+    # What the first takes is what all get.
+    keys = list(dict.fromkeys(trainings.values()))
+    digest = hashlib.sha256("".join(keys).encode()).hexdigest()
+    file = comparison.trained / f"plan-{digest[:16]}.json"
+    known = _read_plan(file)
+    if set(known) != set(keys):
+        display.note("budget seconds: timing steps of every variant ...")
+        steps = plan_steps(comparison, labs, trainings)
+        known = {trainings[name]: count for name, count in steps.items()}
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps({"config": comparison.text, "steps": steps}, indent=1))
-    return steps
+        replace_file(file, json.dumps(known, indent=1))
+    return {name: known[key] for name, key in trainings.items()}
 
 
-def _read_plan(file: Path, comparison: Comparison) -> dict[str, int] | None:
+def _read_plan(file: Path) -> dict[str, int]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return content["steps"] if content["config"] == comparison.text else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _sampling_arguments(variant: Variant) -> frozenset[str]:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from calmkit.accounting.cost import cost_of
 from calmkit.accounting.dry_run import DryRun
+from calmkit.accounting.outline import Outline
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import NoiseSchedule
 from calmkit.scoring import EnergyScore
@@ -21,7 +21,7 @@ def run():
 def test_tensors_have_no_memory_inside_and_numbers_outside():
     with DryRun():
         huge = torch.zeros(10**7, 10**7) @ torch.zeros(10**7, 3)
-        assert isinstance(huge, FakeTensor)
+        assert isinstance(huge, Outline)
     assert torch.ones(2).sum() == 2
 
 
@@ -30,7 +30,17 @@ def test_a_run_can_be_entered_again_and_ends_with_an_error():
     for _ in range(2):
         with pytest.raises(KeyError), run:
             raise KeyError
-        assert not isinstance(torch.ones(2), FakeTensor)
+        assert not isinstance(torch.ones(2), Outline)
+
+
+def test_threads_are_as_before():
+    torch.set_num_threads(2)
+    try:
+        with DryRun():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_questions_are_answered_as_by_zeros(run):
@@ -60,7 +70,7 @@ def test_real_tables_of_a_part_are_real():
 
 
 def test_large_tables_are_not_followed(run):
-    assert isinstance(torch.arange(10**12), FakeTensor)
+    assert isinstance(torch.arange(10**12), Outline)
 
 
 def test_ids_are_not_given_to_other_tensors(run):
@@ -68,6 +78,29 @@ def test_ids_are_not_given_to_other_tensors(run):
     for _ in range(200):
         assert float(torch.arange(3).sum()) == 3.0
         assert float(torch.randn(4, 4).sum()) == 0.0
+
+
+def test_a_table_that_something_is_written_into_is_no_table(run):
+    table = torch.arange(5.0)
+    assert float(table.max()) == 4.0
+    table += torch.randn(5)
+    assert float(table.max()) == 0.0
+
+
+def test_views_share_memory_and_say_they_are_on_the_cpu(run):
+    x = torch.zeros(3, 4)
+    assert x[1:].t().untyped_storage()._cdata == x.untyped_storage()._cdata
+    assert (x.device.type, x.untyped_storage().nbytes()) == ("cpu", 3 * 4 * 8)
+    assert repr(x) == "Outline((3, 4), torch.float64)"
+
+
+def test_operations_are_counted():
+    """Products alone; 2 per multiply-add."""
+    with DryRun() as run:
+        x = torch.zeros(2, 3) @ torch.zeros(3, 5) + torch.zeros(5)
+        assert run.operations == 2 * 2 * 3 * 5
+        x[:, None] @ x[:, :, None]
+    assert run.operations == 2 * 2 * 3 * 5 + 2 * 2 * 5
 
 
 def test_checks_of_shapes_still_hold(run):
@@ -88,7 +121,7 @@ class TestOutline:
         for ours, theirs in zip(
             outline.state_dict().values(), real.state_dict().values(), strict=True
         ):
-            assert isinstance(ours, FakeTensor)
+            assert isinstance(ours, Outline)
             assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
         pairs = zip(outline.parameters(), real.parameters(), strict=True)
         assert [(a.requires_grad, b.requires_grad) for a, b in pairs] == [
@@ -103,7 +136,7 @@ class TestCost:
         outline = run.outline(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)))
         with run:
             x = torch.zeros(5, 4)
-            cost = cost_of(lambda: outline(x), weights=outline.parameters())
+            cost = cost_of(run, lambda: outline(x), weights=outline.parameters())
         # Products 5 x 4 x 6 and 5 x 6 x 2; both again for the weights, the second one for tanh.
         assert cost.forward == 2 * 5 * (24 + 12)
         assert cost.backward == 2 * 5 * (24 + 12 + 12)
@@ -111,6 +144,6 @@ class TestCost:
         # The input, and tanh's result, which the second layer keeps as well.
         assert cost.kept_bytes == 8 * 5 * (4 + 6)
 
-    def test_without_a_gradient_there_is_no_backward_pass(self):
-        cost = cost_of(lambda: torch.ones(3, 4) @ torch.ones(4, 2))
+    def test_without_a_gradient_there_is_no_backward_pass(self, run):
+        cost = cost_of(run, lambda: torch.ones(3, 4) @ torch.ones(4, 2))
         assert (cost.forward, cost.backward, cost.kept_bytes) == (48, 0, 0)

@@ -189,6 +189,11 @@ class TestBudget:
         seconds["flow"] = 0.25
         assert [one.steps for one in planned(tmp_path, *options)] == [60, 120, 30]
         assert [one.steps for one in planned(tmp_path, *options, "--seeds=1")][1] == 120
+        renamed = "{one: {}, two: {head: FlowHead}, three: {head: DiffusionHead}}"
+        trained = f"--trained={tmp_path / 'runs/trained'}"
+        other = ["--variants", renamed, trained, "--evaluation.rows=3"]
+        elsewhere = planned(tmp_path / "elsewhere", *options, *other)
+        assert [one.steps for one in elsewhere] == [60, 120, 30]
         again = planned(tmp_path, *options, "--latent_size=9")
         assert [one.steps for one in again] == [60, 240, 30]
 

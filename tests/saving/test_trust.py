@@ -72,8 +72,8 @@ def test_what_is_allowed_comes_back_with_all_its_arguments(mine):
     ("path", "text"),
     [
         ("calmkit.cli.main", "must be a part"),
-        ("calmkit.cli.os", "must be a public class or function of calmkit"),
-        ("calmkit.cli.os.system", "must be importable"),
+        ("calmkit.cli.dispatch.os", "must be a public class or function of calmkit"),
+        ("calmkit.cli.dispatch.os.system", "must be importable"),
         ("calmkit.config.building.Path", "must be a public class or function of calmkit"),
         ("calmkit.heads.NoHead", "must be importable"),
         ("calmkit", "whose code would run here"),

@@ -1,0 +1,125 @@
+"""A tensor with a shape, strides, a dtype and a storage, but without memory and numbers.
+
+An `Outline` stands for a tensor on the CPU and holds one on the meta device, with which operations
+are run instead. Autograd and the choice of an attention kernel come before that and see a tensor
+on the CPU: what they do is what they do in earnest. (PyTorch's own fake tensors are the same for
+any device, but import its compiler, which takes longer than an account.)
+
+Few parts look at numbers: a cache at how full it is, a score at whether its inputs are finite.
+They are answered as if every number were zero: finite, not negative, empty. Small tables, such as
+a noise schedule, are real, and so is what is computed from them alone; so are scalars, from
+zeros: a question mostly asks for what was computed from a reduction, such as `x.max() < 0`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calmkit.accounting.shapes import map_tensors, result_of
+
+__all__ = ["Outline", "run_outlined"]
+
+
+class Outline(Tensor):
+    """A tensor without memory, on the CPU as it says.
+
+    Attributes:
+        shaped: The tensor on the meta device that has its shape, strides and storage.
+        numbers: The real tensor it stands for, where that is known.
+    """
+
+    shaped: Tensor
+    numbers: Tensor | None
+    # Functions of PyTorch treat it as any other tensor.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyrefly: ignore[bad-override]
+
+    def __new__(cls, shaped: Tensor) -> "Outline":
+        """Stand for a tensor of the same shape, strides and dtype."""
+        outline = Tensor._make_wrapper_subclass(
+            cls,
+            shaped.shape,
+            strides=shaped.stride(),
+            storage_offset=shaped.storage_offset(),
+            dtype=shaped.dtype,
+            device=torch.device("cpu"),
+        )
+        outline.shaped, outline.numbers = shaped, None
+        return outline
+
+    @classmethod
+    def __torch_dispatch__(  # pyrefly: ignore[bad-override]
+        cls,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return run_outlined(func, args, kwargs or {})
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """The storage, shared with views; it has a size and no memory."""
+        return self.shaped.untyped_storage()
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"Outline({tuple(self.shape)}, {self.dtype})"
+
+
+def run_outlined(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run an operation of PyTorch without numbers.
+
+    Args:
+        func: The operation, an `OpOverload`.
+        args: Its arguments: outlines, and real tensors, which are left as they are.
+        kwargs: Its named arguments.
+
+    Returns:
+        What it returns, with outlines for tensors.
+    """
+    if func is torch.ops.aten._local_scalar_dense.default:
+        return _numbers_of(args[0]).item()
+    given: list[Tensor] = []
+    # An operation that writes into its argument returns it: that outline, not a new one.
+    outlines: dict[int, Outline] = {}
+
+    def shaped(x: Tensor) -> Tensor:
+        given.append(x)
+        if not isinstance(x, Outline):
+            return x.to("meta")
+        outlines[id(x.shaped)] = x
+        return x.shaped
+
+    def outlined(x: Tensor) -> Outline:
+        return outlines[id(x)] if id(x) in outlines else Outline(x)
+
+    on_meta = map_tensors(shaped, args), map_tensors(shaped, kwargs)
+    result = map_tensors(outlined, result_of(func, *on_meta))
+    if isinstance(result, Outline):
+        follow = all(map(_is_known, given)) if given else func in _TABLES
+        if follow and result.numel() <= _LARGEST_TABLE:
+            real = map_tensors(_numbers_of, args), map_tensors(_numbers_of, kwargs)
+            result.numbers = func(*real[0], **real[1])
+        else:
+            result.numbers = None
+    return result
+
+
+def _is_known(x: Tensor) -> bool:
+    return x.ndim == 0 or not isinstance(x, Outline) or x.numbers is not None
+
+
+def _numbers_of(x: Tensor) -> Tensor:
+    if not isinstance(x, Outline):
+        return x
+    return torch.zeros((), dtype=x.dtype, device="cpu") if x.numbers is None else x.numbers
+
+
+# What makes numbers out of none, and how many of them are followed.
+_TABLES = (
+    torch.ops.aten.arange.default,
+    torch.ops.aten.arange.start,
+    torch.ops.aten.arange.start_step,
+    torch.ops.aten.linspace.default,
+)
+_LARGEST_TABLE = 2**16

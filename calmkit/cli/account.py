@@ -1,0 +1,55 @@
+"""`calmkit account`: what models cost, before they exist."""
+
+from pathlib import Path
+
+from calmkit import config
+from calmkit.accounting import PUBLISHED
+from calmkit.cli.mistakes import mistakes
+from calmkit.cli.output import new_console
+from calmkit.comparison.account_tables import models_table, notes, parts_table
+from calmkit.comparison.accounts import account_parts, account_preset
+from calmkit.config.parsing import parse_function
+
+__all__ = ["run"]
+
+
+def run(options: list[str]) -> None:
+    """Print a row for each model, and for one model its parts; see `_options`."""
+    with mistakes():
+        chosen = parse_function(_options, options, command="calmkit account")
+        name, file = chosen["preset"], chosen["config"]
+        if name is not None and file is not None:
+            raise ValueError("preset and config exclude each other; got both.")
+        if file is None:
+            names = PUBLISHED if name is None else [name]
+            accounts = {name: account_preset(name) for name in names}
+        else:
+            layers = ["--config", file]
+            experiment = config.parse(layers, command="calmkit account").experiment
+            ours = account_parts(experiment, experiment.head, context=experiment.positions)
+            accounts = {Path(file).stem: ours}
+        sampling = {"candidates": chosen["candidates"], "share": chosen["decoded_share"]}
+        tables = [models_table(accounts, **sampling)]
+        if len(accounts) == 1:
+            tables += [parts_table(ours, **sampling) for ours in accounts.values()]
+    console = new_console()
+    for table in tables:
+        console.print(table)
+    console.print(notes(**sampling), markup=False, highlight=False)
+
+
+def _options(
+    *,
+    preset: str | None = None,
+    config: str | None = None,
+    candidates: float = 200,
+    decoded_share: float = 1.0,
+) -> None:
+    """Say what a model costs: parameters, floating-point operations, memory.
+
+    Args:
+        preset: One of the paper's models. None: all of them.
+        config: A config as for `calmkit train`: a YAML file, or a preset's name.
+        candidates: Latents drawn for each chunk when sampling below temperature 1.
+        decoded_share: Share of those candidates that pruning leaves to be decoded, as measured.
+    """

@@ -1,0 +1,45 @@
+"""`calmkit compare`: several models on the same text, seeds and budget."""
+
+import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
+
+from calmkit.cli.mistakes import Failed, mistakes, mistakes_in_checkpoints
+from calmkit.cli.output import new_console, report, start_output
+from calmkit.comparison.planning import plan_runs, prepare_all
+from calmkit.comparison.progress import Display
+from calmkit.comparison.run import compare
+from calmkit.config import parse_comparison
+
+__all__ = ["run"]
+
+_HELP = """keys of a comparison, beside those of `calmkit train` below:
+  variants       names, and the keys that each sets; --variants.flow.head.depth 6 sets one of them
+  grid           keys and lists of values: every variant with every combination
+  seeds          how many, or a list
+  budget         what is equal: steps, flops or seconds
+  context        tokens in a row, and
+  scored_after   tokens before the first scored one: positions are counted for each chunk_size
+  processes      runs side by side
+  trained        folder of trainings to share with other comparisons
+"""
+
+
+def run(options: list[str]) -> None:
+    """Plan the runs, do them and report; options are the keys of a comparison."""
+    if "--help" in options:
+        print(_HELP)
+    with mistakes():
+        comparison = parse_comparison([o for o in options if o != "--print_config"])
+        if "--print_config" in options:
+            print(comparison.text, end="")
+            return
+        prepared = prepare_all(comparison)
+        start_output(comparison.output, "compare", comparison.text)
+    console = new_console()
+    with Display(console) as display:
+        with mistakes():
+            runs = plan_runs(prepared, display)
+        with mistakes_in_checkpoints():
+            result = compare(prepared, runs, display)
+    report(result, comparison.output, console)
+    if any(variant.failures for variant in result.variants):
+        raise Failed("some runs failed; the table says which. Run it again to try those alone.")

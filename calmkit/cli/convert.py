@@ -1,0 +1,36 @@
+"""`calmkit convert`: a saved model in the other format."""
+
+from pathlib import Path
+
+from calmkit.cli.mistakes import mistakes
+from calmkit.cli.trust import packages_in
+from calmkit.comparison.checkpoint import convert_checkpoint
+from calmkit.config.parsing import parse_function
+
+__all__ = ["run"]
+
+
+def run(options: list[str]) -> None:
+    """Convert; see `_options` for the options."""
+    with mistakes():
+        chosen = parse_function(_options, options, command="calmkit convert")
+        written = convert_checkpoint(
+            chosen["checkpoint"],
+            chosen["output"],
+            autoencoder=chosen["autoencoder"],
+            trust=packages_in(chosen["trust"]),
+        )
+    print(f"{chosen['output']}/: {written}")
+
+
+def _options(
+    *, checkpoint: Path, output: Path, autoencoder: Path | None = None, trust: str = ""
+) -> None:
+    """Write a saved model in the other format.
+
+    Args:
+        checkpoint: Folder in the published format, or in calmkit's own.
+        output: New folder, for the other format.
+        autoencoder: Folder of a published autoencoder, where the model has none inside.
+        trust: Packages outside calmkit whose code the model needs, with commas between.
+    """

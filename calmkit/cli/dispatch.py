@@ -1,0 +1,144 @@
+"""From the words on the command line to a command, and from its end to an exit code.
+
+Each command is the function `run` of a module of this package, which imports at its top what it
+needs. Nothing heavy is imported here before a command is known, so that help, and Ctrl-C, answer
+at once.
+"""
+
+import difflib
+import gc
+import importlib
+import importlib.util
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from calmkit import __version__
+
+__all__ = ["main"]
+
+_COMMANDS = ("compare", "train", "evaluate", "generate", "convert", "account", "report")
+
+_HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
+
+Continuous autoregressive language models, part by part.
+
+commands:
+  compare    train several models on the same text, seeds and budget, and print what each of
+             them is worth
+  train      train one model and save it; with --finetune, a saved one on prompts and responses
+  evaluate   measure a saved model on held-out text
+  generate   write text with a saved model
+  convert    write a published model in calmkit's format, or the other way
+  account    parameters, FLOPs and memory of a model, without building its weights
+  report     several comparisons as one: calmkit report DIR DIR --output DIR
+
+examples:
+  calmkit compare                               the embedded English text, about five minutes
+  calmkit compare --data texts/ --head.width 256 --variants.flow.head.depth 6
+  calmkit compare --config heads --data texts/  a question of the paper: see the presets
+  calmkit train --head FlowHead --output runs/flow
+  calmkit generate --checkpoint runs/flow --prompt "The value of" --temperature 0.5
+
+calmkit COMMAND --help lists the options of a command; calmkit --version prints the version.
+"""
+
+# Libraries of the extra `cli`, by the name they are imported under.
+_NEEDED = ("jsonargparse", "lightning_fabric", "matplotlib", "rich", "safetensors", "tokenizers")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What follows `calmkit` on the command line; `sys.argv` if None.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(given)
+    except KeyboardInterrupt:
+        _say("was interrupted by Ctrl-C; what had been written is kept.")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone; Python would complain once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(given: list[str]) -> int:
+    command = given[0] if given else "--help"
+    if command in ("-h", "--help"):
+        print(_HELP, end="")
+        return 0
+    if command == "--version":
+        print(f"calmkit {__version__}")
+        return 0
+    if command not in _COMMANDS:
+        nearest = difflib.get_close_matches(command, _COMMANDS, n=1, cutoff=0.5)
+        hint = "".join(f"\n  did you mean: {name}" for name in nearest)
+        _say(f"{command}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
+        return 2
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        _say(f"{command} needs {', '.join(missing)}: pip install 'calmkit[cli]'")
+        return 2
+    with _interrupts_end_the_process(), _imports_are_no_garbage():
+        module = importlib.import_module(f"calmkit.cli.{command}")
+        from calmkit.cli.mistakes import Failed, Mistake
+        from calmkit.training import TrainingDiverged
+    # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
+    # that no file here hides an installed module.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module.run(given[1:])
+    except SystemExit as end:  # --help and --print_config end so
+        return int(end.code or 0)
+    except Mistake as error:
+        _say(f"{command}: {error}")
+        return 2
+    except (TrainingDiverged, Failed) as error:
+        _say(f"{command}: {error}")
+        return 1
+    return 0
+
+
+@contextmanager
+def _interrupts_end_the_process() -> Iterator[None]:
+    """Ctrl-C during imports: compiled modules would turn the exception into another one."""
+
+    def end(number: int, frame: object) -> None:
+        _say("was interrupted by Ctrl-C; nothing was computed.")
+        os._exit(130)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _imports_are_no_garbage() -> Iterator[None]:
+    """All that they make stays; to look for garbage in it takes tenths of a second each time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _say(text: str) -> None:
+    print(f"calmkit {text}", file=sys.stderr, flush=True)

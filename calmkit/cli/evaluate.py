@@ -1,0 +1,146 @@
+"""`calmkit evaluate`: a saved model on held-out text, and what each part of it is worth."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
+from rich.console import Console
+
+from calmkit import config
+from calmkit.cli.mistakes import mistakes
+from calmkit.cli.output import make_folder, new_console, report, start_output
+from calmkit.cli.trust import packages_in
+from calmkit.comparison.checkpoint import Checkpoint, load_checkpoint
+from calmkit.comparison.diagnose import diagnose, rows_to_diagnose
+from calmkit.comparison.diagnosis import write_diagnosis
+from calmkit.comparison.preparing import check_rows, prepare, with_other_text
+from calmkit.comparison.progress import Display
+from calmkit.comparison.run import evaluate_checkpoint
+from calmkit.comparison.standalone import Protocol, measure_and_write, text_to_score
+from calmkit.config.parsing import parse_function
+from calmkit.data import Corpus, EvaluationRows
+from calmkit.models import CALM
+from calmkit.saving import saved_tokenizer
+
+__all__ = ["run"]
+
+
+def run(options: list[str]) -> None:
+    """Measure and report; see `_options`."""
+    with mistakes():
+        chosen = parse_function(_options, options, command="calmkit evaluate")
+        checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))
+    if checkpoint.config is None:
+        _without_config(checkpoint, chosen)
+        return
+    with mistakes():
+        overrides = ["--config", str(checkpoint.config)]
+        for name in ("rows", "draws", "min_context"):
+            if chosen[name] is not None:
+                overrides.append(f"--evaluation.{name}={chosen[name]}")
+        if chosen["positions"] is not None:
+            overrides.append(f"--positions={chosen['positions']}")
+        parsed = config.parse(overrides, command="calmkit evaluate")
+        corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
+        check_rows(parsed.experiment, corpus)
+        output = chosen["output"] or chosen["checkpoint"] / "evaluation"
+        start_output(output, "train", parsed.text)
+    console = new_console()
+    with Display(console) as display:
+        result = evaluate_checkpoint(
+            parsed.experiment, checkpoint, corpus, config_text=parsed.text, display=display
+        )
+    report(result, output, console)
+    if not chosen["diagnostics"]:
+        return
+    try:
+        rows = rows_to_diagnose(parsed.experiment, corpus)
+    except ValueError as error:
+        console.print(f"Without diagnostics: {error}", markup=False, highlight=False)
+    else:
+        _diagnose(parsed.experiment, checkpoint, rows, output, console)
+
+
+def _without_config(checkpoint: Checkpoint, chosen: dict[str, Any]) -> None:
+    """A model that does not say on what text and how it is measured: the options do."""
+    output = chosen["output"] or chosen["checkpoint"] / "evaluation"
+    names = ("rows", "draws", "min_context", "positions")
+    with mistakes():
+        protocol = Protocol.of_options(**{name: chosen[name] for name in names})
+        text = text_to_score(checkpoint, chosen["data"], protocol)
+        make_folder(output)
+    console = new_console()
+    for said in measure_and_write(checkpoint, text, output, diagnostics=chosen["diagnostics"]):
+        console.print(said, markup=False, highlight=False)
+
+
+def _held_out(
+    experiment: config.TrainExperiment, checkpoint: Checkpoint, data: Path | None
+) -> Corpus:
+    """The corpus of a saved model, with other held-out text if `data` is given."""
+    corpus = prepare(experiment)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / "tokenizer.json"
+        corpus.tokenizer.save(again)
+        same = again.read_text(encoding="utf-8") == saved_tokenizer(checkpoint.folder)
+    if not same:
+        raise ValueError(
+            f"data {experiment.data or '(embedded text)'} has changed since the model was trained "
+            "on it, so what was held out is not known any more. Restore it."
+        )
+    if data is None:
+        return corpus
+    return with_other_text(corpus, data)
+
+
+def _diagnose(
+    experiment: config.TrainExperiment,
+    checkpoint: Checkpoint,
+    rows: EvaluationRows,
+    output: Path,
+    console: Console,
+) -> None:
+    """Tell of each part of a saved model whether it works."""
+    if not isinstance(checkpoint.model, CALM):  # a softmax has no autoencoder and no head
+        return
+    diagnosis = diagnose(
+        checkpoint.model,
+        rows,
+        checkpoint.tokenizer,
+        draws=experiment.evaluation.draws,
+        min_context=experiment.evaluation.min_context,
+        seed=experiment.seed,
+    )
+    names = ", ".join(file.name for file in write_diagnosis(diagnosis, output))
+    console.print(f"{diagnosis.to_text()}{output}/: {names}", markup=False, highlight=False)
+
+
+def _options(
+    *,
+    checkpoint: Path,
+    data: Path | None = None,
+    rows: int | None = None,
+    draws: int | None = None,
+    positions: int | None = None,
+    min_context: int | None = None,
+    output: Path | None = None,
+    trust: str = "",
+    diagnostics: bool = True,
+) -> None:
+    """Measure a saved model.
+
+    Args:
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published one. Only
+            `calmkit train` writes a config that says what text was held out, and how it is scored.
+        data: Other text to measure on, all of it. None: what training held out; without a config
+            the embedded English text.
+        rows: Rows of text. None: as in the model's config, or 128.
+        draws: Head samples for each position. None: as in the model's config, or 8.
+        positions: Chunks in a row. None: as in the model's config, or 64.
+        min_context: Chunks of true text before the first that is scored. None: as in the model's
+            config, or 16.
+        output: Folder for results. None: `evaluation` in the checkpoint.
+        trust: Packages outside calmkit whose code the model needs, with commas between.
+        diagnostics: Say too what works and what does not, part by part; takes seconds.
+    """

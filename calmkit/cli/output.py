@@ -1,0 +1,63 @@
+"""Where a command leaves its results: a folder that begins with the config, and the terminal."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from calmkit import __version__
+from calmkit.comparison import ComparisonResult, write_report
+from calmkit.comparison.report import to_table
+
+__all__ = ["make_folder", "new_console", "report", "show", "start_output"]
+
+
+def start_output(directory: Path, command: str, text: str) -> None:
+    """Write the effective config first: it tells what a run was, even one that was killed.
+
+    Raises:
+        ValueError: If the folder cannot be written.
+    """
+    head = f"# The effective config, by calmkit {__version__}. To run it again:\n"
+    path = directory / "config.yaml"
+    make_folder(directory)
+    path.write_text(f"{head}#   calmkit {command} --config {path}\n{text}", encoding="utf-8")
+
+
+def make_folder(directory: Path) -> None:
+    """Make a folder for results, if there is none.
+
+    Raises:
+        ValueError: If it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"output must be a folder that can be written; got {directory}: {error.strerror}."
+        ) from None
+
+
+def report(result: ComparisonResult, directory: Path, console: Console) -> None:
+    """Write a result into its folder and print it."""
+    files = [*write_report(result, directory), directory / "config.yaml"]
+    show(result, files, directory, console)
+
+
+def show(
+    result: ComparisonResult, files: Sequence[Path], directory: Path, console: Console
+) -> None:
+    """Print a result, and the files of its folder."""
+    console.print(to_table(result))
+    names = ", ".join(str(file.relative_to(directory)) for file in files)
+    console.print(f"{directory}/: {names}", markup=False, highlight=False)
+
+
+def new_console() -> Console:
+    """The terminal, or what stands in its place."""
+    console = Console()
+    # A pipe or a log has no width of its own; rich would take 80 and break the table.
+    return console if console.is_terminal else Console(width=100)

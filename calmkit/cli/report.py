@@ -1,0 +1,28 @@
+"""`calmkit report`: several comparisons as one."""
+
+import itertools
+from pathlib import Path
+
+from calmkit.cli.mistakes import mistakes
+from calmkit.cli.output import new_console, show
+from calmkit.comparison.merging import report_folders
+from calmkit.config.parsing import parse_function
+
+__all__ = ["run"]
+
+
+def run(options: list[str]) -> None:
+    """Merge the folders that are named before the options; see `_options` for those."""
+    folders = list(itertools.takewhile(lambda option: not option.startswith("--"), options))
+    with mistakes():
+        chosen = parse_function(_options, options[len(folders) :], command="calmkit report")
+        result, files = report_folders([Path(folder) for folder in folders], chosen["output"])
+    show(result, files, chosen["output"], new_console())
+
+
+def _options(*, output: Path = Path("runs/report")) -> None:
+    """Put several comparisons side by side: calmkit report DIR DIR --output DIR.
+
+    Args:
+        output: Folder for the joint results.
+    """

@@ -1,0 +1,48 @@
+"""`calmkit train`: one model, from the start or on from a saved one."""
+
+import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
+
+from calmkit import config
+from calmkit.cli.mistakes import mistakes, mistakes_in_checkpoints
+from calmkit.cli.output import new_console, report, start_output
+from calmkit.comparison.finetuning import finetune, prepare_finetuning
+from calmkit.comparison.preparing import prepare
+from calmkit.comparison.progress import Display
+from calmkit.comparison.run import check_resumable, train
+
+__all__ = ["run"]
+
+
+def run(options: list[str]) -> None:
+    """Train, save and report; options are the keys of a config."""
+    with mistakes():
+        parsed = config.parse(options, command="calmkit train")
+        check_resumable(parsed.experiment.output, parsed.text)
+    if parsed.experiment.finetune is not None:
+        _finetune(parsed.experiment, parsed.text)
+        return
+    with mistakes():
+        corpus = prepare(parsed.experiment)
+        start_output(parsed.experiment.output, "train", parsed.text)
+    console = new_console()
+    with mistakes_in_checkpoints(), Display(console) as display:
+        result = train(parsed.experiment, corpus, config_text=parsed.text, display=display)
+    report(result, parsed.experiment.output, console)
+
+
+def _finetune(experiment: config.TrainExperiment, text: str) -> None:
+    """A saved model on pairs; the text it was trained on is not read.
+
+    Args:
+        experiment: Has `finetune` and `checkpoint`.
+        text: The effective config.
+    """
+    with mistakes():
+        config.check_parts(experiment)
+        prepared = prepare_finetuning(experiment)
+        start_output(experiment.output, "train", text)
+    console = new_console()
+    with mistakes_in_checkpoints(), Display(console) as display:
+        result = finetune(experiment, prepared, config_text=text, display=display)
+    files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
+    console.print(f"{result}\n{files}", markup=False, highlight=False)
