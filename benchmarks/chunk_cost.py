@@ -69,7 +69,7 @@ def compare_samplers(
     device = states.device
     generator, rng = Generator(device).manual_seed(0), random.Random(0)
     latents = head.sample(states, args.candidates, generator).detach()
-    collision, repeated = agreement(autoencoder.decode_tokens(latents))
+    endings = agreement(autoencoder.decode_tokens(latents))
     draws = ChunkDraws(head, autoencoder, states, generator)
     published = PublishedDraw.of(head, autoencoder)
 
@@ -85,8 +85,8 @@ def compare_samplers(
     seconds = interleaved_seconds(works, args.rounds, device, clock=args.clock)
     size = {key: peak_bytes(works[key], device) for key in ("batch", "published")}
     return {
-        "collision_probability": collision,
-        "repeated_endings": repeated,
+        "collision_probability": endings[-1],
+        "equal_endings": endings,
         "law_difference": law_difference(autoencoder, latents),
         "draws": {k: float(s(draws, generator).draws.double().mean()) for k, s in ours.items()},
         "milliseconds": {k: 1e3 * statistics.median(v) for k, v in seconds.items()},

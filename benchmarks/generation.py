@@ -39,11 +39,11 @@ def show(results: Mapping[str, Any]) -> None:
     """Print the results as tables."""
     print("A chunk for each row: milliseconds, mean draws, times faster than published")
     for row in results["chunks"]:
-        repeated = " ".join(f"{share:.2f}" for share in row["repeated_endings"])
+        endings = " ".join(f"{share:.3f}" for share in row["equal_endings"])
         print(
             f"    vocabulary {row['vocabulary']}, {row['rows']} rows, {row['agreement']} agreement"
-            f": collision probability {row['collision_probability']:.4f}, repeated endings "
-            f"{repeated}\n        published {row['milliseconds']['published']:10.1f} ms"
+            f": collision probability {row['collision_probability']:.4f}, of endings "
+            f"{endings}\n        published {row['milliseconds']['published']:10.1f} ms"
         )
         for name, times in row["times_faster"].items():
             wanted = row["times_faster_wanted"] if name == "batch" else None
