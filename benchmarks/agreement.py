@@ -15,7 +15,8 @@ trained model tokens depend on those before them, and two chunks that differ ear
 later: of an energy head after 3000 steps on books (K = 2, vocabulary 512), the last tokens of two
 candidates agree with probability 0.0245 and the whole chunks with 0.0129, twice as often. Places
 of an untrained decoder agree independently, and at 0.02 for all four the last ones would with 0.3.
-So the former places depend on the latent by a small factor, and agree nearly always.
+So the former places depend on the latent by a small factor. A head that hardly agrees at all is
+another matter: there the decoder is as it is.
 
 What it is not: rows are alike here, while a trained model is sure of some and not of others.
 """
@@ -34,18 +35,18 @@ __all__ = ["LEVELS", "agreeing_head", "agreement", "build_autoencoder"]
 
 # Collision probabilities; the middle one is that of the goals.
 LEVELS = {"low": 0.001, "middle": 0.02, "high": 0.2}
-_STEPS = 10
 # By how much less than the last place the others of a chunk depend on its latent.
-_FORMER = 0.05
+_FORMER = {"low": 1.0, "middle": 0.1, "high": 0.1}
+_STEPS = 10
 
 
 def build_autoencoder(
-    args: argparse.Namespace, vocab_size: int, device: torch.device
+    args: argparse.Namespace, vocab_size: int, device: torch.device, level: str = "middle"
 ) -> ChunkAutoencoder:
-    """The decoder of all comparisons, not trained."""
+    """The decoder of all comparisons at a level, not trained."""
     autoencoder = MLPAutoencoder(args.chunk, vocab_size, args.latent, width=args.width)
     with torch.no_grad():
-        autoencoder.expand.weight[: -args.width].mul_(_FORMER)
+        autoencoder.expand.weight[: -args.width].mul_(_FORMER[level])
         autoencoder.expand.bias.normal_()
     return autoencoder.to(device, torch.float32).freeze()
 

@@ -43,9 +43,9 @@ def compare_chunks(args: argparse.Namespace, device: torch.device) -> list[dict[
         ("small", args.vocab, args.rows),
         ("large", args.large_vocab, 1),
     ):
-        autoencoder = build_autoencoder(args, vocab_size, device)
         states = torch.randn(rows, args.hidden, device=device, dtype=torch.float32)
         for level, wanted in LEVELS.items():
+            autoencoder = build_autoencoder(args, vocab_size, device, level)
             head = agreeing_head(args, autoencoder, states[:4], wanted)
             row = compare_samplers(args, head, autoencoder, states)
             middle = level == "middle"
