@@ -12,9 +12,9 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import nn
 
-from calmkit.accounting.modes import PlainMode
 from calmkit.accounting.operations import operations_of
 from calmkit.accounting.outline import run_outlined
+from calmkit.nn.without_memory import PlainMode
 
 __all__ = ["DryRun"]
 

@@ -85,7 +85,7 @@ class PositionCache:
             rows: Index of each new row among the old ones; repeats are allowed.
             lengths: Positions kept in each new row, at most those it has.
             out: A cache of as many rows or more that is no longer needed: its memory is written
-                over, which takes a tenth of the time that new memory does.
+                over, where new memory would take longer than the copying.
 
         Raises:
             ValueError: If a new row would be longer than the old one, or does not fit into `out`.

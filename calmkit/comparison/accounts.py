@@ -1,15 +1,11 @@
 """Accounts of the paper's models, from presets, and of models that a config describes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import torch
-from torch import nn
+from typing import Literal, TypeVar
 
 from calmkit.accounting import PUBLISHED, Account, account_token_lm
-from calmkit.accounting.modes import PlainMode
 from calmkit.backbones import Backbone
 from calmkit.comparison.costs import account_of
 from calmkit.config import ConfigError, ModelParts, assemble
@@ -17,10 +13,10 @@ from calmkit.config.errors import Source
 from calmkit.config.parsing import PRESETS, explained, new_parser
 from calmkit.heads import Head
 from calmkit.models import TokenLM
+from calmkit.nn.without_memory import without_memory
 
 __all__ = ["account_parts", "account_preset"]
 
-M = TypeVar("M", bound=nn.Module)
 P = TypeVar("P")
 
 
@@ -75,7 +71,7 @@ def account_preset(name: str) -> Account:
         parts = _read(path, ChunkModelParts)
         return account_parts(parts, parts.head, context=parts.positions)
     parts = _read(path, TokenLMParts)
-    model = _without_memory(
+    model = without_memory(
         lambda: TokenLM(
             parts.vocab_size,
             backbone=parts.backbone(parts.hidden_size),
@@ -96,7 +92,7 @@ def account_parts(parts: ModelParts, head: Callable[[int, int], Head], *, contex
     Raises:
         ConfigError: If a constructor refuses a value; names the part's key.
     """
-    return account_of(_without_memory(lambda: assemble(parts, head)), context)
+    return account_of(without_memory(lambda: assemble(parts, head)), context)
 
 
 def _read(path: Path, kind: type[P]) -> P:
@@ -105,28 +101,3 @@ def _read(path: Path, kind: type[P]) -> P:
     parser.add_class_arguments(kind)
     with explained(kind, [source]):
         return kind(**vars(parser.instantiate(parser.parse_object(dict(source.values)))))
-
-
-class _NothingDrawn(PlainMode):
-    """Leaves out the drawing of weights, which on the meta device imports PyTorch's compiler."""
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if func is torch.ops.aten.normal_.default:
-            return args[0]
-        return func(*args, **(kwargs or {}))
-
-
-def _without_memory(make: Callable[[], M]) -> M:
-    """On the meta device, unless a constructor looks at the numbers it computes."""
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"), _NothingDrawn():
-                return make()
-        except RuntimeError:
-            return make()

@@ -20,6 +20,7 @@ from calmkit.models import (
     TokenAndLatentEmbedding,
     TokenLM,
 )
+from calmkit.nn.without_memory import without_memory
 
 from .errors import ConfigError, Source
 from .experiment import ModelParts, TrainExperiment
@@ -77,8 +78,7 @@ def check_parts(experiment: TrainExperiment) -> None:
     Raises:
         ConfigError: If a part or an optimiser refuses its arguments; names the key.
     """
-    with torch.random.fork_rng(devices=[]):
-        _assemble(experiment, experiment.head, None, call=_on_meta_if_possible)
+    _assemble(experiment, experiment.head, None, call=without_memory)
     for key in ("autoencoder_optimizer", "optimizer"):
         with _blame(key):
             getattr(experiment, key)([nn.Parameter(torch.zeros(1, 1))])
@@ -125,15 +125,6 @@ def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncod
     if parts.input == "both":
         return TokenAndLatentEmbedding(autoencoder, parts.hidden_size)
     return ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
-
-
-def _on_meta_if_possible(make: Callable[[], nn.Module]) -> nn.Module:
-    """Without memory, unless the constructor looks at the numbers it computes."""
-    try:
-        with torch.device("meta"):
-            return make()
-    except RuntimeError:
-        return make()
 
 
 @contextlib.contextmanager

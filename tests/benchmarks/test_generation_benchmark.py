@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import calmkit
+from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
+from calmkit.heads import EnergyHead
 from calmkit.models import CALM, ChunkEmbedding
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -190,6 +193,30 @@ def parts(load):
 def test_agreement_is_that_of_all_pairs(load):
     candidates = torch.tensor([[1, 2], [1, 2], [1, 3], [4, 2]])[:, None]
     assert load("agreement").agreement(candidates) == pytest.approx([3 / 6, 1 / 6])
+
+
+def test_agreement_of_a_saved_model(load, tmp_path, monkeypatch):
+    """Of a model whose chunks are all the same, and of one whose noise is large."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ["".join(chr(97 + (i * k + k) % 26) for k in range(1, 5)) for i in range(400)]
+    text = tmp_path / "text"
+    text.mkdir()
+    for number in range(4):
+        (text / f"{number}.txt").write_text(" ".join(words[number:] * 10), encoding="utf-8")
+    found = []
+    for scale in (0.0, 30.0):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = CALM(
+                autoencoder=MLPAutoencoder(2, 300, 6, width=16),
+                input_encoder=ChunkEmbedding(300, 2, 8),
+                backbone=TransformerBackbone(8, depth=1, heads=2),
+                head=EnergyHead(8, 6, width=8, depth=1, noise_size=4, noise_scale=scale),
+            )
+        calmkit.save(model.to(torch.float32), tmp_path / f"model-{scale}")
+        found.append(load("agreement").agreement_of_trained(tmp_path / f"model-{scale}", text))
+    assert found[0] == [1.0, 1.0]
+    assert 0 <= found[1][1] <= found[1][0] < 0.9
 
 
 def test_a_head_agrees_as_asked_for(parts, load):
