@@ -13,7 +13,7 @@ from calmkit.cli.output import make_folder, new_console, report, start_output
 from calmkit.cli.trust import packages_in
 from calmkit.comparison.checkpoint import Checkpoint, load_checkpoint
 from calmkit.comparison.diagnose import diagnose, rows_to_diagnose
-from calmkit.comparison.diagnosis import write_diagnosis
+from calmkit.comparison.diagnosis_files import write_diagnosis
 from calmkit.comparison.preparing import check_rows, prepare, with_other_text
 from calmkit.comparison.progress import Display
 from calmkit.comparison.run import evaluate_checkpoint

@@ -1,10 +1,9 @@
-"""What the diagnostics of a model found: as lines, as JSON, as a picture."""
+"""What the diagnostics of a model found: as numbers, lines and JSON."""
 
 import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -26,7 +25,7 @@ from calmkit.metrics.diagnostics import (
 )
 from calmkit.typing import typed
 
-__all__ = ["Diagnosis", "LatentPlaces", "write_diagnosis"]
+__all__ = ["Diagnosis", "LatentPlaces"]
 
 
 @typed
@@ -103,26 +102,6 @@ class Diagnosis:
         }
         content |= {"examples": self.examples, "protocol": self.protocol}
         return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
-
-
-def write_diagnosis(diagnosis: Diagnosis, directory: Path) -> list[Path]:
-    """Write `diagnostics.txt`, `diagnostics.json` and `diagnostics.png`.
-
-    Args:
-        diagnosis: What was found.
-        directory: Made if missing; files of the same names are replaced.
-
-    Returns:
-        The files.
-    """
-    from .diagnosis_plot import write_diagnosis_plot
-
-    directory.mkdir(parents=True, exist_ok=True)
-    files = [directory / f"diagnostics.{ending}" for ending in ("txt", "json", "png")]
-    files[0].write_text(diagnosis.to_text(), encoding="utf-8")
-    files[1].write_text(diagnosis.to_json() + "\n", encoding="utf-8")
-    write_diagnosis_plot(diagnosis, files[2])
-    return files
 
 
 def _numbers(value: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 
 from calmkit.comparison.checkpoint import Checkpoint
 from calmkit.comparison.diagnose import diagnose
-from calmkit.comparison.diagnosis import write_diagnosis
+from calmkit.comparison.diagnosis_files import write_diagnosis
 from calmkit.comparison.measurements import restored_share, score
 from calmkit.data import EvaluationRows, TokenStore, digest_of, evaluation_rows, read_documents
 from calmkit.data.sources import EMBEDDED_NAME

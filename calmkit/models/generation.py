@@ -8,19 +8,19 @@ is not sampled any more, and leaves the batch when half of it has ended.
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from calmkit.backbones import Backbone
+from calmkit.models.input_encoder import InputEncoder
 from calmkit.nn import evaluation_mode
-from calmkit.sampling import Sampler
-
-if TYPE_CHECKING:
-    from calmkit.models.base import LanguageModel
+from calmkit.sampling import Draw, Sampler
 
 __all__ = [
     "Generation",
+    "Writer",
     "Written",
     "check_request",
     "collect",
@@ -67,8 +67,19 @@ class Written:
     settled: list[bool]
 
 
+class Writer(Protocol):
+    """What writing asks of a model; every `LanguageModel` has it."""
+
+    input_encoder: InputEncoder
+    backbone: Backbone
+
+    def draws(self, states: Tensor, generator: torch.Generator | None = None) -> Draw:
+        """The next chunk after some states."""
+        ...
+
+
 def write(
-    model: "LanguageModel",
+    model: Writer,
     grid: tuple[Tensor, Tensor, Tensor],
     *,
     new_chunks: int,
@@ -99,7 +110,7 @@ def write(
     places, chunk = rows, None
     for _ in range(new_chunks):
         if chunk is not None:
-            read = chunk.new_zeros(len(cache.lengths), 1, model.chunk_size)
+            read = chunk.new_zeros(len(cache.lengths), 1, chunk.shape[-1])
             read[places, 0] = chunk
             vectors = model.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
             state = model.backbone(vectors, cache=cache)[places, 0]
@@ -118,7 +129,7 @@ def write(
                 places = torch.arange(len(rows), device=rows.device)
 
 
-def step_by_step(model: "LanguageModel", written: Iterator[Written]) -> Iterator[Written]:
+def step_by_step(model: nn.Module, written: Iterator[Written]) -> Iterator[Written]:
     """The same, with modes that hold for a step, not between steps, where other code runs."""
     while True:
         with torch.no_grad(), evaluation_mode(model):

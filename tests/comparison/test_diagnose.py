@@ -19,7 +19,7 @@ from calmkit.chunking import ChunkBatch
 from calmkit.cli import main
 from calmkit.comparison.checkpoint import save_checkpoint
 from calmkit.comparison.diagnose import diagnose, rows_to_diagnose
-from calmkit.comparison.diagnosis import write_diagnosis
+from calmkit.comparison.diagnosis_files import write_diagnosis
 from calmkit.data import EvaluationRows, prepare_corpus
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head

@@ -1,8 +1,8 @@
-"""A diagnosis as one picture.
+"""A diagnosis as files: lines, JSON and one picture.
 
-First row: the autoencoder under noise, KL of each latent dimension, and widths of samples. Second
-row: latents of text and of the head in the plane, by principal components and by t-SNE. Where the
-two clouds differ, the head draws what text does not have, or misses what it has.
+The picture's first row: the autoencoder under noise, KL of each latent dimension, and widths of
+samples. Second row: latents of text and of the head in the plane, by principal components and by
+t-SNE. Where the two clouds differ, the head draws what text does not have, or misses what it has.
 """
 
 import math
@@ -14,7 +14,7 @@ from .diagnosis import Diagnosis, LatentPlaces
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["write_diagnosis_plot"]
+__all__ = ["write_diagnosis"]
 
 # Okabe and Ito's blue and vermilion.
 _REAL, _DRAWN = "#0072B2", "#D55E00"
@@ -27,13 +27,25 @@ _STYLE = {
 }
 
 
-def write_diagnosis_plot(diagnosis: Diagnosis, path: Path) -> None:
-    """Draw a diagnosis as a PNG.
+def write_diagnosis(diagnosis: Diagnosis, directory: Path) -> list[Path]:
+    """Write `diagnostics.txt`, `diagnostics.json` and `diagnostics.png`.
 
     Args:
-        diagnosis: What to draw.
-        path: The file.
+        diagnosis: What was found.
+        directory: Made if missing; files of the same names are replaced.
+
+    Returns:
+        The files.
     """
+    directory.mkdir(parents=True, exist_ok=True)
+    files = [directory / f"diagnostics.{ending}" for ending in ("txt", "json", "png")]
+    files[0].write_text(diagnosis.to_text(), encoding="utf-8")
+    files[1].write_text(diagnosis.to_json() + "\n", encoding="utf-8")
+    _draw(diagnosis, files[2])
+    return files
+
+
+def _draw(diagnosis: Diagnosis, path: Path) -> None:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
