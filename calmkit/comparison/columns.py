@@ -1,8 +1,8 @@
 """The columns of a comparison's tables, as texts: the same ones on a screen and on a page.
 
 A number with an error has as many digits as show two of the error; a tiny one is a power of ten. A
-column in which no variant
-has a number is left out, and so are differences where there is one variant.
+column in which no variant has a number is left out, and so are differences where there is one
+variant.
 """
 
 import math

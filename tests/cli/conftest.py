@@ -1,0 +1,72 @@
+"""A model to run commands on, and commands that only record what they would do."""
+
+import shutil
+import types
+from pathlib import Path
+
+import pytest
+from sample_results import variant
+
+from calmkit import config
+from calmkit.comparison import ComparisonResult, plots
+from calmkit.comparison.checkpoint import save_checkpoint
+from calmkit.data import prepare_corpus
+
+
+def result():
+    """Any result at all: what it says is not looked at here."""
+    return ComparisonResult(
+        name="out", variants=(variant(),), seeds=(0,), budget="steps", corpus_name="text",
+        corpus_digest="0" * 64, config="", hardware="none", versions={},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Prepared text, shared by all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, cache):
+    """In place of the work itself: records its arguments and returns a result."""
+    calls = []
+
+    def record(command, name):
+        def call(*args, **kwargs):
+            calls.append((name, args, kwargs))
+            return result()
+
+        monkeypatch.setattr(f"calmkit.cli.{command}.{name}", call)
+
+    record("compare", "compare")
+    record("train", "train")
+    record("evaluate", "evaluate_checkpoint")
+    # See tests/comparison/test_run.py.
+    monkeypatch.setattr("calmkit.cli.train.check_resumable", lambda output, config_text: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    # Drawing takes a second; tests/comparison looks at the pictures.
+    monkeypatch.setattr(plots, "draw_plots", lambda rows: [])
+    return types.SimpleNamespace(calls=calls)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, cache):
+    """An untrained small model."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = ["--vocab_size", "300", "--hidden_size", "16", "--backbone.depth", "1",
+               "--backbone.heads", "2", "--head.width", "16", "--cache_dir", f"{cache}/calmkit",
+               "--positions", "20"]  # fmt: skip
+    parsed = config.parse(options, command="calmkit train")
+    experiment = parsed.experiment
+    corpus = prepare_corpus(None, vocab_size=300, cache_dir=experiment.cache_dir)
+    model = config.assemble(experiment, experiment.head)
+    save_checkpoint(folder, model=model, tokenizer=corpus.tokenizer, config_text=parsed.text)
+    return folder
+
+
+@pytest.fixture
+def trained(checkpoint, tmp_path):
+    """A copy of it, in `model`."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "model"))

@@ -1,0 +1,86 @@
+"""What is the same for every command."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from calmkit import __version__, cli
+from calmkit.cli import dispatch
+
+
+class TestWithoutWork:
+    @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+    def test_help_fits_a_screen(self, arguments, capsys):
+        assert cli.main(arguments) == 0
+        out = capsys.readouterr().out
+        assert "calmkit COMMAND" in out and "generate" in out
+        assert len(out.splitlines()) < 25 and max(map(len, out.splitlines())) < 100
+
+    def test_version(self, capsys):
+        assert cli.main(["--version"]) == 0
+        assert capsys.readouterr().out == f"calmkit {__version__}\n"
+
+    def test_a_misspelt_command(self, capsys):
+        assert cli.main(["compre"]) == 2
+        assert capsys.readouterr().err == (
+            "calmkit compre: not a command.\n  did you mean: compare\n"
+            "  allowed: compare, train, evaluate, generate, convert, account, report\n"
+        )
+
+    def test_help_imports_nothing_heavy(self):
+        code = (
+            "import sys; from calmkit.cli import main; main(['--help']); "
+            "print(sorted({'torch', 'jsonargparse', 'rich', 'matplotlib'} & set(sys.modules)))"
+        )
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        assert out.splitlines()[-1] == "[]"
+
+    def test_garbage_is_collected_again_after_the_imports(self, capsys):
+        assert cli.main(["account", "--help"]) == 0
+        assert gc.isenabled()
+
+    def test_a_missing_extra_is_one_line(self, monkeypatch, capsys):
+        monkeypatch.setattr(dispatch, "_NEEDED", ("jsonargparse", "not_installed_here"))
+        assert cli.main(["compare"]) == 2
+        err = capsys.readouterr().err
+        assert err == "calmkit compare needs not_installed_here: pip install 'calmkit[cli]'\n"
+
+    @pytest.mark.parametrize("command", dispatch._COMMANDS)
+    def test_each_command_has_help(self, command, run, capsys):
+        assert cli.main([command, "--help"]) == 0
+        assert f"usage: calmkit {command}" in capsys.readouterr().out
+        assert run.calls == []
+
+
+@pytest.mark.parametrize("when", ["importing", "working"])
+def test_ctrl_c_leaves_no_traceback(tmp_path, when):
+    code = """
+import sys, time, types
+run = sys.modules["calmkit.comparison.run"] = types.ModuleType("run")
+def compare(*args, **kwargs):
+    print("working", flush=True)
+    time.sleep(60)
+run.compare = compare
+from calmkit.cli import main
+print("importing", flush=True)
+sys.exit(main(["compare", "--config", "ci"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert any(line == f"{when}\n" for line in process.stdout)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted by Ctrl-C" in err and len(err.splitlines()) == 1

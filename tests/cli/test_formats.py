@@ -1,0 +1,96 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+import calmkit
+from calmkit import cli
+from calmkit.comparison.checkpoint import load_checkpoint
+from calmkit.data import TextTokenizer
+from calmkit.models import CALM
+
+
+class TestBothFormats:
+    """Folders of `calmkit.save` and of the published code, with any command that reads them."""
+
+    @pytest.fixture
+    def bare(self, trained):
+        """A model that the published format can express, without the config of a run."""
+        model = load_checkpoint(trained).model
+        bare = CALM(
+            autoencoder=model.autoencoder.autoencoder,
+            input_encoder=model.input_encoder, backbone=model.backbone, head=model.head,
+        )  # fmt: skip
+        tokenizer = TextTokenizer.load(trained / "tokenizer.json")
+        calmkit.save(bare, "bare", tokenizer=tokenizer)
+        return bare
+
+    def test_convert_there_and_back_and_generate(self, run, bare, capsys):
+        assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0
+        assert capsys.readouterr().out == "published/: the published format\n"
+        Path("published/tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}'
+        )
+        assert cli.main(["convert", "--checkpoint", "published", "--output", "again"]) == 0
+        assert capsys.readouterr().out == "again/: calmkit's format\n"
+        texts = []
+        for folder in ("bare", "published", "again"):
+            options = ["--prompt", "The value", "--max_new_tokens", "8", "--seed", "3"]
+            assert cli.main(["generate", "--checkpoint", folder, *options]) == 0
+            texts.append(capsys.readouterr().out)
+        assert texts[0] == texts[1] == texts[2] and texts[0].startswith("The value")
+
+    def test_evaluate_measures_both_alike(self, run, bare, capsys):
+        """Neither has a config: text and protocol are options."""
+        assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0
+        Path("published/tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}'
+        )
+        small = ["--rows", "3", "--draws", "2", "--positions", "8", "--min_context", "4"]
+        for folder in ("bare", "published"):
+            options = ["--checkpoint", folder, *small, "--diagnostics", "false"]
+            assert cli.main(["evaluate", *options]) == 0
+            assert "2 draws after 4 to 7 chunks" in capsys.readouterr().out
+        first, second = (
+            Path(folder, "evaluation", "evaluation.json").read_text()
+            for folder in ("bare", "published")
+        )
+        assert first == second and not run.calls
+
+    def test_mistakes(self, run, trained, bare, capsys):
+        for options, text in [
+            (["convert", "--checkpoint", "nowhere", "--output", "x"], "checkpoint nowhere must"),
+            (["convert", "--checkpoint", "bare", "--output", "model"], "must be new or empty"),
+            (["evaluate", "--checkpoint", "bare", "--data", "no.txt"], "'no.txt' is missing"),
+            (["evaluate", "--checkpoint", "bare", "--positions", "9"], "min_context must be bel"),
+        ]:
+            assert cli.main(options) == 2
+            err = capsys.readouterr().err
+            assert text in err and "Traceback" not in err
+        assert not Path("x").exists()
+
+    def test_code_from_outside_has_to_be_named(self, run, trained, tmp_path, capsys):
+        """In the working folder, where commands find modules."""
+        (tmp_path / "my_heads.py").write_text(
+            "from calmkit.heads import EnergyHead\n"
+            "class MyHead(EnergyHead):\n"
+            "    def __init__(self, cond_size, latent_size):\n"
+            "        super().__init__(cond_size, latent_size, width=16)\n"
+        )
+        sys.path.append(str(tmp_path))
+        try:
+            model = load_checkpoint(trained).model
+            head = __import__("my_heads").MyHead(16, model.autoencoder.latent_size)
+            mine = CALM(
+                autoencoder=model.autoencoder, input_encoder=model.input_encoder,
+                backbone=model.backbone, head=head,
+            )  # fmt: skip
+            tokenizer = TextTokenizer.load(trained / "tokenizer.json")
+            calmkit.save(mine, "mine", tokenizer=tokenizer)
+            generate = ["generate", "--checkpoint", "mine", "--max_new_tokens", "3"]
+            assert cli.main(generate) == 2
+            assert "on the command line --trust my_heads" in capsys.readouterr().err
+            assert cli.main([*generate, "--trust", "others, my_heads"]) == 0
+        finally:
+            sys.path.remove(str(tmp_path))
+            sys.modules.pop("my_heads", None)

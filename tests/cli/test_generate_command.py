@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from calmkit import cli
+
+
+def test_generate_goes_on_from_the_prompt_and_repeats_itself(run, trained, capsys):
+    options = ["generate", "--checkpoint", str(trained), "--prompt", "The value",
+               "--max_new_tokens", "9", "--samples", "2"]  # fmt: skip
+    texts = []
+    for seed in ("1", "1", "2"):
+        assert cli.main([*options, "--seed", seed]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("The value") and texts[0].count("The value") == 2
+
+
+def test_one_text_appears_as_it_is_made(run, trained, capsys, monkeypatch):
+    """The pieces together are the text of the same options with JSON."""
+    options = ["generate", "--checkpoint", str(trained), "--prompt", "The value"]
+    options += ["--max_new_tokens", "9", "--temperature", "0.5", "--candidates", "8"]
+    pieces = []
+    monkeypatch.setattr(
+        "builtins.print", lambda *text, end="\n", flush=False: pieces.append((*text, end))
+    )
+    assert cli.main(options) == 0
+    monkeypatch.undo()
+    assert len(pieces) > 3
+    assert cli.main([*options, "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert "".join("".join(piece) for piece in pieces) == f"The value{line['text']}\n"
+    assert line["prompt"] == "The value" and line["finish_reason"] in ("stop", "length")
+    assert line["draws"] == 8 * line["chunks"] and line["unsettled"] <= line["chunks"]
+
+
+def test_prompts_come_from_a_file(run, trained, tmp_path, capsys):
+    (tmp_path / "few.txt").write_text("One\n\nTwo\n")
+    (tmp_path / "few.jsonl").write_text('{"prompt": "One"}\n\n{"prompt": "Two", "id": 7}\n')
+    texts = []
+    for name in ("few.txt", "few.jsonl"):
+        options = ["generate", "--checkpoint", str(trained), "--prompts", name, "--json"]
+        options += ["--max_new_tokens", "4", "--exact", "--temperature", "0.9"]
+        assert cli.main(options) == 0
+        texts.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert texts[0] == texts[1]
+    assert [line["prompt"] for line in texts[0]] == ["One", "Two"]
+    assert all(line["draws"] >= line["chunks"] for line in texts[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ([], "calmkit generate: missing: checkpoint."),
+        (["--checkpoint", "nowhere"], "checkpoint nowhere must be a folder"),
+        (["--chekpoint", "x"], "did you mean: checkpoint"),
+        (["--checkpoint", "model", "--temperature", "2"], "temperature must be in"),
+        (["--checkpoint", "model", "--candidates", "0"], "candidates must be"),
+        (["--checkpoint", "model", "--prompts", "no.txt"], "must be a text file"),
+        (
+            ["--checkpoint", "model", "--prompts", "a.txt", "--prompt", "b"],
+            "exclude each other",
+        ),
+        (["--checkpoint", "model", "--prompts", "bad.jsonl"], "line 2, must be"),
+        (["--checkpoint", "model", "--prompts", "empty.txt"], "has none"),
+        (["--checkpoint", "model", "--max_new_tokens", "0"], "max_new_tokens"),
+    ],
+)
+def test_mistakes(run, trained, tmp_path, capsys, options, text):
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "One"}\n{"promt": "Two"}\n')
+    (tmp_path / "empty.txt").write_text("\n")
+    assert cli.main(["generate", *options]) == 2
+    err = capsys.readouterr().err
+    assert text in err and "Traceback" not in err

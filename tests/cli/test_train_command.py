@@ -1,0 +1,40 @@
+import yaml
+
+from calmkit import cli
+
+
+def test_train_hands_on_the_config_that_builds_the_model(run, tmp_path):
+    assert cli.main(["train", "--head", "FlowHead", "--output", "out"]) == 0
+    ((name, (experiment, _), kwargs),) = run.calls
+    assert name == "train" and sorted(kwargs) == ["config_text", "display"]
+    head = yaml.safe_load(kwargs["config_text"])["head"]
+    assert head["class_path"] == "calmkit.heads.FlowHead"
+    assert str(experiment.output) == "out"
+    assert (tmp_path / "out" / "results.json").is_file()
+
+
+def test_finetune_trains_the_saved_model_on_pairs(run, trained, tmp_path, capsys):
+    """Without the text that the model was trained on."""
+    config_file = trained / "config.yaml"
+    saved = yaml.safe_load(config_file.read_text())
+    config_file.write_text(yaml.safe_dump({**saved, "data": "/gone.txt"}))
+    lines = ['{"prompt": "The value", "response": "of"}'] * 2
+    (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, '{"prompt": "x", "response": "y"}']))
+    options = ["train", "--checkpoint", "model", "--finetune", "pairs.jsonl",
+               "--training.steps", "1", "--training.warmup_steps", "0"]  # fmt: skip
+    before = (trained / "model.safetensors").read_bytes()
+    assert cli.main(options) == 0
+    out = capsys.readouterr().out
+    assert "pairs.jsonl: " in out and "runs/finetune/: finetuning.json" in out
+    assert (trained / "model.safetensors").read_bytes() == before
+    assert run.calls == []
+    tuned = ["generate", "--checkpoint", "runs/finetune", "--prompt", "The value"]
+    assert cli.main([*tuned, "--max_new_tokens", "3"]) == 0
+    assert capsys.readouterr().out.startswith("The value")
+
+    (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, '{"prompt": "x"}']))
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert cli.main([*options, "--output", "other"]) == 2
+    err = capsys.readouterr().err
+    assert "calmkit train: each line" in err and "pairs.jsonl:3 has ['prompt']" in err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == written

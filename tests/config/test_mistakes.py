@@ -1,0 +1,91 @@
+"""Whatever is wrong in a config is named, with what was meant."""
+
+import pytest
+from train_configs import message
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("options", "parts"),
+        [
+            (["--sead", "1"], ["sead is not a known key (command line)", "mean: seed"]),
+            (["--training.stpes", "1"], ["training.stpes is not", "mean: training.steps"]),
+            (["--seed", "x"], ["seed must be a whole number; got 'x' (command line)"]),
+            (["--seed"], ["--seed must be followed by a value"]),
+            (["--seed", "-1"], ["seed must be at least 0; got -1."]),
+            (["extra"], ["extra: expected an option of the form --key value"]),
+            (["--precision", "bf16"], ["precision must be one of '32-true', 'bf16-mixed'"]),
+            (["--evaluation", "4"], ["evaluation must be keys and values"]),
+            (["--positions", "16"], ["evaluation.min_context must be below positions = 16"]),
+            (["--validation_rows", "0"], ["validation_rows must be at least 1; got 0."]),
+            (["--evaluation.draws", "1"], ["evaluation.draws must be at least 2; got 1."]),
+            (["--training.steps", "0"], ["training.steps must be", "at least 1; got 0."]),
+            (["--autoencoder_training.steps", "0"], ["autoencoder_training.steps must be"]),
+            (["--config", "cii"], ["--config cii: there is no such file", "mean: ci"]),
+            (["--optimizer", "AdamX"], ["optimizer: AdamX is not a known class", "mean: Adamax"]),
+            (["--optimizer.lr", "-1"], ["optimizer: Invalid learning rate: -1"]),
+            (["--optimizer.betas", "x"], ["optimizer.betas must be a list; got 'x'"]),
+            (["--backbone.heads", "3"], ["backbone: hidden_size must be"]),
+            (["--chunk_size", "0"], ["autoencoder: chunk_size must be at least 1; got 0."]),
+        ],
+    )
+    def test_of_keys_and_values(self, options, parts):
+        said = message(*options)
+        for part in parts:
+            assert part in said
+        assert len(said.splitlines()) < 12 and "Traceback" not in said
+
+    @pytest.mark.parametrize(
+        ("options", "parts"),
+        [
+            (["--head", "FlowHed"], ["head: FlowHed is not a known class", "mean: FlowHead",
+                                     "allowed: ", "DiffusionHead, EnergyHead, "]),
+            (["--head", "torch.nn.Linear"], ["head: torch.nn.Linear is not a subclass of Head"]),
+            (["--head", "nowhere.Head"], ["cannot be imported: No module named 'nowhere'"]),
+            (["--head", "calmkit.heads.EnergyHed"], ["has no attribute", "mean: EnergyHead"]),
+            (["--head", "Head"], ["head: Can't instantiate abstract class Head"]),
+            (["--head.widht", "3"], ["head.widht: EnergyHead has no argument 'widht'",
+                                     "mean: width"]),
+            (["--head.width", "x"], ["head.width must be a whole number; got 'x'"]),
+            (["--head.width", "0"], ["head: width must be", "got 0"]),
+            (["--head.cond_size", "3"], ["head.cond_size cannot", "receives its cond_size"]),
+            (["--head.rule", "EnergyScore", "--head.rule.alpah", "1"],
+             ["head.rule.alpah: EnergyScore has no argument 'alpah'", "mean: alpha"]),
+            (["--head.rule", "EnergyScore", "--head.rule.alpha", "3"],
+             ["head.init_args.rule: alpha must be in (0, 2)"]),
+        ],
+    )  # fmt: skip
+    def test_of_one_head(self, options, parts):
+        said = message(*options)
+        for part in parts:
+            assert part in said
+
+    @pytest.mark.parametrize(
+        ("text", "part"),
+        [
+            ("", "must hold keys and values; it holds nothing."),
+            ("- 1\n", "must hold keys and values; it holds a list."),
+            ("a: [1\nb: 2", "is not valid YAML:"),
+            ("sead: 3\n", "sead is not a known key ("),
+            ("training: {stpes: 3}\n", "did you mean: training.steps"),
+            ("seed: one\n", "seed must be a whole number; got 'one' ("),
+            ("seed: 3\nseed: 4\n", "line 2: 'seed' is given twice; rename or remove one."),
+            ("head: {init_arg: {width: 3}}\n", "did you mean: init_args"),
+            ("head: {class_path: EnergyHead, init_args: {widht: 3}}\n",
+             "head.init_args.widht: EnergyHead has no argument 'widht' ("),
+        ],
+    )  # fmt: skip
+    def test_of_a_file_name_the_file(self, tmp_path, text, part):
+        file = tmp_path / "my.yaml"
+        file.write_text(text)
+        said = message("--config", str(file))
+        assert part in said
+        assert str(file) in said or "did you mean" in said
+
+    def test_of_a_file_that_is_no_text(self, tmp_path):
+        file = tmp_path / "my.yaml"
+        file.write_bytes(b"\xff\xfe\x00")
+        assert "must be UTF-8 text" in message("--config", str(file))
+
+    def test_of_a_preset_name_the_preset(self):
+        assert "variants is not a known key (preset ci)." in message("--config", "ci")
