@@ -18,7 +18,6 @@ Nothing of this has been run on a GPU yet.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import environment, interleaved_seconds, peak_bytes, times_faster
+from measuring import choose_clock, interleaved_seconds, peak_bytes, print_results, times_faster
 from torch import Generator, Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
@@ -331,11 +330,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     on_gpu = args.device.type == "cuda"
     if args.lengths is None:
         args.lengths = [2048, 4096, 8192, 16384] if on_gpu else [512, 1024, 2048]
-    alone = not on_gpu and args.threads == 1
-    args.clock = time.process_time if alone else time.perf_counter
+    args.clock, unit = choose_clock(args.device)
     results: dict[str, Any] = {
         "setting": {name: value for name, value in vars(args).items() if isinstance(value, int)},
-        "clock": "processor seconds" if alone else "wall-clock seconds",
+        "clock": unit,
         "pairs": compare_pairs(args, args.device),
         "kernels": compare_kernels(args, args.device),
         "training step": None,
@@ -343,10 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if on_gpu or args.training_step:
         results["training step"] = train_step(args, args.device)
     show(results)
-    text = json.dumps({**environment(args.device), "results": results}, indent=2)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    print_results(results, args.device, args.json)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ of 1 for collisions. The standard deviation over seeds is printed for each Brier
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import environment, interleaved_seconds
+from measuring import interleaved_seconds, print_results
 from synthetic_language import SyntheticLanguage
 from torch import Generator, Tensor, nn
 
@@ -247,10 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "spread": [measure_spread(args, size) for size in args.chunks],
     }
     show(results)
-    text = json.dumps({**environment(CPU), "results": results}, indent=2)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    print_results(results, CPU, args.json)
 
 
 if __name__ == "__main__":

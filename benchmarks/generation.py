@@ -16,8 +16,6 @@ enters.
 """
 
 import argparse
-import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from typing import Any
 import torch
 from chunk_cost import compare_chunks
 from generation_cost import compare_generation, compare_selection
-from measuring import environment
+from measuring import choose_clock, print_results
 from temperature_law import batch_laws
 
 
@@ -138,21 +136,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    alone = args.device.type == "cpu" and args.threads == 1
-    args.clock = time.process_time if alone else time.perf_counter
+    args.clock, unit = choose_clock(args.device)
     results: dict[str, Any] = {
         "setting": {name: value for name, value in vars(args).items() if isinstance(value, int)},
-        "clock": "processor seconds" if alone else "wall-clock seconds",
+        "clock": unit,
         "chunks": compare_chunks(args, args.device),
         "generation": compare_generation(args, args.device),
         "selection": compare_selection(args, args.device),
         "law": batch_laws(args.numbers),
     }
     show(results)
-    text = json.dumps({**environment(args.device), "results": results}, indent=2)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    print_results(results, args.device, args.json)
     if args.plot is not None:
         draw_plot(results["law"], args.plot)
 

@@ -11,8 +11,6 @@ enters.
 """
 
 import argparse
-import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import torch
 from energy_head_cost import compare_energy_heads
 from head_rates import compare_heads
-from measuring import environment
+from measuring import choose_clock, print_results
 from solver_quality import EVALUATIONS, TOLERANCES, compare_solvers
 
 
@@ -139,21 +137,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    alone = args.device.type == "cpu" and args.threads == 1
-    args.clock = time.process_time if alone else time.perf_counter
+    args.clock, unit = choose_clock(args.device)
     results: dict[str, Any] = {
         "setting": {name: value for name, value in vars(args).items() if isinstance(value, int)},
-        "clock": "processor seconds" if alone else "wall-clock seconds",
+        "clock": unit,
         "energy": compare_energy_heads(args, args.device),
         "heads": compare_heads(args, args.device),
         "solvers": compare_solvers(args, args.device),
     }
     add_speed(results)
     show(results)
-    text = json.dumps({**environment(args.device), "results": results}, indent=2)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    print_results(results, args.device, args.json)
     if args.plot is not None:
         draw_plot(results["solvers"], args.plot)
 

@@ -21,7 +21,6 @@ truth's.
 
 import argparse
 import inspect
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -33,7 +32,7 @@ from head_rates import every_head
 from kept_rows import KeptRows
 from known_truth_report import correlations, draw_plot, show
 from known_world import World, draw_batch
-from measuring import environment
+from measuring import environment, print_results
 from synthetic_language import SyntheticLanguage, entropy
 from torch import Generator, Tensor, nn
 
@@ -211,10 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "correlations": correlations(worlds),
     }
     show(results)
-    text = json.dumps({**environment(CPU), "results": results}, indent=2)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    print_results(results, CPU, args.json)
     if args.plot is not None:
         draw_plot(worlds, args.plot)
 

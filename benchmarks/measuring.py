@@ -15,14 +15,22 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["environment", "interleaved_seconds", "log_log_slope", "peak_bytes", "times_faster"]
+__all__ = [
+    "choose_clock",
+    "environment",
+    "interleaved_seconds",
+    "log_log_slope",
+    "peak_bytes",
+    "print_results",
+    "times_faster",
+]
 
 Work = Callable[[], None]
 Key = TypeVar("Key", bound=Hashable)
@@ -40,6 +48,26 @@ def environment(device: torch.device) -> dict[str, str | int]:
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+def print_results(
+    results: Mapping[str, Any], device: torch.device, file: Path | None = None
+) -> None:
+    """Print numbers, and what they depend on, as JSON; the same text goes to the file, if any."""
+    text = json.dumps({**environment(device), "results": results}, indent=2)
+    print(text)
+    if file is not None:
+        file.write_text(text + "\n", encoding="utf-8")
+
+
+def choose_clock(device: torch.device) -> tuple[Callable[[], float], str]:
+    """A clock, and what it counts: that of the processor where one thread works alone.
+
+    Other work on the machine hardly enters it.
+    """
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time, "processor seconds"
+    return time.perf_counter, "wall-clock seconds"
 
 
 def interleaved_seconds(

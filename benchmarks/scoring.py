@@ -20,7 +20,6 @@ and the cost of `energy_score` and `crps` next to the package scoringrules, same
 
 import argparse
 import itertools
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import environment, interleaved_seconds, log_log_slope, peak_bytes, times_faster
+from measuring import interleaved_seconds, log_log_slope, peak_bytes, print_results, times_faster
 from torch import Generator, Tensor
 
 from calmkit.distributions import DiagonalGaussian
@@ -333,10 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scoringrules": compare_with_scoringrules(args, args.device),
     }
     show(results)
-    text = json.dumps({**environment(args.device), "results": results}, indent=2)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    print_results(results, args.device, args.json)
     if args.plot is not None:
         title = f"Energy score, N = {args.samples}, M = {args.targets}, latent {args.latent}"
         draw_plot(results["methods"], title, args.plot)
