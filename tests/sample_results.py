@@ -22,15 +22,16 @@ HOSTILE = '[The value of] <script>alert(1)</script> & "quoted" $words </blockquo
 def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=400, **changes):
     """One run; `quality` scales its scores, `speed` its costs."""
     generator = torch.Generator().manual_seed(0)
-    counts = torch.full((DOCUMENTS, 5), 1000.0, dtype=torch.float64)
+    counts = torch.full((DOCUMENTS, 6), 1000.0, dtype=torch.float64)
     hard = 0.5 + torch.rand(DOCUMENTS, 1, generator=generator, dtype=torch.float64)
     own = torch.Generator().manual_seed(1000 + seed)
     noise = 1 + 0.1 * torch.randn(DOCUMENTS, 5, generator=own, dtype=torch.float64)
+    noise = torch.cat([noise, noise[:, :1]], dim=1)
     rates = torch.tensor([0.03, 0.004, 0.0007, 0.0002], dtype=torch.float64) * quality
-    rates = torch.cat([rates, torch.tensor([3.2 / quality], dtype=torch.float64)])
+    rates = torch.cat([rates, torch.tensor([3.2 / quality, 0.05 * quality], dtype=torch.float64)])
     loss = "cross_entropy" if softmax else "energy_score"
     documents = DocumentScores(
-        names=("brier_1", "brier_2", "brier_3", "brier_4", loss),
+        names=("brier_1", "brier_2", "brier_3", "brier_4", loss, "chosen_accuracy"),
         sums=counts * rates * hard * noise,
         counts=counts,
         groups=tuple(range(DOCUMENTS)),
@@ -60,7 +61,7 @@ def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=4
         "microseconds_per_token": 210.3 * speed,
         "draws_per_chunk": 1.0,
         "unsettled": 0.0,
-        "chosen_accuracy": 0.05 * quality,
+        "chosen_accuracy": estimates[5].scaled(100.0),
         "sample_text": HOSTILE if hostile else "[The value of] a text, in\ntwo lines: ä",
         "training_losses": tuple((40 * i, 5.0 / i) for i in range(1, 11)),
         "validation_losses": tuple((40 * i, 5.5 / i + 0.1 * speed) for i in range(1, 11)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from calmkit.comparison.results import RunResult
-from calmkit.comparison.rows import Baseline, Row
+from calmkit.comparison.rows import Baseline, Row, some_choose
 from calmkit.metrics import Estimate
 
 __all__ = ["Cell", "Column", "columns_of", "rounded", "short"]
@@ -116,6 +116,12 @@ def _scores(rows: Sequence[Row], baselines: Sequence[Baseline]) -> Iterable[Colu
             f"{name} {about}",
             lambda row, name=name: rounded(row.loss(name.replace(" ", "_"))),
         )
+    if some_choose(rows):
+        yield column(
+            ("accuracy", "% ↑"),
+            "held-out tokens that a chunk of the variant's sampler has right",
+            lambda row: rounded(row.summary.accuracy),
+        )
     if len(rows) > 1:
         first = next((row.name for row in rows if not row.has_failed), "")
         less = f"less that of {first}, on the same documents and seeds; above 0 is better"
@@ -127,6 +133,11 @@ def _scores(rows: Sequence[Row], baselines: Sequence[Baseline]) -> Iterable[Colu
             ("ΔBrier-1", "to first"), f"Brier-1 {less}",
             lambda row: rounded(row.summary.brier_difference[0], signed=True),
         )  # fmt: skip
+        if some_choose(rows):
+            yield column(
+                ("Δaccuracy", "to first"), f"accuracy {less}",
+                lambda row: rounded(row.summary.accuracy_difference, signed=True),
+            )  # fmt: skip
 
 
 def _costs(rows: Sequence[Row], baselines: Sequence[Baseline]) -> Iterable[Column]:
@@ -172,7 +183,7 @@ def _costs(rows: Sequence[Row], baselines: Sequence[Baseline]) -> Iterable[Colum
         ("µs/", "token"), "time of a new token, with the variant's sampler",
         mean(lambda run: run.microseconds_per_token),
     )  # fmt: skip
-    if any(row.mean(lambda run: run.draws_per_chunk) > 1 for row in rows):
+    if some_choose(rows):
         yield column(
             ("draws/", "chunk"), "candidates that the sampler took for a chunk",
             mean(lambda run: run.draws_per_chunk),
@@ -180,10 +191,6 @@ def _costs(rows: Sequence[Row], baselines: Sequence[Baseline]) -> Iterable[Colum
         yield column(
             ("unsettled", "%"), "chunks for which they did not suffice",
             mean(lambda run: run.unsettled, 100.0),
-        )  # fmt: skip
-        yield column(
-            ("accuracy", "%"), "held-out tokens that a chosen chunk has right",
-            mean(lambda run: run.chosen_accuracy, 100.0),
         )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ __all__ = ["to_csv", "to_summary_csv"]
 _Fields = dict[str, str | int | float | None]
 _COSTS = (
     "training_flops", "training_seconds", "sampling_flops", "microseconds_per_token",
-    "draws_per_chunk", "unsettled", "chosen_accuracy", "autoencoder_accuracy",
+    "draws_per_chunk", "unsettled", "autoencoder_accuracy",
 )  # fmt: skip
 
 
@@ -61,6 +61,7 @@ def _run_fields(run: RunResult) -> _Fields:
         **_brier(run.brier),
         **_with_error("energy_score", run.energy_score),
         **_with_error("cross_entropy", run.cross_entropy),
+        **_with_error("chosen_accuracy", run.chosen_accuracy),
         **_with_error("untrained_brier_1", run.untrained_brier),
         "evaluations_per_sample": run.evaluations_per_sample,
         **{name: getattr(run, name) for name in _COSTS},
@@ -81,6 +82,8 @@ def _summary_fields(row: Row) -> _Fields:
     for n, difference in enumerate(summary.brier_difference, 1):
         fields |= _with_error(f"brier_{n}_difference", difference)
     fields |= _with_error("loss_difference", summary.loss_difference)
+    fields |= _with_error("chosen_accuracy", summary.accuracy)
+    fields |= _with_error("chosen_accuracy_difference", summary.accuracy_difference)
     return fields | {name: row.mean(lambda run, name=name: getattr(run, name)) for name in _COSTS}
 
 

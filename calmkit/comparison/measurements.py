@@ -7,6 +7,7 @@ import torch
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
+from calmkit.comparison.choices import choose
 from calmkit.comparison.showing import microseconds_per_token, sample_text
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus, EvaluationRows
@@ -14,7 +15,7 @@ from calmkit.metrics import DocumentScores, Estimate
 from calmkit.metrics.diagnostics import noise_curve
 from calmkit.models import CALM, LanguageModel, TokenLM
 from calmkit.nn import evaluation_mode
-from calmkit.sampling import PlainSampler, Sampler
+from calmkit.sampling import PlainSampler
 from calmkit.training import (
     Evaluation,
     EvaluationSettings,
@@ -23,7 +24,6 @@ from calmkit.training import (
     evaluate_softmax,
     evaluate_unigram,
 )
-from calmkit.training.scored_text import find_targets
 
 __all__ = ["Measurements", "measure_run", "restored_share", "score"]
 
@@ -31,8 +31,6 @@ _PROMPT_TOKENS = 16
 # Sizes of noise on a latent, in spreads of all latents.
 _NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _NOISE_DRAWS = 2
-# States after which chunks are chosen together: a bound on the candidates held for a moment.
-_POSITIONS_AT_ONCE = 256
 _NONE = Estimate(math.nan, math.nan)
 
 
@@ -54,7 +52,7 @@ class Measurements:
     microseconds_per_token: float
     draws_per_chunk: float
     unsettled: float
-    chosen_accuracy: float
+    chosen_accuracy: Estimate
     sample_text: str
 
 
@@ -78,11 +76,15 @@ def measure_run(
     batch = rows.batch.to(model.backbone.device)
     autoencoder = model.autoencoder if isinstance(model, CALM) else None
     evaluations = model.head.evaluations_per_sample if isinstance(model, CALM) else 1
+    choices = choose(
+        model, rows, sampler, found.documents, min_context=settings.min_context, seed=seed
+    )
+    accuracy = choices.documents.estimate(resamples=settings.bootstrap, seed=seed)[-1]
     return Measurements(
         brier_lm=found.brier.brier_lm,
         brier=found.brier.brier,
         brier_places=tuple(place.brier for place in found.brier.places[0]),
-        documents=found.documents,
+        documents=choices.documents,
         unigram_brier=unigram.brier,
         energy_score=found.energy_score if isinstance(found, Evaluation) else _NONE,
         cross_entropy=found.cross_entropy if isinstance(found, SoftmaxEvaluation) else _NONE,
@@ -91,6 +93,9 @@ def measure_run(
         noise_curve=_noise_curve(autoencoder, batch, seed) if autoencoder else (),
         evaluations_per_sample=evaluations,
         microseconds_per_token=microseconds_per_token(model, prompt, sampler),
+        draws_per_chunk=choices.draws_per_chunk,
+        unsettled=choices.unsettled,
+        chosen_accuracy=accuracy.scaled(100.0),
         sample_text=sample_text(
             model,
             corpus.tokenizer,
@@ -99,7 +104,6 @@ def measure_run(
             max_new_tokens=experiment.sample_tokens,
             seed=experiment.seed,
         ),
-        **_choices(model, batch, sampler, settings.min_context, seed),
     )
 
 
@@ -146,25 +150,3 @@ def _noise_curve(
         posterior = autoencoder.encode_rows(batch)[full]
         curve = noise_curve(autoencoder, posterior, tokens, noise, sizes=_NOISE)
     return tuple(zip(curve.sizes, curve.accuracy, strict=True))
-
-
-@torch.no_grad()
-def _choices(
-    model: LanguageModel, batch: ChunkBatch, sampler: Sampler, min_context: int, seed: int
-) -> dict[str, float]:
-    """What a sampler chooses after true text, and what it takes."""
-    generator = torch.Generator(batch.tokens.device).manual_seed(seed)
-    targets = find_targets(batch.tokens, batch.real, min_context, 1)
-    with evaluation_mode(model):
-        states = model.hidden_states(batch)[targets.row, targets.place - 1]
-        chosen = [
-            sampler(model.draws(part, generator), generator)
-            for part in states.split(_POSITIONS_AT_ONCE)
-        ]
-    tokens = torch.cat([one.tokens for one in chosen])
-    right = tokens == batch.tokens[targets.row, targets.place]
-    return {
-        "chosen_accuracy": float(right[batch.real[targets.row, targets.place]].double().mean()),
-        "draws_per_chunk": float(torch.cat([one.draws for one in chosen]).double().mean()),
-        "unsettled": float((~torch.cat([one.settled for one in chosen])).double().mean()),
-    }

@@ -23,7 +23,7 @@ __all__ = [
     "SCHEMA_VERSION", "ComparisonResult", "Failure", "RunResult", "VariantResult", "read_results",
 ]  # fmt: skip
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Curve = tuple[tuple[int, float], ...]
 """Steps done, and a number."""
@@ -55,7 +55,7 @@ class RunResult:
         microseconds_per_token: Time of a generated token, with the variant's sampler.
         draws_per_chunk: Candidates the sampler took for a chunk.
         unsettled: Share of chunks for which they did not suffice.
-        chosen_accuracy: Share of held-out tokens that a chosen chunk has right.
+        chosen_accuracy: Share of held-out tokens that a chosen chunk has right, in per cent.
         sample_text: A short generated text.
         training_losses: Steps and its own training loss; not comparable between heads.
         validation_losses: Steps and its own loss on held-out text; likewise.
@@ -83,7 +83,7 @@ class RunResult:
     microseconds_per_token: float
     draws_per_chunk: float
     unsettled: float
-    chosen_accuracy: float
+    chosen_accuracy: Estimate
     sample_text: str
     training_losses: Curve
     validation_losses: Curve
@@ -253,7 +253,9 @@ def _run(content: dict[str, Any]) -> RunResult:
     read: dict[str, Callable[[Any], Any]] = {
         "documents": DocumentScores.from_dict,
         **dict.fromkeys(("brier", "brier_places", "unigram_brier"), _estimates),
-        **dict.fromkeys(("untrained_brier", "energy_score", "cross_entropy"), _estimate),
+        **dict.fromkeys(
+            ("untrained_brier", "energy_score", "cross_entropy", "chosen_accuracy"), _estimate
+        ),
         **dict.fromkeys(
             ("noise_curve", "training_losses", "validation_losses", "validation_brier"), _curve
         ),
@@ -261,7 +263,6 @@ def _run(content: dict[str, Any]) -> RunResult:
             (
                 "training_flops", "training_seconds", "brier_lm", "autoencoder_accuracy",
                 "sampling_flops", "microseconds_per_token", "draws_per_chunk", "unsettled",
-                "chosen_accuracy",
             ),
             _number,
         ),

@@ -12,7 +12,9 @@ from calmkit.comparison.results import ComparisonResult, RunResult, VariantResul
 from calmkit.comparison.summary import Summary, summarize
 from calmkit.metrics import Estimate
 
-__all__ = ["Baseline", "Row", "baselines", "finite_mean", "listed", "rows_of"]
+__all__ = [
+    "Baseline", "Row", "baselines", "finite_mean", "listed", "rows_of", "some_choose",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,11 @@ def baselines(rows: Sequence[Row]) -> list[Baseline]:
     ]
 
 
+def some_choose(rows: Sequence[Row]) -> bool:
+    """Whether a variant's sampler chooses among candidates, so that its choices are reported."""
+    return any(row.mean(lambda run: run.draws_per_chunk) > 1 for row in rows)
+
+
 def finite_mean(values: Sequence[float]) -> float:
     """Mean of the finite ones; NaN where there is none."""
     finite = [value for value in values if math.isfinite(value)]
@@ -126,6 +133,8 @@ def _no_summary(name: str) -> Summary:
         brier_lm_difference=_MISSING,
         brier_difference=(_MISSING,) * 4,
         loss_difference=_MISSING,
+        accuracy=_MISSING,
+        accuracy_difference=_MISSING,
         seeds=0,
     )
 

@@ -24,7 +24,7 @@ error.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,8 +38,11 @@ __all__ = ["Summary", "summarize"]
 
 _RESAMPLES, _SEED = 1000, 0
 _BRIER = tuple(f"brier_{n}" for n in (1, 2, 3, 4))
+_ACCURACY = "chosen_accuracy"
+_LOSSES = ("energy_score", "cross_entropy")
 # Scores of tokens are reported in per cent.
 _PER_CENT = 100.0
+_IN_PER_CENT = (*_BRIER, _ACCURACY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,9 @@ class Summary:
             two has no value.
         brier_difference: Brier-1..4 less those of the first variant, in per cent.
         loss_difference: The same of the loss; NaN where the two are different quantities.
+        accuracy: Tokens that the sampler's chunks have right, in per cent; NaN where that was not
+            measured.
+        accuracy_difference: To the first variant.
         seeds: Runs that are meant.
     """
 
@@ -65,6 +71,8 @@ class Summary:
     brier_lm_difference: Estimate
     brier_difference: tuple[Estimate, ...]
     loss_difference: Estimate
+    accuracy: Estimate
+    accuracy_difference: Estimate
     seeds: int
 
 
@@ -95,13 +103,13 @@ class _Scores:
 
 
 def _metrics(run: RunResult) -> tuple[str, ...]:
-    loss = "energy_score" if "energy_score" in run.documents.names else "cross_entropy"
-    return (*_BRIER, loss)
+    """Brier-1..4, the loss, and the accuracy of choices where it was measured."""
+    return (*_BRIER, *(name for name in (*_LOSSES, _ACCURACY) if name in run.documents.names))
 
 
 def _columns(run: RunResult, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     places = [run.documents.names.index(name) for name in names]
-    scale = torch.tensor([_PER_CENT if name in _BRIER else 1.0 for name in names])
+    scale = torch.tensor([_PER_CENT if name in _IN_PER_CENT else 1.0 for name in names])
     scale = scale.to(run.documents.sums.dtype)
     return run.documents.sums[:, places] * scale, run.documents.counts[:, places]
 
@@ -119,16 +127,19 @@ def _summary(one: _Scores, first: _Scores) -> Summary:
     seeds = list(one.runs)
     values, drawn = one.values(seeds), one.resampled(seeds)
     orders = len(_BRIER)
-    estimates = [_estimate(values[:, m], drawn[:, m]) for m in range(orders + 1)]
+    found = {name: _estimate(values[:, m], drawn[:, m]) for m, name in enumerate(one.metrics)}
     differences, of_brier_lm = _differences(one, first)
+    loss = one.metrics[orders]
     return Summary(
         name=one.name,
         brier_lm=_brier_lm(values[:, :orders], drawn[:, :orders]),
-        brier=tuple(estimates[:orders]),
-        loss=estimates[orders],
+        brier=tuple(found[name] for name in _BRIER),
+        loss=found[loss],
         brier_lm_difference=of_brier_lm,
-        brier_difference=tuple(differences[:orders]),
-        loss_difference=differences[orders],
+        brier_difference=tuple(differences.get(name, _NONE) for name in _BRIER),
+        loss_difference=differences.get(loss, _NONE),
+        accuracy=found.get(_ACCURACY, _NONE),
+        accuracy_difference=differences.get(_ACCURACY, _NONE),
         seeds=len(seeds),
     )
 
@@ -136,44 +147,42 @@ def _summary(one: _Scores, first: _Scores) -> Summary:
 _NONE = Estimate(math.nan, math.nan)
 
 
-def _differences(one: _Scores, first: _Scores) -> tuple[list[Estimate], Estimate]:
-    """Of every metric and of BrierLM, over the seeds that both have."""
-    orders = len(_BRIER)
+def _differences(one: _Scores, first: _Scores) -> tuple[dict[str, Estimate], Estimate]:
+    """Of every metric that both have, and of BrierLM, over the seeds that both have."""
+    orders, both = len(_BRIER), (one, first)
     seeds = [seed for seed in one.runs if seed in first.runs]
     if one is first or not seeds:
-        return [_NONE] * (orders + 1), _NONE
-    values = one.values(seeds), first.values(seeds)
-    drawn = one.resampled(seeds), first.resampled(seeds)
+        return {}, _NONE
+    values, drawn = [x.values(seeds) for x in both], [x.resampled(seeds) for x in both]
     paired = one.groups(seeds) == first.groups(seeds) and len(one.groups(seeds)) == 1
-
-    def difference(of: Callable[[Tensor], Tensor]) -> Estimate:
-        """Of a linear functional of the metrics."""
-        over_seeds = of(values[0]) - of(values[1])
-        if paired:
-            return _estimate(over_seeds, of(drawn[0]) - of(drawn[1]))
-        apart = [
-            _estimate(of(v), of(d)).standard_error for v, d in zip(values, drawn, strict=True)
-        ]
-        return Estimate(float(over_seeds.mean()), math.hypot(*apart))
-
-    same_loss = one.metrics == first.metrics
-    found = [difference(lambda x, m=m: x[:, m]) for m in range(orders + same_loss)]
-    found += [_NONE] * (orders + 1 - len(found))
+    found = {}
+    for name in one.metrics:
+        if name in first.metrics:
+            places = [x.metrics.index(name) for x in both]
+            found[name] = _difference(
+                [v[:, m] for v, m in zip(values, places, strict=True)],
+                [d[:, m] for d, m in zip(drawn, places, strict=True)],
+                paired=paired,
+            )
     scores = [_score(v[:, :orders].mean(dim=0)) for v in values]
     if min(scores) <= 0:
         return found, _NONE
-    linear = [
-        (s / orders / v[:, :orders].mean(dim=0)) for s, v in zip(scores, values, strict=True)
-    ]
-    parts = [
-        (v[:, :orders] @ w, d[:, :orders] @ w)
-        for v, d, w in zip(values, drawn, linear, strict=True)
-    ]
-    if paired:
-        error = _estimate(parts[0][0] - parts[1][0], parts[0][1] - parts[1][1]).standard_error
-    else:
-        error = math.hypot(*(_estimate(v, d).standard_error for v, d in parts))
+    linear = [s / orders / v[:, :orders].mean(dim=0) for s, v in zip(scores, values, strict=True)]
+    error = _difference(
+        [v[:, :orders] @ w for v, w in zip(values, linear, strict=True)],
+        [d[:, :orders] @ w for d, w in zip(drawn, linear, strict=True)],
+        paired=paired,
+    ).standard_error
     return found, Estimate(scores[0] - scores[1], error)
+
+
+def _difference(values: Sequence[Tensor], drawn: Sequence[Tensor], *, paired: bool) -> Estimate:
+    """A number of one variant less that of the first: of each seed, and of each resample."""
+    change = values[0] - values[1]
+    if paired:
+        return _estimate(change, drawn[0] - drawn[1])
+    apart = [_estimate(v, d).standard_error for v, d in zip(values, drawn, strict=True)]
+    return Estimate(float(change.mean()), math.hypot(*apart))
 
 
 def _estimate(values: Tensor, drawn: Tensor) -> Estimate:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.metrics.bootstrap import (
@@ -84,6 +84,45 @@ class DocumentScores:
         columns = [self.names.index(name) for name in names]
         sums, counts = self.sums[:, columns], self.counts[:, columns]
         return DocumentScores(names, sums, counts, self.groups, self.unit)
+
+    def with_metric(
+        self,
+        name: str,
+        values: Float[Tensor, " points"],
+        counts: Float[Tensor, " points"],
+        group: Int[Tensor, " points"],
+    ) -> "DocumentScores":
+        """One metric more, of the same groups.
+
+        Args:
+            name: What to call it.
+            values: Its sum at each point of the text.
+            counts: How many tokens that sum runs over.
+            group: The group of each point, as named in `groups`.
+
+        Raises:
+            ValueError: If there is one of that name, or a point is of another group.
+        """
+        if name in self.names:
+            raise ValueError(f"name must be new; got {name!r}, which is there already.")
+        place = {known: n for n, known in enumerate(self.groups)}
+        unknown = sorted(set(group.tolist()) - place.keys())
+        if unknown:
+            raise ValueError(f"group must hold {self.unit} that are in groups; got {unknown[0]}.")
+        index = torch.tensor([place[one] for one in group.tolist()], dtype=torch.long)
+        sums, counts = (
+            torch.zeros(len(place), 1, dtype=self.sums.dtype).index_add_(
+                0, index, x.cpu().to(self.sums.dtype)[:, None]
+            )
+            for x in (values, counts)
+        )
+        return DocumentScores(
+            names=(*self.names, name),
+            sums=torch.cat([self.sums, sums], dim=1),
+            counts=torch.cat([self.counts, counts], dim=1),
+            groups=self.groups,
+            unit=self.unit,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As lists, for JSON; a number that is not finite becomes None."""

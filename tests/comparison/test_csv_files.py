@@ -54,6 +54,7 @@ class TestSummary:
             line = read[names.index(summary.name)]
             assert float(line["brier_1"]) == summary.brier[0].value
             assert float(line["brier_lm"]) == summary.brier_lm.value
+            assert float(line["chosen_accuracy_se"]) == summary.accuracy.standard_error
             if math.isfinite(summary.brier_difference[0].value):
                 assert float(line["brier_1_difference"]) == summary.brier_difference[0].value
         assert float(read[-1]["brier_4"]) == 1e-5 and read[-1]["brier_lm"] == ""

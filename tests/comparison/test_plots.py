@@ -140,6 +140,28 @@ def test_bars_are_95_per_cent_intervals_around_the_scores():
         assert bar[0].get_xydata()[0, axis] == estimate.value
 
 
+def test_samplers_that_choose_are_judged_by_their_choices():
+    """Brier-n, of the head's draws, is the same for all of them."""
+    many = samples.variant("many", draws_per_chunk=64.0)
+    many = dataclasses.replace(many, runs=(chosen_better(many.runs[0]),))
+    shown = sketched(samples.result(samples.variant("one"), many))
+    one, better = summarize(samples.result(samples.variant("one"), many))
+    panel, *others = panels(shown["sampling_time"])
+    assert panel.get_ylabel() == "accuracy, %" and len(others) == 2
+    heights = [bar[0].get_ydata()[0] for bar in panel.containers]
+    assert heights == [one.accuracy.value, better.accuracy.value] and heights[0] < heights[1]
+    assert "Highest accuracy: many" in shown["sampling_time"].about
+    assert panels(shown["differences"])[0].get_xlabel().startswith("accuracy less that of one")
+    (bar,) = panels(shown["differences"])[0].containers
+    assert bar[0].get_xdata()[0] == better.accuracy_difference.value > 0
+
+
+def chosen_better(run):
+    sums = run.documents.sums.clone()
+    sums[:, -1] *= 1.5
+    return dataclasses.replace(run, documents=dataclasses.replace(run.documents, sums=sums))
+
+
 class TestWhatIsMissingIsLeftOut:
     def test_a_model_that_was_only_measured(self):
         assert list(sketched(samples.only_measured())) == ["brier", "noise"]

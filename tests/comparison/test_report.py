@@ -86,10 +86,12 @@ class TestTable:
         assert "unigram" not in text[text.index("costs") : text.index("higher is better")]
 
     def test_samplers_that_take_several_draws_have_columns(self):
-        assert "draws/" not in shown(samples.result())
-        many = samples.variant("flow", draws_per_chunk=64.0, unsettled=0.25)
-        line = line_of(shown(samples.result(samples.variant(), many)), "flow", after="costs")
-        assert line.split()[-3:-1] == ["64", "25"]
+        plain = shown(samples.result())
+        assert "draws/" not in plain and "accuracy" not in plain
+        many = samples.variant("flow", quality=1.2, draws_per_chunk=64.0, unsettled=0.25)
+        text = shown(samples.result(samples.variant(), many))
+        assert line_of(text, "flow", after="costs").split()[-2:] == ["64", "25"]
+        assert "accuracy" in text and "Δaccuracy" in text
 
 
 def test_samples_stand_under_the_names_of_those_who_wrote_them():

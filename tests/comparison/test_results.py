@@ -33,16 +33,16 @@ class TestComparison:
         )
         text = samples.result(odd).to_json()
         content = json.loads(text, parse_constant=refuse)
-        assert content["schema_version"] == 2
+        assert content["schema_version"] == 3
         assert content["variants"][0]["runs"][0]["training_seconds"] is None
         again = ComparisonResult.from_json(text).variants[0].runs[0]
         assert math.isnan(again.training_seconds) and math.isnan(again.brier_lm)
 
     def test_refuses_another_version_and_other_json(self):
-        other = json.dumps({**json.loads(samples.result().to_json()), "schema_version": 1})
-        with pytest.raises(ValueError, match="schema_version must be 2; got 1"):
+        other = json.dumps({**json.loads(samples.result().to_json()), "schema_version": 2})
+        with pytest.raises(ValueError, match="schema_version must be 3; got 2"):
             ComparisonResult.from_json(other)
-        for text in ("[]", "{", "{}", '{"schema_version": 2, "variants": [{}], "seeds": []}'):
+        for text in ("[]", "{", "{}", '{"schema_version": 3, "variants": [{}], "seeds": []}'):
             with pytest.raises(ValueError, match="must be JSON as written by"):
                 ComparisonResult.from_json(text)
 

@@ -83,7 +83,10 @@ def test_every_variant_has_a_run_for_each_seed(folder):
             assert [step for step, _ in run.validation_brier] == [3, 6]
             assert all(math.isfinite(loss) for _, loss in run.validation_losses)
             assert run.training_flops > 0 < run.sampling_flops
-            assert 0 <= run.chosen_accuracy <= 1 and run.draws_per_chunk == 1
+            accuracy = run.documents.select("chosen_accuracy")
+            share = float(accuracy.sums.sum() / accuracy.counts.sum())
+            assert run.chosen_accuracy.value == pytest.approx(100 * share, rel=1e-12)
+            assert 0 < share < 1 and run.draws_per_chunk == 1
     assert [one.runs[0].evaluations_per_sample for one in result.variants] == [1, 20, 2, 1]
 
 

@@ -23,12 +23,17 @@ def result(*variants):
 
 
 def scored(name, table, *, groups=None, loss="energy_score"):
-    """A variant whose scores are given: (seeds, documents, 5), each over a thousand tokens."""
+    """A variant whose scores are given, each over a thousand tokens.
+
+    They are (seeds, documents, 5), or (seeds, documents, 6) with the accuracy of choices.
+    """
     runs = []
     for seed, rates in enumerate(torch.as_tensor(table, dtype=torch.float64)):
         counts = torch.full_like(rates, 1000.0)
         documents = DocumentScores(
-            names=("brier_1", "brier_2", "brier_3", "brier_4", loss),
+            names=("brier_1", "brier_2", "brier_3", "brier_4", loss, "chosen_accuracy")[
+                : rates.shape[1]
+            ],
             sums=rates * counts,
             counts=counts,
             groups=tuple(groups or range(len(rates))),
@@ -47,9 +52,9 @@ def draws(documents):
     return times.scatter_add_(1, chosen, torch.ones_like(times))
 
 
-def table(seeds, documents, *, seed=0, level=0.05):
+def table(seeds, documents, *, seed=0, level=0.05, metrics=5):
     generator = torch.Generator().manual_seed(seed)
-    spread = torch.rand(seeds, documents, 5, generator=generator, dtype=torch.float64)
+    spread = torch.rand(seeds, documents, metrics, generator=generator, dtype=torch.float64)
     return level * (0.5 + spread)
 
 
@@ -159,6 +164,35 @@ def test_losses_of_different_kinds_are_not_compared():
     _, found = summarize(result(one, other))
     assert math.isnan(found.loss_difference.value)
     assert found.brier_difference[0].value == 0
+
+
+def test_accuracy_is_in_per_cent_and_paired():
+    first, second = (table(3, 12, seed=seed, metrics=6) for seed in (0, 1))
+    one, other = summarize(result(scored("a", first), scored("b", second)))
+    times = draws(12)
+    values = (100 * first[:, :, 5].mean(dim=1)).tolist()
+    drawn = [(100 * (times @ x[:, 5]) / times.sum(dim=1)).tolist() for x in first]
+    assert one.accuracy.value == pytest.approx(sum(values) / 3, rel=1e-12)
+    assert one.accuracy.standard_error == pytest.approx(error_of(values, drawn), rel=1e-9)
+    change = 100 * (second - first)[:, :, 5]
+    drawn = [((times @ x) / times.sum(dim=1)).tolist() for x in change]
+    values = change.mean(dim=1).tolist()
+    assert other.accuracy_difference.value == pytest.approx(sum(values) / 3, rel=1e-9)
+    assert other.accuracy_difference.standard_error == pytest.approx(
+        error_of(values, drawn), rel=1e-9
+    )
+    assert math.isnan(one.accuracy_difference.value)
+
+
+def test_accuracy_may_be_known_of_some_only():
+    """Of a softmax beside it, too, whose loss is another."""
+    rates = table(1, 12, metrics=6)
+    one, softmax = scored("a", rates), scored("b", rates, loss="cross_entropy")
+    without = scored("c", rates[..., :5])
+    _, b, c = summarize(result(one, softmax, without))
+    assert b.accuracy_difference.value == 0 and math.isnan(b.loss_difference.value)
+    assert math.isnan(c.accuracy.value) and math.isnan(c.accuracy_difference.value)
+    assert c.loss_difference.value == 0
 
 
 def test_variants_without_a_run_are_left_out():

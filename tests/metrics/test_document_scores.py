@@ -103,6 +103,19 @@ def test_selected_metrics():
         scores().select("hit")
 
 
+def test_one_metric_more():
+    values, counts = torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([1.0, 1.0, 2.0, 2.0])
+    more = scores().with_metric("hit", values, counts, torch.tensor([9, 4, 9, 4]))
+    assert more.names == ("brier_1", "energy_score", "hit")
+    assert more.sums.tolist() == [[3, 1, 10], [1, 4, 0], [7, 2, 5]]
+    assert more.counts.tolist() == [[4, 2, 3], [3, 5, 0], [8, 4, 3]]
+    assert (more.groups, more.unit) == ((4, 7, 9), "documents")
+    with pytest.raises(ValueError, match="name must be new; got 'hit'"):
+        more.with_metric("hit", values, counts, torch.tensor([9, 4, 9, 4]))
+    with pytest.raises(ValueError, match="group must hold documents that are in groups; got 5"):
+        scores().with_metric("hit", values, counts, torch.tensor([9, 4, 5, 4]))
+
+
 def test_survives_json():
     odd = scores([[math.nan, 1.0], [1.0, 4.0], [7.0, 0.1 + 0.2]])
     text = json.dumps(odd.to_dict(), allow_nan=False)

@@ -15,22 +15,25 @@ from calmkit.comparison.plots.style import (
     name_rows,
     panels,
 )
-from calmkit.comparison.rows import Row, listed
+from calmkit.comparison.rows import Row, listed, some_choose
 from calmkit.metrics import Estimate
 
 __all__ = ["draw_differences"]
 
 
 def draw_differences(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """One panel for Brier-1, and one for BrierLM where two have it."""
+    """One panel for Brier-1, one for BrierLM where two have it, one for choices of samplers."""
     first = next((row.name for row in rows if not row.has_failed), "")
     found: dict[str, list[tuple[Row, Look, Estimate]]] = {"Brier-1": [], "BrierLM": []}
+    if some_choose(rows):
+        found = {"accuracy": [], **found}
     for row, look in zip(rows, looks, strict=True):
         for name, estimate in (
             ("Brier-1", row.summary.brier_difference[0]),
             ("BrierLM", row.summary.brier_lm_difference),
+            ("accuracy", row.summary.accuracy_difference),
         ):
-            if math.isfinite(estimate.value):
+            if name in found and math.isfinite(estimate.value):
                 found[name].append((row, look, estimate))
     found = {name: points for name, points in found.items() if points}
     if not found:

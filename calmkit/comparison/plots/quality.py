@@ -1,6 +1,8 @@
 """Quality against what it costs: training in FLOPs and in time, sampling likewise.
 
 Up and to the left is better. BrierLM has a panel where any variant has one; Brier-1 always has.
+Where samplers choose among candidates, the accuracy of what they choose is above: Brier-n does not
+see them.
 """
 
 import math
@@ -18,7 +20,7 @@ from calmkit.comparison.plots.style import (
     panels,
 )
 from calmkit.comparison.results import RunResult
-from calmkit.comparison.rows import Row, listed
+from calmkit.comparison.rows import Row, listed, some_choose
 from calmkit.metrics import Estimate
 
 __all__ = ["draw_quality"]
@@ -73,15 +75,17 @@ def draw_quality(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch]
         ]
         points = [point for point in points if math.isfinite(point[0])]
         if len(points) > 1:
-            yield _drawn(cost, points)
+            yield _drawn(cost, points, accuracy=some_choose(rows))
 
 
-def _drawn(cost: _Cost, points: Sequence[_Point]) -> Sketch:
+def _drawn(cost: _Cost, points: Sequence[_Point], *, accuracy: bool) -> Sketch:
     panels_wanted: list[tuple[str, Callable[[Row], Estimate]]] = [
         ("Brier-1", lambda row: row.summary.brier[0])
     ]
     if any(row.summary.brier_lm.value > 0 for _, row, _ in points):
         panels_wanted.insert(0, ("BrierLM", lambda row: row.summary.brier_lm))
+    if accuracy:
+        panels_wanted.insert(0, ("accuracy", lambda row: row.summary.accuracy))
     figure, axes = panels([2.5] * len(panels_wanted), sharex=True)
     for panel, (name, score) in zip(axes[:, 0], panels_wanted, strict=True):
         for x, row, look in points:
@@ -106,11 +110,13 @@ def _drawn(cost: _Cost, points: Sequence[_Point]) -> Sketch:
     legend_below(figure, axes[-1, 0])
     missing = [row.name for _, row, _ in points if not row.summary.brier_lm.value > 0]
     without = f"Without a BrierLM: {listed(missing)}. " if missing else ""
-    best = max(points, key=lambda point: point[1].summary.brier[0].value)
+    judged, score = panels_wanted[0 if accuracy else -1]
+    scored = [point for point in points if math.isfinite(score(point[1]).value)]
+    best = max(scored or points, key=lambda point: score(point[1]).value)
     return Sketch(
         cost.name,
         f"Quality against {cost.title}",
         f"Up and to the left is better; 95 % intervals. {without}"
-        f"Highest Brier-1: {best[1].name}, at {short(best[0])} {cost.unit}.",
+        f"Highest {judged}: {best[1].name}, at {short(best[0])} {cost.unit}.",
         figure,
     )
