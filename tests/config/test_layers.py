@@ -13,7 +13,7 @@ class TestLayers:
         assert preset_names() == [
             "autoencoder", "base", "calm-l", "calm-m", "calm-xl", "chunk", "ci", "compare", "cpu",
             "finetune", "gpu", "heads", "input", "rules", "samples", "temperature", "train",
-            "transformer-l", "transformer-m", "transformer-s",
+            "transformer-l", "transformer-m", "transformer-s", "tuning",
         ]  # fmt: skip
         for parsed in (train(), train("--config", "gpu")):
             check_parts(parsed.experiment)
