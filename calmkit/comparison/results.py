@@ -182,7 +182,10 @@ class ComparisonResult:
             content = json.loads(text)
             version = content.pop("schema_version")
             if version != SCHEMA_VERSION:
-                raise ValueError(f"schema_version must be {SCHEMA_VERSION}; got {version}.")
+                raise ValueError(
+                    f"schema_version must be {SCHEMA_VERSION}; got {version}. Another calmkit "
+                    "wrote it: read it with that one, or compare again."
+                )
             variants = tuple(_variant(entry) for entry in content.pop("variants"))
             return ComparisonResult(
                 variants=variants, seeds=tuple(content.pop("seeds")), **content
