@@ -183,7 +183,7 @@ PUBLIC = {
     "saving": "CannotBeSavedError PretrainedTokenizer SavedModelError UntrustedCodeError load "
     "save saved_tokenizer",
     "recording": "Construction Factory Recorded construction_of dotted_path makes_parts recorded",
-    "typing": "checks_are_on typed",
+    "typing": "checks_are_on typed unchecked",
     "distributions": "DiagonalGaussian standard_normal standard_uniform",
     "chunking": "ChunkBatch aligned_loss_mask chunk_pair chunk_prompts chunk_tokens",
 }

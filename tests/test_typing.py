@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -11,7 +12,7 @@ from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 from calmkit.nn import SwiGLU
-from calmkit.typing import typed
+from calmkit.typing import checks_are_on, typed, unchecked
 
 
 @typed
@@ -93,6 +94,32 @@ def test_an_integer_is_a_float():
 def test_metadata_is_kept():
     assert add.__name__ == "add"
     assert add.__doc__ == "Add two tensors of one shape."
+
+
+def test_a_block_without_checks_ends_with_the_block():
+    wrong = torch.ones(2, 3), torch.ones(1, 3)
+    with unchecked():
+        assert not checks_are_on()
+        assert add(*wrong).shape == Pair(*wrong).first.shape == (2, 3)
+        with unchecked(False):
+            assert add(*wrong).shape == (2, 3)
+        assert not checks_are_on()
+    with pytest.raises(KeyError), unchecked():
+        raise KeyError
+    with unchecked(False), pytest.raises(TypeCheckError):
+        add(*wrong)
+    assert checks_are_on()
+    with pytest.raises(TypeCheckError):
+        add(*wrong)
+
+
+def test_a_block_without_checks_is_one_of_this_thread_alone():
+    seen = []
+    with unchecked():
+        thread = threading.Thread(target=lambda: seen.append(checks_are_on()))
+        thread.start()
+        thread.join()
+    assert seen == [True]
 
 
 def test_nothing_is_left_under_compile():

@@ -14,6 +14,7 @@ from calmkit.sampling import (
     PlainSampler,
     SampledChunks,
 )
+from calmkit.typing import checks_are_on
 
 prompts = st.lists(
     st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12), min_size=1, max_size=4
@@ -141,6 +142,18 @@ def test_stream_computes_a_chunk_only_when_it_is_asked_for():
         next(tokens)
         assert calls == [False] * -(-count // 3)
         assert model.head.training and torch.is_grad_enabled()
+
+
+def test_shapes_are_checked_for_two_chunks_and_outside_of_steps():
+    def sampler(draw, generator):
+        checked.append(checks_are_on())
+        return PlainSampler()(draw, generator)
+
+    checked, between = [], []
+    for _ in tiny().stream([1, 2], max_new_tokens=12, sampler=sampler):
+        between.append(checks_are_on())
+    assert checked == [True, True, False, False]
+    assert between == [True] * 12 and checks_are_on()
 
 
 def test_stream_names_a_mistake_before_the_first_token():
