@@ -4,8 +4,8 @@ All rows of a batch are written together, chunk by chunk. Every row ends at its 
 inside a chunk, or after `max_new_tokens`, which need not be a multiple of K. A row that has ended
 is not sampled any more, and leaves the batch when half of it has ended.
 
-Shapes are checked for two chunks. They go through all that the others do, and with few rows checks
-are a quarter of the time.
+Shapes are checked for two chunks, which go through all that the others do: with a single row and a
+small model, checks of every chunk would take as long as the rest.
 """
 
 import itertools
