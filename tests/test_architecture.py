@@ -35,7 +35,9 @@ FLOORS = [
     {"distributions"},
     {"nn"},
     {"recording"},
+    {"finite"},
     {"typing"},
+    {"files"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
 

@@ -9,7 +9,6 @@ if it is named.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import cast
 from torch import nn
 
 from calmkit.data import TextTokenizer
+from calmkit.files import replace_file
 from calmkit.interop import load_published_autoencoder, load_published_calm, save_published
 from calmkit.interop.writing import check_new, new_folder
 from calmkit.models import CALM, LanguageModel
@@ -83,9 +83,7 @@ def save_checkpoint(
         protocol: For the model card: how they were measured.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / ".partial"
-    partial.write_text(config_text, encoding="utf-8")
-    os.replace(partial, directory / _CONFIG)
+    replace_file(directory / _CONFIG, config_text)
     save(model, directory, tokenizer=tokenizer, metrics=metrics, protocol=protocol)
 
 

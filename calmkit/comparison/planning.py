@@ -17,8 +17,8 @@ from calmkit.comparison.progress import Display
 from calmkit.comparison.runs import PlannedRun
 from calmkit.config import Comparison, ConfigError, Variant
 from calmkit.data import Corpus
+from calmkit.files import replace_file
 from calmkit.heads import Head
-from calmkit.saving.files import replace_file
 
 __all__ = ["Preparation", "plan_runs", "prepare_all"]
 

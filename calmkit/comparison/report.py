@@ -21,7 +21,7 @@ from calmkit.comparison.csv_files import to_csv, to_summary_csv
 from calmkit.comparison.notes import notes
 from calmkit.comparison.results import ComparisonResult
 from calmkit.comparison.rows import baselines, rows_of
-from calmkit.saving.files import replace_file
+from calmkit.files import replace_file
 
 if TYPE_CHECKING:
     from rich.console import Group

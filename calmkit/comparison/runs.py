@@ -21,9 +21,9 @@ from calmkit.comparison.preparing import prepare
 from calmkit.comparison.progress import Display
 from calmkit.comparison.results import Failure, RunResult, VariantResult
 from calmkit.config import TrainExperiment, parse_text
+from calmkit.files import replace_file
 from calmkit.metrics import Estimate
 from calmkit.models import CALM, LanguageModel, TokenLM
-from calmkit.saving.files import replace_file
 from calmkit.training import TrainingResult
 
 __all__ = [

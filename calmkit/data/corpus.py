@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from calmkit import __version__
+from calmkit.files import file_digest
 
 from .sources import EMBEDDED_NAME, read_documents
 from .store import TokenStore
@@ -187,9 +188,7 @@ def _file_digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _MANIFEST:
-            with path.open("rb") as file:
-                name = path.relative_to(folder).as_posix()
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[path.relative_to(folder).as_posix()] = file_digest(path)
     return digests
 
 

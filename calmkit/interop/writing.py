@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calmkit.files import flush, partial_of
+
 from .files import BIN_FILE, CONFIG_FILE
 
 __all__ = ["check_new", "new_folder", "write_folder"]
@@ -45,21 +47,21 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.parent / f".partial-{folder.name}"
+    partial = partial_of(folder)
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir()
     try:
         yield partial
         for path in (*partial.iterdir(), partial):
-            _flush(path)
+            flush(path)
         if folder.exists():
             folder.rmdir()  # not every system renames onto an empty folder
         os.replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _flush(folder.parent)
+    flush(folder.parent)
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -77,14 +79,3 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
         text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
         torch.save(dict(tensors), partial / BIN_FILE)
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file or folder has reached the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

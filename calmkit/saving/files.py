@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from calmkit import __version__
+from calmkit.files import flush, partial_of
 
 from .errors import CannotBeSavedError, SavedModelError
 
@@ -33,7 +34,6 @@ __all__ = [
     "load_tensors",
     "read_content",
     "read_model_file",
-    "replace_file",
     "write_model_file",
 ]
 
@@ -60,16 +60,6 @@ class ModelContent:
     tokenizer: str
 
 
-def replace_file(path: Path, content: str | bytes) -> None:
-    """Write a file under another name, flush it to disk and rename it."""
-    partial = path.with_name(f".partial-{path.name}")
-    with partial.open("wb") as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
 def write_model_file(path: Path, content: ModelContent, state: Mapping[str, Tensor]) -> None:
     """Replace `model.safetensors`.
 
@@ -82,11 +72,11 @@ def write_model_file(path: Path, content: ModelContent, state: Mapping[str, Tens
 
     stamp = {"format": _FORMAT, "version": __version__}
     header = {_KEY: json.dumps(stamp | dataclasses.asdict(content))}
-    partial = path.with_name(f".partial-{path.name}")
+    partial = partial_of(path)
     save_file(_apart(state), partial, metadata=header)
-    _flush(partial)
+    flush(partial)
     os.replace(partial, path)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def read_content(path: Path) -> ModelContent:
@@ -169,14 +159,3 @@ def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         tensors[name] = own.clone() if memory in seen else own
         seen.add(memory)
     return tensors
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file or folder has reached the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from torch import nn
 
+from calmkit.files import partial_of, replace_file
 from calmkit.models import LanguageModel
 
 from .card import model_card
@@ -25,7 +26,6 @@ from .files import (
     load_tensors,
     read_content,
     read_model_file,
-    replace_file,
     write_model_file,
 )
 from .sameness import check_same, untrained
@@ -120,7 +120,7 @@ def saved_tokenizer(directory: str | os.PathLike[str]) -> str:
 
 
 def _content_of(tokenizer: SavableTokenizer, directory: Path) -> str:
-    partial = directory / f".partial-{TOKENIZER_FILE}"
+    partial = partial_of(directory / TOKENIZER_FILE)
     try:
         tokenizer.save(partial)
         return partial.read_text(encoding="utf-8")

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.typing import checks_are_on
+from calmkit.finite import check_finite, is_readable
 
 __all__ = [
     "check_categorical",
     "check_count",
-    "check_finite",
     "check_not_negative",
     "check_positive",
     "check_target",
@@ -35,23 +34,10 @@ def check_positive(**settings: float) -> None:
             raise ValueError(f"{name} must be positive and finite; got {value}.")
 
 
-def check_finite(**tensors: Tensor) -> None:
-    """Refuse NaN and infinity."""
-    for name, tensor in tensors.items():
-        if not _readable(tensor):
-            continue
-        low, high = tensor.detach().aminmax()
-        if not (low.isfinite() and high.isfinite()):
-            count = int((~tensor.isfinite()).sum())
-            raise ValueError(
-                f"{name} must be finite; {count} of {tensor.numel()} values are NaN or infinite."
-            )
-
-
 def check_not_negative(**tensors: Tensor) -> None:
     """Refuse negative values."""
     for name, tensor in tensors.items():
-        if _readable(tensor) and (low := tensor.detach().min()) < 0:
+        if is_readable(tensor) and (low := tensor.detach().min()) < 0:
             raise ValueError(f"{name} must not be negative; got {float(low)}.")
 
 
@@ -68,7 +54,7 @@ def check_target(samples: Tensor, target: DiagonalGaussian) -> None:
 
 def check_categorical(probabilities: Tensor, target: Tensor) -> None:
     """Refuse what is no distribution along the last axis, and a target that indexes no outcome."""
-    if _readable(probabilities):
+    if is_readable(probabilities):
         low, total = probabilities.detach().min(), probabilities.detach().sum(-1).flatten()
         if not low >= 0:
             raise ValueError(f"probabilities must not be negative or NaN; got {float(low)}.")
@@ -80,7 +66,7 @@ def check_categorical(probabilities: Tensor, target: Tensor) -> None:
                 f"probabilities must sum to 1 along the last axis, within {tolerance:.1g}; "
                 f"got {float(worst)}."
             )
-    if _readable(target):
+    if is_readable(target):
         low, high = target.aminmax()
         most = probabilities.shape[-1] - 1
         if low < 0 or high > most:
@@ -88,12 +74,3 @@ def check_categorical(probabilities: Tensor, target: Tensor) -> None:
             raise ValueError(
                 f"target must be in [0, {most}], the indices of the outcomes; got {wrong}."
             )
-
-
-def _readable(tensor: Tensor) -> bool:
-    return (
-        checks_are_on()
-        and tensor.device.type == "cpu"
-        and tensor.numel() > 0
-        and not torch._C._functorch.is_batchedtensor(tensor)  # under vmap no value can be read
-    )

@@ -31,8 +31,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count, check_finite, check_target
+from calmkit.scoring.checks import check_count, check_target
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 

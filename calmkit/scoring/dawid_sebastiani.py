@@ -36,8 +36,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count, check_finite
+from calmkit.scoring.checks import check_count
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 

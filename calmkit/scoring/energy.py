@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring.checks import check_finite
+from calmkit.finite import check_finite
 from calmkit.scoring.moments import check_alpha, expected_distance
 from calmkit.scoring.pairwise import PairwiseScore
 from calmkit.scoring.precision import in_full_precision

@@ -26,8 +26,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.finite import check_finite
 from calmkit.scoring.bernstein import Quadrature, expected_by
-from calmkit.scoring.checks import check_finite, check_target
+from calmkit.scoring.checks import check_target
 from calmkit.scoring.kernels import Kernel
 from calmkit.scoring.pairwise import PairwiseScore, outcome_distances
 from calmkit.scoring.precision import in_full_precision

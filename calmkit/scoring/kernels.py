@@ -44,7 +44,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.scoring.checks import check_finite, check_positive
+from calmkit.finite import check_finite
+from calmkit.scoring.checks import check_positive
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.scoring.checks import check_finite
+from calmkit.finite import check_finite
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 

@@ -30,8 +30,8 @@ from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_finite
 from calmkit.scoring.crps import expected_crps
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed

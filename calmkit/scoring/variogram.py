@@ -34,8 +34,9 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count, check_finite, check_not_negative
+from calmkit.scoring.checks import check_count, check_not_negative
 from calmkit.scoring.crps import folded_normal_mean
 from calmkit.scoring.energy import EnergyScore
 from calmkit.scoring.moments import gaussian_norm_moment

@@ -9,7 +9,6 @@ dies, a folder called `step-...` is whole. One that no longer matches its own ch
 refused by name, never skipped in silence.
 """
 
-import hashlib
 import json
 import os
 import pickle
@@ -23,6 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+
+from calmkit.files import file_digest, flush
 
 from .history import History
 
@@ -130,14 +131,14 @@ def write_checkpoint(
         partial.mkdir()
         save_model(module, str(partial / _MODEL))
         torch.save(optimizer.state_dict(), partial / _OPTIMIZER)
-        files = {name: _digest(partial / name) for name in (_MODEL, _OPTIMIZER)}
+        files = {name: file_digest(partial / name) for name in (_MODEL, _OPTIMIZER)}
         for name in files:
-            _flush(partial / name)
+            flush(partial / name)
         _write_json(partial / _TRAINING, {**content, "files": files, "history": history.to_json()})
-        _flush(partial)
+        flush(partial)
         os.replace(partial, target)
-    _flush(target)
-    _flush(directory)
+    flush(target)
+    flush(directory)
     for old in find_checkpoints(directory)[:-keep]:
         # Renamed first: a deletion cut short must not leave half a checkpoint behind.
         os.replace(old, doomed := directory / f"{_PARTIAL}{old.name}")
@@ -174,7 +175,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 f"reads; got {content['format']}."
             )
         for name, digest in content["files"].items():
-            if _digest(path / name) != digest:
+            if file_digest(path / name) != digest:
                 raise _damaged(path, f"{name} does not match its checksum")
         history = History.from_json(content["history"])
         return Checkpoint(path, int(content["step"]), dict(content["identity"]), history)
@@ -191,22 +192,6 @@ def _damaged(path: Path, what: str) -> CheckpointError:
     )
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    _flush(path)
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file or folder has reached the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(path)
