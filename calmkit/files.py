@@ -1,10 +1,12 @@
 """Files that are whole or absent: atomic replacement, flushing to disk, digests."""
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["file_digest", "flush", "partial_of", "replace_file"]
+__all__ = ["file_digest", "flush", "partial_of", "replace_file", "replace_files", "replacing"]
 
 
 def partial_of(path: Path) -> Path:
@@ -14,12 +16,40 @@ def partial_of(path: Path) -> Path:
 
 def replace_file(path: Path, content: str | bytes) -> None:
     """Write a file under another name, flush it to disk and rename it."""
-    partial = partial_of(path)
-    with partial.open("wb") as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    replace_files({path: content})
+
+
+def replace_files(contents: Mapping[Path, str | bytes]) -> None:
+    """Replace files, in their order, when all of them are on the disk: if it is full, none is."""
+    with replacing(*contents) as partials:
+        for partial, content in zip(partials, contents.values(), strict=True):
+            data = content.encode("utf-8") if isinstance(content, str) else content
+            partial.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(*paths: Path) -> Iterator[list[Path]]:
+    """Context that gives a name beside each path to write to; at its end they are renamed.
+
+    Each is flushed to disk before the first is renamed. If anything fails until then, the old
+    files are as they were. What is not renamed is removed.
+
+    Raises:
+        OSError: If the disk is full; names the file.
+    """
+    partials = [partial_of(path) for path in paths]
+    try:
+        yield partials
+        for partial in partials:
+            flush(partial)
+        for partial, path in zip(partials, paths, strict=True):
+            os.replace(partial, path)
+    except BaseException as error:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(paths[0].parent)) from error
+        raise
 
 
 def flush(path: Path) -> None:

@@ -37,7 +37,7 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
-    {"files"},
+    {"files", "foreign_data"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
 

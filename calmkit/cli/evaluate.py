@@ -9,17 +9,19 @@ from rich.console import Console
 
 from calmkit import config
 from calmkit.cli.mistakes import mistakes
-from calmkit.cli.output import make_folder, new_console, report, start_output
+from calmkit.cli.output import make_folder, new_console, report
 from calmkit.cli.trust import packages_in
-from calmkit.comparison.checkpoint import Checkpoint, load_checkpoint
+from calmkit.comparison.checkpoint import Checkpoint, check_config_fits, load_checkpoint
 from calmkit.comparison.diagnose import diagnose, rows_to_diagnose
 from calmkit.comparison.diagnosis_files import write_diagnosis
 from calmkit.comparison.preparing import check_rows, prepare, with_other_text
 from calmkit.comparison.progress import Display
 from calmkit.comparison.run import evaluate_checkpoint
 from calmkit.comparison.standalone import Protocol, measure_and_write, text_to_score
+from calmkit.config.model_config import parse_for_evaluation
 from calmkit.config.parsing import parse_function
 from calmkit.data import Corpus, EvaluationRows
+from calmkit.files import replace_file
 from calmkit.models import CALM
 from calmkit.saving import saved_tokenizer
 
@@ -30,22 +32,31 @@ def run(options: list[str]) -> None:
     """Measure and report; see `_options`."""
     with mistakes():
         chosen = parse_function(_options, options, command="calmkit evaluate")
-        checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))
+        trust = packages_in(chosen["trust"])
+        checkpoint = load_checkpoint(chosen["checkpoint"], trust=trust)
     if checkpoint.config is None:
         _without_config(checkpoint, chosen)
         return
     with mistakes():
-        overrides = ["--config", str(checkpoint.config)]
+        overrides = []
         for name in ("rows", "draws", "min_context"):
             if chosen[name] is not None:
                 overrides.append(f"--evaluation.{name}={chosen[name]}")
         if chosen["positions"] is not None:
             overrides.append(f"--positions={chosen['positions']}")
-        parsed = config.parse(overrides, command="calmkit evaluate")
+        parsed = parse_for_evaluation(
+            checkpoint.config, overrides, trust=trust, command="calmkit evaluate"
+        )
+        check_config_fits(checkpoint, parsed.experiment)
+        for text in (parsed.experiment.data, parsed.experiment.evaluation_data):
+            if text is not None:
+                print(f"Reading {text}, which {checkpoint.config} names.", flush=True)
         corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
         check_rows(parsed.experiment, corpus)
         output = chosen["output"] or chosen["checkpoint"] / "evaluation"
-        start_output(output, "train", parsed.text)
+        make_folder(output)
+        head = f"# What was read of {checkpoint.config}, and the options laid over it.\n"
+        replace_file(output / "config.yaml", head + parsed.text)
     console = new_console()
     with Display(console) as display:
         result = evaluate_checkpoint(

@@ -9,6 +9,7 @@ from rich.console import Console
 from calmkit import __version__
 from calmkit.comparison import ComparisonResult, write_report
 from calmkit.comparison.report import to_table
+from calmkit.files import replace_file
 
 __all__ = ["make_folder", "new_console", "report", "show", "start_output"]
 
@@ -22,7 +23,7 @@ def start_output(directory: Path, command: str, text: str) -> None:
     head = f"# The effective config, by calmkit {__version__}. To run it again:\n"
     path = directory / "config.yaml"
     make_folder(directory)
-    path.write_text(f"{head}#   calmkit {command} --config {path}\n{text}", encoding="utf-8")
+    replace_file(path, f"{head}#   calmkit {command} --config {path}\n{text}")
 
 
 def make_folder(directory: Path) -> None:

@@ -5,6 +5,7 @@ import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a
 from calmkit import config
 from calmkit.cli.mistakes import mistakes, mistakes_in_checkpoints
 from calmkit.cli.output import new_console, report, start_output
+from calmkit.cli.trust import without_trust
 from calmkit.comparison.finetuning import finetune, prepare_finetuning
 from calmkit.comparison.preparing import prepare
 from calmkit.comparison.progress import Display
@@ -12,14 +13,22 @@ from calmkit.comparison.run import check_resumable, train
 
 __all__ = ["run"]
 
+_HELP = """beside the keys of a config below:
+  --trust        with --checkpoint: packages outside calmkit, with commas between, whose classes
+                 the saved model and its config may name; their code runs
+"""
+
 
 def run(options: list[str]) -> None:
-    """Train, save and report; options are the keys of a config."""
+    """Train, save and report; options are the keys of a config, and `--trust`."""
+    if "--help" in options:
+        print(_HELP)
     with mistakes():
-        parsed = config.parse(options, command="calmkit train")
+        options, trust = without_trust(options)
+        parsed = config.parse(options, command="calmkit train", trust=trust)
         check_resumable(parsed.experiment.output, parsed.text)
     if parsed.experiment.finetune is not None:
-        _finetune(parsed.experiment, parsed.text)
+        _finetune(parsed.experiment, parsed.text, trust)
         return
     with mistakes():
         corpus = prepare(parsed.experiment)
@@ -30,16 +39,16 @@ def run(options: list[str]) -> None:
     report(result, parsed.experiment.output, console)
 
 
-def _finetune(experiment: config.TrainExperiment, text: str) -> None:
+def _finetune(experiment: config.TrainExperiment, text: str, trust: tuple[str, ...]) -> None:
     """A saved model on pairs; the text it was trained on is not read.
 
     Args:
         experiment: Has `finetune` and `checkpoint`.
         text: The effective config.
+        trust: Packages outside calmkit that the model's parts come from.
     """
     with mistakes():
-        config.check_parts(experiment)
-        prepared = prepare_finetuning(experiment)
+        prepared = prepare_finetuning(experiment, trust=trust)
         start_output(experiment.output, "train", text)
     console = new_console()
     with mistakes_in_checkpoints(), Display(console) as display:

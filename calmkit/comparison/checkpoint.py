@@ -5,20 +5,21 @@
               config.json, tokenizer.json, README.md      copies, for readers
 
 `load_checkpoint` takes folders in the published format too. Code from outside calmkit runs only
-if it is named.
+if it is named. The config is not read here; see `calmkit.config.model_config`.
 """
 
-import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from torch import nn
 
+from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import TextTokenizer
 from calmkit.files import replace_file
+from calmkit.foreign_data import ForeignDataError, parse_json
 from calmkit.interop import load_published_autoencoder, load_published_calm, save_published
 from calmkit.interop.writing import check_new, new_folder
 from calmkit.models import CALM, LanguageModel
@@ -30,19 +31,18 @@ from calmkit.saving import (
     saved_tokenizer,
 )
 from calmkit.saving.files import WEIGHTS_FILE
+from calmkit.saving.limits import BuildingLimit
 from calmkit.saving.pretrained import TOKENIZER_FILES
-from calmkit.saving.rebuilding import check_trusted
 
 __all__ = [
     "Checkpoint",
+    "check_config_fits",
     "convert_checkpoint",
     "is_published",
     "load_checkpoint",
     "save_checkpoint",
 ]
 
-# Parts of a config that may be given by the name of a class alone.
-_PART_KEYS = ("autoencoder", "backbone", "head", "optimizer", "autoencoder_optimizer", "logger")
 _CONFIG, _PUBLISHED = "config.yaml", "config.json"
 
 
@@ -107,7 +107,6 @@ def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoi
     else:
         if (directory / _CONFIG).is_file():
             config = directory / _CONFIG
-            _check_config(config, trust)
         model = load(directory, nn.Module, trust=trust)
         if not isinstance(model, LanguageModel):
             raise _no_language_model(directory, f"a {type(model).__name__}")
@@ -118,6 +117,20 @@ def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoi
             f"model; it has {tokenizer.vocab_size}. Is it that of another model?"
         )
     return Checkpoint(model, tokenizer, directory, config)
+
+
+def check_config_fits(checkpoint: Checkpoint, experiment: TrainExperiment) -> None:
+    """Try the parts of a model's config, which may ask for no more than the model itself has.
+
+    Args:
+        checkpoint: The model.
+        experiment: By its config.
+
+    Raises:
+        ValueError: If it asks for more, or a part refuses its arguments.
+    """
+    with BuildingLimit.of_model(checkpoint.model, f"config of {checkpoint.folder}"):
+        check_parts(experiment)
 
 
 def convert_checkpoint(
@@ -179,15 +192,15 @@ def convert_checkpoint(
 def is_published(directory: Path) -> bool:
     """Whether a folder's `config.json` is that of the published format."""
     try:
-        content = json.loads((directory / _PUBLISHED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json((directory / _PUBLISHED).read_bytes())
+    except (OSError, ForeignDataError):
         return False
     return isinstance(content, dict) and "class_path" not in content
 
 
 def _is_autoencoder(directory: Path) -> bool:
     """Whether a folder in the published format holds an autoencoder alone."""
-    config = json.loads((directory / _PUBLISHED).read_text(encoding="utf-8"))
+    config = parse_json((directory / _PUBLISHED).read_bytes())
     return "num_encoder_layers" in config
 
 
@@ -208,33 +221,6 @@ def _check_folder(directory: Path) -> None:
         f"checkpoint {directory} must be a folder written by `calmkit train` or `calmkit.save`, "
         f"or one in the published format; {found}."
     )
-
-
-def _check_config(path: Path, trust: Collection[str]) -> None:
-    """Refuse code from outside in the config of a run, which names classes of its own."""
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SavedModelError(f"{path} must be YAML; it is damaged ({error}).") from None
-    allowed = (*trust, "torch.optim", "lightning_fabric.loggers")
-    for name in _classes(config, top=True):
-        if "." in name:  # a bare name is one of the known classes
-            check_trusted({"name": name}, allowed)
-
-
-def _classes(value: object, *, top: bool = False) -> Iterator[str]:
-    """Names of classes in a config: `head: pkg.Class`, or `head: {class_path: pkg.Class}`."""
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            named = key == "class_path" or (top and key in _PART_KEYS)
-            if named and isinstance(entry, str):
-                yield entry
-            yield from _classes(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            yield from _classes(entry)
 
 
 def _pretrained(directory: Path) -> TextTokenizer:

@@ -4,13 +4,17 @@ Autoencoder and tokenizer stay as they are; input encoder, backbone and head are
 response chunks only. It is measured on held-out prompts, before and after.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
+from calmkit.comparison.checkpoint import (
+    check_config_fits,
+    load_checkpoint,
+    save_checkpoint,
+)
 from calmkit.comparison.lab import model_objective
 from calmkit.comparison.pair_scores import FinetuningResult, PairScores, reproduced
 from calmkit.comparison.progress import Display
@@ -24,6 +28,7 @@ from calmkit.data import (
     read_pairs,
     split_pairs,
 )
+from calmkit.files import replace_file
 from calmkit.models import LanguageModel
 from calmkit.training import fit, step_generator
 
@@ -51,11 +56,14 @@ class PreparedPairs:
     digest: str
 
 
-def prepare_finetuning(experiment: TrainExperiment) -> PreparedPairs:
+def prepare_finetuning(
+    experiment: TrainExperiment, *, trust: Collection[str] = ()
+) -> PreparedPairs:
     """Load the model and lay out the pairs; all that can be wrong is found here.
 
     Args:
         experiment: Has `finetune` and `checkpoint`.
+        trust: Packages outside calmkit that the model's parts come from.
 
     Raises:
         ValueError: If the checkpoint or the pairs cannot be read, the config builds a model of
@@ -63,7 +71,8 @@ def prepare_finetuning(experiment: TrainExperiment) -> PreparedPairs:
     """
     if experiment.finetune is None or experiment.checkpoint is None:
         raise ValueError("experiment must have finetune and checkpoint; they are None.")
-    saved = load_checkpoint(experiment.checkpoint)
+    saved = load_checkpoint(experiment.checkpoint, trust=trust)
+    check_config_fits(saved, experiment)
     with torch.random.fork_rng(devices=[]):
         model = assemble(experiment, experiment.head)
     try:
@@ -115,7 +124,7 @@ def finetune(
 
     checkpoints = experiment.output / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    (checkpoints / "config.yaml").write_text(config_text, encoding="utf-8")
+    replace_file(checkpoints / "config.yaml", config_text)
     fabric = Fabric(accelerator=experiment.accelerator, devices=1, precision=experiment.precision)
     model = prepared.model.to(fabric.device)
     held_out = prepared.held_out.batch_at(0).to(fabric.device)

@@ -67,7 +67,7 @@ class FinetuningResult:
             path: The file.
         """
         text = json.dumps(dataclasses.asdict(self), indent=1)
-        path.write_text(text + "\n", encoding="utf-8")
+        replace_file(path, text + "\n")
 
 
 def reproduced(

@@ -21,7 +21,7 @@ from calmkit.comparison.csv_files import to_csv, to_summary_csv
 from calmkit.comparison.notes import notes
 from calmkit.comparison.results import ComparisonResult
 from calmkit.comparison.rows import baselines, rows_of
-from calmkit.files import replace_file
+from calmkit.files import replace_files
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -64,7 +64,7 @@ def to_samples(result: ComparisonResult) -> str:
 
 
 def write_report(result: ComparisonResult, directory: Path) -> list[Path]:
-    """Write all files; each is replaced as a whole.
+    """Write all files; each is replaced as a whole, and none if the disk is full.
 
     Args:
         result: What to report.
@@ -88,8 +88,7 @@ def write_report(result: ComparisonResult, directory: Path) -> list[Path]:
     for plot in plots:
         files |= {f"plots/{plot.name}.png": plot.png, f"plots/{plot.name}.svg": plot.svg}
     (directory / "plots").mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        replace_file(directory / name, content)
+    replace_files({directory / name: content for name, content in files.items()})
     return [directory / name for name in files]
 
 

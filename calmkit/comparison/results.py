@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calmkit.foreign_data import ForeignDataError, parse_json
 from calmkit.metrics import DocumentScores, Estimate
 
 __all__ = [
@@ -102,7 +103,7 @@ class RunResult:
             ValueError: If it is something else.
         """
         with _understood():
-            return _run(json.loads(text))
+            return _run(parse_json(text))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +180,7 @@ class ComparisonResult:
             ValueError: If it is not JSON of this version's schema.
         """
         with _understood():
-            content = json.loads(text)
+            content = parse_json(text)
             version = content.pop("schema_version")
             if version != SCHEMA_VERSION:
                 raise ValueError(
@@ -206,7 +207,7 @@ def _understood() -> Iterator[None]:
     """Whatever is unexpected in a file becomes one named error."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, ForeignDataError) as error:
         raise ValueError(
             f"results must be JSON as written by `calmkit compare`: {error!r}."
         ) from error

@@ -31,6 +31,7 @@ from calmkit.comparison.runs import (
 )
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
+from calmkit.files import replace_file
 from calmkit.training import CheckpointError
 
 __all__ = ["check_resumable", "compare", "evaluate_checkpoint", "train"]
@@ -90,7 +91,7 @@ def train(
     lab = Lab(experiment, corpus, display)
     checkpoints = experiment.output / _CHECKPOINTS
     checkpoints.mkdir(parents=True, exist_ok=True)
-    (checkpoints / "config.yaml").write_text(config_text, encoding="utf-8")
+    replace_file(checkpoints / "config.yaml", config_text)
     autoencoder = lab.train_autoencoder(checkpoints / "autoencoder")
     model, training, untrained = train_model(lab, "model", autoencoder, checkpoints / "model")
     display.note("measuring on held-out text ...")

@@ -21,6 +21,7 @@ from calmkit.comparison.diagnosis_files import write_diagnosis
 from calmkit.comparison.measurements import restored_share, score
 from calmkit.data import EvaluationRows, TokenStore, digest_of, evaluation_rows, read_documents
 from calmkit.data.sources import EMBEDDED_NAME
+from calmkit.files import replace_file
 from calmkit.metrics import Estimate
 from calmkit.models import CALM, LanguageModel
 from calmkit.training import EvaluationSettings, SoftmaxEvaluation
@@ -158,7 +159,7 @@ class Measurement:
             path: The file.
         """
         text = json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        replace_file(path, text + "\n")
 
 
 def text_to_score(checkpoint: Checkpoint, data: Path | None, protocol: Protocol) -> ScoredText:

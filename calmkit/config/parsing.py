@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,13 @@ class Parsed:
     text: str
 
 
-def parse(arguments: Sequence[str], *, preset: str = "train", command: str) -> Parsed:
+def parse(
+    arguments: Sequence[str],
+    *,
+    preset: str = "train",
+    command: str,
+    trust: Collection[str] = (),
+) -> Parsed:
     """Parse command-line options on top of a preset.
 
     Args:
@@ -50,13 +56,15 @@ def parse(arguments: Sequence[str], *, preset: str = "train", command: str) -> P
         preset: The preset whose values, laid over those of `base`, hold where nothing else is
             given.
         command: What the user typed, for the help text.
+        trust: Packages outside calmkit whose classes the config of that saved model may name.
 
     Raises:
+        SavedModelError: If that config names other code, or is damaged.
         ConfigError: If anything is wrong; the text fits a screen and names the key, what is
             allowed, and the nearest right name.
     """
-    start = ["base", preset, *_start_of_finetuning(arguments)]
-    layers, options = [source_of(name) for name in start], []
+    layers = [source_of("base"), source_of(preset), *_start_of_finetuning(arguments, trust)]
+    options = []
     for option, value in option_pairs(arguments):
         if option == "--config" and value is not None:
             layers.append(source_of(value))
@@ -233,8 +241,10 @@ def new_experiment_parser(command: str) -> "ArgumentParser":
     return parser
 
 
-def _start_of_finetuning(arguments: Sequence[str]) -> list[str]:
+def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> list[Source]:
     """The config of the model named by `--checkpoint`, and what fine-tuning does otherwise."""
+    from .model_config import FOR_FINETUNING, read_model_config
+
     folder = Source.of_options(arguments).values.get("checkpoint")
     if not folder:
         return []
@@ -244,7 +254,8 @@ def _start_of_finetuning(arguments: Sequence[str]) -> list[str]:
             f"checkpoint {folder} must be a folder written by `calmkit train`; it has no "
             f"{config.name}."
         )
-    return [str(config), "finetune"]
+    saved = read_model_config(config, keys=FOR_FINETUNING, trust=trust)
+    return [saved, source_of("finetune")]
 
 
 def _blame_group(values: "Namespace", error: ValueError) -> str:

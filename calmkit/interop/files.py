@@ -8,7 +8,6 @@ Where there are several, the first in this order counts, as in transformers. A `
 pickle; it is read with `weights_only`, so that it cannot run code.
 """
 
-import json
 import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from calmkit.foreign_data import ForeignDataError, parse_json
 
 from .errors import CheckpointFormatError
 
@@ -89,13 +90,13 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointFormatError: If it is missing or holds anything else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointFormatError(
             f"{path} must be there: a published checkpoint is a folder with {CONFIG_FILE} and "
             "weights."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ForeignDataError as error:
         raise CheckpointFormatError(f"{path} must be JSON; it is damaged ({error}).") from None
     if not isinstance(content, dict):
         raise CheckpointFormatError(

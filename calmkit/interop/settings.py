@@ -11,6 +11,9 @@ from .files import CONFIG_FILE, read_json
 
 __all__ = ["Settings"]
 
+# More than any model has; a billion would never be done.
+_MOST_LAYERS = 1000
+
 _Part = TypeVar("_Part")
 
 
@@ -43,7 +46,7 @@ class Settings:
         return cls(path, values)
 
     def size(self, key: str) -> int:
-        """A whole number of at least 1.
+        """A whole number of at least 1, and of layers at most 1000.
 
         Raises:
             CheckpointFormatError: If it is missing or something else.
@@ -51,6 +54,9 @@ class Settings:
         value = self._get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self._wrong(key, "a whole number of at least 1", value)
+        if key.endswith("_layers") and value > _MOST_LAYERS:
+            # Weights are compared with their sizes; layers have to be made before that.
+            raise self._wrong(key, f"at most {_MOST_LAYERS}", value)
         return value
 
     def number(self, key: str) -> float:

@@ -1,7 +1,7 @@
-"""The files of a saved model, each replaced in a single step, the weights last.
+"""The files of a saved model, written beside the old ones and then renamed, the weights last.
 
-    model.safetensors   weights and buffers; its header holds the description of the model, and
-                        the tokenizer
+    model.safetensors   weights and buffers; its header holds the description of the model, the
+                        tokenizer, and SHA-256 digests of all that
     config.json         that description, for readers
     tokenizer.json      that tokenizer, for other libraries
     README.md           the model card
@@ -11,19 +11,20 @@ one, whole. The other files are copies and are not read again.
 """
 
 import dataclasses
+import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from calmkit import __version__
-from calmkit.files import flush, partial_of
+from calmkit.foreign_data import ForeignDataError, parse_json
 
 from .errors import CannotBeSavedError, SavedModelError
+from .tensor_files import digest_of_tensors, write_tensors
 
 __all__ = [
     "CARD_FILE",
@@ -41,10 +42,8 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
-_KEY, _FORMAT = "calmkit", 1
+_KEY, _DIGEST_KEY, _FORMAT = "calmkit", "calmkit-sha256", 2
 _PUBLISHED = "The published format is read by calmkit.interop, and converted by `calmkit convert`."
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -61,22 +60,20 @@ class ModelContent:
 
 
 def write_model_file(path: Path, content: ModelContent, state: Mapping[str, Tensor]) -> None:
-    """Replace `model.safetensors`.
+    """Write `model.safetensors`.
 
     Args:
         path: The file.
         content: For its header.
         state: The model's tensors.
-    """
-    from safetensors.torch import save_file
 
-    stamp = {"format": _FORMAT, "version": __version__}
-    header = {_KEY: json.dumps(stamp | dataclasses.asdict(content))}
-    partial = partial_of(path)
-    save_file(_apart(state), partial, metadata=header)
-    flush(partial)
-    os.replace(partial, path)
-    flush(path.parent)
+    Raises:
+        CannotBeSavedError: If the format has no place for an entry of the state.
+    """
+    tensors = _on_cpu(state)
+    stamp = {"format": _FORMAT, "version": __version__, "tensors": digest_of_tensors(tensors)}
+    text = json.dumps(stamp | dataclasses.asdict(content))
+    write_tensors(path, tensors, {_KEY: text, _DIGEST_KEY: _digest(text)})
 
 
 def read_content(path: Path) -> ModelContent:
@@ -85,7 +82,7 @@ def read_content(path: Path) -> ModelContent:
     Raises:
         SavedModelError: If the file is missing, damaged, or not written by `calmkit.save`.
     """
-    return _read(path, lambda file: None)[0]
+    return _read(path, with_tensors=False)[0]
 
 
 def read_model_file(path: Path) -> tuple[ModelContent, dict[str, Tensor]]:
@@ -94,7 +91,7 @@ def read_model_file(path: Path) -> tuple[ModelContent, dict[str, Tensor]]:
     Raises:
         SavedModelError: If the file is missing, damaged, or not written by `calmkit.save`.
     """
-    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})
+    return _read(path, with_tensors=True)
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -119,7 +116,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     model.load_state_dict(tensors, assign=any(tensor.is_meta for tensor in own.values()))
 
 
-def _read(path: Path, take: Callable[[Any], _T]) -> tuple[ModelContent, _T]:
+def _read(path: Path, *, with_tensors: bool) -> tuple[ModelContent, dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -129,33 +126,54 @@ def _read(path: Path, take: Callable[[Any], _T]) -> tuple[ModelContent, _T]:
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            content = json.loads((file.metadata() or {})[_KEY])
-            if content["format"] != _FORMAT:
-                raise SavedModelError(
-                    f"{path} must have format {_FORMAT}, which this version of calmkit reads; "
-                    f"got {content['format']}, written by calmkit {content['version']}."
-                )
-            return ModelContent(content["model"], content["tokenizer"]), take(file)
+            texts = file.metadata() or {}
+            names = file.keys() if with_tensors else ()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise SavedModelError(f"{path} is damaged, perhaps cut short: {first}") from None
-    except (KeyError, TypeError, json.JSONDecodeError):
+    try:
+        content = _checked(path, texts)
+        if with_tensors and content["tensors"] != digest_of_tensors(tensors):
+            raise _altered(path)
+        return ModelContent(content["model"], content["tokenizer"]), tensors
+    except (KeyError, TypeError, ForeignDataError) as error:
+        said = f" ({error})" if isinstance(error, ForeignDataError) else ""
         raise SavedModelError(
             f"{path} must be written by `calmkit.save`, with the description of the model in its "
-            f"header; it has none. {_PUBLISHED}"
+            f"header; it has none{said}. {_PUBLISHED}"
         ) from None
 
 
-def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU that share no memory; the format has none that do."""
-    tensors, seen = {}, set()
+def _checked(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The header's own text as data, if it is of this format and has its digest."""
+    content = parse_json(texts[_KEY])
+    if content["format"] != _FORMAT:
+        raise SavedModelError(
+            f"{path} must have format {_FORMAT}, which this version of calmkit reads; got "
+            f"{content['format']}, written by calmkit {content['version']}. Read it with that "
+            "one, or save the model again with this one."
+        )
+    if texts[_DIGEST_KEY] != _digest(texts[_KEY]):
+        raise _altered(path)
+    return content
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _altered(path: Path) -> SavedModelError:
+    return SavedModelError(
+        f"{path} is damaged: its content is not what was saved, by the digest in its header. Copy "
+        "or download it again."
+    )
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise CannotBeSavedError(
                 f"{name} of the state must be a tensor to be saved; got {type(tensor).__name__}."
             )
-        own = tensor.detach().cpu().contiguous()
-        memory = own.untyped_storage().data_ptr()
-        tensors[name] = own.clone() if memory in seen else own
-        seen.add(memory)
-    return tensors
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -57,13 +57,30 @@ class HubModel(ModelHubMixin, library_name="calmkit"):
         )
 
     @classmethod
-    def _from_pretrained(
-        cls, *, model_id: str, trust: Collection[str] = (), **place: Any
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        trust: Collection[str] = (),
+        **place: Any,
     ) -> "HubModel":
-        """The model of a folder or repository; `trust` as in `calmkit.load`."""
-        folder = Path(model_id)
+        """The model of a folder, or of a repository on the hub.
+
+        The weights hold all of it. `config.json`, from which the mixin would take arguments for
+        this call, is not read.
+
+        Args:
+            pretrained_model_name_or_path: The folder, or `owner/name`.
+            trust: As in `calmkit.load`.
+            place: Of a repository: `revision`, `token` and others of `snapshot_download`.
+
+        Raises:
+            SavedModelError: As in `calmkit.load`.
+        """
+        folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = Path(snapshot_download(model_id, allow_patterns=[WEIGHTS_FILE], **place))
+            name = str(pretrained_model_name_or_path)
+            folder = Path(snapshot_download(name, allow_patterns=[WEIGHTS_FILE], **place))
         content = saved_tokenizer(folder)
         return cls(
             load(folder, nn.Module, trust=trust), tokenizer=_Content(content) if content else None

@@ -1,47 +1,46 @@
 """From a description to the part, with code from outside calmkit only where it is allowed.
 
-Every name in a description is looked at before anything is imported. A name within calmkit must
-be that of a class that keeps its arguments, of a dataclass, or of a function under `recorded`,
-where it is defined: a description cannot reach what calmkit itself imports.
+Every name in a description is looked at before anything is imported; see `trust`. What is called
+is a class that keeps its arguments, a dataclass, or a function under `recorded`, and nothing else.
 """
 
 import contextlib
 import dataclasses
-import importlib
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
+from calmkit.foreign_data import ForeignDataError, check_nesting
 from calmkit.recording import Recorded, makes_parts
 
 from .describing import place_in
-from .errors import SavedModelError, UntrustedCodeError
+from .errors import SavedModelError
+from .trust import check_name, find
 
-__all__ = ["check_trusted", "names_in", "rebuild"]
-
-_PACKAGE = "calmkit"
+__all__ = ["check_trusted", "names_in", "rebuild", "rebuild_module"]
 
 
 def check_trusted(description: Any, trust: Collection[str] = ()) -> None:
-    """Check that a description names nothing but calmkit and what is allowed.
+    """Check that a description names nothing but parts of calmkit and what is allowed.
 
     Args:
         description: By `describe`, or read from a file.
         trust: Packages, or modules of them, whose code may be imported and run.
 
     Raises:
+        SavedModelError: If it is nested too deeply, or names what is no part of calmkit.
         UntrustedCodeError: If it names something else; names it.
     """
+    try:
+        check_nesting(description)
+    except ForeignDataError as error:
+        said = f"a description must be as `calmkit.save` writes it; {error}"
+        raise SavedModelError(said) from None
     for path in names_in(description):
-        if not any(path.startswith(f"{allowed}.") for allowed in (_PACKAGE, *trust)):
-            package = path.rpartition(".")[0].partition(".")[0] or path
-            raise UntrustedCodeError(
-                f"trust must name every package outside calmkit that a saved model needs; it "
-                f"needs {path}, whose code would run here. If you know it to be harmless, pass "
-                f"trust=({package!r},), on the command line --trust {package}."
-            )
+        check_name(path, trust)
 
 
 def rebuild(description: Any, *, trust: Collection[str] = ()) -> Any:
@@ -56,7 +55,20 @@ def rebuild(description: Any, *, trust: Collection[str] = ()) -> Any:
         UntrustedCodeError: If it names code outside calmkit that is not allowed.
     """
     check_trusted(description, trust)
-    return _Rebuilder().value(description, "")
+    return _Rebuilder(trust).value(description, "")
+
+
+def rebuild_module(description: Any, *, trust: Collection[str] = ()) -> nn.Module:
+    """As `rebuild`, of a module.
+
+    Raises:
+        SavedModelError: As in `rebuild`, and if it is no module.
+        UntrustedCodeError: As in `rebuild`.
+    """
+    built = rebuild(description, trust=trust)
+    if not isinstance(built, nn.Module):
+        raise SavedModelError(f"a saved model must be a module; got a {type(built).__name__}.")
+    return built
 
 
 def names_in(value: Any) -> Iterator[str]:
@@ -83,7 +95,8 @@ def names_in(value: Any) -> Iterator[str]:
 class _Rebuilder:
     """Builds what one description describes; knows what it has built, and where."""
 
-    def __init__(self) -> None:
+    def __init__(self, trust: Collection[str]) -> None:
+        self._trust = trust
         self._built: dict[str, Any] = {}
 
     def value(self, value: Any, place: str) -> Any:
@@ -101,7 +114,7 @@ class _Rebuilder:
                 part = self.value(inside, place)
                 return lambda *sizes: part
             case {"name": str(path)}:
-                return _found(path)
+                return find(path, self._trust)
             case {"tuple": list(entries)}:
                 return tuple(self.value(entries, place))
             case {"mapping": dict(entries)}:
@@ -113,7 +126,7 @@ class _Rebuilder:
         raise SavedModelError(f"a description must be as `calmkit.save` writes it; got {value}.")
 
     def _part(self, path: str, arguments: dict[str, Any], place: str) -> Any:
-        make = _found(path)
+        make = find(path, self._trust)
         is_class = inspect.isclass(make)
         is_part = is_class and (issubclass(make, Recorded) or dataclasses.is_dataclass(make))
         if not is_part and not makes_parts(make):
@@ -124,20 +137,6 @@ class _Rebuilder:
         with _blaming(path):
             given = {name: self.value(v, place_in(place, name)) for name, v in arguments.items()}
             return make(**given)
-
-
-def _found(path: str) -> Callable[..., Any]:
-    module, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SavedModelError(
-            f"{path} must be importable, in a version that has it; {error}."
-        ) from None
-    home = getattr(found, "__module__", None) or ""
-    if path.startswith(f"{_PACKAGE}.") and not f"{home}.".startswith(f"{module}."):
-        raise SavedModelError(f"{path} must be a public class or function of calmkit; it is not.")
-    return found
 
 
 def _dtype(name: str) -> torch.dtype:

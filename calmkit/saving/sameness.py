@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
+import calmkit
 from calmkit.recording import Recorded
 
 from .describing import describe
 from .errors import CannotBeSavedError, SavedModelError
-from .rebuilding import names_in, rebuild
+from .limits import check_numbers
+from .rebuilding import names_in, rebuild_module
 
-__all__ = ["check_same", "untrained"]
+__all__ = ["check_same"]
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
@@ -28,9 +30,10 @@ def check_same(model: nn.Module, description: dict[str, Any]) -> None:
         CannotBeSavedError: If they differ; names the first difference.
     """
     # What the model was built of is here already: to import it runs nothing new.
-    trust = {path.partition(".")[0] for path in names_in(description)}
+    trust = {path.partition(".")[0] for path in names_in(description)} - {calmkit.__name__}
     try:
-        other = untrained(description, trust=trust, device="meta")
+        check_numbers(description, sum(tensor.numel() for tensor in model.state_dict().values()))
+        other = _without_memory(description, trust=trust)
     except SavedModelError as error:
         raise CannotBeSavedError(
             f"{type(model).__name__} must be built again by its constructors to be saved; {error}"
@@ -52,30 +55,16 @@ def check_same(model: nn.Module, description: dict[str, Any]) -> None:
         raise _changed(name, "missing, or another's name for the same", "there")
 
 
-def untrained(description: Any, *, trust: Any, device: str) -> nn.Module:
-    """A described module with new weights; no random number of the caller is used.
-
-    Args:
-        description: By `describe`, or read from a file.
-        trust: As in `check_trusted`.
-        device: `meta` for one without memory, where its constructors allow that.
-
-    Raises:
-        SavedModelError: If it cannot be built, or is no module.
-    """
+def _without_memory(description: Any, *, trust: Any) -> nn.Module:
+    """A described module without weights, where its constructors allow that."""
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device(device):
-                built = rebuild(description, trust=trust)
+            with torch.device("meta"):
+                return rebuild_module(description, trust=trust)
         except (RuntimeError, NotImplementedError):
-            if device != "meta":
-                raise
             # A constructor that looks at the numbers it computes.
             with torch.device("cpu"):
-                built = rebuild(description, trust=trust)
-    if not isinstance(built, nn.Module):
-        raise SavedModelError(f"a saved model must be a module; got a {type(built).__name__}.")
-    return built
+                return rebuild_module(description, trust=trust)
 
 
 def _is_setting(key: str, value: object) -> bool:

@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from calmkit.files import partial_of, replace_file
+from calmkit.files import flush, partial_of, replacing
 from calmkit.models import LanguageModel
 
 from .card import model_card
@@ -28,9 +29,16 @@ from .files import (
     read_model_file,
     write_model_file,
 )
-from .sameness import check_same, untrained
+from .limits import BuildingLimit, check_numbers
+from .rebuilding import rebuild_module
+from .sameness import check_same
 
 __all__ = ["SavableTokenizer", "load", "save", "saved_tokenizer"]
+
+# Whatever a constructor makes of arguments that nobody has checked.
+_REFUSALS = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -53,8 +61,8 @@ def save(
 ) -> None:
     """Write a model: weights with the description that builds it, tokenizer and model card.
 
-    Each file replaces an older one in a single step, the weights last: whenever the process dies,
-    the old model or the new one is there.
+    All files are written beside older ones, and then take their places, the weights last: whenever
+    the process dies, or the disk is full, the old model or the new one is there.
 
     Args:
         model: A language model, or any part that is a module.
@@ -65,19 +73,23 @@ def save(
 
     Raises:
         CannotBeSavedError: If the model cannot be built again from its constructors' arguments.
+        OSError: If the disk is full; names the folder.
     """
     directory = Path(directory)
     description = describe(model)
     check_same(model, description)
     card = model_card(model, description, metrics=metrics or {}, protocol=protocol)
     directory.mkdir(parents=True, exist_ok=True)
-    content = ModelContent(description, "")
+    texts = {CONFIG_FILE: json.dumps(description, indent=2) + "\n", CARD_FILE: card}
     if tokenizer is not None:
-        content = ModelContent(description, _content_of(tokenizer, directory))
-        replace_file(directory / TOKENIZER_FILE, content.tokenizer)
-    replace_file(directory / CONFIG_FILE, json.dumps(description, indent=2) + "\n")
-    replace_file(directory / CARD_FILE, card)
-    write_model_file(directory / WEIGHTS_FILE, content, model.state_dict())
+        texts = {TOKENIZER_FILE: _content_of(tokenizer, directory), **texts}
+    content = ModelContent(description, texts.get(TOKENIZER_FILE, ""))
+    names = [*texts, WEIGHTS_FILE]
+    with replacing(*(directory / name for name in names)) as (*partials, weights):
+        for partial, text in zip(partials, texts.values(), strict=True):
+            partial.write_text(text, encoding="utf-8")
+        write_model_file(weights, content, model.state_dict())
+    flush(directory)
 
 
 def load(
@@ -100,7 +112,7 @@ def load(
     """
     path = Path(directory) / WEIGHTS_FILE
     content, tensors = read_model_file(path)
-    model = untrained(content.model, trust=trust, device="cpu")
+    model = _built(content.model, tensors, path, trust)
     if not isinstance(model, kind):
         raise SavedModelError(
             f"{path} must hold a {kind.__name__}; it holds a {type(model).__name__}. Pass its "
@@ -108,6 +120,21 @@ def load(
         )
     load_tensors(model, tensors, path)
     return model.eval()
+
+
+def _built(
+    description: Any, tensors: Mapping[str, Tensor], path: Path, trust: Collection[str]
+) -> nn.Module:
+    """A described module with new weights; no random number of the caller is used."""
+    check_numbers(description, sum(tensor.numel() for tensor in tensors.values()))
+    limit = BuildingLimit(tensors, str(path))
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), limit:
+            return rebuild_module(description, trust=trust)
+    except SavedModelError:
+        raise
+    except _REFUSALS as error:
+        raise SavedModelError(f"{path}: its description cannot be built: {error}") from error
 
 
 def saved_tokenizer(directory: str | os.PathLike[str]) -> str:

@@ -1,0 +1,104 @@
+"""How much a description may ask for: no more than the file that it came in could fill.
+
+A description of 300 bytes can name a network of terabytes, or a billion layers. The file's header
+says how many tensors and numbers follow. While its parts are built, every tensor that a
+constructor asks for is counted before it is made, and a description is refused as soon as they
+are many times more than there are in the file. Whole numbers that no tensor shows, such as the
+steps of a schedule, have a bound of their own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from calmkit.nn.without_memory import PlainMode
+
+from .errors import SavedModelError
+
+__all__ = ["BuildingLimit", "check_numbers"]
+
+# Constructors make some tensors for a while only, and some that are not saved.
+_TIMES = 8
+_MORE_TENSORS = 10_000
+_MORE_NUMBERS = 2**27
+_LARGEST = 2**24
+
+
+class BuildingLimit(PlainMode):
+    """Context in which tensors are counted as they are made."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:
+        """Set the limits.
+
+        Args:
+            tensors: What is saved.
+            source: What to call it when a limit is passed.
+        """
+        super().__init__()
+        self._source = source
+        self._saved = sum(tensor.numel() for tensor in tensors.values())
+        self._numbers_left = _TIMES * self._saved + _MORE_NUMBERS
+        self._tensors_left = _TIMES * len(tensors) + _MORE_TENSORS
+
+    @classmethod
+    def of_model(cls, model: nn.Module, source: str) -> "BuildingLimit":
+        """The limits of a model's file."""
+        return cls(model.state_dict(), source)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Count what is asked for, then make it."""
+        if not any(isinstance(argument, Tensor) for argument in args):
+            self._tensors_left -= 1
+            self._numbers_left -= _asked_for(func, args)
+            if self._tensors_left < 0 or self._numbers_left < 0:
+                raise SavedModelError(
+                    f"{self._source}: the description must ask for tensors that the file can "
+                    f"fill; it has {self._saved} numbers, and many times more are asked for."
+                )
+        return func(*args, **(kwargs or {}))
+
+
+def check_numbers(value: object, numbers: int = 0) -> None:
+    """Check that no whole number, at any depth, is too large to be a size.
+
+    Args:
+        value: Plain data.
+        numbers: How many numbers a file holds; more than 2^24 are the bound then.
+
+    Raises:
+        SavedModelError: If one is; gives it.
+    """
+    most = max(numbers, _LARGEST)
+    left = [value]
+    while left:
+        now = left.pop()
+        if isinstance(now, Mapping):
+            left += now.values()
+        elif isinstance(now, list | tuple):
+            left += now
+        elif isinstance(now, int) and not -most <= now <= most:
+            raise SavedModelError(
+                f"a whole number must be at most {most} in a saved model; got one of "
+                f"{len(str(abs(now)))} digits."
+            )
+
+
+def _asked_for(func: Any, args: Sequence[Any]) -> int:
+    """How many numbers a new tensor has at most, by its shape or its length."""
+    if func.overloadpacket in (torch.ops.aten.arange, torch.ops.aten.linspace):
+        return max((abs(one) for one in args if isinstance(one, int)), default=0)
+    shapes = [one for one in args if isinstance(one, list | tuple)]
+    return max((math.prod(shape) for shape in shapes if _is_shape(shape)), default=0)
+
+
+def _is_shape(argument: Sequence[Any]) -> bool:
+    return all(isinstance(one, int) for one in argument)

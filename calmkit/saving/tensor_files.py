@@ -1,0 +1,88 @@
+"""Tensors as bytes: the format of safetensors, written piece by piece, and a digest of it.
+
+    8 bytes     length of the header
+    header      JSON: for each name dtype, shape and place; under `__metadata__` texts by name
+    data        the tensors' bytes, one after the other
+
+The library writes such a file under a name of its own, readable for its owner alone, which stays
+behind when the process is killed. So it only reads here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .errors import CannotBeSavedError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["digest_of_tensors", "write_tensors"]
+
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+}  # fmt: skip
+_ALIGNED_TO = 8
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+    """Write a file that safetensors reads.
+
+    Args:
+        path: The file.
+        tensors: Contiguous, on the CPU.
+        texts: For the header.
+
+    Raises:
+        CannotBeSavedError: If the format has no name for a dtype.
+    """
+    # The widest first, so that each begins at a multiple of its own width.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, object] = {"__metadata__": dict(texts)}
+    end = 0
+    for name in names:
+        tensor, start = tensors[name], end
+        if tensor.dtype not in _NAMES:
+            raise CannotBeSavedError(
+                f"{name} must have a dtype that safetensors has, to be saved; got {tensor.dtype}."
+            )
+        end = start + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % _ALIGNED_TO)
+    with path.open("wb") as file:
+        file.write(len(content).to_bytes(8, "little"))
+        file.write(content)
+        for name in names:
+            file.write(_bytes_of(tensors[name]))
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, dtypes, shapes and numbers, in hexadecimal.
+
+    Args:
+        tensors: Contiguous, on the CPU.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(_bytes_of(tensor))
+    return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> "np.ndarray":
+    """The memory of a tensor, not copied."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()
