@@ -6,7 +6,15 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["file_digest", "flush", "partial_of", "replace_file", "replace_files", "replacing"]
+__all__ = [
+    "file_digest",
+    "flush",
+    "naming",
+    "partial_of",
+    "replace_file",
+    "replace_files",
+    "replacing",
+]
 
 
 def partial_of(path: Path) -> Path:
@@ -39,16 +47,35 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     """
     partials = [partial_of(path) for path in paths]
     try:
-        yield partials
-        for partial in partials:
-            flush(partial)
-        for partial, path in zip(partials, paths, strict=True):
-            os.replace(partial, path)
-    except BaseException as error:
+        with naming(paths[0].parent):
+            yield partials
+            for partial in partials:
+                flush(partial)
+            for partial, path in zip(partials, paths, strict=True):
+                os.replace(partial, path)
+    except BaseException:
         for partial in partials:
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(paths[0].parent)) from error
+        raise
+
+
+@contextlib.contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Context in which an error of the system that names no file, as of a full disk, gets one.
+
+    Args:
+        folder: Where files are written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+    except RuntimeError as error:
+        # PyTorch's own error at the end of a file of its own, after that of the system.
+        if isinstance(first := error.__context__, OSError) and first.errno is not None:
+            raise OSError(first.errno, first.strerror, str(folder)) from error
         raise
 
 

@@ -19,6 +19,7 @@ from calmkit.backbones.base import Backbone, Cache
 from calmkit.backbones.hugging_face_models import (
     CacheOfLayers,
     check_model,
+    check_settings,
     require_transformers,
 )
 from calmkit.typing import typed
@@ -52,8 +53,8 @@ class HuggingFaceBackbone(Backbone):
 
         Raises:
             ImportError: If `transformers` is not installed.
-            ValueError: If it does not know the model type or a setting, or the model is none that
-                `from_model` takes.
+            ValueError: If it does not know the model type or a setting, a setting names a file or
+                a repository, or the model is none that `from_model` takes.
         """
         super().__init__(hidden_size)
         require_transformers()
@@ -71,6 +72,7 @@ class HuggingFaceBackbone(Backbone):
             raise ValueError(
                 f"settings must be entries of {type(defaults).__name__}; it has no {unknown}."
             )
+        check_settings(settings)
         entries: dict[str, Any] = {"hidden_size": hidden_size} | settings
         config = CONFIG_MAPPING[model_type](**entries)
         if config.hidden_size != hidden_size:

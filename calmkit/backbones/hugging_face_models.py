@@ -2,13 +2,14 @@
 
 import importlib.util
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from calmkit.attention import KVCache
 
-__all__ = ["CacheOfLayers", "check_model", "require_transformers"]
+__all__ = ["CacheOfLayers", "check_model", "check_settings", "require_transformers"]
 
 
 class CacheOfLayers:
@@ -46,6 +47,28 @@ def require_transformers() -> None:
         raise ImportError(
             "HuggingFaceBackbone needs transformers; install it with: pip install 'calmkit[hf]'."
         )
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that make `transformers` read or download something.
+
+    An attention of the name `owner/name`, for one, is code from the Hugging Face hub.
+
+    Raises:
+        ValueError: If one does, at any depth; names it.
+    """
+    left = list(settings.items())
+    while left:
+        name, value = left.pop()
+        if isinstance(value, Mapping):
+            left += value.items()
+        elif isinstance(value, list | tuple):
+            left += ((name, entry) for entry in value)
+        elif isinstance(value, str) and ("/" in value or "\\" in value or ":" in value):
+            raise ValueError(
+                f"settings must not name files or repositories, so that nothing is read or "
+                f"downloaded; got {name} = {value!r}."
+            )
 
 
 def check_model(model: Any) -> None:

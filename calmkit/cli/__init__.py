@@ -5,7 +5,7 @@ each command. All that a user can get wrong is checked before anything is comput
 few lines:
 
     exit code 0    done
-              1    training diverged, or a run of a comparison failed
+              1    training diverged, a run of a comparison failed, or the disk is full
               2    a mistake in the options, the config, the text or a checkpoint
               130  interrupted with Ctrl-C
 """

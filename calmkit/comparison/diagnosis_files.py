@@ -9,6 +9,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calmkit.files import replacing
+
 from .diagnosis import Diagnosis, LatentPlaces
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ def write_diagnosis(diagnosis: Diagnosis, directory: Path) -> list[Path]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     files = [directory / f"diagnostics.{ending}" for ending in ("txt", "json", "png")]
-    files[0].write_text(diagnosis.to_text(), encoding="utf-8")
-    files[1].write_text(diagnosis.to_json() + "\n", encoding="utf-8")
-    _draw(diagnosis, files[2])
+    with replacing(*files) as (text, numbers, picture):
+        text.write_text(diagnosis.to_text(), encoding="utf-8")
+        numbers.write_text(diagnosis.to_json() + "\n", encoding="utf-8")
+        _draw(diagnosis, picture)
     return files
 
 

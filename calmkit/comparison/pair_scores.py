@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from calmkit.data import TokenPair
+from calmkit.files import replace_file
 from calmkit.models import LanguageModel
 
 __all__ = ["FinetuningResult", "PairScores", "reproduced"]

@@ -147,8 +147,7 @@ def _names_in(value: object, place: str) -> Iterator[str]:
         elif not _WORD.fullmatch(value) and not _is_number(value):
             raise SavedModelError(
                 f"{place} must be a word, a number or the dotted name of a class in the config of "
-                f"a model; got {value[:80]!r}. If you know it to be harmless, name the file with "
-                "--config."
+                f"a model; got {value[:80]!r}. Change it in the file."
             )
     elif not isinstance(value, bool | int | float | None):
         raise SavedModelError(

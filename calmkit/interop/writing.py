@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calmkit.files import flush, partial_of
+from calmkit.files import flush, naming, partial_of
 
 from .files import BIN_FILE, CONFIG_FILE
 
@@ -44,6 +44,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         ValueError: If the folder holds something, or is a file.
+        OSError: If the disk is full; names the folder above, and leaves nothing behind.
     """
     check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +53,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial)
     partial.mkdir()
     try:
-        yield partial
-        for path in (*partial.iterdir(), partial):
-            flush(path)
+        with naming(folder.parent):
+            yield partial
+            for path in (*partial.iterdir(), partial):
+                flush(path)
         if folder.exists():
             folder.rmdir()  # not every system renames onto an empty folder
         os.replace(partial, folder)
@@ -78,4 +80,6 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
     with new_folder(folder) as partial:
         text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        torch.save(dict(tensors), partial / BIN_FILE)
+        # Opened here: PyTorch does not say why it cannot write a file that it opens itself.
+        with (partial / BIN_FILE).open("wb") as file:
+            torch.save(dict(tensors), file)
