@@ -12,15 +12,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import CannotBeSavedError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 __all__ = ["digest_of_tensors", "write_tensors"]
 
@@ -83,6 +80,7 @@ def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _bytes_of(tensor: Tensor) -> "np.ndarray":
+def _bytes_of(tensor: Tensor) -> memoryview:
     """The memory of a tensor, not copied."""
-    return tensor.reshape(-1).view(torch.uint8).numpy()
+    array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from sample_results import variant
 
+import calmkit
 from calmkit import config
 from calmkit.comparison import ComparisonResult, plots
-from calmkit.comparison.checkpoint import save_checkpoint
-from calmkit.data import prepare_corpus
+from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
+from calmkit.data import TextTokenizer, prepare_corpus
+from calmkit.models import CALM
 
 
 def result():
@@ -70,3 +72,16 @@ def checkpoint(tmp_path_factory, cache):
 def trained(checkpoint, tmp_path):
     """A copy of it, in `model`."""
     return Path(shutil.copytree(checkpoint, tmp_path / "model"))
+
+
+@pytest.fixture
+def bare(trained):
+    """A model that the published format can express, without the config of a run."""
+    model = load_checkpoint(trained).model
+    bare = CALM(
+        autoencoder=model.autoencoder.autoencoder,
+        input_encoder=model.input_encoder, backbone=model.backbone, head=model.head,
+    )  # fmt: skip
+    tokenizer = TextTokenizer.load(trained / "tokenizer.json")
+    calmkit.save(bare, "bare", tokenizer=tokenizer)
+    return bare

@@ -1,8 +1,6 @@
 import sys
 from pathlib import Path
 
-import pytest
-
 import calmkit
 from calmkit import cli
 from calmkit.comparison.checkpoint import load_checkpoint
@@ -12,18 +10,6 @@ from calmkit.models import CALM
 
 class TestBothFormats:
     """Folders of `calmkit.save` and of the published code, with any command that reads them."""
-
-    @pytest.fixture
-    def bare(self, trained):
-        """A model that the published format can express, without the config of a run."""
-        model = load_checkpoint(trained).model
-        bare = CALM(
-            autoencoder=model.autoencoder.autoencoder,
-            input_encoder=model.input_encoder, backbone=model.backbone, head=model.head,
-        )  # fmt: skip
-        tokenizer = TextTokenizer.load(trained / "tokenizer.json")
-        calmkit.save(bare, "bare", tokenizer=tokenizer)
-        return bare
 
     def test_convert_there_and_back_and_generate(self, run, bare, capsys):
         assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0

@@ -1,5 +1,7 @@
 """The folder of a saved model: atomic, complete, readable; through the hub's mixin as well."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -14,8 +16,11 @@ import torch
 
 import calmkit
 from calmkit.data import TextTokenizer
+from calmkit.files import replacing
 from calmkit.heads import EnergyHead, GaussianHead, Head
-from calmkit.saving import SavedModelError, load, save, saved_tokenizer
+from calmkit.saving import CannotBeSavedError, SavedModelError, load, save, saved_tokenizer
+from calmkit.saving.files import read_model_file, write_model_file
+from calmkit.saving.tensor_files import digest_of_tensors, write_tensors
 
 # For each line that it reads, a child saves one head over another again and again, as fast as it
 # can, until it is killed. (A new interpreter for each kill would take seconds to import torch.)
@@ -53,6 +58,7 @@ def test_a_process_killed_while_saving_leaves_a_whole_model(tmp_path):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
     ) as writers:  # fmt: skip
         cut_short, found = 0, set()
+        files = {"model.safetensors", "config.json", "README.md"}
         # Until the kills came where it matters, between files and at different models; how long
         # that takes depends on what else the machine does.
         for moment in range(100):
@@ -64,7 +70,10 @@ def test_a_process_killed_while_saving_leaves_a_whole_model(tmp_path):
             time.sleep(0.02 + 0.031 * moment)
             os.kill(child, signal.SIGKILL)
             assert int(writers.stdout.readline()) == -signal.SIGKILL
-            cut_short += any(path.name.startswith(".partial") for path in tmp_path.iterdir())
+            names = {path.name for path in tmp_path.iterdir()}
+            cut_short += any(name.startswith(".partial") for name in names)
+            # At most one of each is left behind, and the next save takes its place.
+            assert {name.removeprefix(".partial-") for name in names} <= files
             again = load(tmp_path, Head)
             width = again.output[0].out_features
             values = {float(value) for p in again.parameters() for value in p.detach().unique()}
@@ -140,18 +149,88 @@ def test_missing_and_damaged_files_are_named(tmp_path, head):
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path, head, change, text):
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save_file
-
     save(head, tmp_path)
     file = tmp_path / "model.safetensors"
-    with safe_open(file, framework="pt") as opened:
-        header = opened.metadata()
-    state = load_file(file)
+    content, state = read_model_file(file)
     change(state)
-    save_file(state, file, metadata=header)
+    with replacing(file) as (partial,):
+        write_model_file(partial, content, state)
     with pytest.raises(SavedModelError, match=text):
         load(tmp_path, Head)
+
+
+def test_every_flipped_bit_is_found(tmp_path, head):
+    """In the length of the header, the header, the digests and the numbers."""
+    tokenizer = TextTokenizer.train(["some text"], vocab_size=257)
+    save(head, tmp_path, tokenizer=tokenizer)
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    content, generator = saved_tokenizer(tmp_path), torch.Generator().manual_seed(0)
+    places = torch.cat([
+        torch.arange(8 * 8),
+        torch.randint(8 * 8, 8 * header, (100,), generator=generator),
+        torch.arange(8 * (header - 400), 8 * header, 13),
+        torch.randint(8 * header, 8 * len(whole), (60,), generator=generator),
+    ])  # fmt: skip
+    for place in places.tolist():
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with pytest.raises(SavedModelError, match=r"model\.safetensors"):
+            load(tmp_path, Head)
+        with contextlib.suppress(SavedModelError):  # numbers and their names are not its
+            assert saved_tokenizer(tmp_path) == content
+    file.write_bytes(whole)
+    assert isinstance(load(tmp_path, Head), EnergyHead)
+
+
+def test_safetensors_reads_what_is_written(tmp_path):
+    """All dtypes, shapes without and with no numbers, tensors that share memory, and views."""
+    from safetensors.torch import load_file
+
+    base = torch.randn(4, 6)
+    tensors = {
+        "base": base, "view": base[1], "scalar": torch.tensor(2.5, dtype=torch.float64),
+        "empty": torch.zeros(0, 3), "half": base.half(), "brain": base.bfloat16(),
+        "whole": torch.arange(5), "bytes": torch.arange(3, dtype=torch.uint8),
+        "yes": torch.tensor([True, False, True]), "eight": base.to(torch.float8_e4m3fn),
+        "short": torch.arange(3, dtype=torch.int16),
+    }  # fmt: skip
+    write_tensors(tmp_path / "file", tensors, {"a": "b"})
+    read = load_file(tmp_path / "file")
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert read[name].dtype == tensor.dtype and read[name].shape == tensor.shape
+        assert torch.equal(
+            read[name].view(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)
+        )
+    assert digest_of_tensors(read) == digest_of_tensors(tensors)
+    with pytest.raises(CannotBeSavedError, match=r"x must have a dtype .* got torch\.complex64"):
+        write_tensors(tmp_path / "file", {"x": torch.zeros(1, dtype=torch.complex64)}, {})
+
+
+def test_all_files_are_for_the_same_readers(tmp_path, head):
+    """By the process's mask, not for the owner alone."""
+    mask = os.umask(0o027)
+    try:
+        save(head, tmp_path, tokenizer=TextTokenizer.train(["some text"], vocab_size=257))
+    finally:
+        os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("name", ["config.json", "README.md", "model.safetensors"])
+def test_a_full_disk_leaves_the_old_model(tmp_path, head, name):
+    """A device without space in the place of one of the files: none of them is replaced."""
+    save(head, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / f".partial-{name}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        save(GaussianHead(3, 2, width=600), tmp_path)
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_the_card_tells_parts_metrics_protocol_and_config(tmp_path, head):

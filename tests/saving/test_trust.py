@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from calmkit.heads import EnergyHead, Head
-from calmkit.recording import Recorded, recorded
+from calmkit.recording import Recorded, dotted_path, recorded
 from calmkit.saving import CannotBeSavedError, SavedModelError, UntrustedCodeError, load, save
 from calmkit.saving.describing import describe
 from calmkit.saving.rebuilding import rebuild
+from calmkit.saving.trust import ACTIVATIONS, find
 from calmkit.scoring import EnergyScore
 
 MINE = """
@@ -36,7 +37,7 @@ def mine(tmp_path, monkeypatch):
     (tmp_path / "heads_of_others.py").write_text(MINE)
     module = __import__("heads_of_others")
     head = module.MyHead(
-        3, 2, activation=torch.nn.functional.silu, dtype=torch.bfloat16,
+        3, 2, activation=torch.nn.functional.cross_entropy, dtype=torch.bfloat16,
         nested={"class_path": ("text", [1, 2.5, None])},
     )  # fmt: skip
     save(head, tmp_path / "saved")
@@ -54,15 +55,24 @@ def test_code_from_outside_is_refused_before_it_is_imported(mine, trust):
 
 
 def test_each_package_has_to_be_named(mine):
-    with pytest.raises(UntrustedCodeError, match="silu"):
+    with pytest.raises(UntrustedCodeError, match=r"needs torch\.nn\.functional\.cross_entropy, "):
         load(mine / "saved", Head, trust=("heads_of_others",))
     assert not (mine / "was_imported").exists()
+
+
+def test_an_activation_needs_no_trust_in_torch():
+    silu = {"name": "torch.nn.functional.silu"}
+    assert rebuild({"mapping": {"x": silu}}) == {"x": torch.nn.functional.silu}
+    for name in ACTIVATIONS:
+        function = rebuild({"name": name})
+        assert function(torch.zeros(3)).shape == (3,)
+        assert dotted_path(function) in ACTIVATIONS  # as a saved model gives it
 
 
 def test_what_is_allowed_comes_back_with_all_its_arguments(mine):
     head = load(mine / "saved", Head, trust=("heads_of_others", "torch"))
     assert type(head).__name__ == "MyHead"
-    assert head.activation is torch.nn.functional.silu
+    assert head.activation is torch.nn.functional.cross_entropy
     arguments = head._construction.arguments
     assert arguments["dtype"] is torch.bfloat16
     assert arguments["nested"] == {"class_path": ("text", [1, 2.5, None])}
@@ -71,11 +81,26 @@ def test_what_is_allowed_comes_back_with_all_its_arguments(mine):
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("calmkit.cli.main", "must be a part"),
-        ("calmkit.cli.dispatch.os", "must be a public class or function of calmkit"),
-        ("calmkit.cli.dispatch.os.system", "must be importable"),
-        ("calmkit.config.building.Path", "must be a public class or function of calmkit"),
-        ("calmkit.heads.NoHead", "must be importable"),
+        ("calmkit.interop.CheckpointFormatError", "must be a part"),
+        *(
+            (f"calmkit.{name}", "must be a public part of calmkit")
+            for name in (
+                "cli.main",
+                "cli.dispatch.os",
+                "cli.dispatch.os.system",
+                "saving.saving.os.system",
+                "config.building.Path",
+                "config.parsing.os.system",
+                "heads.NoHead",
+                "heads.torch",
+                "heads.energy.torch.hub.load",
+                "heads.energy._keep",
+                "recording.recorded",
+                "interop.load_published_calm",
+                "heads.EnergyHead.load_state_dict",
+            )
+        ),
+        ("torch.nn.functional.silu", "must be a part"),
         ("calmkit", "whose code would run here"),
         ("calmkitten.Head", "whose code would run here"),
         ("os.system", "whose code would run here"),
@@ -87,6 +112,26 @@ def test_a_description_reaches_nothing_but_parts(path, text):
         inside = {"returns": [{"mapping": {"x": {"tuple": [description]}}}]}
         arguments = {"cond_size": 3, "latent_size": 2, "head": inside}
         rebuild({"class_path": "calmkit.heads.GuidedHead", "init_args": arguments})
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("heads_of_others.os.system", "must be importable"),
+        ("heads_of_others.os", "that a trusted package defines itself; it is none"),
+        ("heads_of_others.Path", "it is from pathlib"),
+        ("heads_of_others.EnergyHead", r"it is from calmkit\.heads\.energy"),
+        ("heads_of_others.touch", "it is from pathlib"),
+        ("heads_of_others.value", "it is none"),
+        ("heads_of_others.nothing", "must be importable"),
+    ],
+)
+def test_trust_reaches_what_a_package_defines(mine, path, text):
+    with (mine / "heads_of_others.py").open("a") as file:
+        file.write("touch = Path.touch\nvalue = 3\n")
+    with pytest.raises(SavedModelError, match=text):
+        find(path, ("heads_of_others",))
+    assert find("heads_of_others.MyHead", ("heads_of_others",)).__name__ == "MyHead"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +154,9 @@ def test_a_constructors_refusal_names_its_class():
 def test_another_format_is_refused(tmp_path):
     header = {"calmkit": json.dumps({"format": 9, "version": "7.0", "model": {}, "tokenizer": ""})}
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", metadata=header)
-    with pytest.raises(SavedModelError, match=r"must have format 1.*got 9, .* calmkit 7\.0"):
+    with pytest.raises(
+        SavedModelError, match=r"must have format 2.*got 9, .* calmkit 7\.0.*Read it"
+    ):
         load(tmp_path)
 
 
