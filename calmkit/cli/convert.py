@@ -32,5 +32,6 @@ def _options(
         checkpoint: Folder in the published format, or in calmkit's own.
         output: New folder, for the other format.
         autoencoder: Folder of a published autoencoder, where the model has none inside.
-        trust: Packages outside calmkit whose code the model needs, with commas between.
+        trust: Packages outside calmkit, with commas between, whose parts the model may name; they
+            are imported, and what they define is called. Without it nothing but calmkit's own runs.
     """

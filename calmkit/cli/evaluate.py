@@ -152,6 +152,7 @@ def _options(
         min_context: Chunks of true text before the first that is scored. None: as in the model's
             config, or 16.
         output: Folder for results. None: `evaluation` in the checkpoint.
-        trust: Packages outside calmkit whose code the model needs, with commas between.
+        trust: Packages outside calmkit, with commas between, whose parts the model may name; they
+            are imported, and what they define is called. Without it nothing but calmkit's own runs.
         diagnostics: Say too what works and what does not, part by part; takes seconds.
     """

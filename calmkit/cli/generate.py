@@ -81,7 +81,8 @@ def _options(
         top_p: Keep the likeliest tokens, or the most frequent chunks, that make up this share.
         seed: The same seed gives the same texts.
         json: Print one JSON object a line: prompt, text, tokens, why it ended, draws used.
-        trust: Packages outside calmkit whose code the model needs, with commas between.
+        trust: Packages outside calmkit, with commas between, whose parts the model may name; they
+            are imported, and what they define is called. Without it nothing but calmkit's own runs.
     """
 
 

@@ -14,8 +14,9 @@ and are refused in `init_args`, so two parts cannot disagree. Values are layered
 each `--config` file in order, then single options. A class named anew keeps the arguments of the
 old one that it takes as well. A comparison lays the keys of each variant over that.
 
-A config can name any installed class of the right base, and importing it runs its module: treat
-a config from others like code from others. Parsing is done by jsonargparse (extra `cli`), which
+A config that the caller names can name any installed class of the right base, and importing it
+runs its module: treat a config from others like code from others. One that a model's folder brings
+along is data; `model_config` reads it. Parsing is done by jsonargparse (extra `cli`), which
 is imported by the functions that parse, not by this module.
 """
 

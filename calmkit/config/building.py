@@ -35,6 +35,10 @@ def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
     The keys of a whole training experiment are allowed too, so that the config saved with a
     model rebuilds it; they are not used.
 
+    The caller vouches for the config: the modules of the classes that it names are imported. One
+    that came with a model from elsewhere is another matter; `calmkit.load` builds that model
+    without it, and `calmkit.config.model_config` reads what of it runs no code.
+
     Args:
         config: A mapping, or the path of a YAML file.
 

@@ -169,6 +169,16 @@ def test_as_part_of_a_config(kind):
             {"model_type": "llama", "settings": {**SIZES, "hidden_size": 16}},
             "settings must not change hidden_size = 8; they make it 16",
         ),
+        *(
+            (
+                {"model_type": "llama", "settings": {**SIZES, **named}},
+                "settings must not name files or repositories.* got .* = 'owner/kernel'",
+            )
+            for named in (
+                {"_attn_implementation": "owner/kernel"},
+                {"rope_scaling": {"rope_type": ["owner/kernel"]}},
+            )
+        ),
     ],
 )
 def test_wrong_settings_are_refused(arguments, match):

@@ -159,6 +159,8 @@ def test_duplicates_with_nans_are_equal(tmp_path):
         ({"head_dim": 8}, "head_dim must be 4.*got 8"),
         ({"hidden_size": "16"}, "hidden_size must be a whole number of at least 1; got '16'"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number of at least 1"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers must be at most 1000; got 1000000000"),
+        ({"num_mlp_layers": 1001}, "num_mlp_layers must be at most 1000"),
         ({"num_mlp_layers": True}, "num_mlp_layers must be a whole number"),
         ({"rms_norm_eps": -1.0}, "rms_norm_eps must be a number that is not negative"),
         ({"rope_theta": float("nan")}, "rope_theta must be a number that is not negative"),
@@ -194,7 +196,11 @@ def test_output_of_the_head(tmp_path):
     refused(folder, r"final_layer\.linear\.weight must have latent_size = 5 rows .*got 7")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "\x80"], ids=["empty", "cut", "list", "bytes"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[1]", "\x80", "[" * 10**5, '{"a":' * 101 + "1" + "}" * 101, '{"a": ' + "1" * 5000],
+    ids=["empty", "cut", "list", "bytes", "deep", "deeper than 100", "digits"],
+)
 def test_config_that_is_no_json_object(tmp_path, text):
     folder = energy(tmp_path)
     (folder / "config.json").write_bytes(text.encode("latin1"))

@@ -309,6 +309,16 @@ class TestHub:
             HubModel.from_pretrained(tmp_path)
         assert isinstance(HubModel.from_pretrained(tmp_path, trust=(__name__,)).model, MyHead)
 
+    @pytest.mark.parametrize(
+        "config", ["[" * 10**5, '{"trust": ["os"], "model": 1, "tokenizer": 2}', "[1]"]
+    )
+    def test_the_config_beside_the_weights_gives_no_arguments(self, tmp_path, head, config):
+        from calmkit.saving.hub import HubModel
+
+        save(head, tmp_path)
+        (tmp_path / "config.json").write_text(config)
+        assert isinstance(HubModel.from_pretrained(tmp_path).model, EnergyHead)
+
     def test_only_the_weights_of_a_repository_are_read(self, tmp_path, head, monkeypatch):
         from calmkit.saving import hub
 
