@@ -33,5 +33,5 @@ def _options(
         output: New folder, for the other format.
         autoencoder: Folder of a published autoencoder, where the model has none inside.
         trust: Packages outside calmkit, with commas between, whose parts the model may name; they
-            are imported, and what they define is called. Without it nothing but calmkit's own runs.
+            are imported and run. Without it, nothing runs but calmkit's own code.
     """

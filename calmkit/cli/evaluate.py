@@ -153,6 +153,6 @@ def _options(
             config, or 16.
         output: Folder for results. None: `evaluation` in the checkpoint.
         trust: Packages outside calmkit, with commas between, whose parts the model may name; they
-            are imported, and what they define is called. Without it nothing but calmkit's own runs.
+            are imported and run. Without it, nothing runs but calmkit's own code.
         diagnostics: Say too what works and what does not, part by part; takes seconds.
     """

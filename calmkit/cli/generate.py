@@ -82,7 +82,7 @@ def _options(
         seed: The same seed gives the same texts.
         json: Print one JSON object a line: prompt, text, tokens, why it ended, draws used.
         trust: Packages outside calmkit, with commas between, whose parts the model may name; they
-            are imported, and what they define is called. Without it nothing but calmkit's own runs.
+            are imported and run. Without it, nothing runs but calmkit's own code.
     """
 
 
