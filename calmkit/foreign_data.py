@@ -46,7 +46,7 @@ def check_nesting(value: object) -> None:
         ForeignDataError: If they are not.
     """
     level = [value]
-    for _ in range(MOST_NESTED + 1):
+    for _ in range(MOST_NESTED):
         level = [
             inside
             for outer in level
