@@ -1,6 +1,7 @@
 """Two processes on one machine give what one process gives, and resume."""
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from training_problems import batch_at, optimizer, settings
 
 from calmkit.training import fit
 from calmkit.training.checkpoint import find_checkpoints, read_checkpoint
+from calmkit.training.processes import rows_of_process
 
 
 class Stop(Exception):
@@ -52,13 +54,20 @@ def test_two_processes_equal_one(tmp_path):
         assert step == other and got == pytest.approx(want, rel=1e-12)
 
 
-def test_rows_that_do_not_divide_are_refused():
-    from calmkit.training.run import _rows_of
+@dataclasses.dataclass
+class Process:
+    """What of a fabric tells which process this is."""
 
+    global_rank: int
+    world_size: int
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+
+
+def test_rows_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"a multiple of 3 rows, .*; got 4"):
-        _rows_of(batch_at(0), 0, 3)
+        rows_of_process(batch_at(0), Process(0, 3))
     batch = batch_at(0)
-    shares = [_rows_of(batch, rank, 2).tokens for rank in range(2)]
+    shares = [rows_of_process(batch, Process(rank, 2)).tokens for rank in range(2)]
     assert torch.equal(torch.stack(shares, dim=1).flatten(0, 1), batch.tokens)
 
 

@@ -385,7 +385,7 @@ def test_loggers_given_are_used_instead(tmp_path):
     assert not (tmp_path / "silent" / "logs").exists()
 
 
-def test_any_torch_optimizer_serves():
+def test_another_optimizer_follows_the_schedule_too():
     module = nn.Linear(2, 1)
     start = module.weight.detach().clone()
 
