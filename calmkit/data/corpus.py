@@ -233,7 +233,7 @@ def _write_entry(
             f"{error.strerror}. Give another one."
         ) from error
     try:
-        with writing(entry.parent, kept="cache_dir names it, and nothing else was touched"):
+        with writing(entry.parent, kept="what it held before is whole"):
             new = aside / "new"
             new.mkdir()
             tokenizer.save(new / "tokenizer.json")

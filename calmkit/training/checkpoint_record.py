@@ -1,7 +1,7 @@
 """What a checkpoint says of itself, `training.json`: it vouches for all that it says.
 
-The record holds the SHA-256 of its own content. Otherwise a changed digit in it would send a run on
-from another step, or with another curve, and nobody would know.
+The record holds the SHA-256 of its own content. Otherwise a changed digit in it would send a run
+on from another step, or with another curve, and nobody would know.
 """
 
 import hashlib

@@ -23,7 +23,8 @@ class Means:
     Attributes:
         values: "loss" is minimised, whatever else there is gets logged.
         count: How many things each value is a mean over, scored chunks for instance; at least 0.
-            Where it is 0 the values do not count, even if they are NaN, as a mean over nothing is.
+            Where it is 0 the values do not count, even if they are NaN, as a mean over nothing
+            is; only the gradient must not be NaN, as that of a division by the count is.
     """
 
     values: Mapping[str, Tensor]

@@ -34,7 +34,10 @@ def energy_with(rule):
 
 
 MODELS = {
-    **{kind.__name__: lambda make=make: calm(make(HIDDEN, LATENT)) for kind, make in HEADS.items()},
+    **{
+        kind.__name__: lambda make=make: calm(make(HIDDEN, LATENT))
+        for kind, make in HEADS.items()
+    },
     **{
         kind.__name__: lambda rule=rules[0]: energy_with(rule)
         for kind, rules in RULES.items()
@@ -83,7 +86,7 @@ def test_a_weight_of_nan_is_named_in_the_first_step(name):
         model.get_parameter(last).fill_(math.nan)
     error = fails(model, model_loss)
     assert (error.step, error.part) == (0, "loss")
-    assert f"in step 0 (from 0): 'loss' " in str(error)
+    assert "in step 0 (from 0): 'loss' " in str(error)
     assert f"; {last!r} is not finite in them already" in str(error)
 
 

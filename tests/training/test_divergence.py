@@ -45,7 +45,7 @@ def test_a_users_own_error_stays_itself(kind):
     def failing(module, batch, generator):
         raise kind("my own")
 
-    with pytest.raises(kind, match="^my own$"):
+    with pytest.raises(kind, match=r"^my own$"):
         run(Toy(), aim=from_step(3, failing))
 
 

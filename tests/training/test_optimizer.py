@@ -109,7 +109,7 @@ def test_an_optimizer_that_would_not_train_the_module_is_refused(factory, said):
 
 
 def test_what_is_wrong_with_its_settings_stays_its_own_message():
-    with pytest.raises(ValueError, match="^Invalid learning rate: -1"):
+    with pytest.raises(ValueError, match=r"^Invalid learning rate: -1"):
         train(module(), partial(torch.optim.AdamW, lr=-1.0))
 
 
