@@ -37,7 +37,7 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
-    {"files", "foreign_data"},
+    {"files", "foreign_data", "disk"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
 
@@ -166,7 +166,7 @@ PUBLIC = {
     "TrainingBatches digest_of encode_pairs evaluation_rows prepare_corpus read_documents "
     "read_pairs split_documents split_into_sections split_pairs",
     "training": (
-        "CheckpointError Evaluation EvaluationSettings MatrixDecayAdamW Objective "
+        "CheckpointError Evaluation EvaluationSettings MatrixDecayAdamW Means Objective "
         "Progress SoftmaxEvaluation TrainingDiverged TrainingResult TrainingSettings evaluate "
         "evaluate_softmax evaluate_unigram fit learning_rate_factor step_generator"
     ),

@@ -95,6 +95,7 @@ def _dispatch(given: list[str]) -> int:
     with _interrupts_end_the_process(), _imports_are_no_garbage():
         module = importlib.import_module(f"calmkit.cli.{command}")
         from calmkit.cli.mistakes import Failed, Mistake
+        from calmkit.disk import WriteError
         from calmkit.training import TrainingDiverged
     # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
     # that no file here hides an installed module.
@@ -107,7 +108,7 @@ def _dispatch(given: list[str]) -> int:
     except Mistake as error:
         _say(f"{command}: {error}")
         return 2
-    except (TrainingDiverged, Failed) as error:
+    except (TrainingDiverged, WriteError, Failed) as error:
         _say(f"{command}: {error}")
         return 1
     except OSError as error:

@@ -133,7 +133,8 @@ class _Stepper:
         for _ in range(steps):
             batch = self._batch_at(self._step).to(device)
             with self._lab.fabric.autocast():
-                loss = model_objective(self._model, batch, self._generator)["loss"]
+                means = model_objective(self._model, batch, self._generator)
+            loss = means.values["loss"]
             loss.backward()
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)

@@ -21,7 +21,14 @@ from calmkit.config import TrainExperiment, assemble
 from calmkit.data import Corpus, TrainingBatches
 from calmkit.metrics import Estimate
 from calmkit.models import LanguageModel
-from calmkit.training import Objective, TrainingResult, TrainingSettings, fit, step_generator
+from calmkit.training import (
+    Means,
+    Objective,
+    TrainingResult,
+    TrainingSettings,
+    fit,
+    step_generator,
+)
 
 __all__ = ["Lab", "model_objective"]
 
@@ -204,8 +211,7 @@ def _autoencoder_objective(
     }
 
 
-def model_objective(
-    module: nn.Module, batch: ChunkBatch, generator: torch.Generator
-) -> Mapping[str, Tensor]:
-    """What training a model minimises: its mean loss."""
-    return {"loss": cast(LanguageModel, module).loss(batch, generator).total}
+def model_objective(module: nn.Module, batch: ChunkBatch, generator: torch.Generator) -> Means:
+    """What training a model minimises: its mean loss over what counts."""
+    loss = cast(LanguageModel, module).loss(batch, generator)
+    return Means({"loss": loss.total}, loss.counted.sum())

@@ -21,6 +21,7 @@ from calmkit.models import (
     TokenLM,
 )
 from calmkit.nn.without_memory import without_memory
+from calmkit.training.optimizer import build_optimizer
 
 from .errors import ConfigError, Source
 from .experiment import ModelParts, TrainExperiment
@@ -82,10 +83,15 @@ def check_parts(experiment: TrainExperiment) -> None:
     Raises:
         ConfigError: If a part or an optimiser refuses its arguments; names the key.
     """
-    _assemble(experiment, experiment.head, None, call=without_memory)
-    for key in ("autoencoder_optimizer", "optimizer"):
-        with _blame(key):
-            getattr(experiment, key)([nn.Parameter(torch.zeros(1, 1))])
+    model = _assemble(experiment, experiment.head, None, call=without_memory)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with _blame("optimizer"):
+        build_optimizer(experiment.optimizer, trained)
+    trained = {"weight": nn.Parameter(torch.zeros(1, 1))}
+    if isinstance(model, CALM):
+        trained = dict(model.autoencoder.requires_grad_(True).named_parameters())
+    with _blame("autoencoder_optimizer"):
+        build_optimizer(experiment.autoencoder_optimizer, trained)
 
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:

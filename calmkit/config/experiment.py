@@ -61,9 +61,9 @@ class Experiment(ModelParts):
         validation_fraction: Share of the text, in whole documents, that is held out.
         seed: Seed of everything that is drawn in training: weights, rows, noise.
         positions: Chunks in a row.
-        autoencoder_optimizer: Any torch optimiser, for the autoencoder.
+        autoencoder_optimizer: A torch optimiser that steps without a closure, for the autoencoder.
         autoencoder_training: Training of the autoencoder.
-        optimizer: Any torch optimiser, for backbone and head.
+        optimizer: A torch optimiser that steps without a closure, for backbone and head.
         training: Training of backbone and head.
         evaluation_data: Text to measure on, all of it. None: what is held out of `data`.
         evaluation: The evaluation protocol, which is part of a result.

@@ -2,10 +2,12 @@ r"""From a path to tokenized training and validation text, prepared once.
 
     documents -> split by document -> tokenizer (training side only) -> two token stores
 
+Copies of one document stand on one side (`content`): what is held out has not been learnt from.
+
 The result is kept in a cache folder under a key made of the text and everything that shapes the
 result; a second call only reads the text and maps the files. An entry is written aside and moved
-into place in one step, so a killed run leaves no half entry, and carries the SHA-256 of each of
-its files, so a damaged one is noticed and made anew.
+into place in one step, so a killed run leaves no half entry. It carries its key and the SHA-256 of
+each of its files, so one that is damaged or renamed is noticed and made anew.
 """
 
 import contextlib
@@ -22,14 +24,17 @@ from pathlib import Path
 import numpy as np
 
 from calmkit import __version__
+from calmkit.disk import writing
 from calmkit.files import file_digest
 
+from .content import content_key
 from .sources import EMBEDDED_NAME, read_documents
 from .store import TokenStore
 from .tokenizer import TextTokenizer, check_vocab_size
 
 __all__ = ["Corpus", "digest_of", "prepare_corpus", "split_documents"]
 
+_LAYOUT = 2  # of an entry; and of what `split_documents` does
 _MANIFEST = "manifest.json"
 _WRITING = ".writing-"
 _STALE_SECONDS = 24 * 3600
@@ -78,6 +83,7 @@ def prepare_corpus(
     Raises:
         ValueError: If an argument is out of range, the text cannot be read or split or is too
             small for `vocab_size`, or the cache folder cannot be written.
+        WriteError: If the disk of the cache folder is full.
     """
     check_vocab_size(vocab_size)
     _check_split(validation_fraction, seed)
@@ -88,7 +94,7 @@ def prepare_corpus(
     key = digest_of(
         [
             digest,
-            json.dumps([vocab_size, float(validation_fraction), seed]),
+            json.dumps([_LAYOUT, vocab_size, float(validation_fraction), seed]),
             __version__,
             tokenizers.__version__,
         ]
@@ -119,12 +125,13 @@ def split_documents(
 ) -> tuple[list[str], list[str]]:
     """Hold out random documents with nearly the wanted share of the characters.
 
-    The held-out documents are the first ones of a random order, as many as come nearest to the
+    Documents that agree but for white space count as one, with the characters of all, and stay on
+    one side. The held-out ones are the first of a random order, as many as come nearest to the
     share. Up to 100 orders are drawn until one is within 1 % of it; else the nearest is taken.
     Both sides keep the given order and have at least one document.
 
     Args:
-        documents: At least two texts.
+        documents: Texts, at least two of which differ.
         validation_fraction: Share of the characters to hold out, in (0, 1).
         seed: The same seed gives the same split.
 
@@ -132,7 +139,7 @@ def split_documents(
         Training documents, validation documents.
 
     Raises:
-        ValueError: If there are fewer than two documents or an argument is out of range.
+        ValueError: If there are fewer than two different documents or an argument is out of range.
     """
     _check_split(validation_fraction, seed)
     if len(documents) < 2:
@@ -140,23 +147,31 @@ def split_documents(
             "data must hold at least 2 documents, one to train on and one to validate on; got "
             f"{len(documents)}, without a line end to cut it at."
         )
-    sizes = np.array([len(document) for document in documents])
+    numbers: dict[bytes, int] = {}  # of different contents, in the order in which they occur
+    content = [numbers.setdefault(content_key(text), len(numbers)) for text in documents]
+    if len(numbers) < 2:
+        raise ValueError(
+            "data must hold at least 2 different documents, one to train on and one to validate "
+            f"on; got {len(documents)} copies of one. Add other text."
+        )
+    sizes = np.bincount(content, weights=[len(document) for document in documents])
     wanted = validation_fraction * sizes.sum()
     generator = np.random.default_rng(seed)
     held_out, nearest = np.empty(0, dtype=np.int64), np.inf
     for _ in range(_ATTEMPTS):
-        order = generator.permutation(len(documents))
+        order = generator.permutation(len(sizes))
         distances = np.abs(np.cumsum(sizes[order[:-1]]) - wanted)
         best = int(distances.argmin())
         if distances[best] < nearest:
             held_out, nearest = order[: best + 1], distances[best]
         if nearest <= _NEAR_ENOUGH * wanted:
             break
-    is_held_out = np.zeros(len(documents), dtype=bool)
+    is_held_out = np.zeros(len(sizes), dtype=bool)
     is_held_out[held_out] = True
-    train = [document for document, out in zip(documents, is_held_out, strict=True) if not out]
-    validation = [document for document, out in zip(documents, is_held_out, strict=True) if out]
-    return train, validation
+    sides: tuple[list[str], list[str]] = ([], [])
+    for document, number in zip(documents, content, strict=True):
+        sides[int(is_held_out[number])].append(document)
+    return sides
 
 
 def _check_split(validation_fraction: float, seed: int) -> None:
@@ -192,10 +207,15 @@ def _file_digests(folder: Path) -> dict[str, str]:
     return digests
 
 
+def _facts(folder: Path, *, of: Path) -> dict[str, object]:
+    """What the manifest of an entry says, computed from its files, wherever they still are."""
+    return {"entry": of.name, "files": _file_digests(folder)}
+
+
 def _is_whole(entry: Path) -> bool:
     try:
         manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
-        return manifest == _file_digests(entry)
+        return manifest == _facts(entry, of=entry)
     except (OSError, ValueError):
         return False
 
@@ -213,14 +233,15 @@ def _write_entry(
             f"{error.strerror}. Give another one."
         ) from error
     try:
-        new = aside / "new"
-        new.mkdir()
-        tokenizer.save(new / "tokenizer.json")
-        train.save(new / "train")
-        validation.save(new / "validation")
-        manifest = json.dumps(_file_digests(new), indent=1)
-        (new / _MANIFEST).write_text(manifest, encoding="utf-8")
-        _move_into_place(new, entry, old=aside / "old")
+        with writing(entry.parent, kept="what it held before is whole"):
+            new = aside / "new"
+            new.mkdir()
+            tokenizer.save(new / "tokenizer.json")
+            train.save(new / "train")
+            validation.save(new / "validation")
+            manifest = json.dumps(_facts(new, of=entry), indent=1)
+            (new / _MANIFEST).write_text(manifest, encoding="utf-8")
+            _move_into_place(new, entry, old=aside / "old")
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .content import content_key
 from .json_lines import read_json_lines
 from .tokenizer import TextTokenizer
 
@@ -81,6 +82,8 @@ def split_pairs(
 ) -> tuple[list[TextPair], list[TextPair]]:
     """Hold out random prompts, each with all of its responses.
 
+    Prompts that agree but for white space count as one.
+
     Args:
         pairs: At least two different prompts.
         validation_fraction: Share of the prompts to hold out, in (0, 1); at least one prompt is
@@ -97,7 +100,8 @@ def split_pairs(
         raise ValueError(f"validation_fraction must be in (0, 1); got {validation_fraction}.")
     if seed < 0:
         raise ValueError(f"seed must be at least 0; got {seed}.")
-    prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
+    keys = [content_key(pair.prompt) for pair in pairs]
+    prompts = list(dict.fromkeys(keys))
     if len(prompts) < 2:
         raise ValueError(
             "pairs must have at least 2 different prompts, one to train on and one to validate "
@@ -106,8 +110,10 @@ def split_pairs(
     count = min(max(1, round(validation_fraction * len(prompts))), len(prompts) - 1)
     order = np.random.default_rng(seed).permutation(len(prompts))
     held_out = {prompts[index] for index in order[:count].tolist()}
-    train = [pair for pair in pairs if pair.prompt not in held_out]
-    return train, [pair for pair in pairs if pair.prompt in held_out]
+    sides: tuple[list[TextPair], list[TextPair]] = ([], [])
+    for pair, key in zip(pairs, keys, strict=True):
+        sides[int(key in held_out)].append(pair)
+    return sides
 
 
 def encode_pairs(pairs: Sequence[TextPair], tokenizer: TextTokenizer) -> list[TokenPair]:

@@ -16,6 +16,7 @@ Files are UTF-8, with or without a byte order mark; line ends are read as `\n`.
 from collections.abc import Callable
 from pathlib import Path
 
+from .content import content_key
 from .json_lines import read_json_lines, read_text
 
 __all__ = ["EMBEDDED_NAME", "read_documents", "split_into_sections"]
@@ -84,12 +85,12 @@ def _embedded() -> list[str]:
     """
     from pydoc_data.topics import topics
 
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     documents = []
     for name in sorted(topics):
         paragraphs = topics[name].split("\n\n")
-        new = [p for p in paragraphs if " ".join(p.split()) not in seen]
-        seen.update(" ".join(p.split()) for p in new)
+        new = [p for p in paragraphs if content_key(p) not in seen]
+        seen.update(map(content_key, new))
         documents.append("\n\n".join(new))
     return documents
 

@@ -3,13 +3,13 @@
     DIRECTORY/step-000123/model.safetensors    weights and buffers
                           optimizer.pt         optimiser state; read with weights_only
                           training.json        step, what decides the run, history, checksums
+                                               of the files and of this record itself
 
 A checkpoint is written under another name, flushed to disk and renamed: whenever the process
-dies, a folder called `step-...` is whole. One that no longer matches its own checksums is
-refused by name, never skipped in silence.
+dies, a folder called `step-...` is whole. One that no longer matches its own checksums or its own
+step is refused by name, never skipped in silence.
 """
 
-import json
 import os
 import pickle
 import re
@@ -23,26 +23,30 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from calmkit.files import file_digest, flush
+from calmkit.disk import writing
+from calmkit.files import file_digest, flush, partial_of, replace_file
 
+from .checkpoint_record import (
+    RECORD,
+    UNREADABLE,
+    CheckpointError,
+    damaged,
+    read_record,
+    seal,
+    unreadable,
+)
 from .history import History
 
 __all__ = [
     "Checkpoint",
-    "CheckpointError",
     "find_checkpoints",
     "read_checkpoint",
     "write_checkpoint",
 ]
 
-_FORMAT = 1
-_MODEL, _OPTIMIZER, _TRAINING = "model.safetensors", "optimizer.pt", "training.json"
+_MODEL, _OPTIMIZER = "model.safetensors", "optimizer.pt"
 _NAME = re.compile(r"step-(\d{6,})")
 _PARTIAL = ".partial-"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is damaged, or belongs to another run."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Checkpoint:
         try:
             state = torch.load(self.path / _OPTIMIZER, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise _damaged(self.path, f"{_OPTIMIZER} holds more than tensors") from error
+            raise damaged(self.path, f"{_OPTIMIZER} holds more than tensors") from error
         try:
             load_model(module, self.path / _MODEL)
             optimizer.load_state_dict(state)
@@ -111,51 +115,76 @@ def write_checkpoint(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        WriteError: If it cannot be written; the checkpoints before it stay.
+        CheckpointError: If the checkpoint of this step, which is to be renewed, is damaged.
     """
+    target = directory / _name(step)
+    record = {"step": step, "identity": dict(identity), "history": history.to_json()}
+    with writing(target, kept="the checkpoints before it are kept"):
+        directory.mkdir(parents=True, exist_ok=True)
+        for stale in directory.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(stale)
+        if target.exists():
+            # This run loaded or wrote it, so weights and state are the same already; the history
+            # may have gained a validation.
+            _renew(target, record)
+        else:
+            _write_new(target, record, module, optimizer)
+        flush(target)
+        flush(directory)
+    for old in find_checkpoints(directory)[:-keep]:
+        # Renamed first: a deletion cut short must not leave half a checkpoint behind.
+        os.replace(old, doomed := partial_of(old))
+        shutil.rmtree(doomed)
+    return target
+
+
+def _renew(target: Path, record: Mapping[str, Any]) -> None:
+    """Replace the record of a checkpoint, or leave it as it was."""
+    files = read_record(target)["files"]
+    try:
+        replace_file(target / RECORD, seal({**record, "files": files}))
+    except BaseException:
+        partial_of(target / RECORD).unlink(missing_ok=True)
+        raise
+
+
+def _write_new(
+    target: Path, record: Mapping[str, Any], module: nn.Module, optimizer: Optimizer
+) -> None:
+    """Write a checkpoint, or nothing."""
     from safetensors.torch import save_model
 
-    directory.mkdir(parents=True, exist_ok=True)
-    for stale in directory.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(stale)
-    target = directory / f"step-{step:06d}"
-    content = {"format": _FORMAT, "step": step, "identity": dict(identity)}
-    if target.exists():
-        # This run loaded or wrote it, so weights and state are the same already; the history
-        # may have gained a validation.
-        files = json.loads((target / _TRAINING).read_text(encoding="utf-8"))["files"]
-        partial = target / f"{_PARTIAL}{_TRAINING}"
-        _write_json(partial, {**content, "files": files, "history": history.to_json()})
-        os.replace(partial, target / _TRAINING)
-    else:
-        partial = directory / f"{_PARTIAL}{target.name}"
-        partial.mkdir()
+    partial = partial_of(target)
+    partial.mkdir()
+    try:
         save_model(module, str(partial / _MODEL))
-        torch.save(optimizer.state_dict(), partial / _OPTIMIZER)
+        # Through a file of Python, which says why it could not be written.
+        with (partial / _OPTIMIZER).open("wb") as file:
+            torch.save(optimizer.state_dict(), file)
         files = {name: file_digest(partial / name) for name in (_MODEL, _OPTIMIZER)}
         for name in files:
             flush(partial / name)
-        _write_json(partial / _TRAINING, {**content, "files": files, "history": history.to_json()})
+        replace_file(partial / RECORD, seal({**record, "files": files}))
         flush(partial)
         os.replace(partial, target)
-    flush(target)
-    flush(directory)
-    for old in find_checkpoints(directory)[:-keep]:
-        # Renamed first: a deletion cut short must not leave half a checkpoint behind.
-        os.replace(old, doomed := directory / f"{_PARTIAL}{old.name}")
-        shutil.rmtree(doomed)
-    return target
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def find_checkpoints(directory: Path) -> list[Path]:
     """Folders of a run's checkpoints, oldest first; names of unfinished writes do not count."""
     if not directory.is_dir():
         return []
-    found = {
-        int(match[1]): path
+    found = [
+        (int(match[1]), path)
         for path in directory.iterdir()
         if (match := _NAME.fullmatch(path.name)) and path.is_dir()
-    }
-    return [found[step] for step in sorted(found)]
+    ]
+    return [path for _, path in sorted(found)]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -165,33 +194,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
         path: A folder from `find_checkpoints`.
 
     Raises:
-        CheckpointError: If a file is missing, changed or not readable.
+        CheckpointError: If a file is missing, changed or not readable, or the folder has the name
+            of another step.
     """
+    content = read_record(path)
     try:
-        content = json.loads((path / _TRAINING).read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise CheckpointError(
-                f"checkpoint {path} must have format {_FORMAT}, which this version of calmkit "
-                f"reads; got {content['format']}."
-            )
-        for name, digest in content["files"].items():
-            if file_digest(path / name) != digest:
-                raise _damaged(path, f"{name} does not match its checksum")
+        for name in (_MODEL, _OPTIMIZER):
+            if file_digest(path / name) != content["files"][name]:
+                raise damaged(path, f"{name} does not match its checksum")
         history = History.from_json(content["history"])
-        return Checkpoint(path, int(content["step"]), dict(content["identity"]), history)
-    except FileNotFoundError as error:
-        raise _damaged(path, f"{Path(error.filename).name} is missing") from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeError) as error:
-        raise _damaged(path, f"{_TRAINING} cannot be read") from error
+        checkpoint = Checkpoint(path, content["step"], dict(content["identity"]), history)
+        name = _name(checkpoint.step)
+    except CheckpointError:
+        raise
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    if path.name != name:
+        raise CheckpointError(
+            f"checkpoint {path} must be called {name}, after the step that it holds. Rename it, "
+            "or delete it to resume from the one before."
+        )
+    return checkpoint
 
 
-def _damaged(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"checkpoint {path} is damaged: {what}. Delete this folder to resume from the one "
-        "before, or to start again if there is none."
-    )
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    flush(path)
+def _name(step: int) -> str:
+    return f"step-{step:06d}"

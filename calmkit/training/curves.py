@@ -1,8 +1,11 @@
 """Where a run's curves go: Fabric's loggers, a CSV file by default."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from calmkit.disk import writing
 
 from .history import History, Point
 
@@ -42,17 +45,28 @@ class Curves:
         step, values = point
         for logger in self._loggers:
             # A fresh dictionary for each: loggers add to what they are given.
-            logger.log_metrics({f"{kind}/{k}": v for k, v in values.items()}, step=step)
+            named = {f"{kind}/{k}": v for k, v in values.items()}
+            with _writing(logger):
+                logger.log_metrics(named, step=step)
 
     def flush(self) -> None:
         """Bring to disk what loggers hold back."""
         for logger in self._loggers:
-            logger.save()
+            with _writing(logger):
+                logger.save()
 
     def close(self, status: str) -> None:
         """End the logs, with "success", "failed" or "aborted"."""
         for logger in self._loggers:
-            logger.finalize(status)
+            with _writing(logger):
+                logger.finalize(status)
+
+
+@contextmanager
+def _writing(logger: "Logger") -> Iterator[None]:
+    place = getattr(logger, "root_dir", None) or f"the log of {type(logger).__name__}"
+    with writing(place, kept="the checkpoints are kept, and a new log will hold all points"):
+        yield
 
 
 def _csv(directory: Path) -> "Logger":

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
 
-from .checkpoint import CheckpointError
+from .checkpoint_record import CheckpointError
 from .settings import TrainingSettings
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ One step t, from 0:
 
     batch      = batch_at(t)                            this process's rows of it
     generator  = step_generator(seed, t)
-    parts      = objective(module, batch, generator)    parts["loss"] is minimised
+    parts      = objective(module, batch, generator)    the mean of "loss" is minimised
     gradients are clipped; learning rate = peak * learning_rate_factor(t); optimiser step
 
 All of it is a function of (seed, t), the weights and the optimiser's state. So a run stopped
@@ -12,12 +12,13 @@ anywhere and resumed from a checkpoint ends at bitwise the same weights on the s
 Torch's global generators are seeded in each step as well, for parts that draw from them
 (`nn.Dropout`), and given back to the caller as they were.
 
-A step whose loss, logged parts or gradients are not finite stops the run *before* the
-optimiser has touched the weights.
+A step starts on clean gradients and leaves none behind. One whose loss, logged parts or gradients
+are not finite stops the run *before* the optimiser has touched the weights.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +28,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
+from calmkit.disk import WriteError
 
 from .curves import Curves
 from .identity import run_identity
 from .interrupts import HeldInterrupts
-from .optimizer import MatrixDecayAdamW
+from .objective import Objective
+from .optimizer import MatrixDecayAdamW, build_optimizer
 from .progress import Progress
-from .run import Objective, Run
+from .run import Run
 from .settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -90,13 +93,15 @@ def fit(
     Args:
         module: Its parameters with `requires_grad` are trained, the others are left alone. It
             is moved to the fabric's device and stays there.
-        objective: Computes the step's loss and whatever else shall be logged.
+        objective: Computes the step's loss and whatever else shall be logged: means over rows,
+            or `Means` over something else, with its number.
         batch_at: The batch of a step, a pure function of the step's number from 0. With
-            several processes each takes every n-th row, and gradients are averaged.
+            several processes each takes every n-th row, and the loss is the mean over all that
+            any of them counts.
         settings: Numbers of the run.
         seed: Decides every random draw of the steps.
-        optimizer: Builds the optimiser over the trained parameters; its learning rates are the
-            peaks of the schedule.
+        optimizer: Builds the optimiser over the trained parameters, and over all of them; it
+            steps without a closure, and its learning rates are the peaks of the schedule.
         validate: Measures the module, which is in evaluation mode and without gradient then.
             What it draws from torch's global generators does not reach the training steps.
         fabric: Device, precision and processes; launched by the caller if there are several.
@@ -109,10 +114,12 @@ def fit(
         progress: Called after each step.
 
     Raises:
-        ValueError: If there is nothing to train, the fabric is of a kind that is not
-            supported, or the objective returns something other than scalars with a "loss".
+        ValueError: If there is nothing to train, the fabric or the optimiser is of a kind that is
+            not supported, or the objective returns something other than scalars with a "loss".
         CheckpointError: If the directory holds another run or a damaged checkpoint.
-        TrainingDiverged: If a step's loss, another part or a gradient is not finite.
+        TrainingDiverged: If a step's loss, another part or a gradient is not finite, or what the
+            loss is computed from; if weights or a validation are not.
+        WriteError: If the disk is full; the checkpoints before stay.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trained:
@@ -121,7 +128,7 @@ def fit(
         )
     fabric = _checked_fabric(fabric)
     fabric.to_device(module)
-    built = optimizer(trained.values())
+    built = build_optimizer(optimizer, trained)
     identity = run_identity(trained, batch_at(0), built, settings, seed, fabric)
     run = Run(module, objective, batch_at, built, settings, seed, fabric, directory, identity)
     run.resume()
@@ -134,10 +141,12 @@ def fit(
             _follow(run, curves, interrupts, validate, progress)
     except KeyboardInterrupt:
         run.save()
-        curves.close("aborted")
+        with suppress(WriteError):  # why the run ended matters more
+            curves.close("aborted")
         raise
     except BaseException:
-        curves.close("failed")
+        with suppress(WriteError):
+            curves.close("failed")
         raise
     finally:
         module.train(was_training)
@@ -162,10 +171,14 @@ def _follow(
     while True:
         # Due work is looked for before a step, not after it: a run that died between a
         # checkpoint and the validation of the same step makes up for it.
-        if validate is not None and run.due(settings.validate_every):
+        validating = validate is not None and run.due(settings.validate_every)
+        saving = run.due(settings.checkpoint_every)
+        if validating or saving:
+            run.check_weights()
+        if validate is not None and validating:
             if not history.validation or history.validation[-1][0] != run.step:
                 curves.write("validation", run.validate(validate))
-        if run.due(settings.checkpoint_every):
+        if saving:
             run.save()
             curves.flush()
         if run.step == settings.steps:

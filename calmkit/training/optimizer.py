@@ -1,16 +1,21 @@
 """AdamW as language models are trained with it: weight decay on matrices only.
 
 Biases, gains of norms and other vectors are not pulled towards zero: their scale is not
-redundant, and there are too few of them to overfit. Any other `torch.optim.Optimizer` can be
-given to `fit` in its place, and is used as it is.
+redundant, and there are too few of them to overfit.
+
+Another `torch.optim.Optimizer` can be given to `fit` in its place, and is used as it is, if it
+takes its step from dense gradients in one go. `LBFGS`, which wants to compute the loss several
+times a step, `SparseAdam` and, but for modules of matrices alone, `Muon` are refused.
 """
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer, SparseAdam
 
-__all__ = ["MatrixDecayAdamW"]
+__all__ = ["MatrixDecayAdamW", "build_optimizer"]
 
 
 class MatrixDecayAdamW(AdamW):
@@ -44,3 +49,52 @@ class MatrixDecayAdamW(AdamW):
             {"params": vectors, "weight_decay": 0.0},
         ]
         super().__init__([g for g in groups if g["params"]], lr=lr, betas=betas, eps=eps)
+
+
+def build_optimizer(
+    factory: Callable[[Iterable[nn.Parameter]], Optimizer], trained: Mapping[str, nn.Parameter]
+) -> Optimizer:
+    """Build an optimiser over parameters, and make sure that `fit` can work with it.
+
+    Args:
+        factory: A class of `torch.optim`, or anything else that is called like one.
+        trained: The parameters to train, by name.
+
+    Raises:
+        ValueError: If it refuses its settings or a parameter, or leaves one out, or its steps need
+            more than dense gradients and a learning rate.
+    """
+    try:
+        optimizer = factory(trained.values())
+    except ValueError:
+        factory([nn.Parameter(torch.zeros(1, 1))])  # its settings are to blame if this raises too
+        for key, p in trained.items():
+            try:
+                factory([p])
+            except ValueError as error:
+                raise _unfit(f"take every parameter; it refuses {key!r}: {error}") from error
+        raise
+    name = type(optimizer).__name__
+    step = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if step is not None and step.default is inspect.Parameter.empty:
+        raise _unfit(f"step without a closure; {name} wants to compute the loss itself")
+    if isinstance(optimizer, SparseAdam):
+        raise _unfit(f"take dense gradients; {name} takes none")
+    groups = optimizer.param_groups
+    if any("lr" not in group for group in groups):
+        raise _unfit(f'have a learning rate "lr" in each group; {name} has one without')
+    if any(group.get("differentiable", False) for group in groups):
+        raise _unfit(f"be built with differentiable=False; got {name} with True")
+    held = {id(p) for group in groups for p in group["params"]}
+    if left_out := [key for key, p in trained.items() if id(p) not in held]:
+        raise _unfit(
+            f"hold every parameter with requires_grad; {name} lacks {left_out[0]!r}. Freeze "
+            "what shall not be trained"
+        )
+    if len(held) > len({id(p) for p in trained.values()}):
+        raise _unfit(f"hold the parameters that it is given alone; {name} holds others")
+    return optimizer
+
+
+def _unfit(what: str) -> ValueError:
+    return ValueError(f"optimizer must {what.rstrip('.')}. Use another one, AdamW for instance.")

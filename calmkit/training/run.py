@@ -15,10 +15,15 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
+from calmkit.finite import NonFiniteError
 
-from .checkpoint import CheckpointError, find_checkpoints, read_checkpoint, write_checkpoint
+from .checkpoint import find_checkpoints, read_checkpoint, write_checkpoint
+from .checkpoint_record import CheckpointError
+from .divergence import check_values, check_weights, diverged, non_finite_parameter
 from .history import History, Point
 from .identity import check_identity
+from .objective import Objective, means_of
+from .processes import Caller, mean_over_processes, rows_of_process, weight_of, weighted
 from .randomness import seed_global_generators, step_generator, step_seed
 from .schedule import learning_rate_factor
 from .settings import TrainingSettings
@@ -26,24 +31,7 @@ from .settings import TrainingSettings
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Objective", "Run", "TrainingDiverged"]
-
-Objective = Callable[[nn.Module, ChunkBatch, torch.Generator], Mapping[str, Tensor]]
-"""Scalars of one step: "loss" is minimised, whatever else there is gets logged."""
-
-
-class TrainingDiverged(FloatingPointError):
-    """A step gave a value that is not finite; the weights are those from before it.
-
-    Attributes:
-        step: Number of the step, from 0.
-        part: Name of the objective's part, or of the parameter whose gradient it is.
-    """
-
-    def __init__(self, message: str, *, step: int, part: str) -> None:
-        super().__init__(message)
-        self.step = step
-        self.part = part
+__all__ = ["Run"]
 
 
 class Run:
@@ -75,7 +63,7 @@ class Run:
         self._identity = identity
         self._saved: tuple[int, int] | None = None
         self._consistent = True
-        self._caller, self._stepper = fabric.setup(_Caller(module), optimizer)
+        self._caller, self._stepper = fabric.setup(Caller(module), optimizer)
 
     def due(self, every: int) -> bool:
         """Whether something done each `every` steps and at the end comes now."""
@@ -83,36 +71,21 @@ class Run:
         return at_end or (every > 0 and self.step > 0 and self.step % every == 0)
 
     def train_step(self) -> float:
-        """One optimiser step; returns its loss."""
+        """One optimiser step; returns its loss.
+
+        It starts on clean gradients, whatever ran `backward` before, and leaves none behind,
+        however it ends.
+
+        Raises:
+            TrainingDiverged: If something is not finite; the weights are as before.
+        """
         began = time.perf_counter()
         self._consistent = False
-        fabric, step, rank = self._fabric, self.step, self._fabric.global_rank
-        batch = _rows_of(self._batch_at(step), rank, fabric.world_size)
-        if batch.tokens.device != fabric.device:
-            batch = batch.to(fabric.device)
-        seed_global_generators(step_seed(self._seed, step, rank), fabric.device)
-        generator = step_generator(self._seed, step, rank, device=fabric.device)
-        parts = self._caller(lambda module: dict(self._objective(module, batch, generator)))
-        _check_parts(parts)
-        fabric.backward(parts["loss"])
-        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
-        # Norm and clipping apart: clipping by a norm of NaN would hide whose gradient it was.
-        norm = get_total_norm([p.grad for p in trained if p.grad is not None])
-        # The one place where the host waits for the device.
-        values = self._read({**parts, "gradient_norm": norm})
-        self._check_finite(values)
-        clip_grads_with_norm_(trained, self.settings.clip_norm, norm)
-        factor = learning_rate_factor(
-            step,
-            steps=self.settings.steps,
-            warmup_steps=self.settings.warmup_steps,
-            decay_to=self.settings.decay_to,
-        )
-        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * factor
-        values["learning_rate"] = self._peaks[0] * factor
-        self._stepper.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
+        try:
+            values = self._step()
+        finally:
+            self._forget_gradients()
         self.history.add(values)
         self.step += 1
         if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
@@ -121,12 +94,79 @@ class Run:
         self.history.seconds += time.perf_counter() - began
         return values["loss"]
 
+    def _step(self) -> dict[str, float]:
+        """Forward, backward and update; returns what is logged."""
+        try:
+            parts, weight = self._forward()
+            self._fabric.backward(weighted(parts["loss"], weight))
+        except NonFiniteError as error:
+            what = f"'loss' cannot be computed: {str(error).rstrip('.')}"
+            raise diverged(self.module, step=self.step, part="loss", what=what) from error
+        trained = [p for group in self._optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in trained if p.grad is not None]
+        if any(gradient.layout != torch.strided for gradient in gradients):
+            raise ValueError(
+                "module must give dense gradients; it gives a sparse one. Build it without "
+                "sparse=True."
+            )
+        # Norm and clipping apart: clipping by a norm of NaN would hide whose gradient it was.
+        norm = get_total_norm(gradients)
+        # The one place where the host waits for the device.
+        values = mean_over_processes(parts, weight, self._fabric)
+        values["gradient_norm"] = float(norm)  # of averaged gradients, the same in each process
+        check_values(self.module, values, step=self.step)
+        clip_grads_with_norm_(trained, self.settings.clip_norm, norm)
+        factor = learning_rate_factor(
+            self.step,
+            steps=self.settings.steps,
+            warmup_steps=self.settings.warmup_steps,
+            decay_to=self.settings.decay_to,
+        )
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+        self._stepper.step()
+        return {**values, "learning_rate": self._peaks[0] * factor}
+
+    def _forward(self) -> tuple[dict[str, Tensor], Tensor]:
+        """The objective's parts on this process's rows, and the weight that they have."""
+        fabric, step, rank = self._fabric, self.step, self._fabric.global_rank
+        batch = rows_of_process(self._batch_at(step), fabric)
+        seed_global_generators(step_seed(self._seed, step, rank), fabric.device)
+        generator = step_generator(self._seed, step, rank, device=fabric.device)
+
+        def call(module: nn.Module) -> tuple[dict[str, Tensor], Tensor | float]:
+            means = means_of(self._objective(module, batch, generator), batch)
+            return dict(means.values), means.count
+
+        try:
+            parts, count = self._caller(call)
+        except NonFiniteError:
+            # The others wait for this count; they stop at it too.
+            weight_of(math.nan, fabric)
+            raise
+        return parts, weight_of(count, fabric)
+
+    def _forget_gradients(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def check_weights(self) -> None:
+        """Refuse weights that are not finite.
+
+        Raises:
+            TrainingDiverged: If the last step's update made them so.
+        """
+        check_weights(self.module, step=self.step - 1)
+
     def validate(self, measure: Callable[[nn.Module], Mapping[str, float]]) -> Point:
         """Measure the module as it is, and leave training as it was."""
         devices = [self._fabric.device] if self._fabric.device.type == "cuda" else []
         self.module.eval()
-        with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
-            point = (self.step, {k: float(v) for k, v in measure(self.module).items()})
+        try:
+            with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
+                point = (self.step, {k: float(v) for k, v in measure(self.module).items()})
+        except NonFiniteError as error:
+            what = f"validation cannot be computed: {str(error).rstrip('.')}"
+            raise diverged(self.module, step=self.step, part="validation", what=what) from error
         self.module.train()
         self.history.validation.append(point)
         return point
@@ -148,8 +188,10 @@ class Run:
         self._saved = self._mark()
 
     def save(self) -> None:
-        """Write a checkpoint, unless there is no directory or nothing new to write."""
+        """Write a checkpoint, unless there is no directory or nothing new or sound to write."""
         if self._directory is None or not self._consistent or self._saved == self._mark():
+            return
+        if non_finite_parameter(self.module) is not None:
             return
         if self._fabric.is_global_zero:
             write_checkpoint(
@@ -165,79 +207,3 @@ class Run:
 
     def _mark(self) -> tuple[int, int]:
         return self.step, len(self.history.validation)
-
-    def _read(self, parts: Mapping[str, Tensor]) -> dict[str, float]:
-        if self._fabric.world_size > 1:
-            stacked = torch.stack([value.detach().double() for value in parts.values()])
-            mean = torch.as_tensor(self._fabric.all_reduce(stacked, reduce_op="mean"))
-            return dict(zip(parts, mean.tolist(), strict=True))
-        return {name: float(value.detach()) for name, value in parts.items()}
-
-    def _check_finite(self, values: Mapping[str, float]) -> None:
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if not bad:
-            return
-        # The loss is a sum of the other parts as a rule: the culprit is among those.
-        part = next((name for name in bad if name not in ("loss", "gradient_norm")), bad[0])
-        what = f"{part!r} must be finite; got {values[part]}"
-        if part == "gradient_norm":
-            part = next(
-                (
-                    name
-                    for name, p in self.module.named_parameters()
-                    if p.grad is not None and not p.grad.isfinite().all()
-                ),
-                part,
-            )
-            what = f"gradients must be finite; got {values['gradient_norm']} as their norm"
-            what += f", first in {part!r}" if part != "gradient_norm" else ""
-        raise TrainingDiverged(
-            f"training stopped in step {self.step} (from 0): {what}. The weights are those from "
-            "before this step; try a lower learning rate or a longer warm-up.",
-            step=self.step,
-            part=part,
-        )
-
-
-class _Caller(nn.Module):
-    """Sends any call through a `forward`, where Fabric sets precision and syncs gradients.
-
-    The call is one opaque function: Fabric would try to rebuild a batch to convert its numbers.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, call: Callable[[nn.Module], dict[str, Tensor]]) -> dict[str, Tensor]:
-        return call(self.module)
-
-
-def _rows_of(batch: ChunkBatch, rank: int, processes: int) -> ChunkBatch:
-    """Every `processes`-th row, from number `rank` on."""
-    if processes == 1:
-        return batch
-    if batch.tokens.shape[0] % processes:
-        raise ValueError(
-            f"batch_at must give a multiple of {processes} rows, one share for each process; "
-            f"got {batch.tokens.shape[0]}."
-        )
-    return batch.rows(slice(rank, None, processes))
-
-
-def _check_parts(parts: Mapping[str, Tensor]) -> None:
-    """Refuse what cannot be minimised or logged."""
-    if "loss" not in parts:
-        raise ValueError(f'objective must return the key "loss"; got {sorted(parts)}.')
-    for name, value in parts.items():
-        if name in ("gradient_norm", "learning_rate"):
-            raise ValueError(f"objective must not return {name!r}: fit logs it itself; rename it.")
-        if not isinstance(value, Tensor) or value.dim() != 0:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise ValueError(
-                f"objective must return scalar tensors; got {got} for {name!r}; take a mean."
-            )
-    if not parts["loss"].requires_grad:
-        raise ValueError(
-            'objective["loss"] must depend on a trained parameter; got a tensor without gradient.'
-        )

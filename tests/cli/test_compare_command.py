@@ -2,6 +2,7 @@ import pytest
 import yaml
 
 from calmkit import cli
+from calmkit.disk import WriteError
 from calmkit.training import CheckpointError, TrainingDiverged
 
 SMALL = ["--config", "ci"]
@@ -81,6 +82,7 @@ class TestCompare:
                 "calmkit compare: loss is nan",
             ),
             (CheckpointError("checkpoint x is damaged."), 2, "calmkit compare: checkpoint x"),
+            (WriteError("x could not be written."), 1, "calmkit compare: x could not"),
             (KeyboardInterrupt(), 130, "calmkit was interrupted by Ctrl-C"),
         ],
     )

@@ -171,7 +171,7 @@ class TestBudget:
             calm = variant.experiment.model == "calm"
             model = lab.build(lab.train_autoencoder(None) if calm else None)
             with FlopCounterMode(display=False) as counter:
-                model_objective(model, batch, torch.Generator())["loss"].backward()
+                model_objective(model, batch, torch.Generator()).values["loss"].backward()
             totals[variant.name] = steps[variant.name] * counter.get_total_flops()
             torch.testing.assert_close(
                 step_flops(lab), float(counter.get_total_flops()), rtol=0.02, atol=0

@@ -1,19 +1,29 @@
 """Tests for corpus: the split, and a cache that survives damage, kills and races."""
 
+import errno
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.data import TextTokenizer, prepare_corpus, read_documents, split_documents
+from calmkit.data import (
+    TextTokenizer,
+    TokenStore,
+    prepare_corpus,
+    read_documents,
+    split_documents,
+)
 from calmkit.data import corpus as corpus_module
+from calmkit.disk import WriteError
 
 SETTINGS = {"vocab_size": 300, "seed": 1}
 
@@ -289,6 +299,98 @@ def test_split_of_few_documents_is_the_nearest_of_all(sizes, fraction, seed):
     )
     distance = abs(sum(map(len, validation)) - wanted)
     assert distance <= max(nearest, 0.01 * wanted) + 1e-9
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=30), fractions, seeds)
+def test_copies_stay_on_one_side(contents, fraction, seed):
+    """Copies differ in white space: in indents, line ends and wrapping."""
+    texts = ["word {}", " word\n{}", "word\t {}\r\n", "word {}\n\n"]
+    documents = [
+        texts[place % len(texts)].format(content) for place, content in enumerate(contents)
+    ]
+    if len(set(contents)) < 2:
+        with pytest.raises(ValueError, match=r"at least 2 different documents.*copies of one"):
+            split_documents(documents, validation_fraction=fraction, seed=seed)
+        return
+    train, validation = split_documents(documents, validation_fraction=fraction, seed=seed)
+    assert train and validation
+    assert sorted(train + validation) == sorted(documents)
+    words = [{tuple(text.split()) for text in side} for side in (train, validation)]
+    assert not words[0] & words[1]
+    for side in (train, validation):  # in the given order
+        places = iter(documents)
+        assert all(document in places for document in side)
+
+
+def test_copies_count_with_all_their_characters():
+    """Nine short documents, and one in nine copies that is half of the text."""
+    documents = ["a" * 9 * n for n in range(5, 14)] + ["b" * 81] * 9
+    for seed in range(20):
+        _, validation = split_documents(documents, validation_fraction=0.5, seed=seed)
+        assert sum(map(len, validation)) == pytest.approx(729, rel=0.02)
+
+
+def test_split_of_different_documents_is_that_of_the_order_drawn():
+    """Numbers of runs are tied to it: the first of a permutation, as many as come nearest."""
+    documents = [chr(65 + i) * (10 + i) for i in range(40)]
+    order = np.random.default_rng(7).permutation(40)
+    ends = np.cumsum([len(documents[i]) for i in order])
+    wanted = 0.3 * ends[-1]
+    count = int(np.abs(ends - wanted).argmin()) + 1
+    assert abs(ends[count - 1] - wanted) <= 0.01 * wanted  # the first order drawn is good enough
+    _, validation = split_documents(documents, validation_fraction=0.3, seed=7)
+    assert validation == [documents[i] for i in sorted(order[:count])]
+
+
+def test_embedded_text_has_no_copies():
+    documents = read_documents()
+    assert len({" ".join(document.split()) for document in documents}) == len(documents)
+
+
+def test_prepared_text_keeps_copies_apart(tmp_path):
+    for number in range(24):
+        text = f"Text {number % 6} says " + f"{number % 6} and more. " * 40
+        (tmp_path / f"{number}.txt").write_text(text + "\n" * (number % 2), encoding="utf-8")
+    corpus = prepare_corpus(tmp_path, vocab_size=270, cache_dir=tmp_path / "cache")
+    sides = [
+        {corpus.tokenizer.decode(document).strip() for document in store.documents}
+        for store in (corpus.train, corpus.validation)
+    ]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 6
+
+
+def test_an_entry_under_another_name_is_made_anew(text, tmp_path):
+    """A folder of the cache that was renamed holds another text than its name says."""
+    cache, other = tmp_path / "cache", tmp_path / "other"
+    prepare_corpus(text, **SETTINGS, cache_dir=cache)
+    prepare_corpus(text, **SETTINGS | {"vocab_size": 290}, cache_dir=other)
+    (entry,), (foreign,) = cache.iterdir(), other.iterdir()
+    shutil.rmtree(entry)
+    shutil.copytree(foreign, entry)
+    assert prepare_corpus(text, **SETTINGS, cache_dir=cache).tokenizer.vocab_size == 300
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokens.bin", "store.json", "manifest.json"])
+def test_a_full_disk_is_told_and_leaves_nothing(text, tmp_path, name, monkeypatch):
+    def full(path):
+        if Path(path).name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write_text(self, *args, write=Path.write_text, **kwargs):
+        full(self)
+        return write(self, *args, **kwargs)
+
+    def save(self, folder, save=TokenStore.save):
+        full(folder / "tokens.bin")
+        save(self, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_text)
+        patch.setattr(TokenStore, "save", save)
+        with pytest.raises(WriteError, match=r"cache could not be written: No space left.*Free"):
+            prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
 
 
 def test_split_depends_on_the_seed():

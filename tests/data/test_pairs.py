@@ -84,6 +84,17 @@ def test_a_prompt_is_on_one_side_with_all_its_responses(prompts, fraction, seed)
     assert (train, held_out) == split_pairs(pairs, validation_fraction=fraction, seed=seed)
 
 
+def test_prompts_that_differ_in_white_space_stay_together():
+    forms = ["Which {} barks?", "Which {} barks?\n", " Which\t{}  barks? "]
+    pairs = [TextPair(forms[place % 3].format(place // 3), "r", str(place)) for place in range(60)]
+    for seed in range(5):
+        train, held_out = split_pairs(pairs, validation_fraction=0.3, seed=seed)
+        sides = [{" ".join(pair.prompt.split()) for pair in side} for side in (train, held_out)]
+        assert not sides[0] & sides[1] and len(held_out) == 3 * len(sides[1]) == 18
+    with pytest.raises(ValueError, match=r"at least 2 different prompts, .*; got 1"):
+        split_pairs(pairs[:3], validation_fraction=0.5, seed=0)
+
+
 def test_each_prompt_is_held_out_equally_often():
     """Five prompts, one held out, 500 seeds: 6 standard deviations around 100."""
     pairs = numbered(range(5))

@@ -1,15 +1,21 @@
+import errno
 import hashlib
 import json
 import os
+import random
 import shutil
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from training_problems import Toy, objective, optimizer, run, settings
 
-from calmkit.training import CheckpointError
+from calmkit.disk import WriteError
+from calmkit.training import CheckpointError, checkpoint
 from calmkit.training.checkpoint import find_checkpoints, read_checkpoint
+from calmkit.training.checkpoint_record import seal
+from calmkit.training.history import History
 
 
 class Boom:
@@ -47,15 +53,113 @@ def test_unfinished_write_is_ignored_and_cleared_away(tmp_path):
     assert not partial.exists()
 
 
-def test_failure_while_writing_leaves_no_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("where", ["save_model", "save", "replace_file"])
+def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path, monkeypatch, where, at):
+    """At the first, second or third checkpoint, in each of its files."""
+    home = {"save_model": safetensors.torch, "save": torch, "replace_file": checkpoint}[where]
+    write, calls = getattr(home, where), []
+
     def fail(*args, **kwargs):
-        raise OSError("disk full")
+        calls.append(None)
+        if len(calls) == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*args, **kwargs)
+
+    said = rf"step-{4 * at:06d} could not be written: No space left on device\. Free some space, "
+    with monkeypatch.context() as patch:
+        patch.setattr(home, where, fail)
+        with pytest.raises(WriteError, match=said + ".*run the same again; the checkpoints"):
+            run(Toy(), directory=tmp_path)
+    folders = [path.name for path in tmp_path.iterdir() if path.name != "logs"]
+    assert sorted(folders) == [f"step-{4 * n:06d}" for n in range(1, at)]
+    resumed, whole = Toy(), Toy()
+    run(resumed, directory=tmp_path)
+    run(whole)
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_a_full_disk_leaves_the_record_that_was_to_be_renewed(tmp_path, monkeypatch):
+    def stop(module):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # the last checkpoint lacks its validation
+        run(Toy(), directory=tmp_path, validate=stop)
+    newest = find_checkpoints(tmp_path)[-1]
+    before = (newest / "training.json").read_bytes()
+
+    def fail(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", fail)
-        with pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(WriteError, match="step-000012 could not be written: No space left"):
             run(Toy(), directory=tmp_path)
-    assert find_checkpoints(tmp_path) == []
+    assert (newest / "training.json").read_bytes() == before
+    assert len(list(newest.iterdir())) == 3
+    assert len(run(Toy(), directory=tmp_path).validation) == 1
+
+
+def test_a_damaged_record_is_not_renewed(tmp_path):
+    run(Toy(), directory=tmp_path)
+    newest = find_checkpoints(tmp_path)[-1]
+    arguments = {"module": Toy(), "optimizer": optimizer(Toy().parameters()), "identity": {}}
+    (newest / "training.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"step-000012 is damaged: training.json cannot be"):
+        checkpoint.write_checkpoint(tmp_path, step=12, history=History(), keep=2, **arguments)
+
+
+def flipped(content, place, bit):
+    damaged = bytearray(content)
+    damaged[place] ^= 1 << bit
+    return bytes(damaged)
+
+
+def test_no_flipped_bit_changes_what_is_read(tmp_path):
+    """Each byte of the record and 100 of either other file: refused, or read as it was."""
+    run(Toy(), directory=tmp_path)
+    newest = find_checkpoints(tmp_path)[-1]
+    want = read_checkpoint(newest)
+    assert want.step == 12 and want.history.validation
+    draw = random.Random(0)
+    refused = {}
+    for file in sorted(newest.iterdir()):
+        content = file.read_bytes()
+        places = range(len(content))
+        if file.name != "training.json":
+            places = sorted(draw.sample(places, 100))
+        for place in places:
+            file.write_bytes(flipped(content, place, draw.randrange(8)))
+            try:
+                assert read_checkpoint(newest) == want, (file.name, place)
+            except CheckpointError as error:
+                refused.setdefault(file.name, []).append(str(error))
+        file.write_bytes(content)
+    assert read_checkpoint(newest) == want
+    assert {name: len(errors) for name, errors in refused.items()}["model.safetensors"] == 100
+    assert len(refused["optimizer.pt"]) == 100 and len(refused["training.json"]) > 1000
+    assert all("step-000012" in error for errors in refused.values() for error in errors)
+
+
+@pytest.mark.parametrize("name", ["step-000006", "step-0000012", "step-999999"])
+def test_a_renamed_checkpoint_is_refused_with_its_name(tmp_path, name):
+    run(Toy(), directory=tmp_path, settings=settings(keep_checkpoints=1))
+    (newest,) = find_checkpoints(tmp_path)
+    newest.rename(tmp_path / name)
+    with pytest.raises(CheckpointError, match=f"{name} must be called step-000012, after the"):
+        run(Toy(), directory=tmp_path)
+    (tmp_path / name).rename(newest)
+    assert run(Toy(), directory=tmp_path).steps == 12
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format": 2, "step": ' + "9" * 5000 + "}", "[]"], ids=len
+)
+def test_json_that_is_no_record_is_damage(tmp_path, text):
+    run(Toy(), directory=tmp_path)
+    (find_checkpoints(tmp_path)[-1] / "training.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"is damaged: training.json cannot be read"):
+        run(Toy(), directory=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "training.json"])
@@ -69,9 +173,7 @@ def test_damage_is_refused_by_name(tmp_path, name, damage):
     elif damage == "cut":
         file.write_bytes(content[: len(content) // 2])
     else:
-        # In the record, a changed bit is caught where it matters: in its syntax or checksums.
-        place = content.index(b"{") if name == "training.json" else len(content) // 2
-        content[place] ^= 1
+        content[len(content) // 2] ^= 1
         file.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"step-000012 is damaged: .*Delete this folder"):
         run(Toy(), directory=tmp_path)
@@ -86,7 +188,8 @@ def test_pickle_in_the_optimizer_file_is_not_run(tmp_path):
     record = json.loads((newest / "training.json").read_text())
     digest = hashlib.sha256((newest / "optimizer.pt").read_bytes()).hexdigest()
     record["files"]["optimizer.pt"] = digest
-    (newest / "training.json").write_text(json.dumps(record))
+    del record["checksum"]
+    (newest / "training.json").write_text(seal(record))
     with pytest.raises(CheckpointError, match=r"optimizer.pt holds more than tensors"):
         run(Toy(), directory=tmp_path)
 
@@ -94,8 +197,8 @@ def test_pickle_in_the_optimizer_file_is_not_run(tmp_path):
 def test_other_format_is_refused(tmp_path):
     run(Toy(), directory=tmp_path)
     record = find_checkpoints(tmp_path)[-1] / "training.json"
-    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(CheckpointError, match=r"format 1, .*; got 2"):
+    record.write_text(record.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(CheckpointError, match=r"format 2, .*; got 1\. End the run with the vers"):
         read_checkpoint(record.parent)
 
 

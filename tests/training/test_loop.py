@@ -1,4 +1,5 @@
 import csv
+import errno
 import math
 import os
 import signal
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from training_problems import Toy, batch_at, measure, objective, optimizer, run, settings
 
+from calmkit.disk import WriteError
 from calmkit.training import TrainingDiverged, TrainingSettings, fit, step_generator
 from calmkit.training.checkpoint import find_checkpoints
 from calmkit.training.randomness import step_seed
@@ -385,7 +387,47 @@ def test_loggers_given_are_used_instead(tmp_path):
     assert not (tmp_path / "silent" / "logs").exists()
 
 
-def test_any_torch_optimizer_serves():
+class FullLogger:
+    """A logger whose disk is full from one point on."""
+
+    def __init__(self, root_dir, points):
+        self.root_dir, self.points = root_dir, points
+
+    def log_metrics(self, metrics, step):
+        self.points -= 1
+        self.save()
+
+    def save(self):
+        if self.points < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def finalize(self, status):
+        self.save()
+
+
+@pytest.mark.parametrize("points", [0, 1, 2])
+def test_a_log_on_a_full_disk_is_told_and_the_run_goes_on_later(tmp_path, points):
+    resumed, whole = Toy(), Toy()
+    said = "logs could not be written: No space left on device. Free some .*checkpoints are kept"
+    with pytest.raises(WriteError, match=said):
+        run(Toy(), directory=tmp_path, loggers=[FullLogger(tmp_path / "logs", points)])
+    # Checkpoints come after steps 4 and 8, points after 5, 10 and 12.
+    assert len(find_checkpoints(tmp_path)) == (1 if points == 0 else 2)
+    result = run(resumed, directory=tmp_path)
+    assert result.losses == run(whole).losses and same_weights(resumed, whole)
+
+
+def test_a_full_log_does_not_hide_why_a_run_failed(tmp_path):
+    class FullAtTheEnd(FullLogger):
+        def finalize(self, status):
+            self.points = -1
+            self.save()
+
+    with pytest.raises(TrainingDiverged):
+        run(Toy(), aim=broken_from(6, "loss"), loggers=[FullAtTheEnd(tmp_path, 9)])
+
+
+def test_another_optimizer_follows_the_schedule_too():
     module = nn.Linear(2, 1)
     start = module.weight.detach().clone()
 

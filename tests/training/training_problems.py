@@ -51,6 +51,15 @@ def batch_at(step):
     return ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), ((1, 2),) * 4)
 
 
+def counted_batch(counts, seed=0):
+    """Rows of 8 chunks; of row i the last `counts[i]` are scored."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(VOCAB, (len(counts), 8, 2), generator=generator)
+    scored = torch.arange(8) >= 8 - torch.tensor(counts)[:, None]
+    lengths = ((8,),) * len(counts)
+    return ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), lengths, scored)
+
+
 def optimizer(parameters):
     return MatrixDecayAdamW(parameters, lr=0.02)
 
