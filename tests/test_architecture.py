@@ -37,6 +37,7 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
+    {"locks"},
     {"files"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from calmkit import config
 from calmkit.cli.mistakes import mistakes
-from calmkit.cli.output import make_folder, new_console, report, start_output
+from calmkit.cli.output import held, new_console, report, start_output
 from calmkit.cli.trust import packages_in
 from calmkit.comparison.checkpoint import Checkpoint, load_checkpoint
 from calmkit.comparison.diagnose import diagnose, rows_to_diagnose
@@ -31,8 +31,9 @@ def run(options: list[str]) -> None:
     with mistakes():
         chosen = parse_function(_options, options, command="calmkit evaluate")
         checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))
+    output = chosen["output"] or chosen["checkpoint"] / "evaluation"
     if checkpoint.config is None:
-        _without_config(checkpoint, chosen)
+        _without_config(checkpoint, chosen, output)
         return
     with mistakes():
         overrides = ["--config", str(checkpoint.config)]
@@ -44,7 +45,20 @@ def run(options: list[str]) -> None:
         parsed = config.parse(overrides, command="calmkit evaluate")
         corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
         check_rows(parsed.experiment, corpus)
-        output = chosen["output"] or chosen["checkpoint"] / "evaluation"
+    with held(output):
+        _with_config(parsed, checkpoint, corpus, output, diagnostics=chosen["diagnostics"])
+
+
+def _with_config(
+    parsed: config.Parsed,
+    checkpoint: Checkpoint,
+    corpus: Corpus,
+    output: Path,
+    *,
+    diagnostics: bool,
+) -> None:
+    """A model that says how it was trained."""
+    with mistakes():
         start_output(output, "train", parsed.text)
     console = new_console()
     with Display(console) as display:
@@ -52,7 +66,7 @@ def run(options: list[str]) -> None:
             parsed.experiment, checkpoint, corpus, config_text=parsed.text, display=display
         )
     report(result, output, console)
-    if not chosen["diagnostics"]:
+    if not diagnostics:
         return
     try:
         rows = rows_to_diagnose(parsed.experiment, corpus)
@@ -62,17 +76,16 @@ def run(options: list[str]) -> None:
         _diagnose(parsed.experiment, checkpoint, rows, output, console)
 
 
-def _without_config(checkpoint: Checkpoint, chosen: dict[str, Any]) -> None:
+def _without_config(checkpoint: Checkpoint, chosen: dict[str, Any], output: Path) -> None:
     """A model that does not say on what text and how it is measured: the options do."""
-    output = chosen["output"] or chosen["checkpoint"] / "evaluation"
     names = ("rows", "draws", "min_context", "positions")
     with mistakes():
         protocol = Protocol.of_options(**{name: chosen[name] for name in names})
         text = text_to_score(checkpoint, chosen["data"], protocol)
-        make_folder(output)
     console = new_console()
-    for said in measure_and_write(checkpoint, text, output, diagnostics=chosen["diagnostics"]):
-        console.print(said, markup=False, highlight=False)
+    with held(output):
+        for said in measure_and_write(checkpoint, text, output, diagnostics=chosen["diagnostics"]):
+            console.print(said, markup=False, highlight=False)
 
 
 def _held_out(

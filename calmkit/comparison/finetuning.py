@@ -14,6 +14,7 @@ from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
 from calmkit.comparison.lab import model_objective
 from calmkit.comparison.pair_scores import FinetuningResult, PairScores, reproduced
 from calmkit.comparison.progress import Display
+from calmkit.comparison.resuming import CHECKPOINTS, begin
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import (
     PairBatches,
@@ -24,7 +25,9 @@ from calmkit.data import (
     read_pairs,
     split_pairs,
 )
+from calmkit.files import file_digest
 from calmkit.models import LanguageModel
+from calmkit.saving.files import WEIGHTS_FILE
 from calmkit.training import fit, step_generator
 
 __all__ = ["PreparedPairs", "finetune", "prepare_finetuning"]
@@ -41,6 +44,7 @@ class PreparedPairs:
         held_out: Batches of those to measure on.
         name: The file's name.
         digest: SHA-256 of all pairs.
+        base: SHA-256 of the weights of the checkpoint.
     """
 
     model: LanguageModel
@@ -49,6 +53,12 @@ class PreparedPairs:
     held_out: PairBatches
     name: str
     digest: str
+    base: str
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the training begins with, by digests."""
+        return {"pairs": self.digest, "checkpoint": self.base}
 
 
 def prepare_finetuning(experiment: TrainExperiment) -> PreparedPairs:
@@ -97,6 +107,7 @@ def prepare_finetuning(experiment: TrainExperiment) -> PreparedPairs:
         held_out=batches(held_out, min(rows, experiment.validation_rows)),
         name=experiment.finetune.name,
         digest=digest_of([text for pair in pairs for text in (pair.prompt, pair.response)]),
+        base=file_digest(experiment.checkpoint / WEIGHTS_FILE),
     )
 
 
@@ -113,9 +124,8 @@ def finetune(
     """
     from lightning_fabric import Fabric
 
-    checkpoints = experiment.output / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    (checkpoints / "config.yaml").write_text(config_text, encoding="utf-8")
+    begin(experiment.output, config_text, **prepared.inputs)
+    checkpoints = experiment.output / CHECKPOINTS
     fabric = Fabric(accelerator=experiment.accelerator, devices=1, precision=experiment.precision)
     model = prepared.model.to(fabric.device)
     held_out = prepared.held_out.batch_at(0).to(fabric.device)
