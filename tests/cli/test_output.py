@@ -12,7 +12,7 @@ from calmkit.locks import only_one_in
     "command",
     [
         ["compare", "--config", "ci"],
-        ["train", "--config", "ci"],
+        ["train", "--vocab_size", "300"],
         ["evaluate", "--checkpoint", "model"],
     ],
     ids=lambda command: command[0],

@@ -7,14 +7,15 @@ import torch
 from own_code import Files, forget
 
 from calmkit.cli import main
-from calmkit.comparison import read_results
+from calmkit.comparison import plots, read_results
 from calmkit.comparison.planning import plan_runs, prepare_all
 from calmkit.comparison.runs import do_run
 from calmkit.config import parse_comparison
 
 SIZES = [
     "--autoencoder_training.steps=4", "--autoencoder_training.warmup_steps=0",
-    "--training.steps=4", "--training.warmup_steps=0", "--evaluation.rows=4", "--evaluation.bootstrap=10",
+    "--training.steps=4", "--training.warmup_steps=0", "--evaluation.rows=4",
+    "--evaluation.bootstrap=10",
     "--validation_rows=2", "--sample_tokens=4", "--vocab_size=300", "--hidden_size=16",
     "--backbone.depth=1", "--backbone.heads=2", "--positions=20",
 ]  # fmt: skip
@@ -32,6 +33,7 @@ class MyHead(EnergyHead):
 def files(tmp_path, monkeypatch):
     """A package with a head and a helper of it, in the current folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plots, "draw_plots", lambda rows: [])
     monkeypatch.syspath_prepend(str(tmp_path))
     torch.set_default_dtype(torch.float32)
     files = Files(tmp_path)
