@@ -31,6 +31,7 @@ def work(task, tell):
             while True:
                 time.sleep(0.01)
         except KeyboardInterrupt:
+            time.sleep(0.3)  # as writing takes; a second interrupt would fall into it
             Path(task).with_suffix(".kept").write_text("")
             raise
     tell(f"{task} at {PLACE}")
