@@ -19,6 +19,11 @@ def begin(place):
     PLACE = place
 
 
+def tell_slowly(text):
+    """In the parent: what comes after is no longer the same moment."""
+    time.sleep(0.1)
+
+
 def work(task, tell):
     """In a worker: a task is a number, or the name of a way to end."""
     if task == "die":
@@ -61,7 +66,7 @@ import sys
 from calmkit.comparison.pool import Pool
 import test_pool
 if __name__ == "__main__":
-    with Pool(2, test_pool.work, begin=test_pool.begin, tell=print) as pool:
+    with Pool(2, test_pool.work, begin=test_pool.begin, tell=test_pool.tell_slowly) as pool:
         list(pool.do(sys.argv[1:]))
 """
 
