@@ -37,7 +37,8 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
-    {"files", "foreign_data", "disk"},
+    {"locks", "foreign_data"},
+    {"files", "disk"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
 

@@ -3,8 +3,8 @@
 import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
 
 from calmkit.cli.mistakes import Failed, mistakes, mistakes_in_checkpoints
-from calmkit.cli.output import new_console, report, start_output
-from calmkit.comparison.planning import plan_runs, prepare_all
+from calmkit.cli.output import held, new_console, report, start_output
+from calmkit.comparison.planning import Preparation, plan_runs, prepare_all
 from calmkit.comparison.progress import Display
 from calmkit.comparison.run import compare
 from calmkit.config import parse_comparison
@@ -19,6 +19,7 @@ _HELP = """keys of a comparison, beside those of `calmkit train` below:
   context        tokens in a row, and
   scored_after   tokens before the first scored one: positions are counted for each chunk_size
   processes      runs side by side
+  threads        threads of each run; equal numbers take equal threads
   trained        folder of trainings to share with other comparisons
 """
 
@@ -33,6 +34,13 @@ def run(options: list[str]) -> None:
             print(comparison.text, end="")
             return
         prepared = prepare_all(comparison)
+    with held(comparison.output):
+        _compare(prepared)
+
+
+def _compare(prepared: Preparation) -> None:
+    comparison = prepared.comparison
+    with mistakes():
         start_output(comparison.output, "compare", comparison.text)
     console = new_console()
     with Display(console) as display:

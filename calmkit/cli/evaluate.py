@@ -9,7 +9,7 @@ from rich.console import Console
 
 from calmkit import config
 from calmkit.cli.mistakes import mistakes
-from calmkit.cli.output import make_folder, new_console, report
+from calmkit.cli.output import held, new_console, report
 from calmkit.cli.trust import packages_in
 from calmkit.comparison.checkpoint import Checkpoint, check_config_fits, load_checkpoint
 from calmkit.comparison.diagnose import diagnose, rows_to_diagnose
@@ -34,8 +34,9 @@ def run(options: list[str]) -> None:
         chosen = parse_function(_options, options, command="calmkit evaluate")
         trust = packages_in(chosen["trust"])
         checkpoint = load_checkpoint(chosen["checkpoint"], trust=trust)
+    output = chosen["output"] or chosen["checkpoint"] / "evaluation"
     if checkpoint.config is None:
-        _without_config(checkpoint, chosen)
+        _without_config(checkpoint, chosen, output)
         return
     with mistakes():
         overrides = []
@@ -53,17 +54,28 @@ def run(options: list[str]) -> None:
                 print(f"Reading {text}, which {checkpoint.config} names.", flush=True)
         corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
         check_rows(parsed.experiment, corpus)
-        output = chosen["output"] or chosen["checkpoint"] / "evaluation"
-        make_folder(output)
-        head = f"# What was read of {checkpoint.config}, and the options laid over it.\n"
-        replace_file(output / "config.yaml", head + parsed.text)
+    with held(output):
+        _with_config(parsed, checkpoint, corpus, output, diagnostics=chosen["diagnostics"])
+
+
+def _with_config(
+    parsed: config.Parsed,
+    checkpoint: Checkpoint,
+    corpus: Corpus,
+    output: Path,
+    *,
+    diagnostics: bool,
+) -> None:
+    """A model that says how it was trained."""
+    head = f"# What was read of {checkpoint.config}, and the options laid over it.\n"
+    replace_file(output / "config.yaml", head + parsed.text)
     console = new_console()
     with Display(console) as display:
         result = evaluate_checkpoint(
             parsed.experiment, checkpoint, corpus, config_text=parsed.text, display=display
         )
     report(result, output, console)
-    if not chosen["diagnostics"]:
+    if not diagnostics:
         return
     try:
         rows = rows_to_diagnose(parsed.experiment, corpus)
@@ -73,17 +85,16 @@ def run(options: list[str]) -> None:
         _diagnose(parsed.experiment, checkpoint, rows, output, console)
 
 
-def _without_config(checkpoint: Checkpoint, chosen: dict[str, Any]) -> None:
+def _without_config(checkpoint: Checkpoint, chosen: dict[str, Any], output: Path) -> None:
     """A model that does not say on what text and how it is measured: the options do."""
-    output = chosen["output"] or chosen["checkpoint"] / "evaluation"
     names = ("rows", "draws", "min_context", "positions")
     with mistakes():
         protocol = Protocol.of_options(**{name: chosen[name] for name in names})
         text = text_to_score(checkpoint, chosen["data"], protocol)
-        make_folder(output)
     console = new_console()
-    for said in measure_and_write(checkpoint, text, output, diagnostics=chosen["diagnostics"]):
-        console.print(said, markup=False, highlight=False)
+    with held(output):
+        for said in measure_and_write(checkpoint, text, output, diagnostics=chosen["diagnostics"]):
+            console.print(said, markup=False, highlight=False)
 
 
 def _held_out(

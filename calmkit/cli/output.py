@@ -2,16 +2,32 @@
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
 from calmkit import __version__
+from calmkit.cli.mistakes import mistakes
 from calmkit.comparison import ComparisonResult, write_report
 from calmkit.comparison.report import to_table
 from calmkit.files import replace_file
+from calmkit.locks import only_one_in
 
-__all__ = ["make_folder", "new_console", "report", "show", "start_output"]
+__all__ = ["held", "make_folder", "new_console", "report", "show", "start_output"]
+
+
+def held(directory: Path) -> AbstractContextManager[object]:
+    """The folder for results, made if missing, in which no other command writes meanwhile.
+
+    Raises:
+        Mistake: If it cannot be written, or another process holds it.
+    """
+    holding = ExitStack()
+    with mistakes():
+        make_folder(directory)
+        holding.enter_context(only_one_in(directory, name="output"))
+    return holding
 
 
 def start_output(directory: Path, command: str, text: str) -> None:

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 
 from calmkit.cli.mistakes import mistakes
-from calmkit.cli.output import new_console, show
+from calmkit.cli.output import held, new_console, show
 from calmkit.comparison.merging import report_folders
 from calmkit.config.parsing import parse_function
 
@@ -16,6 +16,7 @@ def run(options: list[str]) -> None:
     folders = list(itertools.takewhile(lambda option: not option.startswith("--"), options))
     with mistakes():
         chosen = parse_function(_options, options[len(folders) :], command="calmkit report")
+    with held(chosen["output"]), mistakes():
         result, files = report_folders([Path(folder) for folder in folders], chosen["output"])
     show(result, files, chosen["output"], new_console())
 

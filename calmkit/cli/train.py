@@ -4,12 +4,14 @@ import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a
 
 from calmkit import config
 from calmkit.cli.mistakes import mistakes, mistakes_in_checkpoints
-from calmkit.cli.output import new_console, report, start_output
+from calmkit.cli.output import held, new_console, report, start_output
 from calmkit.cli.trust import without_trust
 from calmkit.comparison.finetuning import finetune, prepare_finetuning
 from calmkit.comparison.preparing import prepare
 from calmkit.comparison.progress import Display
-from calmkit.comparison.run import check_resumable, train
+from calmkit.comparison.resuming import check_resumable
+from calmkit.comparison.run import train
+from calmkit.data import Corpus
 
 __all__ = ["run"]
 
@@ -32,11 +34,18 @@ def run(options: list[str]) -> None:
         return
     with mistakes():
         corpus = prepare(parsed.experiment)
-        start_output(parsed.experiment.output, "train", parsed.text)
+    with held(parsed.experiment.output):
+        _train(parsed.experiment, corpus, parsed.text)
+
+
+def _train(experiment: config.TrainExperiment, corpus: Corpus, text: str) -> None:
+    with mistakes():
+        check_resumable(experiment.output, text, text=corpus.digest)
+        start_output(experiment.output, "train", text)
     console = new_console()
     with mistakes_in_checkpoints(), Display(console) as display:
-        result = train(parsed.experiment, corpus, config_text=parsed.text, display=display)
-    report(result, parsed.experiment.output, console)
+        result = train(experiment, corpus, config_text=text, display=display)
+    report(result, experiment.output, console)
 
 
 def _finetune(experiment: config.TrainExperiment, text: str, trust: tuple[str, ...]) -> None:
@@ -49,9 +58,12 @@ def _finetune(experiment: config.TrainExperiment, text: str, trust: tuple[str, .
     """
     with mistakes():
         prepared = prepare_finetuning(experiment, trust=trust)
-        start_output(experiment.output, "train", text)
-    console = new_console()
-    with mistakes_in_checkpoints(), Display(console) as display:
-        result = finetune(experiment, prepared, config_text=text, display=display)
+    with held(experiment.output):
+        with mistakes():
+            check_resumable(experiment.output, text, **prepared.inputs)
+            start_output(experiment.output, "train", text)
+        console = new_console()
+        with mistakes_in_checkpoints(), Display(console) as display:
+            result = finetune(experiment, prepared, config_text=text, display=display)
     files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
     console.print(f"{result}\n{files}", markup=False, highlight=False)

@@ -18,6 +18,7 @@ from calmkit.comparison.checkpoint import (
 from calmkit.comparison.lab import model_objective
 from calmkit.comparison.pair_scores import FinetuningResult, PairScores, reproduced
 from calmkit.comparison.progress import Display
+from calmkit.comparison.resuming import CHECKPOINTS, begin
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import (
     PairBatches,
@@ -28,8 +29,9 @@ from calmkit.data import (
     read_pairs,
     split_pairs,
 )
-from calmkit.files import replace_file
+from calmkit.files import file_digest
 from calmkit.models import LanguageModel
+from calmkit.saving.files import WEIGHTS_FILE
 from calmkit.training import fit, step_generator
 
 __all__ = ["PreparedPairs", "finetune", "prepare_finetuning"]
@@ -46,6 +48,7 @@ class PreparedPairs:
         held_out: Batches of those to measure on.
         name: The file's name.
         digest: SHA-256 of all pairs.
+        base: SHA-256 of the weights of the checkpoint.
     """
 
     model: LanguageModel
@@ -54,6 +57,12 @@ class PreparedPairs:
     held_out: PairBatches
     name: str
     digest: str
+    base: str
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the training begins with, by digests."""
+        return {"pairs": self.digest, "checkpoint": self.base}
 
 
 def prepare_finetuning(
@@ -106,6 +115,7 @@ def prepare_finetuning(
         held_out=batches(held_out, min(rows, experiment.validation_rows)),
         name=experiment.finetune.name,
         digest=digest_of([text for pair in pairs for text in (pair.prompt, pair.response)]),
+        base=file_digest(experiment.checkpoint / WEIGHTS_FILE),
     )
 
 
@@ -122,9 +132,8 @@ def finetune(
     """
     from lightning_fabric import Fabric
 
-    checkpoints = experiment.output / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    replace_file(checkpoints / "config.yaml", config_text)
+    begin(experiment.output, config_text, **prepared.inputs)
+    checkpoints = experiment.output / CHECKPOINTS
     fabric = Fabric(accelerator=experiment.accelerator, devices=1, precision=experiment.precision)
     model = prepared.model.to(fabric.device)
     held_out = prepared.held_out.batch_at(0).to(fabric.device)

@@ -10,7 +10,13 @@ from pathlib import Path
 import yaml
 
 from calmkit.comparison.budget import plan_steps, with_steps
-from calmkit.comparison.identity import autoencoder_key, result_key, training_key
+from calmkit.comparison.hardware import threads_of_a_run, with_threads
+from calmkit.comparison.identity import (
+    autoencoder_key,
+    code_of_result,
+    result_key,
+    training_key,
+)
 from calmkit.comparison.lab import Lab
 from calmkit.comparison.preparing import prepare
 from calmkit.comparison.progress import Display
@@ -19,6 +25,7 @@ from calmkit.config import Comparison, ConfigError, Variant
 from calmkit.data import Corpus
 from calmkit.files import replace_file
 from calmkit.heads import Head
+from calmkit.locks import turn_in
 
 __all__ = ["Preparation", "plan_runs", "prepare_all"]
 
@@ -30,10 +37,12 @@ class Preparation:
     Attributes:
         comparison: What to do.
         corpora: The text of each variant, by name.
+        code: The code of each variant, by name.
     """
 
     comparison: Comparison
     corpora: Mapping[str, Corpus]
+    code: Mapping[str, Mapping[str, str]]
 
 
 def prepare_all(comparison: Comparison) -> Preparation:
@@ -42,6 +51,8 @@ def prepare_all(comparison: Comparison) -> Preparation:
     Raises:
         ConfigError: If a part refuses its arguments, or a text is too short; names the variant.
     """
+    # Before the text is read, which takes long: the files are those that were imported just now.
+    code = {variant.name: code_of_result(variant.text) for variant in comparison.variants}
     corpora = {}
     for variant in comparison.variants:
         try:
@@ -50,7 +61,7 @@ def prepare_all(comparison: Comparison) -> Preparation:
             raise error.at(f"variant {variant.name}") from None
         except ValueError as error:
             raise ConfigError(f"variant {variant.name}: {error}") from None
-    return Preparation(comparison, corpora)
+    return Preparation(comparison, corpora, code)
 
 
 def plan_runs(prepared: Preparation, display: Display) -> list[PlannedRun]:
@@ -83,6 +94,7 @@ def plan_runs(prepared: Preparation, display: Display) -> list[PlannedRun]:
                     autoencoder=""
                     if experiment.model == "token_lm"
                     else autoencoder_key(variant.text, experiment, corpus),
+                    code=prepared.code[variant.name],
                     saves=seed == comparison.seeds[0],
                     output=comparison.output,
                     trained=comparison.trained,
@@ -112,13 +124,15 @@ def _steps(prepared: Preparation, display: Display) -> dict[str, int]:
     keys = list(dict.fromkeys(trainings.values()))
     digest = hashlib.sha256("".join(keys).encode()).hexdigest()
     file = comparison.trained / f"plan-{digest[:16]}.json"
-    known = _read_plan(file)
-    if set(known) != set(keys):
-        display.note("budget seconds: timing steps of every variant ...")
-        steps = plan_steps(comparison, labs, trainings)
-        known = {trainings[name]: count for name, count in steps.items()}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, json.dumps(known, indent=1))
+    # One plan for all that share the trainings, even if they begin at the same time.
+    with turn_in(comparison.trained, tell=display.note):
+        known = _read_plan(file)
+        if set(known) != set(keys):
+            display.note("budget seconds: timing steps of every variant ...")
+            with with_threads(threads_of_a_run(comparison)):
+                steps = plan_steps(comparison, labs, trainings)
+            known = {trainings[name]: count for name, count in steps.items()}
+            replace_file(file, json.dumps(known, indent=1))
     return {name: known[key] for name, key in trainings.items()}
 
 

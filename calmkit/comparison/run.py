@@ -6,21 +6,19 @@ nothing else: variants with the same autoencoder, backbone or input have it with
 weights.
 """
 
-import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
-import torch
 import yaml
 
 from calmkit.comparison.checkpoint import Checkpoint, save_checkpoint
-from calmkit.comparison.identity import deciding
+from calmkit.comparison.hardware import describe_hardware, threads_of_a_run
 from calmkit.comparison.lab import Lab
 from calmkit.comparison.planning import Preparation
 from calmkit.comparison.progress import Display
 from calmkit.comparison.results import ComparisonResult, Failure, VariantResult
+from calmkit.comparison.resuming import CHECKPOINTS, begin
 from calmkit.comparison.running import run_all
 from calmkit.comparison.runs import (
     PlannedRun,
@@ -28,15 +26,13 @@ from calmkit.comparison.runs import (
     metrics_of,
     read_record,
     train_model,
+    why_again,
 )
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
-from calmkit.files import replace_file
-from calmkit.training import CheckpointError
 
-__all__ = ["check_resumable", "compare", "evaluate_checkpoint", "train"]
+__all__ = ["compare", "evaluate_checkpoint", "train"]
 
-_CHECKPOINTS = "checkpoints"
 _LIBRARIES = ("calmkit", "torch", "numpy", "tokenizers", "lightning-fabric")
 
 
@@ -54,7 +50,15 @@ def compare(
     left = [run for run in runs if read_record(run) is None]
     if len(left) < len(runs):
         display.note(f"{len(runs) - len(left)} of {len(runs)} runs are there already.")
-    failures = run_all(left, processes=comparison.processes, display=display)
+    for reason, again in _reasons(left).items():
+        display.note(f"{again} done again: {reason}. Trainings of before are kept.")
+    failures = run_all(
+        left,
+        processes=comparison.processes,
+        threads=threads_of_a_run(comparison),
+        display=display,
+    )
+    records = [record for run in runs if (record := read_record(run)) is not None]
     shared = yaml.safe_load(comparison.text)
     variants = tuple(
         _variant(
@@ -73,7 +77,7 @@ def compare(
         comparison.budget,
         prepared.corpora[first.name],
         comparison.text,
-        Lab(first.experiment, prepared.corpora[first.name], display).fabric.device,
+        "; ".join(sorted({record.hardware for record in records})) or "no run ended well",
     )
 
 
@@ -89,9 +93,8 @@ def train(
         display: Where progress is shown.
     """
     lab = Lab(experiment, corpus, display)
-    checkpoints = experiment.output / _CHECKPOINTS
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    replace_file(checkpoints / "config.yaml", config_text)
+    begin(experiment.output, config_text, text=corpus.digest)
+    checkpoints = experiment.output / CHECKPOINTS
     autoencoder = lab.train_autoencoder(checkpoints / "autoencoder")
     model, training, untrained = train_model(lab, "model", autoencoder, checkpoints / "model")
     display.note("measuring on held-out text ...")
@@ -131,36 +134,16 @@ def evaluate_checkpoint(
     return _alone(record.to_variant("model", ""), lab, config_text)
 
 
-def check_resumable(output: Path, config_text: str) -> None:
-    """Refuse to train on what another config has begun in the output folder.
-
-    Args:
-        output: The folder of `train`; nothing is checked if it holds no run.
-        config_text: The effective config.
-
-    Raises:
-        CheckpointError: If a key that decides the weights differs; names it.
-    """
-    begun = output / _CHECKPOINTS / "config.yaml"
-    if not begun.is_file():
-        return
-    before = _fixed(begun.read_text(encoding="utf-8"))
-    for key, value in _fixed(config_text).items():
-        if before.get(key) != value:
-            raise CheckpointError(
-                f"{key} must be as in {begun.parent}, where another run was begun: "
-                f"{before.get(key)}; got {value}. Restore it, or choose another output."
-            )
-
-
-def _fixed(config_text: str) -> dict[str, object]:
-    """What a run that goes on must have in common with its beginning."""
-    kept = deciding(yaml.safe_load(config_text))
-    for key in ("autoencoder_training", "training"):
-        # A run at constant rate may be made longer; a decay would have gone another way.
-        if kept[key]["decay_to"] == 1.0:
-            del kept[key]["steps"]
-    return kept
+def _reasons(runs: Iterable[PlannedRun]) -> dict[str, str]:
+    """Which runs have a result that is not taken, by the reason."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if reason := why_again(run):
+            found.setdefault(reason, []).append(run.label)
+    return {
+        reason: f"{labels[0]}, is" if len(labels) == 1 else f"{len(labels)} runs are"
+        for reason, labels in found.items()
+    }
 
 
 def _variant(
@@ -193,8 +176,8 @@ def _alone(variant: VariantResult, lab: Lab, config_text: str) -> ComparisonResu
     """A result of one model."""
     experiment = lab.experiment
     name, seeds = experiment.output.name, (experiment.seed,)
-    device = lab.fabric.device
-    return _result(name, (variant,), seeds, "steps", lab.corpus, config_text, device)
+    hardware = describe_hardware(lab.fabric.device)
+    return _result(name, (variant,), seeds, "steps", lab.corpus, config_text, hardware)
 
 
 def _result(
@@ -204,7 +187,7 @@ def _result(
     budget: str,
     corpus: Corpus,
     config: str,
-    device: torch.device,
+    hardware: str,
 ) -> ComparisonResult:
     return ComparisonResult(
         name=name,
@@ -214,13 +197,7 @@ def _result(
         corpus_name=corpus.name,
         corpus_digest=corpus.digest,
         config=config,
-        hardware=_hardware(device),
+        hardware=hardware,
         versions={"python": platform.python_version()}
         | {library: version(library) for library in _LIBRARIES},
     )
-
-
-def _hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"

@@ -2,43 +2,51 @@
 
 Runs that share an autoencoder or a training wait for the one that makes it, so that it is made
 once: first one run for every autoencoder, then one for every other training, then the rest. With
-several processes each has a GPU of its own, or its share of the threads.
+several processes each has a GPU of its own; each run has the same number of threads.
 """
 
+import functools
 import io
-import multiprocessing
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from calmkit.comparison.hardware import with_threads
+from calmkit.comparison.pool import Died, Pool
 from calmkit.comparison.progress import Display
 from calmkit.comparison.results import Failure
 from calmkit.comparison.runs import PlannedRun, do_run
+from calmkit.training import Progress
 
 __all__ = ["in_waves", "run_all"]
 
 
 def run_all(
-    runs: Sequence[PlannedRun], *, processes: int, display: Display
+    runs: Sequence[PlannedRun], *, processes: int, threads: int, display: Display
 ) -> dict[tuple[str, int], Failure]:
     """Do all runs; what fails is told, and the rest go on.
 
     Args:
         runs: What to do.
         processes: How many at a time.
+        threads: Threads of each.
         display: Where it is shown.
 
     Returns:
         Failures by variant and seed.
     """
     failures = {}
-    for wave in in_waves(runs):
-        for run, failure in _done(wave, processes, display):
-            if failure is not None:
-                failures[run.variant, run.seed] = failure
-                display.note(f"{run.label}: failed. {failure.reason}")
+    begin = functools.partial(_take_place, threads=threads, devices=_devices())
+    with (
+        with_threads(threads),
+        Pool(processes, _do_quietly, begin=begin, tell=display.note) as pool,
+    ):
+        for wave in in_waves(runs):
+            for run, failure in _done(wave, pool if processes > 1 else None, display):
+                if failure is not None:
+                    failures[run.variant, run.seed] = failure
+                    display.note(f"{run.label}: failed. {failure.reason}")
     return failures
 
 
@@ -56,41 +64,52 @@ def in_waves(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
 
 
 def _done(
-    wave: Sequence[PlannedRun], processes: int, display: Display
-) -> Iterable[tuple[PlannedRun, Failure | None]]:
-    if processes == 1 or len(wave) == 1:
+    wave: Sequence[PlannedRun], pool: Pool | None, display: Display
+) -> Iterator[tuple[PlannedRun, Failure | None]]:
+    """Do a wave; a run that is alone is done here, where its progress is seen."""
+    if pool is None or len(wave) == 1:
         for run in wave:
             yield run, do_run(run, display)
         return
-    context = multiprocessing.get_context("spawn")
-    places = context.Queue()
-    for place in range(processes):
-        places.put(place)
-    with ProcessPoolExecutor(
-        processes,
-        context,
-        initializer=_take_place,
-        initargs=(places, torch.get_num_threads() // processes, torch.cuda.device_count()),
-    ) as pool:
-        waiting = {pool.submit(_do_quietly, run): run for run in wave}
-        try:
-            for future in as_completed(waiting):
-                display.note(f"{waiting[future].label}: done.")
-                yield waiting[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for run, failure in pool.do(wave):
+        if isinstance(failure, Died):
+            failure = Failure(seed=run.seed, reason=failure.reason)
+        if failure is None:
+            display.note(f"{run.label}: done.")
+        yield run, failure
 
 
-def _take_place(places: "multiprocessing.Queue[int]", threads: int, devices: int) -> None:
-    """Take one of the devices, or a share of the threads, for this process alone."""
-    place = places.get()
+def _devices() -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` can be set to, one for each device that is visible now."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    count = torch.cuda.device_count()
+    return visible.split(",")[:count] if visible else [str(place) for place in range(count)]
+
+
+def _take_place(place: int, *, threads: int, devices: Sequence[str]) -> None:
+    """Take one of the devices and so many threads for this process."""
     if devices:  # before anything here has asked CUDA, which would then not look again
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % devices)
-    torch.set_num_threads(max(1, threads))
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
+    torch.set_num_threads(threads)
 
 
-def _do_quietly(run: PlannedRun) -> Failure | None:
-    from rich.console import Console
+def _do_quietly(run: PlannedRun, tell: Callable[[str], None]) -> Failure | None:
+    return do_run(run, _Notes(tell))
 
-    return do_run(run, Display(Console(file=io.StringIO())))
+
+class _Notes(Display):
+    """Shows no bars, and tells its notes to another process."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        from rich.console import Console
+
+        super().__init__(Console(file=io.StringIO()))
+        self._tell = tell
+
+    def note(self, text: str) -> None:
+        """Tell a line."""
+        self._tell(text)
+
+    def track(self, label: str) -> Callable[[Progress], None]:
+        """Nothing of a single step."""
+        return lambda progress: None

@@ -4,31 +4,37 @@
     OUTPUT/runs/VARIANT/seed-S.json what was found, with the key of all that decides it
            models/VARIANT/          the model of the first seed, as `calmkit.save` writes it
 
-A run whose file has the right key is not done again.
+A run whose file has the right key is not done again. Comparisons that share a training take turns.
 """
 
 import json
 import math
 import traceback
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.comparison.budget import with_steps
 from calmkit.comparison.checkpoint import save_checkpoint
+from calmkit.comparison.code_digest import changes
+from calmkit.comparison.hardware import describe_hardware
+from calmkit.comparison.identity import code_of_result
 from calmkit.comparison.lab import Lab
 from calmkit.comparison.preparing import prepare
 from calmkit.comparison.progress import Display
 from calmkit.comparison.results import Failure, RunResult, VariantResult
 from calmkit.config import TrainExperiment, parse_text
 from calmkit.files import replace_file
+from calmkit.locks import turn_in
 from calmkit.metrics import Estimate
 from calmkit.models import CALM, LanguageModel, TokenLM
 from calmkit.training import TrainingResult
 
 __all__ = [
     "PlannedRun", "RunRecord", "describe_model", "do_run", "metrics_of", "read_record",
-    "train_model",
+    "train_model", "why_again",
 ]  # fmt: skip
 
 
@@ -44,6 +50,7 @@ class PlannedRun:
         key: Of all that decides its result.
         training: Key of the training it needs.
         autoencoder: Key of the autoencoder it needs.
+        code: What the code was when the keys were made, by `code_of_result`.
         saves: Whether its model is saved.
         output: The comparison's folder.
         trained: Folder of trainings.
@@ -56,6 +63,7 @@ class PlannedRun:
     key: str
     training: str
     autoencoder: str
+    code: Mapping[str, str]
     saves: bool
     output: Path
     trained: Path
@@ -71,8 +79,16 @@ class PlannedRun:
         return self.output / "runs" / self.variant / f"seed-{self.seed}.json"
 
     def experiment(self) -> TrainExperiment:
-        """Its config, built."""
+        """Its config, built.
+
+        Raises:
+            ValueError: If this process has imported other code than the one that planned the run.
+        """
         experiment = parse_text(self.text).experiment
+        if changed := changes(self.code, code_of_result(self.text)):
+            raise ValueError(
+                f"code must stay the same while a comparison runs; {_some(changed)}. Run it again."
+            )
         training = with_steps(experiment.training, self.steps)
         return replace(experiment, seed=self.seed, training=training, output=self.output)
 
@@ -86,12 +102,16 @@ class RunRecord:
         parameters: Trained parameters.
         head_parameters: Those of the head, or of a softmax model's output.
         result: The numbers.
+        hardware: Device and threads.
+        code: What the code was, by `code_of_result`.
     """
 
     head: str
     parameters: int
     head_parameters: int
     result: RunResult
+    hardware: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
 
     def to_variant(self, name: str, config: str) -> VariantResult:
         """As a variant with this one run."""
@@ -114,10 +134,14 @@ def do_run(run: PlannedRun, display: Display) -> Failure | None:
     try:
         experiment = run.experiment()
         lab = Lab(experiment, prepare(experiment), display)
-        autoencoder = lab.train_autoencoder(run.trained / f"autoencoder-{run.autoencoder}")
-        model, training, untrained = train_model(
-            lab, run.label, autoencoder, run.trained / f"model-{run.training}"
-        )
+        autoencoder = None
+        if run.autoencoder:
+            directory = run.trained / f"autoencoder-{run.autoencoder}"
+            with turn_in(directory, tell=display.note):
+                autoencoder = lab.train_autoencoder(directory)
+        directory = run.trained / f"model-{run.training}"
+        with turn_in(directory, tell=display.note):
+            model, training, untrained = train_model(lab, run.label, autoencoder, directory)
         display.note(f"{run.label}: measuring on held-out text ...")
         record = describe_model(model, lab.describe(model, training, untrained=untrained))
         if run.saves:
@@ -129,7 +153,8 @@ def do_run(run: PlannedRun, display: Display) -> Failure | None:
                 metrics=metrics_of(record.result),
                 protocol=record.result.protocol,
             )
-        _write_record(run, record)
+        hardware = describe_hardware(lab.fabric.device)
+        _write_record(run, replace(record, hardware=hardware, code=run.code))
     except Exception as error:  # whatever it is, the other runs go on
         run.file.parent.mkdir(parents=True, exist_ok=True)
         run.file.with_suffix(".error.txt").write_text(traceback.format_exc(), encoding="utf-8")
@@ -168,14 +193,39 @@ def metrics_of(result: RunResult) -> dict[str, float]:
 
 def read_record(run: PlannedRun) -> RunRecord | None:
     """The kept result of a run; None if there is none, or one of another config, text or code."""
+    content = _read(run)
+    if content is None or content.pop("key") != run.key:
+        return None
     try:
-        content = json.loads(run.file.read_text(encoding="utf-8"))
-        if content.pop("key") != run.key:
-            return None
         result = RunResult.from_json(json.dumps(content.pop("result")))
         return RunRecord(result=result, **content)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # damaged or missing: it is done again
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None  # damaged: it is done again
+
+
+def why_again(run: PlannedRun) -> str:
+    """Why a kept result of a run is not taken, in words; empty if there is none."""
+    content = _read(run)
+    if content is None or content["key"] == run.key:
+        return ""
+    code = content.get("code")
+    changed = changes(code, run.code) if isinstance(code, dict) else []
+    return _some(changed) if changed else "its settings or its text have changed"
+
+
+def _some(changed: list[str]) -> str:
+    """A line's worth of what has changed."""
+    more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return ", ".join(changed[:3]) + more
+
+
+def _read(run: PlannedRun) -> dict[str, Any] | None:
+    """The file of a run; None if it is missing or damaged."""
+    try:
+        content = json.loads(run.file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and "key" in content else None
 
 
 def _write_record(run: PlannedRun, record: RunRecord) -> None:
@@ -184,6 +234,8 @@ def _write_record(run: PlannedRun, record: RunRecord) -> None:
         "head": record.head,
         "parameters": record.parameters,
         "head_parameters": record.head_parameters,
+        "hardware": record.hardware,
+        "code": dict(record.code),
         "result": json.loads(record.result.to_json()),
     }
     run.file.parent.mkdir(parents=True, exist_ok=True)

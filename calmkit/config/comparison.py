@@ -36,7 +36,7 @@ _BUDGETS = ("steps", "flops", "seconds")
 
 _DEFAULTS: dict[str, Any] = {
     "variants": {}, "grid": {}, "seeds": None, "budget": "steps", "context": None,
-    "scored_after": None, "processes": 1, "trained": None,
+    "scored_after": None, "processes": 1, "threads": None, "trained": None,
 }  # fmt: skip
 # What the comparison decides for all variants.
 _NOT_IN_VARIANTS = ("output", "seed", "evaluation_seed", "cache_dir", "finetune", "checkpoint")
@@ -70,7 +70,9 @@ class Comparison:
         seeds: Each variant is trained once with each.
         budget: What is equal for all: `steps` as each config says; `flops` of training, or
             `seconds` of it, those that the first variant takes for its steps.
-        processes: Runs side by side; each takes a device of its own, or its share of the cores.
+        processes: Runs side by side; each takes a device of its own, or its share of the threads.
+        threads: Threads of each run on a CPU. None: an equal share of those that there are. Sums
+            in other orders round otherwise, so that equal numbers take equal threads.
         output: Folder for results.
         trained: Folder of finished and unfinished trainings; several comparisons may share it.
         text: The effective config as YAML; parsing it again gives the same comparison.
@@ -80,6 +82,7 @@ class Comparison:
     seeds: tuple[int, ...]
     budget: Budget
     processes: int
+    threads: int | None
     output: Path
     trained: Path
     text: str
@@ -189,13 +192,16 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
         name: {key: value for key, value in config.items() if key not in shared}
         for name, config in configs.items()
     }
-    mine = {key: own[key] for key in ("budget", "processes", "trained")} | {"seeds": list(seeds)}
+    mine = {key: own[key] for key in ("budget", "processes", "threads", "trained")} | {
+        "seeds": list(seeds)
+    }
     text = yaml.safe_dump(mine | shared | {"variants": variants, "grid": {}}, sort_keys=False)
     return Comparison(
         variants=tuple(Variant(n, one.experiment, one.text) for n, one in parsed.items()),
         seeds=seeds,
         budget=own["budget"],
         processes=own["processes"],
+        threads=own["threads"],
         output=first.output,
         trained=Path(own["trained"] or first.output / "trained").expanduser(),
         text=text,
@@ -218,7 +224,7 @@ def _check_own(own: Mapping[str, Any]) -> None:
             wrong=str(own["budget"]),
             allowed=_BUDGETS,
         )
-    for key, least in (("processes", 1), ("context", 2), ("scored_after", 1)):
+    for key, least in (("processes", 1), ("threads", 1), ("context", 2), ("scored_after", 1)):
         value = own[key]
         if value is None and key != "processes":
             continue

@@ -45,7 +45,7 @@ def run(monkeypatch, tmp_path, cache):
     record("train", "train")
     record("evaluate", "evaluate_checkpoint")
     # See tests/comparison/test_run.py.
-    monkeypatch.setattr("calmkit.cli.train.check_resumable", lambda output, config_text: None)
+    monkeypatch.setattr("calmkit.cli.train.check_resumable", lambda *args, **inputs: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     # Drawing takes a second; tests/comparison looks at the pictures.

@@ -113,7 +113,7 @@ class TestKeys:
 def run(variant, autoencoder, training):
     return PlannedRun(
         variant=variant, text="", seed=0, steps=1, key="", training=training,
-        autoencoder=autoencoder, saves=False, output=Path(), trained=Path(),
+        autoencoder=autoencoder, code={}, saves=False, output=Path(), trained=Path(),
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ class TestWaves:
         monkeypatch.setattr(runs, "Lab", FakeLab)
         display = Quiet()
         left = planned(tmp_path, "--seeds=2", "--variants", "{a: {}}")
-        failures = run_all(left, processes=1, display=display)
+        failures = run_all(left, processes=1, threads=1, display=display)
         assert done == [0, 1]
         assert failures["a", 1] == Failure(seed=1, reason="Broken: no room")
         assert "a, seed 1: failed. Broken: no room" in display.notes

@@ -1,0 +1,143 @@
+"""Folders that one process at a time writes in.
+
+    FOLDER/.lock    who does: {"process": 4711, "host": "one", "since": "2026-01-31 12:00:00"}
+
+The lock is the operating system's: it goes with its process however that ends, and a file that was
+left behind locks nothing. A file system that knows no locks is used without.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from io import FileIO
+from pathlib import Path
+from typing import cast
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = ["FolderInUseError", "only_one_in", "turn_in"]
+
+_NAME = ".lock"
+_SECONDS_BETWEEN_TRIES = 0.2
+# On Windows a locked byte cannot be read: one far behind the text.
+_BYTE = 1 << 30
+
+
+class FolderInUseError(ValueError):
+    """Another process writes in a folder; says which, and since when."""
+
+
+@contextlib.contextmanager
+def only_one_in(folder: Path, *, name: str) -> Iterator[None]:
+    """Hold a folder, or refuse it.
+
+    Args:
+        folder: Made if missing.
+        name: What the folder is to the user: "output".
+
+    Raises:
+        FolderInUseError: If another process holds it.
+    """
+    lock = _try(folder)
+    if lock is None:
+        raise FolderInUseError(
+            f"{name} must be a folder that no other run writes in; {folder} is in use by "
+            f"{_holder(folder)}. Wait for it, or choose another {name}."
+        )
+    try:
+        yield
+    finally:
+        _release(folder, lock)
+
+
+@contextlib.contextmanager
+def turn_in(folder: Path, *, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold a folder as soon as no other process does.
+
+    Args:
+        folder: Made if missing.
+        tell: Is told once whom it has to wait for.
+    """
+    lock = _try(folder)
+    if lock is None:
+        tell(f"waiting for {_holder(folder)}, which works in {folder} ...")
+    while lock is None:
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+        lock = _try(folder)
+    try:
+        yield
+    finally:
+        _release(folder, lock)
+
+
+def _try(folder: Path) -> FileIO | None:
+    """The locked file; None if it is another process's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _NAME
+    while True:
+        file = cast(FileIO, path.open("a+b", buffering=0))
+        try:
+            if not _locked(file):
+                file.close()
+                return None
+            # Its holder removes the file when it is done: this one may be gone already.
+            if _is_at(file, path):
+                _sign(file)
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _locked(file: FileIO) -> bool:
+    """Lock a file without waiting; False if it is locked."""
+    try:
+        if sys.platform == "win32":
+            file.seek(_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # no locks here
+        return True
+    return True
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sign(file: FileIO) -> None:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    mine = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+    with contextlib.suppress(OSError):  # the disk is full: held all the same
+        file.truncate(0)
+        file.write(json.dumps(mine).encode())
+
+
+def _holder(folder: Path) -> str:
+    """Who holds a folder, in words."""
+    try:
+        other = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        return f"process {other['process']} on {other['host']} since {other['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _release(folder: Path, file: FileIO) -> None:
+    # Removed before it is unlocked: who gets the lock of a removed file takes the next one.
+    with contextlib.suppress(OSError):  # the folder is gone; Windows keeps what is open
+        (folder / _NAME).unlink()
+    file.close()
