@@ -180,7 +180,8 @@ PUBLIC = {
     "cli": "main",
     "accounting": "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account "
     "account_token_lm residuals_to",
-    "interop": "CheckpointFormatError CheckpointNotFoundError PublishedTimeEmbedding "
+    "interop": "CheckpointFormatError CheckpointNotFoundError CheckpointWarning "
+    "PublishedTimeEmbedding "
     "load_published_autoencoder load_published_calm save_published",
     "saving": "CannotBeSavedError PretrainedTokenizer SavedModelError UntrustedCodeError load "
     "save saved_tokenizer",
