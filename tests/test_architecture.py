@@ -131,7 +131,7 @@ def test_the_rule_itself(source, wrong):
 
 
 PUBLIC = {
-    "nn": "AdaptiveMLP ResidualMLP SwiGLU evaluation_mode scaled_normal_",
+    "nn": "AdaptiveMLP ResidualMLP SwiGLU WideBuffers evaluation_mode scaled_normal_",
     "attention": "AttentionBackendError AttentionMask KVCache attention available_backends "
     "register_backend",
     "backbones": "Backbone Cache HuggingFaceBackbone LinearScaling Llama3Scaling "
@@ -181,7 +181,8 @@ PUBLIC = {
     "cli": "main",
     "accounting": "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account "
     "account_token_lm residuals_to",
-    "interop": "CheckpointFormatError CheckpointNotFoundError PublishedTimeEmbedding "
+    "interop": "CheckpointFormatError CheckpointNotFoundError CheckpointWarning "
+    "PublishedTimeEmbedding "
     "load_published_autoencoder load_published_calm save_published",
     "saving": "CannotBeSavedError PretrainedTokenizer SavedModelError UntrustedCodeError load "
     "save saved_tokenizer",

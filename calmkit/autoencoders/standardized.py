@@ -4,6 +4,9 @@ The aggregate posterior (latents of all chunks together) has some mean mu_i and 
 dimension i. The wrapper shows heads the latents (z - mu) / sqrt(v): every dimension then weighs
 the same in a distance, and a head's output starts at the right scale. The map is affine and
 undone before decoding: no information is lost, and the wrapped autoencoder is not changed.
+
+Shift and scale stay in float32 at least, also in a model that is cast to bfloat16: a shift that is
+off by a part in 256 moves every latent the same way. The result has the latents' own dtype.
 """
 
 from collections.abc import Sequence
@@ -15,12 +18,13 @@ from torch import Tensor
 from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
+from calmkit.nn import WideBuffers
 from calmkit.typing import typed
 
 __all__ = ["StandardizedAutoencoder"]
 
 
-class StandardizedAutoencoder(ChunkAutoencoder):
+class StandardizedAutoencoder(WideBuffers, ChunkAutoencoder):
     """Shifts and scales the latents of another autoencoder; the identity until `fit`."""
 
     def __init__(self, autoencoder: ChunkAutoencoder) -> None:
@@ -31,8 +35,9 @@ class StandardizedAutoencoder(ChunkAutoencoder):
         """
         super().__init__(autoencoder.chunk_size, autoencoder.vocab_size, autoencoder.latent_size)
         self.autoencoder = autoencoder
-        self.register_buffer("shift", torch.zeros(self.latent_size))
-        self.register_buffer("scale", torch.ones(self.latent_size))
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        self.register_buffer("shift", torch.zeros(self.latent_size, dtype=dtype))
+        self.register_buffer("scale", torch.ones(self.latent_size, dtype=dtype))
 
     @typed
     @torch.no_grad()
@@ -67,9 +72,11 @@ class StandardizedAutoencoder(ChunkAutoencoder):
         return self._fit(DiagonalGaussian(means, stds))
 
     def _fit(self, posterior: DiagonalGaussian) -> "StandardizedAutoencoder":
-        means = posterior.mean.reshape(-1, self.latent_size)
-        variance = means.var(dim=0, correction=0)
-        variance = variance + posterior.std.square().reshape_as(means).mean(dim=0)
+        means, stds = (
+            x.to(self.shift.dtype).reshape(-1, self.latent_size)
+            for x in (posterior.mean, posterior.std)
+        )
+        variance = means.var(dim=0, correction=0) + stds.square().mean(dim=0)
         if not bool((variance > 0).all()):
             dead = int((variance <= 0).nonzero()[0])
             raise ValueError(
@@ -97,9 +104,19 @@ class StandardizedAutoencoder(ChunkAutoencoder):
         return self._standardized(self.autoencoder.encode_partial(tokens, real))
 
     def _standardized(self, posterior: DiagonalGaussian) -> DiagonalGaussian:
+        mean, std = posterior.mean, posterior.std
         return DiagonalGaussian(
-            (posterior.mean - self.shift) / self.scale, posterior.std / self.scale
+            _rounded((mean - self.shift) / self.scale, mean), _rounded(std / self.scale, std)
         )
+
+    def _raw(self, latents: Tensor) -> Tensor:
+        """Latents in the coordinates of the wrapped autoencoder.
+
+        Raises:
+            ValueError: If they do not have `latent_size` dimensions.
+        """
+        self._check_latents(latents)
+        return _rounded(latents * self.scale + self.shift, latents)
 
     @typed
     def decode(
@@ -110,16 +127,14 @@ class StandardizedAutoencoder(ChunkAutoencoder):
         Raises:
             ValueError: If the latents do not have `latent_size` dimensions.
         """
-        self._check_latents(latents)
-        return self.autoencoder.decode(latents * self.scale + self.shift)
+        return self.autoencoder.decode(self._raw(latents))
 
     @typed
     def start_decoding(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch started"]:
         """As the wrapped autoencoder, in its own coordinates."""
-        self._check_latents(latents)
-        return self.autoencoder.start_decoding(latents * self.scale + self.shift)
+        return self.autoencoder.start_decoding(self._raw(latents))
 
     @typed
     def logits_at(
@@ -140,8 +155,7 @@ class StandardizedAutoencoder(ChunkAutoencoder):
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Int[Tensor, "*batch chunk"]:
         """The wrapped autoencoder's own, in its coordinates."""
-        self._check_latents(latents)
-        return self.autoencoder.decode_tokens(latents * self.scale + self.shift)
+        return self.autoencoder.decode_tokens(self._raw(latents))
 
     @typed
     def loss(
@@ -156,3 +170,8 @@ class StandardizedAutoencoder(ChunkAutoencoder):
     ) -> AutoencoderLoss:
         """The wrapped autoencoder's own loss of chunks in their rows."""
         return self.autoencoder.loss_rows(batch, generator)
+
+
+def _rounded(x: Tensor, like: Tensor) -> Tensor:
+    """For layers of a model that is cast to bfloat16; autocast lowers what it needs by itself."""
+    return x if torch.is_autocast_enabled(like.device.type) else x.to(like.dtype)

@@ -7,7 +7,7 @@ model, which has faster kernels for it. Keys and values live in a `KVCache` of f
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,12 +22,13 @@ from calmkit.backbones.hugging_face_models import (
     check_settings,
     require_transformers,
 )
+from calmkit.nn import WideBuffers
 from calmkit.typing import typed
 
 __all__ = ["HuggingFaceBackbone"]
 
 
-class HuggingFaceBackbone(Backbone):
+class HuggingFaceBackbone(WideBuffers, Backbone):
     """A causal `transformers` model as a backbone: random from settings, or one that exists.
 
     Pretrained weights come with
@@ -117,6 +118,17 @@ class HuggingFaceBackbone(Backbone):
         # An embedding that is left holds learned positions; rotary ones have no end.
         learned = any(isinstance(module, nn.Embedding) for module in self.model.modules())
         self.max_positions = model.config.max_position_embeddings if learned else None
+
+    def wide_buffers(self) -> Iterable[tuple[nn.Module, str]]:
+        """Tables of positions, such as rotary rates: what the model computes and does not save.
+
+        `transformers` itself keeps them in float32 when it loads a model in bfloat16.
+        """
+        saved = self.model.state_dict().keys()
+        for path, _ in self.model.named_buffers():
+            if path not in saved:
+                owner, _, name = path.rpartition(".")
+                yield self.model.get_submodule(owner), name
 
     @typed
     def forward(

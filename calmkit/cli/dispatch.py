@@ -95,6 +95,7 @@ def _dispatch(given: list[str]) -> int:
     with _interrupts_end_the_process(), _imports_are_no_garbage():
         module = importlib.import_module(f"calmkit.cli.{command}")
         from calmkit.cli.mistakes import Failed, Mistake
+        from calmkit.cli.warned import warnings_in_one_line
         from calmkit.disk import WriteError
         from calmkit.training import TrainingDiverged
     # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
@@ -102,7 +103,8 @@ def _dispatch(given: list[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        module.run(given[1:])
+        with warnings_in_one_line(command):
+            module.run(given[1:])
     except SystemExit as end:  # --help and --print_config end so
         return int(end.code or 0)
     except Mistake as error:

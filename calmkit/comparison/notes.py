@@ -41,6 +41,7 @@ def notes(result: ComparisonResult, rows: Sequence[Row] | None = None) -> list[s
         if seeds > 1
         else "±: standard error over resampled text; with one seed it says nothing of training."
     )
+    lines += _few_documents(scored)
     if len(rows) > 1:
         budget = SEVERAL.join(BUDGETS.get(b, b) for b in result.budget.split(SEVERAL))
         lines.append(f"Budget: {budget}. Seeds: {listed([str(seed) for seed in result.seeds])}.")
@@ -88,6 +89,18 @@ def _differences(rows: Sequence[Row]) -> list[str]:
             "differences are of texts too; their errors are added."
         )
     return lines
+
+
+def _few_documents(scored: Sequence[Row]) -> list[str]:
+    """Whose errors are over rows, and what that means."""
+    few = [row.name for row in scored if row.variant.runs[0].documents.unit == "rows"]
+    if not few:
+        return []
+    of = "" if len(few) == len(scored) else f"{listed(few)}: "
+    return [
+        f"{of}fewer than 8 held-out documents, so that errors are over rows of text. They are too "
+        "small for other documents; 95 % intervals would be, too, and are left out."
+    ]
 
 
 def _by_variant(rows: Sequence[Row], fact: Callable[[Row], str]) -> list[tuple[str, str]]:

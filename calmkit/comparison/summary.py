@@ -18,6 +18,10 @@ A difference to the first variant takes the same resampled documents and the sam
 that what is hard for both cancels. Variants whose rows differ have no documents in common; their
 errors are added instead.
 
+A confidence interval has the same two parts, the first by leaving out documents, and a quantile
+of Student's t, which is large for two or three seeds that differ. Over rows of few documents there
+is none. See `calmkit.metrics.intervals`.
+
 BrierLM = 100 (b_1 b_2 b_3 b_4)^(1/4) of mean Brier-n has the error of its linear part,
 BrierLM / 4 sum_n (b_n - mean b_n) / mean b_n; where one b_n is not positive it is 0, without
 error.
@@ -31,12 +35,15 @@ import torch
 from torch import Tensor
 
 from calmkit.comparison.results import ComparisonResult, RunResult, VariantResult
-from calmkit.metrics import Estimate
+from calmkit.comparison.sample import Sample, difference
+from calmkit.metrics import Estimate, combine_brier
 from calmkit.metrics.bootstrap import resampled_ratios
+from calmkit.metrics.brier_lm import brier_lm_interval, linear_weights
+from calmkit.metrics.intervals import ratios_without_each
 
 __all__ = ["Summary", "summarize"]
 
-_RESAMPLES, _SEED = 1000, 0
+_RESAMPLES, _SEED, _LEVEL = 1000, 0, 0.95
 _BRIER = tuple(f"brier_{n}" for n in (1, 2, 3, 4))
 _ACCURACY = "chosen_accuracy"
 _LOSSES = ("energy_score", "cross_entropy")
@@ -83,19 +90,29 @@ def summarize(result: ComparisonResult) -> list[Summary]:
 
 
 class _Scores:
-    """Scores of one variant: values (seeds, metrics), and resampled ones (resamples, metrics)."""
+    """Scores of one variant by seed."""
 
     def __init__(self, variant: VariantResult) -> None:
         self.name = variant.name
         self.runs = {run.seed: run for run in variant.runs}
         self.metrics = _metrics(variant.runs[0])
 
-    def values(self, seeds: Sequence[int]) -> Tensor:
-        return torch.stack([_means(self.runs[seed], self.metrics) for seed in seeds])
-
-    def resampled(self, seeds: Sequence[int]) -> Tensor:
-        drawn = [_resampled(self.runs[seed], self.metrics) for seed in seeds]
-        return torch.stack(drawn).mean(dim=0)
+    def sample(self, seeds: Sequence[int]) -> Sample:
+        tables = [_columns(self.runs[seed], self.metrics) for seed in seeds]
+        values = torch.stack([sums.sum(dim=0) / counts.sum(dim=0) for sums, counts in tables])
+        drawn = [resampled_ratios(*table, resamples=_RESAMPLES, seed=_SEED) for table in tables]
+        without_each = [ratios_without_each(*table) for table in tables]
+        shares = [counts / counts.sum(dim=0) for _, counts in tables]
+        if len(self.groups(seeds)) > 1:
+            # Each run has documents of its own: leaving one out changes that run only.
+            changes = [w - value for w, value in zip(without_each, values, strict=True)]
+            together = values.mean(dim=0) + torch.cat(changes) / len(seeds)
+            share = torch.cat(shares) / len(seeds)
+        else:
+            together, share = (torch.stack(x).mean(dim=0) for x in (without_each, shares))
+        units = {unit for unit, _ in self.groups(seeds)}
+        level = _LEVEL if units == {"documents"} else None
+        return Sample(values, torch.stack(drawn).mean(dim=0), together, share, level)
 
     def groups(self, seeds: Sequence[int]) -> set[tuple[str, tuple[int, ...]]]:
         documents = [self.runs[seed].documents for seed in seeds]
@@ -114,25 +131,16 @@ def _columns(run: RunResult, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     return run.documents.sums[:, places] * scale, run.documents.counts[:, places]
 
 
-def _means(run: RunResult, names: Sequence[str]) -> Tensor:
-    sums, counts = _columns(run, names)
-    return sums.sum(dim=0) / counts.sum(dim=0)
-
-
-def _resampled(run: RunResult, names: Sequence[str]) -> Tensor:
-    return resampled_ratios(*_columns(run, names), resamples=_RESAMPLES, seed=_SEED)
-
-
 def _summary(one: _Scores, first: _Scores) -> Summary:
     seeds = list(one.runs)
-    values, drawn = one.values(seeds), one.resampled(seeds)
+    sample = one.sample(seeds)
     orders = len(_BRIER)
-    found = {name: _estimate(values[:, m], drawn[:, m]) for m, name in enumerate(one.metrics)}
+    found = dict(zip(one.metrics, sample.estimates(), strict=True))
     differences, of_brier_lm = _differences(one, first)
     loss = one.metrics[orders]
     return Summary(
         name=one.name,
-        brier_lm=_brier_lm(values[:, :orders], drawn[:, :orders]),
+        brier_lm=_brier_lm(sample.of([*range(orders)])),
         brier=tuple(found[name] for name in _BRIER),
         loss=found[loss],
         brier_lm_difference=of_brier_lm,
@@ -153,55 +161,37 @@ def _differences(one: _Scores, first: _Scores) -> tuple[dict[str, Estimate], Est
     seeds = [seed for seed in one.runs if seed in first.runs]
     if one is first or not seeds:
         return {}, _NONE
-    values, drawn = [x.values(seeds) for x in both], [x.resampled(seeds) for x in both]
     paired = one.groups(seeds) == first.groups(seeds) and len(one.groups(seeds)) == 1
-    found = {}
-    for name in one.metrics:
-        if name in first.metrics:
-            places = [x.metrics.index(name) for x in both]
-            found[name] = _difference(
-                [v[:, m] for v, m in zip(values, places, strict=True)],
-                [d[:, m] for d, m in zip(drawn, places, strict=True)],
-                paired=paired,
-            )
-    scores = [_score(v[:, :orders].mean(dim=0)) for v in values]
-    if min(scores) <= 0:
+    samples = [x.sample(seeds) for x in both]
+    shared = [name for name in one.metrics if name in first.metrics]
+    chosen = [
+        sample.of([x.metrics.index(name) for name in shared])
+        for sample, x in zip(samples, both, strict=True)
+    ]
+    found = dict(zip(shared, difference(*chosen, paired=paired), strict=True))
+    brier = [sample.of([*range(orders)]) for sample in samples]
+    if not all(_score(sample) > 0 for sample in brier):
         return found, _NONE
-    linear = [s / orders / v[:, :orders].mean(dim=0) for s, v in zip(scores, values, strict=True)]
-    error = _difference(
-        [v[:, :orders] @ w for v, w in zip(values, linear, strict=True)],
-        [d[:, :orders] @ w for d, w in zip(drawn, linear, strict=True)],
-        paired=paired,
-    ).standard_error
-    return found, Estimate(scores[0] - scores[1], error)
+    (of_brier_lm,) = difference(*map(_linear, brier), paired=paired)
+    return found, of_brier_lm
 
 
-def _difference(values: Sequence[Tensor], drawn: Sequence[Tensor], *, paired: bool) -> Estimate:
-    """A number of one variant less that of the first: of each seed, and of each resample."""
-    change = values[0] - values[1]
-    if paired:
-        return _estimate(change, drawn[0] - drawn[1])
-    apart = [_estimate(v, d).standard_error for v, d in zip(values, drawn, strict=True)]
-    return Estimate(float(change.mean()), math.hypot(*apart))
+def _brier_lm(sample: Sample) -> Estimate:
+    score, interval, linear = _score(sample), None, _linear(sample)
+    if sample.level is not None:
+        brier = sample.values.mean(dim=0) / _PER_CENT
+        each = sample.variance().scaled(1 / _PER_CENT)
+        interval = brier_lm_interval(brier, each, linear.variance(), sample.level)
+    if not score > 0:
+        return Estimate(0.0, math.nan, interval)
+    return Estimate(score, float(linear.errors()), interval)
 
 
-def _estimate(values: Tensor, drawn: Tensor) -> Estimate:
-    """A mean over seeds, with both parts of its error."""
-    known = drawn[~drawn.isnan()]
-    of_text = float(known.var()) if len(known) > 1 else math.nan
-    of_seeds = float(values.var() / len(values)) if len(values) > 1 else 0.0
-    return Estimate(float(values.mean()), math.sqrt(of_text + of_seeds))
+def _score(sample: Sample) -> float:
+    return float(combine_brier(sample.values.mean(dim=0) / _PER_CENT))
 
 
-def _score(brier: Tensor) -> float:
-    """The geometric mean; 0 where it has no value."""
-    return float(brier.log().mean().exp()) if bool((brier > 0).all()) else 0.0
-
-
-def _brier_lm(values: Tensor, drawn: Tensor) -> Estimate:
-    brier = values.mean(dim=0)
-    score = _score(brier)
-    if score == 0:
-        return Estimate(0.0, math.nan)
-    weights = score / len(brier) / brier
-    return Estimate(score, _estimate(values @ weights, drawn @ weights).standard_error)
+def _linear(sample: Sample) -> Sample:
+    """BrierLM as a weighted sum of Brier-n: of the means it is BrierLM itself."""
+    weights = linear_weights(sample.values.mean(dim=0) / _PER_CENT)
+    return sample.weighted(weights / _PER_CENT)

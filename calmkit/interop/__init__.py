@@ -4,5 +4,6 @@ from .autoencoder import load_published_autoencoder as load_published_autoencode
 from .calm import load_published_calm as load_published_calm
 from .errors import CheckpointFormatError as CheckpointFormatError
 from .errors import CheckpointNotFoundError as CheckpointNotFoundError
+from .errors import CheckpointWarning as CheckpointWarning
 from .saving import save_published as save_published
 from .time_embedding import PublishedTimeEmbedding as PublishedTimeEmbedding

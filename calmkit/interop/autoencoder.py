@@ -26,7 +26,7 @@ _DEFAULTS = {"ae_dropout": 0.15, "kl_clamp": 0.5, "kl_weight": 1e-3, "rms_norm_e
 
 # What they do show: which axis of which tensor is a size.
 _SIZES = (
-    ("hidden_size", "encoder.embed_tokens.weight", 1),
+    ("hidden_size", "encoder.squeeze_layer.weight", 0),
     ("intermediate_size", "encoder.encoder_layers.0.mlp.gate_proj.weight", 0),
 )
 

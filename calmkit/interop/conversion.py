@@ -1,11 +1,12 @@
 """Tensors from published names to calmkit's and back, by the tables of `names`."""
 
+import warnings
 from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointFormatError
+from .errors import CheckpointFormatError, CheckpointWarning
 from .files import Weights
 from .names import Row
 
@@ -22,7 +23,7 @@ def calmkit_state(module: nn.Module, weights: Weights, rows: Sequence[Row]) -> d
 
     Raises:
         CheckpointFormatError: If a tensor is missing, has another shape, or differs from its
-            duplicate.
+            duplicate, or an embedding is not finite.
     """
     shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     state = {}
@@ -77,12 +78,33 @@ def _checked(weights: Weights, row: Row, shape: Sequence[int]) -> Tensor:
                 f"{weights.named(name)} must hold floating-point numbers, all of them; got "
                 f"{tensor.dtype}, {tensor.layout}."
             )
-        if not _same(first, tensor):
+        if name == names[0] and row.first_counts:
+            _check_finite(weights, name, tensor)
+        if _same(first, tensor):
+            continue
+        if not row.first_counts:
             raise CheckpointFormatError(
                 f"{weights.named(name)} must be equal to {names[0]}: in the published network "
                 "both are one tensor. It is unclear which is meant; remove the wrong one."
             )
+        warnings.warn(
+            f"{weights.named(name)} is not read, since it differs from {names[0]}, to which the "
+            "published network ties it. Saving as safetensors may have left uninitialised memory "
+            "there; remove the key to be rid of this warning.",
+            CheckpointWarning,
+            stacklevel=2,
+        )
     return first
+
+
+def _check_finite(weights: Weights, name: str, tensor: Tensor) -> None:
+    """Refuse a tensor of which a copy may be wrong, if it is wrong itself."""
+    count = int((~tensor.isfinite()).sum())
+    if count:
+        raise CheckpointFormatError(
+            f"{weights.named(name)} must be finite; {count} of {tensor.numel()} values are NaN or "
+            "infinite. Get the checkpoint again, or save it again where it was trained."
+        )
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """What can be wrong with a published checkpoint."""
 
-__all__ = ["CheckpointFormatError", "CheckpointNotFoundError"]
+__all__ = ["CheckpointFormatError", "CheckpointNotFoundError", "CheckpointWarning"]
 
 
 class CheckpointFormatError(ValueError):
@@ -9,3 +9,7 @@ class CheckpointFormatError(ValueError):
 
 class CheckpointNotFoundError(ValueError):
     """There is no such folder, or the repository could not be downloaded."""
+
+
+class CheckpointWarning(UserWarning):
+    """A file holds something wrong that the published network never reads; names file and key."""

@@ -3,12 +3,13 @@
 A row of a table reads (published module, calmkit module, tensors). `*` stands for the number of a
 layer. Where two modules stand beside each other, joined by " | ",
 
-- on the published side both hold the same tensor: a file may have either, or both if they agree;
+- on the published side both hold the same tensor: a file may have either, or both if they agree.
+  The decoder's output is tied to the embedding, which counts where the two differ;
 - on calmkit's side the published tensor is their tensors joined along the last axis.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calmkit.autoencoders import MLPAutoencoder
 
@@ -114,10 +115,13 @@ class Row:
     Attributes:
         published: Its names in a file; all hold the same tensor.
         ours: The parameters that it is made of, joined along the last axis.
+        first_counts: Whether the first name counts where they differ, since the published network
+            ties the others to it; otherwise a difference is an error.
     """
 
     published: tuple[str, ...]
     ours: tuple[str, ...]
+    first_counts: bool = False
 
 
 def autoencoder_rows(autoencoder: MLPAutoencoder, prefix: str = "") -> list[Row]:
@@ -127,7 +131,10 @@ def autoencoder_rows(autoencoder: MLPAutoencoder, prefix: str = "") -> list[Row]
         autoencoder: Says how many blocks its stages have.
         prefix: What stands before each published name.
     """
-    rows = _expanded(_AUTOENCODER, 0, (prefix,))
+    rows = [
+        replace(row, first_counts=len(row.published) > 1)
+        for row in _expanded(_AUTOENCODER, 0, (prefix,))
+    ]
     for layers, stages in _AUTOENCODER_STAGES:
         depth = len(getattr(autoencoder, stages[0]))
         for place, stage in enumerate(stages):

@@ -7,8 +7,14 @@ therefore be negative, for a weak model or by chance. The geometric mean is unde
 `brier_lm` is 0 and `not_positive` says why. (The published code clips the *product* at zero, so a
 collapsed model with four negative scores reaches 100.)
 
-Errors and intervals are those of a bootstrap over documents, BrierLM's own among them: each
-resample has its Brier-n and from them its BrierLM, 0 where one is not positive.
+Errors are those of a bootstrap over documents, BrierLM's own among them: each resample has its
+Brier-n and from them its BrierLM, 0 where one is not positive. Intervals are those of `intervals`.
+That of BrierLM is of its linear part,
+
+    BrierLM / n sum_k (b_k - Brier-k) / Brier-k,
+
+cut off at 0. Where BrierLM is undefined, it reaches from 0 to the BrierLM of the upper ends of all
+Brier-k.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -20,16 +26,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.metrics.bootstrap import (
-    Estimate,
-    bootstrap_ratio,
-    estimates_from,
-    resampled_ratios,
-)
+from calmkit.metrics.bootstrap import Estimate, bootstrap_ratio, errors_of, resampled_ratios
+from calmkit.metrics.intervals import Interval, Variance, jackknife, ratios_without_each
 from calmkit.metrics.ngram_sums import NgramSums
 from calmkit.typing import typed
 
-__all__ = ["BrierLMResult", "NgramScore", "combine_brier", "summarize_brier"]
+__all__ = [
+    "BrierLMResult",
+    "NgramScore",
+    "brier_lm_interval",
+    "combine_brier",
+    "linear_weights",
+    "summarize_brier",
+]
 
 
 @dataclass(frozen=True)
@@ -110,12 +119,43 @@ def combine_brier(brier: Float[Tensor, "*batch orders"]) -> Float[Tensor, "*batc
 
 
 @typed
+def linear_weights(brier: Float[Tensor, " orders"]) -> Float[Tensor, " orders"]:
+    """How much BrierLM changes with each Brier-n: its gradient."""
+    return combine_brier(brier) / len(brier) / brier
+
+
+@typed
+def brier_lm_interval(
+    brier: Float[Tensor, " orders"], each: Variance, linear: Variance, level: float = 0.95
+) -> Interval | None:
+    """The confidence interval of BrierLM; see the module. None where there is no variance.
+
+    Args:
+        brier: Brier-1, Brier-2, ...
+        each: Their variances.
+        linear: The variance of their sum, weighted by `linear_weights`; one number.
+        level: Probability that the interval is meant to have.
+
+    Raises:
+        ValueError: If the level is no probability.
+    """
+    score = combine_brier(brier)
+    if score > 0:
+        (interval,) = linear.intervals(score[None], level)
+        return interval and (max(interval[0], 0.0), min(interval[1], 100.0))
+    ends = [interval[1] for interval in each.intervals(brier, level) if interval is not None]
+    if len(ends) < len(brier):
+        return None
+    return 0.0, float(combine_brier(brier.new_tensor(ends).clamp_max(1.0)))
+
+
+@typed
 def summarize_brier(
     sums: NgramSums,
     *,
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
+    level: float | None = 0.95,
     protocol: str = "",
 ) -> BrierLMResult:
     """Combine sums over n-grams into BrierLM.
@@ -124,7 +164,8 @@ def summarize_brier(
         sums: Of at least two groups.
         resamples: Of the bootstrap over groups.
         seed: Of the same.
-        level: Probability that the confidence intervals are meant to have.
+        level: Probability that the confidence intervals are meant to have. None: no intervals,
+            where groups are not independent.
         protocol: How the sums were measured, in one sentence.
 
     Raises:
@@ -140,14 +181,29 @@ def summarize_brier(
         )
     total = 2 * sums.hits.sum(dim=-1) - sums.collisions.sum(dim=-1)
     drawn = combine_brier(resampled_ratios(total, counts, resamples=resamples, seed=seed))
-    value = combine_brier(total.sum(dim=0) / counts.sum(dim=0))
-    (estimate,) = estimates_from(value[None], drawn[:, None], level)
+    estimate = Estimate(
+        value=float(combine_brier(total.sum(dim=0) / counts.sum(dim=0))),
+        standard_error=float(errors_of(drawn[:, None])),
+        interval=None if level is None else _interval(total, counts, level),
+    )
     whole, *places = zip(*_scores(sums, resamples=resamples, seed=seed, level=level), strict=True)
     return BrierLMResult(estimate, whole, tuple(zip(*places, strict=True)), protocol)
 
 
+def _interval(
+    total: Float[Tensor, "groups orders"], counts: Float[Tensor, "groups orders"], level: float
+) -> Interval | None:
+    brier = total.sum(dim=0) / counts.sum(dim=0)
+    without_each, shares = ratios_without_each(total, counts), counts / counts.sum(dim=0)
+    weights = linear_weights(brier)
+    linear = jackknife(
+        (brier @ weights)[None], (without_each @ weights)[:, None], shares.mean(dim=1)[:, None]
+    )
+    return brier_lm_interval(brier, jackknife(brier, without_each, shares), linear, level)
+
+
 def _scores(
-    sums: NgramSums, *, resamples: int, seed: int, level: float
+    sums: NgramSums, *, resamples: int, seed: int, level: float | None
 ) -> list[tuple[NgramScore, ...]]:
     """For each order, Brier-n over all places of the chunk, then at each one."""
     terms = torch.stack([2 * sums.hits - sums.collisions, sums.hits, sums.collisions], dim=-1)
@@ -172,9 +228,11 @@ def _scores(
     ]
 
 
-_NOTHING = Estimate(math.nan, math.nan, (math.nan, math.nan))
+_NOTHING = Estimate(math.nan, math.nan)
 
 
 def _told(estimate: Estimate) -> str:
-    low, high = estimate.interval or (math.nan, math.nan)
-    return f"{estimate.value:.2f} ± {estimate.standard_error:.2f} ({low:.2f} to {high:.2f})"
+    told = f"{estimate.value:.2f} ± {estimate.standard_error:.2f}"
+    if estimate.interval is None:
+        return told
+    return f"{told} ({estimate.interval[0]:.2f} to {estimate.interval[1]:.2f})"

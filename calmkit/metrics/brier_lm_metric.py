@@ -12,7 +12,8 @@ a model and sums in the same way.
 Needs torchmetrics, which `pip install 'calmkit[train]'` brings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,6 +30,9 @@ __all__ = ["BrierLM"]
 
 class BrierLM(Metric):
     """BrierLM over batches and processes; higher is better.
+
+    The sums stay in float64 whatever a model that holds the metric is cast to, and are as they
+    were after a `compute` or a `forward` that raises.
 
     Attributes:
         hits: Sums of hit rates, (documents, orders, places).
@@ -139,10 +143,43 @@ class BrierLM(Metric):
     def _sums(self) -> NgramSums:
         return NgramSums(self.hits, self.collisions, self.counts)
 
+    def forward(self, *args: Any, **keywords: Any) -> BrierLMResult:
+        """Count a batch as `update` does, and compute BrierLM of this batch alone.
+
+        Raises:
+            ValueError: As `update` and `compute`; then nothing has been counted.
+        """
+        with self._as_before_if_it_fails():
+            return super().forward(*args, **keywords)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *others: Any, **keywords: Any) -> "BrierLM":
+        # Every cast and every move ends here: follow moves only. Fewer bits would lose counts.
+        def moved(tensor: Tensor) -> Tensor:
+            after = fn(tensor)
+            return after if after.dtype == tensor.dtype else tensor.to(after.device)
+
+        super()._apply(moved, *others, **keywords)
+        return self
+
+    @contextmanager
+    def _as_before_if_it_fails(self) -> Iterator[None]:
+        """Put back what torchmetrics changes during a computation and restores at its end only."""
+        before = dict(vars(self))  # sums are replaced, never changed in place
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
+
     def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         # torchmetrics looks for tensors in a result and refuses frozen dataclasses on the way.
         wrapped = super()._wrap_compute(lambda: _Sealed(compute()))
-        return lambda: wrapped().result
+
+        def computed() -> BrierLMResult:
+            with self._as_before_if_it_fails():
+                return wrapped().result
+
+        return computed
 
 
 class _Sealed:

@@ -7,8 +7,8 @@ bootstrap):
 
     d = S_1 / C_1 - S_2 / C_2,    d* = (sum_g w_g S_1g) / (sum_g w_g C_1g) - (the same of 2),
 
-with w_g, how often document g was drawn, the same in both. Orientation: that of the scores;
-`first` less `second`.
+with w_g, how often document g was drawn, the same in both. Intervals leave out the same document
+in both; see `intervals`. Orientation: that of the scores; `first` less `second`.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; for the pairing, Koehn,
 "Statistical Significance Tests for Machine Translation Evaluation", 2004.
@@ -26,9 +26,11 @@ from torch import Tensor
 from calmkit.metrics.bootstrap import (
     Estimate,
     bootstrap_ratio,
+    errors_of,
     estimates_from,
     resampled_ratios,
 )
+from calmkit.metrics.intervals import jackknife, ratios_without_each
 from calmkit.typing import typed
 
 __all__ = ["DocumentScores", "paired_difference"]
@@ -44,7 +46,9 @@ class DocumentScores:
         sums: Sum of each metric in each group.
         counts: Tokens (or n-grams, or chunks) that each sum runs over.
         groups: What each group is: the numbers of documents, or of rows.
-        unit: Which of the two. Rows stand in where documents are too few for a bootstrap.
+        unit: Which of the two. Rows stand in where documents are too few for a bootstrap. Rows
+            of one document are alike: what holds for them may not hold for another document, so
+            that there are standard errors but no confidence intervals.
     """
 
     names: tuple[str, ...]
@@ -57,8 +61,15 @@ class DocumentScores:
         """Refuse tables that do not fit their names.
 
         Raises:
-            ValueError: If there are more or fewer names than columns, or groups than rows.
+            ValueError: If there are more or fewer names than columns, or groups than rows, one
+                stands twice, or a count is negative or not finite.
         """
+        for field, values in (("names", self.names), ("groups", self.groups)):
+            if len(set(values)) < len(values):
+                twice = next(value for value in values if values.count(value) > 1)
+                raise ValueError(f"{field} must be different ones; got {twice!r} twice.")
+        if not bool((self.counts >= 0).all() and self.counts.isfinite().all()):
+            raise ValueError("counts must be finite and not negative; some are otherwise.")
         wanted = (len(self.groups), len(self.names))
         if tuple(self.sums.shape) != wanted:
             raise ValueError(
@@ -69,8 +80,20 @@ class DocumentScores:
     def estimate(
         self, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
     ) -> list[Estimate]:
-        """Mean of each metric, in the order of the names; see `bootstrap_ratio`."""
-        return bootstrap_ratio(self.sums, self.counts, resamples=resamples, seed=seed, level=level)
+        """Mean of each metric, in the order of the names; see `bootstrap_ratio`.
+
+        Raises:
+            ValueError: If there are fewer than two groups, a metric has no token at all, or an
+                argument is out of range.
+        """
+        self._check_counted()
+        return bootstrap_ratio(
+            self.sums,
+            self.counts,
+            resamples=resamples,
+            seed=seed,
+            level=level if self.unit == "documents" else None,
+        )
 
     def select(self, *names: str) -> "DocumentScores":
         """Some of the metrics, for instance those that two kinds of model have in common.
@@ -124,6 +147,20 @@ class DocumentScores:
             unit=self.unit,
         )
 
+    def _check_counted(self) -> None:
+        """Refuse scores without an error, by the name of the metric."""
+        if len(self.groups) < 2:
+            raise ValueError(
+                f"{self.unit} must be at least 2 for a standard error; got {len(self.groups)}. "
+                "Score more text."
+            )
+        for name, count in zip(self.names, self.counts.sum(dim=0).tolist(), strict=True):
+            if not count > 0:
+                raise ValueError(
+                    f"counts must be positive; {name} has no token in any of the "
+                    f"{len(self.groups)} {self.unit}. Leave it out with `select`."
+                )
+
     def to_dict(self) -> dict[str, Any]:
         """As lists, for JSON; a number that is not finite becomes None."""
         return {
@@ -174,13 +211,15 @@ def paired_difference(
         resamples: Number of bootstrap draws.
         seed: Of the resampling.
         level: Probability that the confidence intervals are meant to have. An interval without
-            zero says that the models differ, as far as the text can tell.
+            zero says that the models differ, as far as the text can tell. There is none over
+            rows.
 
     Returns:
         In the order of the names.
 
     Raises:
-        ValueError: If the two have other metrics or other groups.
+        ValueError: If the two have other metrics or other groups, fewer than two groups, or a
+            metric without any token.
     """
     for name, one, other in (
         ("names", first.names, second.names),
@@ -192,12 +231,18 @@ def paired_difference(
                 f"{name} must be the same in both evaluations, for a paired comparison; "
                 f"got {_told(one)} and {_told(other)}. Evaluate both on the same rows."
             )
-    values, drawn = [], []
+    values, drawn, without_each, shares = [], [], [], []
     for scores in (first, second):
+        scores._check_counted()
         sums, counts = scores.sums, scores.counts
         drawn.append(resampled_ratios(sums, counts, resamples=resamples, seed=seed))
         values.append(sums.sum(dim=0) / counts.sum(dim=0))
-    return estimates_from(values[0] - values[1], drawn[0] - drawn[1], level)
+        without_each.append(ratios_without_each(sums, counts))
+        shares.append(counts / counts.sum(dim=0))
+    change = values[0] - values[1]
+    variance = jackknife(change, without_each[0] - without_each[1], (shares[0] + shares[1]) / 2)
+    errors = errors_of(drawn[0] - drawn[1])
+    return estimates_from(change, errors, variance, level if first.unit == "documents" else None)
 
 
 def _told(value: object) -> str:

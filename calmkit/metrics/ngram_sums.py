@@ -97,7 +97,7 @@ class NgramSums:
         """
         empty = torch.zeros(groups, *hits.shape[1:], dtype=torch.float64, device=hits.device)
         sums = (
-            empty.index_add(0, group, torch.where(counted, x, 0.0).double())
+            empty.index_add(0, group.long(), torch.where(counted, x, 0.0).double())
             for x in (hits, collisions, torch.ones_like(hits))
         )
         return NgramSums(*sums)

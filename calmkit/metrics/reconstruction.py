@@ -21,4 +21,4 @@ def reconstructed_tokens(
         autoencoder: The part to judge; put it in evaluation mode first.
         tokens: Chunks of held-out text.
     """
-    return autoencoder.decode_tokens(autoencoder.encode(tokens).mean) == tokens
+    return autoencoder.decode_tokens(autoencoder.encode(tokens.long()).mean) == tokens

@@ -5,3 +5,4 @@ from .initialization import scaled_normal_ as scaled_normal_
 from .modes import evaluation_mode as evaluation_mode
 from .residual import ResidualMLP as ResidualMLP
 from .swiglu import SwiGLU as SwiGLU
+from .wide import WideBuffers as WideBuffers

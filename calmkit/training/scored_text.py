@@ -168,9 +168,17 @@ class Tally:
         self._points.index_add_(0, group, torch.ones_like(values).double().cpu()[:, None])
 
     def brier(self, resamples: int, seed: int, protocol: str) -> BrierLMResult:
-        """BrierLM with its errors; groups without any token are left out."""
-        kept = self._ngrams.counted_groups()
-        return summarize_brier(kept, resamples=resamples, seed=seed, protocol=protocol)
+        """BrierLM with its errors; groups without any token are left out.
+
+        Rows of one document are alike: over rows there are no intervals.
+        """
+        return summarize_brier(
+            self._ngrams.counted_groups(),
+            resamples=resamples,
+            seed=seed,
+            level=0.95 if self._unit == "documents" else None,
+            protocol=protocol,
+        )
 
     def scores(self, further: str) -> DocumentScores:
         """Sums of all metrics over groups.

@@ -39,6 +39,16 @@ class TestWhatTheNumbersMean:
         assert any("over resampled text and over 3 seeds" in line for line in notes(samples.ten()))
         assert any("one seed it says nothing of training" in line for line in told())
 
+    def test_says_whose_errors_are_over_rows(self):
+        run = samples.run()
+        rows = dataclasses.replace(run.documents, unit="rows")
+        few = dataclasses.replace(
+            samples.variant("flow"), runs=(dataclasses.replace(run, documents=rows),)
+        )
+        assert any(line.startswith("flow: fewer than 8") for line in told(samples.variant(), few))
+        assert any(line.startswith("fewer than 8 held-out doc") for line in told(few))
+        assert not any("fewer than 8" in line for line in told())
+
     @pytest.mark.parametrize(
         ("budget", "words"), [("steps", "steps"), ("flops", "FLOPs"), ("seconds", "time")]
     )

@@ -3,7 +3,6 @@ import io
 import itertools
 import math
 import re
-import statistics
 
 import pytest
 import sample_results as samples
@@ -134,10 +133,29 @@ def test_bars_are_95_per_cent_intervals_around_the_scores():
     ):
         bar = panels(shown[name])[place].containers[0]
         (ends,) = bar[2][0].get_segments()
-        half = statistics.NormalDist().inv_cdf(0.975) * estimate.standard_error
-        expected = [estimate.value - half, estimate.value + half]
-        assert ends[:, axis].tolist() == pytest.approx(expected, rel=1e-4)
+        assert ends[:, axis].tolist() == pytest.approx(estimate.interval, rel=1e-9)
         assert bar[0].get_xydata()[0, axis] == estimate.value
+        assert "95 % intervals" in shown[name].about
+
+
+def test_over_rows_bars_are_standard_errors():
+    found = samples.result(*(over_rows(samples.variant(name)) for name in ("energy", "flow")))
+    score = summarize(found)[0].brier[3]
+    sketch = sketched(found)["brier"]
+    (ends,) = panels(sketch)[3].containers[0][2][0].get_segments()
+    expected = score.value - score.standard_error, score.value + score.standard_error
+    assert ends[:, 0].tolist() == pytest.approx(expected, rel=1e-9)
+    for name in ("brier", "differences", "training_time"):
+        about = sketched(found)[name].about
+        assert "bars of one standard error" in about and "95 %" not in about
+    mixed = samples.result(samples.variant("energy"), over_rows(samples.variant("flow")))
+    assert "where documents are too few" in sketched(mixed)["brier"].about
+
+
+def over_rows(variant):
+    (run,) = variant.runs
+    documents = dataclasses.replace(run.documents, unit="rows")
+    return dataclasses.replace(variant, runs=(dataclasses.replace(run, documents=documents),))
 
 
 def test_samplers_that_choose_are_judged_by_their_choices():

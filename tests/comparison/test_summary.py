@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from sample_results import run, variant
+from scipy import stats
 
 from calmkit.comparison import ComparisonResult, summarize
 from calmkit.comparison.results import VariantResult
@@ -204,10 +205,102 @@ def test_variants_without_a_run_are_left_out():
     )
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_have_both_parts(seeds):
+    """A mean over documents of equal length, and Welch and Satterthwaite's degrees of freedom."""
+    rates = table(seeds, 12)
+    (found,) = summarize(result(scored("a", rates)))
+    for n in range(4):
+        each = 100 * rates[:, :, n]
+        variances = [(float(each.mean(dim=0).var()) / 12, 11)]
+        if seeds > 1:
+            variances.append((float(each.mean(dim=1).var()) / seeds, seeds - 1))
+        variance = sum(v for v, _ in variances)
+        degrees = variance**2 / sum(v**2 / d for v, d in variances)
+        half = stats.t.ppf(0.975, degrees) * math.sqrt(variance)
+        want = float(each.mean()) - half, float(each.mean()) + half
+        assert found.brier[n].interval == pytest.approx(want, rel=1e-9)
+
+
+def test_intervals_of_differences():
+    first, second = table(3, 12), table(3, 12, seed=1)
+    _, found = summarize(result(scored("a", first), scored("b", second)))
+    each = 100 * (second - first)[:, :, 0]
+    parts = (float(each.mean(dim=0).var()) / 12, 11), (float(each.mean(dim=1).var()) / 3, 2)
+    variance = sum(v for v, _ in parts)
+    degrees = variance**2 / sum(v**2 / d for v, d in parts)
+    half = stats.t.ppf(0.975, degrees) * math.sqrt(variance)
+    want = float(each.mean()) - half, float(each.mean()) + half
+    assert found.brier_difference[0].interval == pytest.approx(want, rel=1e-9)
+
+
+def test_intervals_of_other_documents_are_as_in_welchs_test():
+    first, second = table(1, 12), table(1, 10, seed=1)
+    one, other = scored("a", first), scored("b", second, groups=range(10))
+    _, found = summarize(result(one, other))
+    apart = [100 * rates[0, :, 2].numpy() for rates in (second, first)]
+    want = stats.ttest_ind(*apart, equal_var=False).confidence_interval(0.95)
+    assert found.brier_difference[2].interval == pytest.approx(tuple(want), rel=1e-9)
+
+
+def test_runs_on_documents_of_their_own():
+    """Two seeds with other documents each: both scatter on their own."""
+    runs = (
+        *scored("a", table(1, 12)).runs,
+        *scored("a", table(1, 12, seed=1), groups=range(50, 62)).runs,
+    )
+    runs = tuple(dataclasses.replace(run, seed=seed) for seed, run in enumerate(runs))
+    both = VariantResult(**{**vars(variant("a")), "runs": runs})
+    (found,) = summarize(result(both))
+    rates = torch.cat([table(1, 12), table(1, 12, seed=1)])[:, :, 1] * 100
+    of_text = sum(float(x.var()) / 12 for x in rates) / 4
+    # All 24 documents count alike: 23 / 24 of the squares, where each run by itself has 11 / 12.
+    of_text *= (23 / 24) / (11 / 12)
+    of_seeds = float(rates.mean(dim=1).var()) / 2
+    degrees = (of_text + of_seeds) ** 2 / (of_text**2 / 23 + of_seeds**2 / 1)
+    half = stats.t.ppf(0.975, max(degrees, 1)) * math.sqrt(of_text + of_seeds)
+    want = float(rates.mean()) - half, float(rates.mean()) + half
+    assert found.brier[1].interval == pytest.approx(want, rel=1e-9)
+
+
+def test_brier_lm_has_the_interval_of_its_linear_part():
+    rates = table(1, 40)
+    (found,) = summarize(result(scored("a", rates)))
+    brier = 100 * rates[0, :, :4].mean(dim=0)
+    linear = 100 * rates[0, :, :4] @ (found.brier_lm.value / 4 / brier)
+    want = stats.t.interval(0.95, 39, loc=found.brier_lm.value, scale=stats.sem(linear.numpy()))
+    assert found.brier_lm.interval == pytest.approx(want, rel=1e-9)
+    low = rates.clone()
+    low[:, :, 2] = torch.linspace(-0.01, 0.0095, 40, dtype=torch.float64)
+    (none,) = summarize(result(scored("a", low)))
+    high = math.prod(one.interval[1] for one in none.brier) ** 0.25
+    assert none.brier_lm.value == 0 and none.brier_lm.interval == pytest.approx((0.0, high))
+
+
+def test_over_rows_there_are_no_intervals():
+    def over_rows(one):
+        runs = tuple(
+            dataclasses.replace(run, documents=dataclasses.replace(run.documents, unit="rows"))
+            for run in one.runs
+        )
+        return VariantResult(**{**vars(one), "runs": runs})
+
+    variants = scored("a", table(2, 12)), scored("b", table(2, 12, seed=1))
+    plain = summarize(result(*variants))[1]
+    for rows in (
+        summarize(result(*map(over_rows, variants)))[1],
+        summarize(result(variants[0], over_rows(variants[1])))[1],
+    ):
+        for name in ("brier_lm", "loss", "brier_lm_difference", "loss_difference"):
+            assert getattr(rows, name).interval is None, name
+            assert getattr(plain, name).interval is not None, name
+        assert rows.brier[0].standard_error == plain.brier[0].standard_error
+
+
 def test_the_error_is_that_of_repeated_experiments():
     """Documents and seeds are drawn anew 200 times: the mean scatters by what is reported."""
     generator = torch.Generator().manual_seed(3)
-    means, errors = [], []
+    means, errors, held = [], [], 0
     for _ in range(200):
         of_documents = 0.02 * torch.randn(1, 30, 1, generator=generator)
         of_seeds = 0.008 * torch.randn(4, 1, 1, generator=generator)
@@ -215,6 +308,8 @@ def test_the_error_is_that_of_repeated_experiments():
         (found,) = summarize(result(scored("a", 0.2 + of_documents + of_seeds + rest)))
         means.append(found.brier[0].value)
         errors.append(found.brier[0].standard_error ** 2)
+        held += found.brier[0].interval[0] < 20 < found.brier[0].interval[1]
     scatter, reported = torch.tensor(means).var(), sum(errors) / len(errors)
     # 200 experiments tell a variance to 10 per cent.
     assert 0.75 < reported / float(scatter) < 1.35
+    assert held / 200 > 0.95 - 5 * 0.0155

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from calmkit.metrics import bootstrap_ratio
-from calmkit.metrics.bootstrap import estimates_from
+from calmkit.metrics.bootstrap import errors_of
 
 
 def test_equal_counts_have_a_closed_form():
@@ -37,7 +37,7 @@ def test_unequal_counts_by_enumeration():
 
 def test_draws_without_a_token_say_nothing():
     """Every draw that has any token has ratio 2: nothing varies."""
-    counts = torch.tensor([[1.0], [0.0], [0.0]])
+    counts = torch.tensor([[1.0], [1.0], [0.0], [0.0]])
     (got,) = bootstrap_ratio(2 * counts, counts)
     assert (got.value, got.standard_error) == (2.0, 0.0)
 
@@ -53,14 +53,17 @@ def test_metrics_are_told_apart():
         (alone,) = bootstrap_ratio(sums[:, [metric]], counts[:, [metric]])
         got = together[metric]
         assert got.value == pytest.approx(alone.value)
-        assert got.standard_error == pytest.approx(alone.standard_error, abs=1e-7)
-        assert got.interval == pytest.approx(alone.interval)
+        if metric == 1:  # all its tokens are in one group
+            assert math.isnan(got.standard_error) and math.isnan(alone.standard_error)
+            assert got.interval is alone.interval is None
+        else:
+            assert got.standard_error == pytest.approx(alone.standard_error, abs=1e-7)
+            assert got.interval == pytest.approx(alone.interval)
 
 
 def test_one_draw_has_no_error():
-    (none,) = estimates_from(torch.ones(1), torch.tensor([[2.0], [math.nan], [math.nan]]))
-    assert none.value == 1.0
-    assert math.isnan(none.standard_error) and all(map(math.isnan, none.interval))
+    errors = errors_of(torch.tensor([[2.0, 2.0], [math.nan, 4.0], [math.nan, math.nan]]))
+    torch.testing.assert_close(errors, torch.tensor([math.nan, 2**0.5]), equal_nan=True)
 
 
 def test_seeded():
@@ -78,3 +81,5 @@ def test_bad_arguments_are_named():
         bootstrap_ratio(two, 0 * two)
     with pytest.raises(ValueError, match="resamples must be at least 2"):
         bootstrap_ratio(two, two, resamples=1)
+    with pytest.raises(ValueError, match=r"level must be in \(0, 1\); got 95"):
+        bootstrap_ratio(two, two, level=95.0)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.metrics import brier, brier_ngram, expected_brier
+from calmkit.metrics import brier, brier_ngram, expected_brier, softmax_brier
 from calmkit.scoring.discrete import brier_score, brier_score_of
 
 
@@ -99,3 +99,20 @@ def test_bad_arguments_are_named():
     for order in (0, 5):
         with pytest.raises(ValueError, match=rf"order must be in \[1, 4\].*got {order}"):
             brier_ngram(draws, draws[0], order)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8])
+def test_tokens_of_any_dtype(dtype):
+    """As of int64."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(5, generator=generator).softmax(dim=0)
+    draws = torch.randint(5, (4, 30, 6), generator=generator)
+    target = torch.randint(5, (30, 6), generator=generator)
+    low = draws.to(dtype), target.to(dtype)
+    for got, want in (
+        (brier(*low), brier(draws, target)),
+        (brier_ngram(*low, 3), brier_ngram(draws, target, 3)),
+        (expected_brier(p, low[1]), expected_brier(p, target)),
+        (softmax_brier(p.log().expand(30, 6, 5), low[1]), expected_brier(p, target)),
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=0)

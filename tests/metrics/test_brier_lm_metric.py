@@ -100,6 +100,80 @@ def test_forward_gives_the_value_of_its_batch():
     assert as_numbers(one.compute()) == pytest.approx(as_numbers(whole))
 
 
+def one_document(points=6):
+    """A batch from which BrierLM cannot be computed."""
+    draws, target, _, _ = data()
+    return {
+        "draws": draws[:, :points], "target": target[:points],
+        "document": torch.zeros(points, dtype=torch.long),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("fails", ["compute", "update"])
+def test_a_forward_that_raises_changes_nothing(fails):
+    """Nor does it switch off what sums processes up, which would go unseen here."""
+    one, same = (feed(metric(), slice(0, 20)) for _ in range(2))
+    wrong = (
+        one_document()
+        if fails == "compute"
+        else one_document() | {"document": -torch.ones(6).long()}
+    )
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match="at least 2 groups" if fails == "compute" else "document must be"
+        ):
+            one(**wrong)
+    assert torch.equal(one.counts, same.counts) and one.counts.sum() > 0
+    assert one._should_unsync and one._to_sync and not one._is_synced and not one._enable_grad
+    assert one.update_count == same.update_count == 1
+    draws, target, document, valid = data()
+    rest = {"document": document[20:], "valid": valid[20:]}
+    assert one(draws[:, 20:], target[20:], **rest) == same(draws[:, 20:], target[20:], **rest)
+    assert one.compute() == same.compute()
+
+
+def test_a_compute_that_raises_changes_nothing():
+    one = metric()
+    one.update(**one_document())
+    for _ in range(2):
+        with pytest.raises(ValueError, match="at least 2 groups"):
+            one.compute()
+    other = metric()
+    other.update(**one_document())
+    assert feed(one, slice(None)).compute() == feed(other, slice(None)).compute()
+
+
+CASTS = {
+    "to": lambda module: module.to(torch.bfloat16),
+    "bfloat16": lambda module: module.bfloat16(),
+    "half": lambda module: module.half(),
+    "float": lambda module: module.float(),
+    "set_dtype": lambda module: module.set_dtype(torch.float32),
+    "inside of a model": lambda module: torch.nn.ModuleList([module]).to(torch.float16),
+    "inside, by name": lambda module: torch.nn.ModuleList([module]).bfloat16(),
+}
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_sums_stay_in_float64(cast):
+    """Also those of an empty metric, to which `reset` goes back."""
+    one, same = (feed(metric(), slice(0, 20)) for _ in range(2))
+    cast(one)
+    assert one.hits.dtype == one.counts.dtype == torch.float64
+    assert feed(one, slice(20, None)).compute() == feed(same, slice(20, None)).compute()
+    one.reset()
+    assert feed(one, slice(0, 20)).compute() == feed(metric(), slice(0, 20)).compute()
+    assert one.to("meta").hits.is_meta
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.int8])
+def test_tokens_of_any_dtype(dtype):
+    draws, target, document, valid = data()
+    one = metric()
+    one.update(draws.to(dtype), target.to(dtype), document=document.to(dtype), valid=valid)
+    assert one.compute() == feed(metric(), slice(None)).compute()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -168,7 +242,21 @@ if __name__ == "__main__":
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
-    share = feed(metric(), slice(0, 13) if rank == 0 else slice(13, None))
+    share = metric()
+    draws, target, document, valid = data()
+    # One document in all: both refuse, and go on from where they were.
+    chosen = (document == 0) & (torch.arange(len(document)) % 2 == rank)
+    feed(share, chosen)
+    for _ in range(2):
+        for refused in (share.compute, lambda: share(**one_document())):
+            try:
+                refused()
+            except ValueError as error:
+                assert "at least 2 groups" in str(error), error
+            else:
+                raise AssertionError("one document has no standard error")
+    mine = (torch.arange(len(document)) < 13) == (rank == 0)
+    feed(share, (document != 0) & mine)
     (folder / f"{rank}.pkl").write_bytes(pickle.dumps(share.compute()))
     # A process that leaves while the other still talks to it makes that one abort.
     torch.distributed.barrier()

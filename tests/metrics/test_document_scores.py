@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from calmkit.metrics import DocumentScores, paired_difference
 
@@ -44,11 +45,26 @@ def test_paired_difference_by_enumeration():
         assert one.value == pytest.approx(whole[0] - whole[1], abs=1e-12)
         # Relative error of a standard deviation from 40 000 draws: below 0.5 %, five times.
         assert one.standard_error == pytest.approx(float(drawn.std(correction=0)), rel=0.025)
-        # 27 outcomes: each end is one of them, and has the right probability on its side.
-        for end, below in zip(one.interval, (0.025, 0.975), strict=True):
-            under = (drawn < end - 1e-9).double().mean()
-            up_to = (drawn < end + 1e-9).double().mean()
-            assert under - 0.005 < below < up_to + 0.005
+
+
+def test_interval_of_a_paired_difference_as_a_loop():
+    """Each document is left out of both; the shares of its tokens are averaged."""
+    got = paired_difference(scores(), scores(OTHERS, OTHER_COUNTS), resamples=10)
+    for metric, one in enumerate(got):
+        squares, kept = 0.0, 0.0
+        for left_out in range(3):
+            means = []
+            for s, c in ((SUMS, COUNTS), (OTHERS, OTHER_COUNTS)):
+                rest = [g for g in range(3) if g != left_out]
+                means.append(sum(s[g][metric] for g in rest) / sum(c[g][metric] for g in rest))
+            squares += (means[0] - means[1] - one.value) ** 2
+            share = sum(
+                c[left_out][metric] / sum(row[metric] for row in c) / 2
+                for c in (COUNTS, OTHER_COUNTS)
+            )
+            kept += share**2
+        half = stats.t.ppf(0.975, 1 / kept - 1) * math.sqrt(squares * 2 / 3)
+        assert one.interval == pytest.approx((one.value - half, one.value + half), rel=1e-9)
 
 
 def test_pairing_removes_what_documents_share():
@@ -56,8 +72,8 @@ def test_pairing_removes_what_documents_share():
     noise = torch.randn(50, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     counts = torch.full((50, 1), 10.0, dtype=torch.float64)
     groups = tuple(range(50))
-    first = DocumentScores(("loss",), 10 * noise, counts, groups, "rows")
-    second = DocumentScores(("loss",), 10 * noise - 1, counts, groups, "rows")
+    first = DocumentScores(("loss",), 10 * noise, counts, groups, "documents")
+    second = DocumentScores(("loss",), 10 * noise - 1, counts, groups, "documents")
     (difference,) = paired_difference(first, second)
     assert difference.value == pytest.approx(0.1)
     assert difference.standard_error == pytest.approx(0, abs=1e-12)
@@ -93,6 +109,66 @@ def test_estimates_are_ratios_of_sums():
 def test_what_cannot_be_paired_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         paired_difference(scores(), scores(**changes))
+
+
+def test_rows_have_errors_but_no_intervals():
+    """Rows of one document are alike: that they cover what they promise is not so."""
+    rows, other = scores(unit="rows"), scores(OTHERS, OTHER_COUNTS, unit="rows")
+    documents = scores().estimate()
+    for one, same in zip(rows.estimate(), documents, strict=True):
+        assert (one.value, one.standard_error) == (same.value, same.standard_error)
+        assert one.interval is None and same.interval is not None
+    assert [one.interval for one in paired_difference(rows, other)] == [None, None]
+
+
+def test_documents_without_a_scored_token_change_nothing():
+    """Neither the value nor the interval; the bootstrap may draw them."""
+    more = dataclasses.replace(
+        scores(),
+        sums=torch.cat([scores().sums, torch.zeros(2, 2, dtype=torch.float64)]),
+        counts=torch.cat([scores().counts, torch.zeros(2, 2, dtype=torch.float64)]),
+        groups=(4, 7, 9, 11, 12),
+    )
+    for one, same in zip(more.estimate(), scores().estimate(), strict=True):
+        assert one.value == same.value and one.interval == pytest.approx(same.interval)
+    pair = paired_difference(more, more)
+    assert [(one.value, one.interval) for one in pair] == [(0.0, (0.0, 0.0))] * 2
+
+
+def test_differing_documents_scored_by_two_models():
+    """Of one document only the first model has tokens: it still counts, in that one's mean."""
+    counts = [[0.0, 2.0], [3.0, 5.0], [8.0, 4.0]]
+    sums = [[0.0, 1.0], [1.0, 4.0], [7.0, 2.0]]
+    (one, _) = paired_difference(scores(), scores(sums, counts))
+    assert one.value == pytest.approx(11 / 15 - 8 / 11)
+    assert one.interval[0] < one.value < one.interval[1] and one.standard_error > 0
+    nothing = scores([[0.0, 1.0]] * 3, [[0.0, 2.0]] * 3)
+    with pytest.raises(
+        ValueError, match=r"brier_1 has no token in any of the 3 documents\. Leave"
+    ):
+        paired_difference(scores(), nothing)
+
+
+def test_a_single_document_is_named():
+    table = torch.ones(1, 1, dtype=torch.float64)
+    alone = DocumentScores(("brier_1",), table, table, (3,), "documents")
+    for asked in (alone.estimate, lambda: paired_difference(alone, alone)):
+        with pytest.raises(ValueError, match=r"documents must be at least 2 for a .*; got 1"):
+            asked()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": (4, 7, 4)}, "groups must be different ones; got 4 twice"),
+        ({"names": ("hit", "hit")}, "names must be different ones; got 'hit' twice"),
+        ({"counts": [[-1.0, 1.0]] * 3}, "counts must be finite and not negative"),
+        ({"counts": [[math.nan, 1.0]] * 3}, "counts must be finite and not negative"),
+    ],
+)
+def test_what_is_no_table_of_documents_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        scores(**changes)
 
 
 def test_selected_metrics():

@@ -13,3 +13,5 @@ def test_is_decoding_the_mean():
     got = reconstructed_tokens(autoencoder, tokens)
     assert torch.equal(got, want)
     assert got.any() and not got.all()
+    for dtype in (torch.int32, torch.int16, torch.int8):
+        assert torch.equal(reconstructed_tokens(autoencoder, tokens.to(dtype)), want)

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from calmkit.comparison.plots.style import (
     INK,
     MUTED,
-    NORMAL_95,
     Look,
     Sketch,
+    bars_are,
+    error_bar,
     height_of_rows,
     name_rows,
     panels,
@@ -23,7 +24,7 @@ __all__ = ["draw_brier"]
 
 
 def draw_brier(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """Points with 95 % intervals, in a panel for each n."""
+    """Points with intervals, in a panel for each n."""
     shown = [
         (row, look)
         for row, look in zip(rows, looks, strict=True)
@@ -38,9 +39,7 @@ def draw_brier(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch]:
             score = row.summary.brier[n]
             unigram = row.variant.runs[0].unigram_brier[n].value
             panel.plot([unigram] * 2, [place - 0.38, place + 0.38], color=MUTED, linewidth=2.2)
-            panel.errorbar(
-                [score.value], [place], xerr=[NORMAL_95 * score.standard_error], **look.as_points
-            )
+            panel.errorbar([score.value], [place], xerr=error_bar(score), **look.as_points)
         panel.axvline(0.0, color=INK, linewidth=0.8)
         panel.set_title(f"Brier-{n + 1}, %")
         name_rows(panel, names)
@@ -49,7 +48,8 @@ def draw_brier(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch]:
     yield Sketch(
         "brier",
         "Brier-1 to 4 on held-out text",
-        "Per cent with 95 % intervals; right is better. Grey bars: unigram. "
+        f"Per cent with {bars_are(row.summary.brier[0] for row, _ in shown)}; right is better. "
+        "Grey bars: unigram. "
         f"Shown: {listed(names)}.",
         figure,
     )

@@ -1,6 +1,7 @@
 """Differences to the first variant with their 95 % intervals, as a forest plot.
 
-An interval that leaves out zero says that the two differ, as far as text and seeds can tell.
+An interval that leaves out zero says that the two differ, as far as text and seeds can tell. With
+fewer than 8 documents there are standard errors in its place, which say less.
 """
 
 import math
@@ -8,9 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from calmkit.comparison.plots.style import (
     INK,
-    NORMAL_95,
     Look,
     Sketch,
+    bars_are,
+    error_bar,
     height_of_rows,
     name_rows,
     panels,
@@ -43,18 +45,16 @@ def draw_differences(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Ske
     )
     for panel, (name, points) in zip(axes[:, 0], found.items(), strict=True):
         for place, (_, look, estimate) in enumerate(points):
-            panel.errorbar(
-                [estimate.value], [place], xerr=[NORMAL_95 * estimate.standard_error],
-                **look.as_points,
-            )  # fmt: skip
+            panel.errorbar([estimate.value], [place], xerr=error_bar(estimate), **look.as_points)
         panel.axvline(0.0, color=INK, linewidth=1.0)
         name_rows(panel, [row.name for row, _, _ in points])
         panel.set_xlabel(f"{name} less that of {first}, per cent")
     told = [f"{row.name} {estimate.value:+.3g}" for row, _, estimate in next(iter(found.values()))]
+    bars = bars_are(estimate for points in found.values() for _, _, estimate in points)
     yield Sketch(
         "differences",
         f"Differences to {first}",
-        "With 95 % intervals; right of zero is better than the first variant. "
+        f"With {bars}; right of zero is better than the first variant. "
         f"{next(iter(found))}: {listed(told)}.",
         figure,
     )

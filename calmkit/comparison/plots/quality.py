@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from calmkit.comparison.columns import short
 from calmkit.comparison.plots.style import (
     MUTED,
-    NORMAL_95,
     Look,
     Sketch,
+    bars_are,
+    error_bar,
     legend_below,
     log_axis,
     panels,
@@ -94,9 +95,8 @@ def _drawn(cost: _Cost, points: Sequence[_Point], *, accuracy: bool) -> Sketch:
                 # It has no value; an empty point keeps the variant in the legend.
                 estimate = Estimate(math.nan, math.nan)
             panel.errorbar(
-                [x], [estimate.value], yerr=[NORMAL_95 * estimate.standard_error],
-                label=row.name, **look.as_points,
-            )  # fmt: skip
+                [x], [estimate.value], yerr=error_bar(estimate), label=row.name, **look.as_points
+            )
         panel.set_ylabel(f"{name}, %")
         panel.margins(x=0.1, y=0.12)
     unigram = [row.variant.runs[0].unigram_brier[0].value for _, row, _ in points]
@@ -113,10 +113,11 @@ def _drawn(cost: _Cost, points: Sequence[_Point], *, accuracy: bool) -> Sketch:
     judged, score = panels_wanted[0 if accuracy else -1]
     scored = [point for point in points if math.isfinite(score(point[1]).value)]
     best = max(scored or points, key=lambda point: score(point[1]).value)
+    bars = bars_are(score(row) for _, score in panels_wanted for _, row, _ in points)
     return Sketch(
         cost.name,
         f"Quality against {cost.title}",
-        f"Up and to the left is better; 95 % intervals. {without}"
+        f"Up and to the left is better; {bars}. {without}"
         f"Highest {judged}: {best[1].name}, at {short(best[0])} {cost.unit}.",
         figure,
     )

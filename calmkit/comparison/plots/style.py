@@ -7,11 +7,14 @@ a phone.
 """
 
 import io
+import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from calmkit.metrics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,15 +23,13 @@ if TYPE_CHECKING:
     from calmkit.comparison.rows import Row
 
 __all__ = [
-    "INK", "MUTED", "NORMAL_95", "Draw", "Look", "Plot", "Sketch", "height_of_rows",
+    "INK", "MUTED", "Draw", "Look", "Plot", "Sketch", "bars_are", "error_bar", "height_of_rows",
     "legend_below", "log_axis", "looks", "name_rows", "panels", "plain_style", "rendered",
     "wrapped",
 ]  # fmt: skip
 
 INK = "#1f2328"
 MUTED = "#6e7781"
-NORMAL_95 = 1.96
-"""Standard errors from the middle of a 95 % interval to its ends."""
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 _LINES: tuple[Any, ...] = ("-", "--", (0, (1, 1)), "-.", (0, (6, 1, 1, 1, 1, 1)))
@@ -168,6 +169,24 @@ def rendered(sketch: Sketch) -> Plot:
     width, height = sketch.figure.get_size_inches()
     size = round(96 * width), round(96 * height)
     return Plot(sketch.name, sketch.title, sketch.about, png.getvalue(), svg.getvalue(), size)
+
+
+def error_bar(estimate: Estimate) -> list[list[float]]:
+    """How far a 95 % interval reaches below and above; without one, one standard error."""
+    if estimate.interval is None:
+        return [[estimate.standard_error]] * 2
+    low, high = estimate.interval
+    return [[max(0.0, estimate.value - low)], [max(0.0, high - estimate.value)]]
+
+
+def bars_are(estimates: Iterable[Estimate]) -> str:
+    """What the bars of these numbers show, for the text beside a picture."""
+    without = [one.interval is None for one in estimates if math.isfinite(one.value)]
+    if not any(without):
+        return "95 % intervals"
+    if all(without):
+        return "bars of one standard error"
+    return "95 % intervals, or bars of one standard error where documents are too few"
 
 
 def legend_below(figure: "Figure", axes: "Axes") -> None:

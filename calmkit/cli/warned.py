@@ -1,0 +1,39 @@
+"""Warnings about a checkpoint as one line on stderr, whatever Python's own filters say."""
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from calmkit.interop.errors import CheckpointWarning
+
+__all__ = ["warnings_in_one_line"]
+
+
+@contextmanager
+def warnings_in_one_line(command: str) -> Iterator[None]:
+    """Inside, each is shown once: a library's form names a line of code that no user wrote.
+
+    Args:
+        command: Stands before them.
+    """
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, CheckpointWarning):
+                shown(message, category, filename, lineno, file, line)
+                return
+            print(f"calmkit {command}: warning: {message}", file=sys.stderr, flush=True)
+
+        warnings.simplefilter("always", CheckpointWarning)
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,158 @@
+r"""Confidence intervals of ratios over documents: the jackknife and Student's t.
+
+Leave out one document g after another and recompute the estimate, e_(-g). With G documents,
+
+    v = (G - 1) / G sum_g (e_(-g) - e)^2
+
+estimates its variance, and the interval is e +- t sqrt(v), with t the quantile of Student's law.
+Its degrees of freedom are those of the documents that really count: with w_g the share of all
+tokens that document g has,
+
+    1 / sum_g w_g^2 - 1,    at least 1,
+
+which is G - 1 for documents of equal length and less where a few long ones outweigh the rest. So
+the interval is right for two documents too, if wide: t is 12.7 there, where the percentiles of a
+bootstrap reach to a tenth of that. What `docs/metrics.md` tells of its coverage is measured by
+`benchmarks/interval_coverage.py`, beside that of other intervals.
+
+Variances that add up, such as those of documents and of seeds, have degrees of freedom by Welch
+and Satterthwaite: (v_1 + v_2)^2 / (v_1^2 / d_1 + v_2^2 / d_2).
+
+Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 11; Kish, "Survey
+Sampling", 1965; Satterthwaite, "An approximate distribution of estimates of variance components",
+1946.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.typing import typed
+
+__all__ = ["Variance", "jackknife", "ratios_without_each", "student_quantile"]
+
+Interval = tuple[float, float]
+
+_NODES, _WEIGHTS = map(torch.from_numpy, np.polynomial.legendre.leggauss(128))
+# Beyond this many standard deviations of the angle there is nothing in float64.
+_FARTHEST = 40.0
+
+
+@typed
+@dataclass(frozen=True, eq=False)
+class Variance:
+    """Estimated variances, and how surely each is known.
+
+    Attributes:
+        amount: NaN where none can be estimated.
+        degrees: Degrees of freedom, at least 1.
+    """
+
+    amount: Float[Tensor, " metrics"]
+    degrees: Float[Tensor, " metrics"]
+
+    def __add__(self, other: "Variance") -> "Variance":
+        """Of a sum of independent parts; see the module."""
+        amount = self.amount + other.amount
+        uncertainty = self.amount.square() / self.degrees + other.amount.square() / other.degrees
+        fewest = torch.minimum(self.degrees, other.degrees)
+        degrees = torch.where(uncertainty > 0, amount.square() / uncertainty, fewest)
+        return Variance(amount, degrees.clamp_min(1.0))
+
+    def scaled(self, factor: float) -> "Variance":
+        """In other units: the numbers themselves are multiplied by the factor."""
+        return Variance(factor**2 * self.amount, self.degrees)
+
+    def intervals(
+        self, centers: Float[Tensor, " metrics"], level: float = 0.95
+    ) -> list[Interval | None]:
+        """One interval around each center; None where there is no variance.
+
+        Args:
+            centers: The estimates.
+            level: Probability that the intervals are meant to have.
+
+        Raises:
+            ValueError: If the level is no probability.
+        """
+        half = student_quantile(level, self.degrees) * self.amount.sqrt()
+        return [
+            (center - reach, center + reach) if math.isfinite(reach) else None
+            for center, reach in zip(centers.tolist(), half.tolist(), strict=True)
+        ]
+
+
+@typed
+def ratios_without_each(
+    sums: Float[Tensor, "groups metrics"], counts: Float[Tensor, "groups metrics"]
+) -> Float[Tensor, "groups metrics"]:
+    """Each metric's mean per token without each group; NaN where no other has a token of it.
+
+    Args:
+        sums: Sum of each metric over the tokens of each group.
+        counts: Number of tokens that each sum runs over.
+    """
+    left = counts.sum(dim=0) - counts
+    # A difference of sums is not exactly zero where rounding is left over.
+    alone = (counts > 0).sum(dim=0) - (counts > 0).long() < 1
+    ratios = (sums.sum(dim=0) - sums) / torch.where(alone, math.nan, left)
+    whole = sums.sum(dim=0) / counts.sum(dim=0)
+    return torch.where(counts > 0, ratios, whole)  # nothing is left out: nothing changes
+
+
+@typed
+def jackknife(
+    values: Float[Tensor, " metrics"],
+    without_each: Float[Tensor, "groups metrics"],
+    shares: Float[Tensor, "groups metrics"],
+) -> Variance:
+    """Variances of estimates, by leaving out one group after another; see the module.
+
+    Args:
+        values: The estimates.
+        without_each: What they are without each group.
+        shares: Share of the tokens that each group has; those of a metric sum to 1.
+    """
+    groups = (shares > 0).sum(dim=0)
+    squares = (without_each - values).square().sum(dim=0)
+    amount = torch.where(groups > 1, squares * (groups - 1) / groups, math.nan)
+    return Variance(amount, (1 / shares.square().sum(dim=0) - 1).nan_to_num(1.0).clamp_min(1.0))
+
+
+@typed
+def student_quantile(
+    level: float, degrees: Float[Tensor, " metrics"]
+) -> Float[Tensor, " metrics"]:
+    r"""The t with P(-t < T < t) = level, for T of Student's law; in float64.
+
+    With T = sqrt(d) tan(a), the probability is that of an angle,
+
+        P(|T| < sqrt(d) tan(a)) = c \int_{-a}^{a} cos(x)^(d-1) dx,
+        c = Gamma((d + 1) / 2) / (sqrt(pi) Gamma(d / 2)),
+
+    by Gauss-Legendre quadrature; the angle is found by halving an interval.
+
+    Args:
+        level: In (0, 1).
+        degrees: Degrees of freedom d, at least 1.
+
+    Raises:
+        ValueError: If the level is no probability.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1); got {level}.")
+    d = degrees.double()
+    log_c = torch.lgamma((d + 1) / 2) - torch.lgamma(d / 2) - 0.5 * math.log(math.pi)
+    low, high = torch.zeros_like(d), (_FARTHEST / d.sqrt()).clamp_max(math.pi / 2)
+    nodes, weights = _NODES.to(d.device), _WEIGHTS.to(d.device)
+    for _ in range(60):
+        middle = (low + high) / 2
+        x = middle[:, None] * (nodes + 1) / 2
+        density = (log_c[:, None] + (d[:, None] - 1) * x.cos().log()).exp()
+        below = middle * (density @ weights) < level
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return d.sqrt() * ((low + high) / 2).tan()
