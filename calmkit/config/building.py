@@ -22,9 +22,11 @@ from calmkit.models import (
 )
 from calmkit.nn.without_memory import without_memory
 
-from .errors import ConfigError, Source
+from .errors import Source
 from .experiment import ModelParts, TrainExperiment
-from .parsing import explained, new_parser
+from .parsing import experiment_schema, explained, new_parser
+from .refusals import refused
+from .schema import check_layers
 
 __all__ = ["assemble", "build", "build_autoencoder", "check_parts"]
 
@@ -48,7 +50,9 @@ def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
     parser = new_parser("calmkit.config.build")
     parser.add_class_arguments(TrainExperiment, skip=run_keys)
     chosen = {key: value for key, value in source.values.items() if key not in run_keys}
-    with explained(TrainExperiment, [source]):
+    schema = {key: one for key, one in experiment_schema().items() if key not in run_keys}
+    check_layers(schema, [Source(source.name, chosen)], [])
+    with explained():
         parts = parser.instantiate(parser.parse_object(chosen))
     return assemble(parts, parts.head)
 
@@ -131,7 +135,5 @@ def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncod
 def _blame(key: str) -> Iterator[None]:
     try:
         yield
-    except ConfigError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {error}") from None
+    except Exception as error:  # of any class that a config may name
+        raise refused(key, error) from None
