@@ -1,12 +1,12 @@
 """What `transformers` models ask of a cache, and which of them can be a backbone."""
 
-import importlib.util
 import inspect
 from typing import Any
 
 from torch import Tensor
 
 from calmkit.attention import KVCache
+from calmkit.extras import require
 
 __all__ = ["CacheOfLayers", "check_model", "require_transformers"]
 
@@ -42,10 +42,7 @@ class CacheOfLayers:
 
 def require_transformers() -> None:
     """Raise an `ImportError` with the remedy where `transformers` is not installed."""
-    if importlib.util.find_spec("transformers") is None:
-        raise ImportError(
-            "HuggingFaceBackbone needs transformers; install it with: pip install 'calmkit[hf]'."
-        )
+    require("transformers", "HuggingFaceBackbone")
 
 
 def check_model(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from calmkit.models import (
 )
 from calmkit.nn.without_memory import without_memory
 
-from .errors import Source
-from .experiment import ModelParts, TrainExperiment
+from .errors import ConfigError, Source
+from .experiment import ModelParts, OptimizerFactory, TrainExperiment
 from .parsing import experiment_schema, explained, new_parser
 from .refusals import refused
 from .schema import check_layers
@@ -80,12 +81,16 @@ def check_parts(experiment: TrainExperiment) -> None:
     """Call every constructor once, without memory or random numbers, to see its errors early.
 
     Raises:
-        ConfigError: If a part or an optimiser refuses its arguments; names the key.
+        ConfigError: If a part, an optimiser or the logger refuses its arguments, an optimiser
+            cannot take a step, or there is no such device here; names the key.
     """
+    _check_device(experiment.accelerator)
     _assemble(experiment, experiment.head, None, call=without_memory)
     for key in ("autoencoder_optimizer", "optimizer"):
         with _blame(key):
-            getattr(experiment, key)([nn.Parameter(torch.zeros(1, 1))])
+            _try_optimizer(getattr(experiment, key))
+    with _blame("logger"), tempfile.TemporaryDirectory() as folder:
+        experiment.logger(Path(folder))
 
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
@@ -129,6 +134,38 @@ def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncod
     if parts.input == "both":
         return TokenAndLatentEmbedding(autoencoder, parts.hidden_size)
     return ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
+
+
+def _check_device(accelerator: str) -> None:
+    """Refuse a device that this machine does not have, where one is asked for by name."""
+    has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if accelerator in has and not has[accelerator]():
+        raise ConfigError(
+            f"accelerator must be a device of this machine; got {accelerator!r}, but PyTorch "
+            "finds none. Use auto, which takes the best there is, or cpu."
+        )
+
+
+def _try_optimizer(factory: OptimizerFactory) -> None:
+    """Take one step on a matrix and a vector.
+
+    Raises:
+        ValueError: If the optimiser needs more than dense gradients for it.
+    """
+    trained = [nn.Parameter(torch.zeros(1, 1)), nn.Parameter(torch.zeros(1))]
+    optimizer = factory(trained)
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    try:
+        optimizer.step()
+    except Exception as error:
+        # Made for another device than the CPU, which is not touched before it is needed.
+        if isinstance(error, AssertionError) and torch.cuda.is_available():
+            return
+        raise ValueError(
+            f"{type(optimizer).__name__} cannot take a step from dense gradients alone: {error} "
+            "Use another one, AdamW for instance."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import calmkit
+from calmkit.extras import require
 
 from .classes import Argument, arguments_of
 from .errors import ConfigError, Source, explain
@@ -190,6 +191,7 @@ def explained() -> Iterator[None]:
 
 def new_parser(command: str) -> "ArgumentParser":
     """A parser that raises instead of exiting, and that reads no environment variables."""
+    require("jsonargparse", command)
     from jsonargparse import ArgumentParser
 
     return ArgumentParser(
@@ -202,6 +204,7 @@ def new_parser(command: str) -> "ArgumentParser":
 
 def experiment_schema() -> dict[str, Argument]:
     """The keys of `TrainExperiment`, with the annotations that its parser has."""
+    require("lightning_fabric", "a config")
     from lightning_fabric.loggers import Logger
 
     logger = Argument(Callable[[Path], Logger], required=True)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from calmkit.extras import with_remedy
+
 from .classes import Argument, arguments_of, find_class
 from .errors import ConfigError
 from .values import part_of
@@ -47,7 +49,9 @@ def refused(key: str, error: Exception) -> ConfigError:
     said = str(error).strip() or "no reason was given"
     if isinstance(error, ConfigError):
         return error
-    if not isinstance(error, ImportError | TypeError | ValueError):
+    if isinstance(error, ImportError):
+        said = with_remedy(said)
+    elif not isinstance(error, TypeError | ValueError):
         said = f"{type(error).__name__}: {said}"
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from calmkit import __version__
+from calmkit.extras import require
 from calmkit.files import file_digest
 
 from .sources import EMBEDDED_NAME, read_documents
@@ -81,6 +82,7 @@ def prepare_corpus(
     """
     check_vocab_size(vocab_size)
     _check_split(validation_fraction, seed)
+    require("tokenizers", "prepare_corpus")
     import tokenizers
 
     documents = read_documents(path)

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from calmkit import __version__
+from calmkit.extras import require
 from calmkit.files import flush, partial_of
 
 from .errors import CannotBeSavedError, SavedModelError
@@ -120,6 +121,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
 
 
 def _read(path: Path, take: Callable[[Any], _T]) -> tuple[ModelContent, _T]:
+    require("safetensors", "calmkit.load")
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

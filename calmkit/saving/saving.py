@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from torch import nn
 
+from calmkit.extras import require
 from calmkit.files import partial_of, replace_file
 from calmkit.models import LanguageModel
 
@@ -65,7 +66,9 @@ def save(
 
     Raises:
         CannotBeSavedError: If the model cannot be built again from its constructors' arguments.
+        ImportError: If safetensors is not installed.
     """
+    require("safetensors", "calmkit.save")
     directory = Path(directory)
     description = describe(model)
     check_same(model, description)

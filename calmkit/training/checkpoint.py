@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from calmkit.extras import require
 from calmkit.files import file_digest, flush
 
 from .history import History
@@ -72,6 +73,7 @@ class Checkpoint:
             CheckpointError: If names or shapes do not fit, or the optimiser's file holds
                 anything but tensors and plain values.
         """
+        require("safetensors", "a checkpoint")
         from safetensors.torch import load_model
 
         try:
@@ -112,6 +114,7 @@ def write_checkpoint(
     Returns:
         The checkpoint's folder.
     """
+    require("safetensors", "a checkpoint")
     from safetensors.torch import save_model
 
     directory.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
+from calmkit.extras import require
 
 from .curves import Curves
 from .identity import run_identity
@@ -182,6 +183,7 @@ def _follow(
 
 def _checked_fabric(fabric: "Fabric | None") -> "Fabric":
     """The given fabric or one on a single device, refused where resuming would not be exact."""
+    require("lightning_fabric", "fit")
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
 
