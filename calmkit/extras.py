@@ -57,7 +57,7 @@ def with_remedy(text: str) -> str:
         return text
     for library in EXTRAS:
         if library in text:
-            return f"{text.rstrip('.')}; {_remedy(library)}"
+            return f"{text.partition(chr(10))[0].rstrip('.')}; {_remedy(library)}"
     return text
 
 

@@ -166,4 +166,6 @@ def _command(given: list[str]) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"calmkit {text}", file=sys.stderr, flush=True)
+    """Tell it on stderr; what is as long as a file is cut."""
+    lines = [x if len(x) <= 400 else f"{x[:300]} ... {x[-60:]}" for x in text.splitlines()]
+    print("calmkit " + "\n".join(lines), file=sys.stderr, flush=True)

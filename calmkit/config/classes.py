@@ -154,7 +154,7 @@ def _check_kind(found: object, base: type) -> None:
     if not isinstance(found, type):
         made = getattr(found, "__annotations__", {}).get("return") if callable(found) else None
         if not (isinstance(made, type) and issubclass(made, base)):
-            raise Unusable(f"is not a class, but a {type(found).__name__}")
+            raise Unusable("is not a class")
     elif getattr(base, "_is_protocol", False):
         if not _implements(found, base):
             raise Unusable(f"is not a {base.__name__}")

@@ -88,6 +88,10 @@ class Source:
             raise ConfigError(f"config {path} cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError:
             raise ConfigError(f"config {path} must be UTF-8 text; it is not.") from None
+        except (RecursionError, ValueError):
+            raise ConfigError(
+                f"config {path} must not be nested so deeply, nor hold numbers so long."
+            ) from None
         except yaml.YAMLError as error:
             said = textwrap.indent(str(error).replace('"<unicode string>", ', ""), "  ")
             raise ConfigError(f"config {path} is not valid YAML:\n{said}") from None
@@ -122,7 +126,11 @@ def explain(error: Exception) -> ConfigError:
         error: What was raised. Known mistakes do not come here: `schema` finds them before.
     """
     said = re.split(r"\.? Got value: |\n *Given value", str(error).strip())[0]
-    lines = [line.strip() for line in said.splitlines()] or [""]
+    # It puts the annotation before what is wrong with the value.
+    said = re.sub(r"Type \S.*? expects a function or a callable class: ", "", said)
+    lines = [textwrap.shorten(line, 300) for line in said.splitlines()[:6]] or ["no reason given"]
     if not isinstance(error, argparse.ArgumentError | TypeError | ValueError):
         lines[0] = f"{type(error).__name__}: {lines[0]}"
-    return ConfigError("\n  ".join(textwrap.shorten(line, 300) for line in lines[:8]))
+    if key := re.match(r'Parser key "(\w+)', said):
+        lines.append(f"--{key[1]}.help tells what it takes.")
+    return ConfigError("\n  ".join(lines))

@@ -16,6 +16,7 @@ from .errors import ConfigError, Source, explain
 from .experiment import TrainExperiment
 from .refusals import refusals_named
 from .schema import HelpAsked, check_layers
+from .values import shown, wanted
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -136,13 +137,14 @@ def source_of(name: str) -> Source:
     Raises:
         ConfigError: If there is neither, or the file cannot be read.
     """
-    path = Path(name).expanduser()
+    path = Path("" if wanted(Path, name) else name).expanduser()
     if path.is_file():
         return Source.of_file(path)
     if name in preset_names():
         return Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
     raise ConfigError(
-        f"--config {name}: there is no such file, and no such preset.",
+        f"--config {name if len(name) <= 80 else shown(name)}: there is no such file, and no such "
+        "preset.",
         wrong=name,
         allowed=preset_names(),
     )
@@ -257,6 +259,8 @@ def _start_of_finetuning(arguments: Sequence[str]) -> list[str]:
     folder = Source.of_options(arguments).values.get("checkpoint")
     if not folder:
         return []
+    if said := wanted(Path, folder):
+        raise ConfigError(f"checkpoint must be {said}; got {shown(folder)} (command line).")
     config = Path(folder).expanduser() / "config.yaml"
     if not config.is_file():
         raise ConfigError(

@@ -46,9 +46,10 @@ def refused(key: str, error: Exception) -> ConfigError:
         error: What it raised: a ValueError says what is wrong, a missing library what to install;
             anything else is named, and where it was raised.
     """
-    said = str(error).strip() or "no reason was given"
     if isinstance(error, ConfigError):
         return error
+    # PyTorch adds a trace of its own.
+    said = str(error).strip().partition("\nException raised from")[0] or "no reason was given"
     if isinstance(error, ImportError):
         said = with_remedy(said)
     elif not isinstance(error, TypeError | ValueError):
@@ -58,6 +59,8 @@ def refused(key: str, error: Exception) -> ConfigError:
             trace = trace.tb_next
         if trace is not None:
             said += f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    if not any(word in said for word in ("must", "install", "cannot")):
+        said += f"\n  --{key}.help tells what it takes."
     return ConfigError(f"{key}: {said}")
 
 

@@ -76,8 +76,14 @@ def _option(walk: Walk, option: str) -> HelpAsked | None:
     written = name.removeprefix("--")
     key, *rest = written.split(".")
     if name in _PRINTING:
-        flags = set(value.split(",")) if name == "--print_config" and value else set()
-        if equals and not (flags and flags <= set(_PRINT_FLAGS)):
+        if name == "--print_config" and equals:
+            if not set(value.split(",")) <= set(_PRINT_FLAGS):
+                raise ConfigError(
+                    f"{name} takes some of these with commas between, or nothing; got "
+                    f"{shown(value)}.",
+                    allowed=_PRINT_FLAGS,
+                )
+        elif equals:
             raise ConfigError(
                 f"{name} takes no value; got {shown(value)}. What a part takes is listed by "
                 "--KEY.help, for instance --head.help FlowHead."

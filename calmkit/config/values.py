@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 
-__all__ = ["Part", "alternatives", "loaded", "part_of", "shown", "wanted"]
+__all__ = ["Part", "alternatives", "is_text", "loaded", "part_of", "shown", "wanted"]
 
 # YAML 1.1 takes 1e-3 for text; the parser does not.
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?")
@@ -67,7 +67,7 @@ def loaded(value: Any) -> Any:
     """A value; of text what it means in YAML, and the text itself if that is nothing."""
     import yaml
 
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.strip():
         return value
     if _NUMBER.fullmatch(value.strip()) and not value.strip().lstrip("+-").isdigit():
         try:
@@ -78,6 +78,15 @@ def loaded(value: Any) -> Any:
         return yaml.safe_load(value)
     except (yaml.YAMLError, ValueError, RecursionError):
         return value
+
+
+def is_text(value: str) -> bool:
+    """Whether UTF-8 can hold it: without lone surrogates, as bytes of another encoding become."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def wanted(hint: Any, value: Any) -> str:
@@ -93,6 +102,8 @@ def wanted(hint: Any, value: Any) -> str:
 
 def shown(value: Any) -> str:
     """A value in a message: cut if it is long."""
+    if value is None:
+        return "null"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]} ... ({len(text)} characters)"
 
@@ -108,6 +119,8 @@ def _wanted(hint: Any, value: Any) -> str:
         return _wanted_list(hint, given)
     if origin in (dict, Mapping):
         return "" if isinstance(given, Mapping) else _WORDS[dict]
+    if origin is int and isinstance(given, int) and abs(given) >= 2**63:
+        return "a whole number of at most 64 bits"
     if origin in _WORDS and not _is_a(origin, value, given):
         return _WORDS[origin]
     return ""
@@ -126,7 +139,14 @@ def _is_a(kind: type, value: Any, given: Any) -> bool:
 
 
 def _can_be_path(text: str) -> bool:
-    return bool(text) and "\0" not in text
+    """Whether a file of that name could be, in a home folder that is there."""
+    if not text.strip() or "\0" in text:
+        return False
+    try:
+        Path(text).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 def _wanted_list(hint: Any, value: Any) -> str:

@@ -4,11 +4,12 @@ import dataclasses
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from .classes import Argument, Unusable, arguments_of, find_class, known_classes, takes_any
 from .errors import ConfigError
-from .values import Part, loaded, part_of, shown, wanted
+from .values import Part, is_text, loaded, part_of, shown, wanted
 
 __all__ = ["Place", "Walk"]
 
@@ -106,6 +107,14 @@ class Walk:
     def _value(self, at: Place, value: Any) -> None:
         """A whole value."""
         self.given.add(at.key)
+        if isinstance(value, str):
+            if not is_text(value):
+                raise ConfigError(
+                    f"{at.written} must be text that UTF-8 can hold; got {shown(value)}"
+                    f"{at.source}, with half of a character."
+                )
+            if "." in at.key and isinstance(loaded(value), list | dict | NoneType):
+                value = loaded(value)  # as the parser does below the first level
         if at.group:
             return self._settings(at, loaded(value))
         if (part := at.part) is not None:
@@ -144,11 +153,11 @@ class Walk:
         if value is None and part.optional:
             self._choose(at, None)
             del self.made[at.key]
-        elif isinstance(value, str):
+        elif isinstance(value, str) and value.strip():
             self._choose(at, self.named(at, part, value))
         elif isinstance(value, Mapping):
             self._spec(at, part, value)
-        elif callable(value) or (part.base is not None and isinstance(value, part.base)):
+        elif callable(value) or _is_object(value, part.base):
             self._choose(at, None)
         else:
             raise ConfigError(
@@ -232,9 +241,11 @@ class Walk:
             return find_class(name, part.base)
         except Unusable as error:
             said = str(error)
+        elsewhere = "\n  A class from elsewhere needs its dotted path, such as mypackage.MyClass."
+        if "." in name:
+            elsewhere = ""
         raise ConfigError(
-            f"{at.written}: {shown(name)[1:-1]} {said}{at.source}.\n"
-            "  A class from elsewhere needs its dotted path, for instance mypackage.MyClass.",
+            f"{at.written}: {shown(name)[1:-1]} {said}{at.source}.{elsewhere}",
             wrong=name.rpartition(".")[2],
             allowed=known_classes(part.base),
         )
@@ -265,6 +276,11 @@ class Walk:
         if made is None:
             return {}
         return dict(list(arguments_of(made).items())[self.bound.get(key, 0) :])
+
+
+def _is_object(value: Any, base: type | None) -> bool:
+    """Whether a mapping in Python brings a part that is built already."""
+    return base is not None and base in type(value).__mro__
 
 
 def _name(made: Callable[..., Any] | None) -> str:
