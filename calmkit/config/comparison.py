@@ -214,8 +214,8 @@ def _check_own(own: Mapping[str, Any]) -> None:
     whole = isinstance(listed, list) and all(type(s) is int and s >= 0 for s in listed)
     if seeds is not None and not (whole and listed and len(set(listed)) == len(listed)):
         raise ConfigError(
-            f"seeds must be how many, at least 1 and at most {_MOST_SEEDS}, or a list of different "
-            f"whole numbers; got {seeds!r}."
+            f"seeds must be how many, at least 1 (and at most {_MOST_SEEDS}), or a list of "
+            f"different whole numbers; got {seeds!r}."
         )
     if own["trained"] is not None and (said := wanted(Path, own["trained"])):
         raise ConfigError(f"trained must be {said} to a folder; got {shown(own['trained'])}.")

@@ -32,11 +32,12 @@ BAD = {
     "word": "wrong", "nan": ".nan", "infinite": "-.inf", "negative": "-1", "zero": "0",
     "huge": "1000000000000000000000", "empty": "", "surrogate": "\udcff", "nul": "a\0b",
     "list": "[.nan]", "mapping": "{a: 1}", "null": "null", "bool": "true", "half": "0.5",
-    "unclosed": "{", "tab": "\t", "long": "1" * 5000, "missing": "/nowhere/x", "folder": "folder",
+    "unclosed": "{", "tab": "\t", "long": "1" * 5000, "missing": "/dev/null/x", "folder": "folder",
     "empty file": "empty", "binary file": "binary", "home": "~nobody_of_that_name/x",
 }  # fmt: skip
 REMEDY = re.compile(
-    r"must |mean: |allowed: |takes? |cannot |needs |exclude|missing: |no such|expected|install"
+    r"must |mean: |allowed: |takes? |cannot |needs |exclude|missing: |no such|expected|"
+    r"install|set it as|help"
 )
 
 
@@ -116,13 +117,13 @@ class TestEveryKey:
         module = importlib.import_module(f"calmkit.cli.{command}")
         for key in arguments_of(module._options):
             for value in BAD.values():
-                given = {} if command in ("report", "account") else {"checkpoint": "/nowhere"}
+                given = {} if command in ("report", "account") else {"checkpoint": "/dev/null/x"}
                 if command == "convert":
                     given["output"] = "converted"
                 options = [f"--{k}={v}" for k, v in (given | {key: value}).items()]
                 said = told(command, *options)
                 if said is not None:
-                    named = (key, "/nowhere", "checkpoint", "folder")
+                    named = (key, "/dev/null/x", "checkpoint", "folder")
                     assert any(name in said for name in named), said
 
     @pytest.mark.parametrize("key", list(_DEFAULTS))
@@ -166,7 +167,7 @@ class TestForms:
             ("optimizer: torch.optim.LBFGS", "optimizer: LBFGS cannot take a step"),
             ("optimizer: torch.optim.SparseAdam", "optimizer: SparseAdam cannot take a step"),
             ("accelerator: mps", "accelerator must be a device of this machine; got 'mps'"),
-            ("evaluation_data: /nowhere", "evaluation_data must be"),
+            ("evaluation_data: /dev/null/x", "evaluation_data must be"),
         ],
     )  # fmt: skip
     def test_of_a_file(self, told, tmp_path, text, part):
@@ -223,6 +224,10 @@ class TestForms:
         assert "--head.solver" in capsys.readouterr().out
 
 
+def _fit_nothing(folder):
+    return fit(EnergyHead(4, 2, width=8), None, None, settings=None, seed=0)
+
+
 class TestMissingExtras:
     @pytest.mark.parametrize("command", dispatch._COMMANDS)
     @pytest.mark.parametrize("library", dispatch._NEEDED)
@@ -262,7 +267,7 @@ class TestMissingExtras:
             ("tokenizers", lambda folder: TextTokenizer.train(["a"], vocab_size=300)),
             (
                 "lightning_fabric",
-                lambda folder: fit(EnergyHead(4, 2, width=8), None, None, settings=None, seed=0),
+                _fit_nothing,
             ),
         ],
     )
