@@ -39,6 +39,7 @@ FLOORS = [
     {"typing"},
     {"locks", "foreign_data"},
     {"files", "disk"},
+    {"extras"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
 

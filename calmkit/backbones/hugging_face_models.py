@@ -1,6 +1,5 @@
 """What `transformers` models ask of a cache, and which of them can be a backbone."""
 
-import importlib.util
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from calmkit.attention import KVCache
+from calmkit.extras import require
 
 __all__ = ["CacheOfLayers", "check_model", "check_settings", "require_transformers"]
 
@@ -43,10 +43,7 @@ class CacheOfLayers:
 
 def require_transformers() -> None:
     """Raise an `ImportError` with the remedy where `transformers` is not installed."""
-    if importlib.util.find_spec("transformers") is None:
-        raise ImportError(
-            "HuggingFaceBackbone needs transformers; install it with: pip install 'calmkit[hf]'."
-        )
+    require("transformers", "HuggingFaceBackbone")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

@@ -9,15 +9,16 @@ import difflib
 import errno
 import gc
 import importlib
-import importlib.util
+import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from calmkit import __version__
+from calmkit.extras import is_installed, with_remedy
 
 __all__ = ["main"]
 
@@ -47,7 +48,7 @@ examples:
 calmkit COMMAND --help lists the options of a command; calmkit --version prints the version.
 """
 
-# Libraries of the extra `cli`, by the name they are imported under.
+# Libraries that every command needs, by the name they are imported under.
 _NEEDED = ("jsonargparse", "lightning_fabric", "matplotlib", "rich", "safetensors", "tokenizers")
 
 
@@ -65,14 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A character that a terminal or a pipe cannot show must not end hours of training.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(given)
+        code = _dispatch(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         _say("was interrupted by Ctrl-C; what had been written is kept.")
         return 130
-    except BrokenPipeError:
-        # The reader of a pipe has gone; Python would complain once more when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _drop_output()
+        where = "the output" if error.filename is None else os.fspath(error.filename)
+        _say(f"{_command(given)}: {where}: {error.strerror or error}.")
         return 1
 
 
@@ -87,10 +96,10 @@ def _dispatch(given: list[str]) -> int:
     if command not in _COMMANDS:
         nearest = difflib.get_close_matches(command, _COMMANDS, n=1, cutoff=0.5)
         hint = "".join(f"\n  did you mean: {name}" for name in nearest)
-        _say(f"{command}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
+        _say(f"{_command(given)}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
         return 2
-    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
-        _say(f"{command} needs {', '.join(missing)}: pip install 'calmkit[cli]'")
+    if missing := [name for name in _NEEDED if not is_installed(name)]:
+        _say(f"{command} needs {', '.join(missing)}; install it with pip install 'calmkit[cli]'.")
         return 2
     with _interrupts_end_the_process(), _imports_are_no_garbage():
         module = importlib.import_module(f"calmkit.cli.{command}")
@@ -109,6 +118,11 @@ def _dispatch(given: list[str]) -> int:
         return int(end.code or 0)
     except Mistake as error:
         _say(f"{command}: {error}")
+        return 2
+    except ImportError as error:
+        if "calmkit[" not in (said := with_remedy(str(error))):
+            raise
+        _say(f"{command}: {said}")
         return 2
     except (TrainingDiverged, WriteError, Failed) as error:
         _say(f"{command}: {error}")
@@ -154,5 +168,18 @@ def _imports_are_no_garbage() -> Iterator[None]:
         gc.enable()
 
 
+def _drop_output() -> None:
+    """Nothing more can be written there; Python would complain once more when it exits."""
+    with suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _command(given: list[str]) -> str:
+    """The command's word, cut if it is none."""
+    return given[0] if given and len(given[0]) <= 80 else f"{''.join(given[:1])[:60]}..."
+
+
 def _say(text: str) -> None:
-    print(f"calmkit {text}", file=sys.stderr, flush=True)
+    """Tell it on stderr; what is as long as a file is cut."""
+    lines = [x if len(x) <= 400 else f"{x[:300]} ... {x[-60:]}" for x in text.splitlines()]
+    print("calmkit " + "\n".join(lines), file=sys.stderr, flush=True)

@@ -18,11 +18,15 @@ class Mistake(Exception):
 
 @contextmanager
 def mistakes() -> Iterator[None]:
-    """Before anything is computed, a ValueError tells of a user's mistake."""
+    """Before anything is computed, a ValueError or OSError tells of a mistake of the user."""
     try:
         yield
     except ValueError as error:
         raise Mistake(str(error)) from None
+    except OSError as error:
+        name = str(error.filename)
+        name = name if len(name) <= 80 else f"{name[:60]}..."
+        raise Mistake(f"{name} cannot be read or written: {error.strerror}.") from None
 
 
 @contextmanager

@@ -99,5 +99,5 @@ def _read(path: Path, kind: type[P]) -> P:
     source = Source.of_file(path)
     parser = new_parser("calmkit account")
     parser.add_class_arguments(kind)
-    with explained(kind, [source]):
+    with explained():
         return kind(**vars(parser.instantiate(parser.parse_object(dict(source.values)))))

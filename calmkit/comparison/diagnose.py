@@ -5,7 +5,6 @@ them, in rows spread over the documents. The autoencoder is judged on all full c
 the head by its draws at the points.
 """
 
-import importlib.util
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from calmkit.comparison.preparing import rows_of
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus, EvaluationRows, TextTokenizer
 from calmkit.distributions import DiagonalGaussian
+from calmkit.extras import is_installed
 from calmkit.metrics.diagnostics import (
     collision_calibration,
     conditioning_gap,
@@ -200,7 +200,7 @@ def _draw(
 
 def _tsne(real: Tensor, drawn: Tensor) -> LatentPlaces | None:
     """Real and drawn latents in one map, where the library is installed."""
-    if importlib.util.find_spec("sklearn") is None:
+    if not is_installed("sklearn"):
         return None
     chosen = torch.linspace(0, len(real) - 1, min(len(real), _POINTS_ON_A_MAP)).long().unique()
     placed = tsne_map(torch.cat((real[chosen], drawn[chosen])))

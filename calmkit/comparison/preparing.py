@@ -34,7 +34,10 @@ def prepare(experiment: TrainExperiment) -> Corpus:
         cache_dir=experiment.cache_dir,
     )
     if experiment.evaluation_data is not None:
-        corpus = with_other_text(corpus, experiment.evaluation_data)
+        try:
+            corpus = with_other_text(corpus, experiment.evaluation_data)
+        except ValueError as error:
+            raise ValueError(f"evaluation_{error}") from None
     TrainingBatches(
         corpus.train,
         chunk_size=experiment.chunk_size,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from calmkit.training.optimizer import build_optimizer
 
 from .errors import ConfigError, Source
 from .experiment import ModelParts, TrainExperiment
-from .parsing import explained, new_parser
+from .parsing import experiment_schema, explained, new_parser
+from .refusals import refused
+from .schema import check_layers
 
 __all__ = ["assemble", "build", "build_autoencoder", "check_parts"]
 
@@ -53,7 +56,9 @@ def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
     parser = new_parser("calmkit.config.build")
     parser.add_class_arguments(TrainExperiment, skip=run_keys)
     chosen = {key: value for key, value in source.values.items() if key not in run_keys}
-    with explained(TrainExperiment, [source]):
+    schema = {key: one for key, one in experiment_schema().items() if key not in run_keys}
+    check_layers(schema, [Source(source.name, chosen)], [])
+    with explained():
         parts = parser.instantiate(parser.parse_object(chosen))
     return assemble(parts, parts.head)
 
@@ -81,8 +86,10 @@ def check_parts(experiment: TrainExperiment) -> None:
     """Call every constructor once, without memory or random numbers, to see its errors early.
 
     Raises:
-        ConfigError: If a part or an optimiser refuses its arguments; names the key.
+        ConfigError: If a part, an optimiser or the logger refuses its arguments, an optimiser
+            cannot take a step, or there is no such device here; names the key.
     """
+    _check_device(experiment.accelerator)
     model = _assemble(experiment, experiment.head, None, call=without_memory)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with _blame("optimizer"):
@@ -92,6 +99,8 @@ def check_parts(experiment: TrainExperiment) -> None:
         trained = dict(model.autoencoder.requires_grad_(True).named_parameters())
     with _blame("autoencoder_optimizer"):
         build_optimizer(experiment.autoencoder_optimizer, trained)
+    with _blame("logger"), tempfile.TemporaryDirectory() as folder:
+        experiment.logger(Path(folder))
 
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
@@ -137,11 +146,19 @@ def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncod
     return ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
 
 
+def _check_device(accelerator: str) -> None:
+    """Refuse a device that this machine does not have, where one is asked for by name."""
+    has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if accelerator in has and not has[accelerator]():
+        raise ConfigError(
+            f"accelerator must be a device of this machine; got {accelerator!r}, but PyTorch "
+            "finds none. Use auto, which takes the best there is, or cpu."
+        )
+
+
 @contextlib.contextmanager
 def _blame(key: str) -> Iterator[None]:
     try:
         yield
-    except ConfigError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: {error}") from None
+    except Exception as error:  # of any class that a config may name
+        raise refused(key, error) from None

@@ -27,11 +27,13 @@ from typing import Any, Literal
 from .errors import ConfigError, Source
 from .experiment import TrainExperiment
 from .parsing import Parsed, option_pairs, parse_layers, source_of
+from .values import shown, wanted
 from .variants import Entry, expand
 
 __all__ = ["Budget", "Comparison", "Variant", "parse_comparison"]
 
 Budget = Literal["steps", "flops", "seconds"]
+_MOST_SEEDS = 10_000
 _BUDGETS = ("steps", "flops", "seconds")
 
 _DEFAULTS: dict[str, Any] = {
@@ -115,7 +117,9 @@ def parse_comparison(
             sources.append(Source(source.name, kept))
         elif key == "variants" and rest:
             name, _, inner = rest.partition(".")
-            of_variant.setdefault(name, []).append(f"--{inner}={_given(option, value)}")
+            asks = inner.endswith(".help") and value is None
+            given = f"--{inner}" if asks else f"--{inner}={_given(option, value)}"
+            of_variant.setdefault(name, []).append(given)
         elif key in _DEFAULTS and not rest:
             own[key] = _yaml(option, _given(option, value))
         else:
@@ -211,13 +215,16 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
 def _check_own(own: Mapping[str, Any]) -> None:
     """Refuse what is no number of seeds, budget, context or processes."""
     seeds = own["seeds"]
-    listed = list(range(seeds)) if isinstance(seeds, int) and seeds > 0 else seeds
+    counted = isinstance(seeds, int) and 0 < seeds <= _MOST_SEEDS
+    listed = list(range(seeds)) if counted else seeds
     whole = isinstance(listed, list) and all(type(s) is int and s >= 0 for s in listed)
     if seeds is not None and not (whole and listed and len(set(listed)) == len(listed)):
         raise ConfigError(
-            "seeds must be how many, at least 1, or a list of different whole numbers; got "
-            f"{seeds!r}."
+            f"seeds must be how many, at least 1 (and at most {_MOST_SEEDS}), or a list of "
+            f"different whole numbers; got {seeds!r}."
         )
+    if own["trained"] is not None and (said := wanted(Path, own["trained"])):
+        raise ConfigError(f"trained must be {said} to a folder; got {shown(own['trained'])}.")
     if own["budget"] not in _BUDGETS:
         raise ConfigError(
             f"budget must be steps, flops or seconds; got {own['budget']!r}.",
@@ -228,7 +235,7 @@ def _check_own(own: Mapping[str, Any]) -> None:
         value = own[key]
         if value is None and key != "processes":
             continue
-        if type(value) is not int or value < least:
+        if type(value) is not int or not least <= value < 2**31:
             raise ConfigError(f"{key} must be a whole number of at least {least}; got {value!r}.")
 
 
@@ -253,5 +260,5 @@ def _yaml(option: str, text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         raise ConfigError(f"{option} must be YAML; got {text!r}.") from None

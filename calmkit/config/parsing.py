@@ -1,9 +1,7 @@
 """From command-line options and YAML files to an experiment, by jsonargparse."""
 
-import argparse
 import contextlib
 import dataclasses
-import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,16 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import calmkit
+from calmkit.extras import require
 
+from .classes import Argument, arguments_of
 from .errors import ConfigError, Source, explain
 from .experiment import TrainExperiment
+from .refusals import refusals_named
+from .schema import HelpAsked, check_layers
+from .values import shown, wanted
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import ArgumentParser
 
 __all__ = [
-    "PRESETS", "Parsed", "explained", "new_experiment_parser", "new_parser", "option_pairs",
-    "parse", "parse_function", "parse_layers", "parse_text", "preset_names", "source_of",
+    "PRESETS", "Parsed", "experiment_schema", "explained", "new_experiment_parser", "new_parser",
+    "option_pairs", "parse", "parse_function", "parse_layers", "parse_text", "preset_names",
+    "source_of",
 ]  # fmt: skip
 
 PRESETS = Path(calmkit.__file__).parent / "presets"
@@ -97,10 +101,11 @@ def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: s
     """
     import yaml
 
+    schema = experiment_schema()
+    answer_help(check_layers(schema, layers, options), command)
     parser = new_experiment_parser(command)
     given = [f"--config={yaml.safe_dump(dict(layer.values))}" for layer in layers if layer.values]
-    sources = [Source.of_options(options), *reversed(layers)]
-    with explained(TrainExperiment, sources):
+    with explained():
         values = parser.parse_args([*given, *options])
     for name in ("data", "evaluation_data", "finetune", "checkpoint"):
         if values.get(name):
@@ -109,14 +114,10 @@ def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         text = parser.dump(values, skip_unset=False)
-    try:
+    with explained(), refusals_named(schema, values.as_dict()):
         built = parser.instantiate(values)
         entries = dataclasses.fields(TrainExperiment)
         experiment = TrainExperiment(**{entry.name: built[entry.name] for entry in entries})
-    except ValueError as error:
-        said = _blame_group(values, error)
-        effective = Source("effective config", values.as_dict())
-        raise explain(said, TrainExperiment, [effective]) from None
     return Parsed(experiment, text)
 
 
@@ -144,13 +145,14 @@ def source_of(name: str) -> Source:
     Raises:
         ConfigError: If there is neither, or the file cannot be read.
     """
-    path = Path(name).expanduser()
+    path = Path("" if wanted(Path, name) else name).expanduser()
     if path.is_file():
         return Source.of_file(path)
     if name in preset_names():
         return Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
     raise ConfigError(
-        f"--config {name}: there is no such file, and no such preset.",
+        f"--config {name if len(name) <= 80 else shown(name)}: there is no such file, and no such "
+        "preset.",
         wrong=name,
         allowed=preset_names(),
     )
@@ -169,16 +171,13 @@ def parse_function(
     Raises:
         ConfigError: If an option is unknown, missing or of the wrong type.
     """
+    given = [o if v is None else f"{o}={v}" for o, v in option_pairs(arguments)]
+    answer_help(check_layers(arguments_of(function), [], given), command)
     parser = new_parser(command)
     parser.usage = f"{command} [--KEY VALUE ...]"
     parser.add_function_arguments(function)
-    fields = [
-        (name, parameter.annotation)
-        for name, parameter in inspect.signature(function).parameters.items()
-    ]
-    kind = dataclasses.make_dataclass("Options", fields)
-    with explained(kind, [Source.of_options(arguments)]):
-        return vars(parser.parse_args(list(arguments)))
+    with explained():
+        return vars(parser.parse_args(given))
 
 
 def preset_names() -> list[str]:
@@ -187,24 +186,22 @@ def preset_names() -> list[str]:
 
 
 @contextlib.contextmanager
-def explained(kind: type, sources: list[Source]) -> Iterator[None]:
-    """Turn what jsonargparse raises inside into a `ConfigError`.
-
-    Args:
-        kind: The dataclass that is filled.
-        sources: Where values come from, the one with the last word first.
-    """
+def explained() -> Iterator[None]:
+    """Turn what jsonargparse raises inside into a `ConfigError`."""
     try:
         with warnings.catch_warnings():
             # jsonargparse warns when a new class does not take an old one's argument.
             warnings.simplefilter("ignore")
             yield
-    except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise explain(str(error), kind, sources) from None
+    except ConfigError:
+        raise
+    except Exception as error:  # of classes of the config too, whatever they raise
+        raise explain(error) from None
 
 
 def new_parser(command: str) -> "ArgumentParser":
     """A parser that raises instead of exiting, and that reads no environment variables."""
+    require("jsonargparse", command)
     from jsonargparse import ArgumentParser
 
     return ArgumentParser(
@@ -213,6 +210,30 @@ def new_parser(command: str) -> "ArgumentParser":
         exit_on_error=False,
         default_env=False,
     )
+
+
+def experiment_schema() -> dict[str, Argument]:
+    """The keys of `TrainExperiment`, with the annotations that its parser has."""
+    require("lightning_fabric", "a config")
+    from lightning_fabric.loggers import Logger
+
+    logger = Argument(Callable[[Path], Logger], required=True)
+    return arguments_of(TrainExperiment) | {"logger": logger}
+
+
+def answer_help(asked: HelpAsked | None, command: str) -> None:
+    """Print what a part takes, and exit, where an option asks for it."""
+    if asked is None:
+        return
+    parser = new_parser(command)
+    name = getattr(asked.made, "__name__", "CLASS")
+    parser.usage = f"{command} --{asked.key} {name} [--{asked.key}.KEY VALUE ...]"
+    if isinstance(asked.made, type):
+        parser.add_class_arguments(
+            asked.made, asked.key, skip=set(asked.skipped), fail_untyped=False
+        )
+    print(parser.format_help(), end="")
+    raise SystemExit(0)
 
 
 def new_experiment_parser(command: str) -> "ArgumentParser":
@@ -248,6 +269,8 @@ def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> li
     folder = Source.of_options(arguments).values.get("checkpoint")
     if not folder:
         return []
+    if said := wanted(Path, folder):
+        raise ConfigError(f"checkpoint must be {said}; got {shown(folder)} (command line).")
     config = Path(folder).expanduser() / "config.yaml"
     if not config.is_file():
         raise ConfigError(
@@ -256,14 +279,3 @@ def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> li
         )
     saved = read_model_config(config, keys=FOR_FINETUNING, trust=trust)
     return [saved, source_of("finetune")]
-
-
-def _blame_group(values: "Namespace", error: ValueError) -> str:
-    """Name the group of settings that refused a value: several have the same keys."""
-    for entry in dataclasses.fields(TrainExperiment):
-        if isinstance(entry.type, type) and dataclasses.is_dataclass(entry.type):
-            try:
-                entry.type(**vars(values[entry.name]))
-            except ValueError as found:
-                return f"{entry.name}.{found}"
-    return str(error)

@@ -20,6 +20,8 @@ from .errors import ConfigError
 __all__ = ["Entry", "expand"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=-]*")
+_LONGEST = 120
+_RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 # A class by its short name or its dotted path.
 _CLASS = re.compile(r"(?:\w+\.)*([A-Z]\w+)")
 
@@ -64,10 +66,7 @@ def expand(variants: object, grid: object) -> list[Entry]:
         for combination in itertools.product(*axes):
             labels = [str(variant), *(label for label, _ in combination)]
             name = "-".join(label for label in labels if label)
-            if not _NAME.fullmatch(name):
-                raise ConfigError(
-                    f"variants must have names of letters, digits, -, _, = and .; got {name!r}."
-                )
+            _check_name(name)
             if name in entries:
                 raise ConfigError(
                     f"variants must have different names; two are called {name!r}. A grid takes "
@@ -76,6 +75,25 @@ def expand(variants: object, grid: object) -> list[Entry]:
             options = tuple(option for _, option in combination)
             entries[name] = Entry(name, str(variant), overrides, options)
     return list(entries.values())
+
+
+def _check_name(name: str) -> None:
+    """Refuse what cannot be the name of a folder, on any system."""
+    shown = name if len(name) <= 80 else f"{name[:60]}..."
+    if not _NAME.fullmatch(name) or name.endswith("."):
+        raise ConfigError(
+            f"variants must have names of letters, digits, -, _, = and ., with a letter or digit "
+            f"at the front and no . at the end; got {shown!r}."
+        )
+    if len(name) > _LONGEST:
+        raise ConfigError(
+            f"variants must have names of at most {_LONGEST} characters, as they name folders; "
+            f"got {len(name)}: {shown!r}. A grid takes names as a mapping: {{small: VALUE}}."
+        )
+    if _RESERVED.fullmatch(name.partition(".")[0]):
+        raise ConfigError(
+            f"variants must not have names that Windows reserves for devices; got {name!r}."
+        )
 
 
 def _labelled(key: str, values: object) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from calmkit import __version__
 from calmkit.disk import writing
+from calmkit.extras import require
 from calmkit.files import file_digest
 
 from .content import content_key
@@ -87,6 +88,7 @@ def prepare_corpus(
     """
     check_vocab_size(vocab_size)
     _check_split(validation_fraction, seed)
+    require("tokenizers", "prepare_corpus")
     import tokenizers
 
     documents = read_documents(path)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calmkit.extras import require
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -59,6 +61,7 @@ class TextTokenizer:
             ValueError: If `vocab_size` is below 257 or above what the text gives.
         """
         check_vocab_size(vocab_size)
+        require("tokenizers", "TextTokenizer")
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
         tokenizer = Tokenizer(models.BPE())
@@ -90,6 +93,7 @@ class TextTokenizer:
         Raises:
             ValueError: If the file is missing or is no tokenizer of this kind.
         """
+        require("tokenizers", "TextTokenizer")
         from tokenizers import Tokenizer
 
         try:

@@ -23,7 +23,6 @@ the adaptive one Dormand and Prince, "A family of embedded Runge-Kutta formulae"
 """
 
 import abc
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.extras import require
 from calmkit.typing import typed
 
 __all__ = [
@@ -175,10 +175,7 @@ class AdaptiveSolver(Solver):
         """Refuse tolerances that are not positive, and a missing library."""
         if not (self.rtol > 0 and self.atol > 0):
             raise ValueError(f"rtol and atol must be positive; got {self.rtol} and {self.atol}.")
-        if importlib.util.find_spec("torchdiffeq") is None:
-            raise ImportError(
-                "AdaptiveSolver needs torchdiffeq; install it with: pip install 'calmkit[ode]'."
-            )
+        require("torchdiffeq", "AdaptiveSolver")
 
     @property
     def evaluations(self) -> None:

@@ -19,11 +19,16 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from torchmetrics import Metric
 
+from calmkit.extras import with_remedy
 from calmkit.metrics.brier_lm import BrierLMResult, summarize_brier
 from calmkit.metrics.ngram_sums import NgramSums, counted_ngrams
 from calmkit.typing import typed
+
+try:
+    from torchmetrics import Metric
+except ModuleNotFoundError as error:
+    raise ImportError(with_remedy(f"BrierLM: {error}")) from error
 
 __all__ = ["BrierLM"]
 

@@ -37,6 +37,8 @@ def describe(part: object) -> dict[str, Any]:
         CannotBeSavedError: If its construction is not known, an argument is no plain value, or a
             module that it was built of is not inside of it.
     """
+    if isinstance(part, nn.Module):
+        _check_unwrapped(part)
     return _Describer(part).whole()
 
 
@@ -116,6 +118,22 @@ class _Describer:
 def place_in(place: str, name: str | int) -> str:
     """Where an argument, or an entry of one, is: `head.solver`."""
     return f"{place}.{name}" if place else str(name)
+
+
+def _check_unwrapped(part: nn.Module) -> None:
+    """What stands around a model for the time of training is no part of it."""
+    for name, module in part.named_modules():
+        where = f"{type(part).__name__}.{name}" if name else "model"
+        if "_orig_mod" in module._modules:
+            raise CannotBeSavedError(
+                f"{where} must be the module itself to be saved; got what torch.compile returned. "
+                "Compile it in place, by model.compile(), or save its _orig_mod."
+            )
+        if type(module).__module__.startswith(("torch.nn.parallel.", "lightning_fabric.")):
+            raise CannotBeSavedError(
+                f"{where} must be the module itself to be saved; got a {type(module).__name__} "
+                "around it. Save its .module."
+            )
 
 
 def _construction(part: object, where: str) -> Construction:

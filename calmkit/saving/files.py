@@ -21,6 +21,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from calmkit import __version__
+from calmkit.extras import require
 from calmkit.foreign_data import ForeignDataError, parse_json
 
 from .errors import CannotBeSavedError, SavedModelError
@@ -117,6 +118,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
 
 
 def _read(path: Path, *, with_tensors: bool) -> tuple[ModelContent, dict[str, Tensor]]:
+    require("safetensors", "calmkit.load")
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -12,11 +12,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import nn
+
+from calmkit.extras import with_remedy
 
 from .files import WEIGHTS_FILE
 from .saving import SavableTokenizer, load, save, saved_tokenizer
+
+try:
+    from huggingface_hub import ModelHubMixin, snapshot_download
+except ModuleNotFoundError as error:
+    raise ImportError(with_remedy(f"HubModel: {error}")) from error
 
 __all__ = ["HubModel"]
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from calmkit.extras import require
 from calmkit.files import flush, partial_of, replacing
 from calmkit.models import LanguageModel
 
@@ -74,7 +75,9 @@ def save(
     Raises:
         CannotBeSavedError: If the model cannot be built again from its constructors' arguments.
         OSError: If the disk is full; names the folder.
+        ImportError: If safetensors is not installed.
     """
+    require("safetensors", "calmkit.save")
     directory = Path(directory)
     description = describe(model)
     check_same(model, description)

@@ -24,6 +24,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from calmkit.disk import writing
+from calmkit.extras import require
 from calmkit.files import file_digest, flush, partial_of, replace_file
 
 from .checkpoint_record import (
@@ -76,6 +77,7 @@ class Checkpoint:
             CheckpointError: If names or shapes do not fit, or the optimiser's file holds
                 anything but tensors and plain values.
         """
+        require("safetensors", "a checkpoint")
         from safetensors.torch import load_model
 
         try:
@@ -155,6 +157,7 @@ def _write_new(
     target: Path, record: Mapping[str, Any], module: nn.Module, optimizer: Optimizer
 ) -> None:
     """Write a checkpoint, or nothing."""
+    require("safetensors", "a checkpoint")
     from safetensors.torch import save_model
 
     partial = partial_of(target)

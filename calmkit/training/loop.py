@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
 from calmkit.disk import WriteError
+from calmkit.extras import require
 
 from .curves import Curves
 from .identity import run_identity
@@ -195,6 +196,7 @@ def _follow(
 
 def _checked_fabric(fabric: "Fabric | None") -> "Fabric":
     """The given fabric or one on a single device, refused where resuming would not be exact."""
+    require("lightning_fabric", "fit")
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
 

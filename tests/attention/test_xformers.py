@@ -4,6 +4,8 @@ xformers' reference implementation stands in for the kernel. What the kernels th
 tested on a GPU.
 """
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -217,7 +219,7 @@ def fresh_probe(monkeypatch):
 
 
 def test_where_it_is_not_installed(monkeypatch, fresh_probe):
-    monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert adapter.xformers_missing(GPU) == (
         "xformers is not installed (pip install 'calmkit[xformers]')"
     )
@@ -231,7 +233,15 @@ def test_where_torch_sees_no_gpu(monkeypatch, fresh_probe):
 
 @pytest.mark.parametrize(
     "error",
-    [ImportError, OSError, RuntimeError, AttributeError, NotImplementedError],
+    [
+        ImportError,
+        OSError,
+        RuntimeError,
+        AttributeError,
+        NotImplementedError,
+        SyntaxError,
+        LookupError,
+    ],
 )
 def test_where_a_call_fails_the_reason_is_kept(monkeypatch, fresh_probe, error):
     """The library's own first cause where it is known, else the error of the call."""
@@ -256,7 +266,7 @@ def test_where_a_call_fails_the_reason_is_kept(monkeypatch, fresh_probe, error):
 
 def test_the_probe_runs_once_for_a_device(monkeypatch, fresh_probe):
     calls = []
-    monkeypatch.setattr(adapter.importlib.util, "find_spec", lambda name: calls.append(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: calls.append(name))
     for _ in range(3):
         assert "not installed" in adapter.xformers_missing(GPU)
     assert calls == ["xformers"]

@@ -48,7 +48,10 @@ class TestWithoutWork:
         monkeypatch.setattr(dispatch, "_NEEDED", ("jsonargparse", "not_installed_here"))
         assert cli.main(["compare"]) == 2
         err = capsys.readouterr().err
-        assert err == "calmkit compare needs not_installed_here: pip install 'calmkit[cli]'\n"
+        assert err == (
+            "calmkit compare needs not_installed_here; "
+            "install it with pip install 'calmkit[cli]'.\n"
+        )
 
     @pytest.mark.parametrize("command", dispatch._COMMANDS)
     def test_each_command_has_help(self, command, run, capsys):

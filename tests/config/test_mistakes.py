@@ -46,7 +46,7 @@ class TestMistakes:
             (["--head", "torch.nn.Linear"], ["head: torch.nn.Linear is not a subclass of Head"]),
             (["--head", "nowhere.Head"], ["cannot be imported: No module named 'nowhere'"]),
             (["--head", "calmkit.heads.EnergyHed"], ["has no attribute", "mean: EnergyHead"]),
-            (["--head", "Head"], ["head: Can't instantiate abstract class Head"]),
+            (["--head", "Head"], ["head: Head is abstract; name one", "EnergyHead"]),
             (["--head.widht", "3"], ["head.widht: EnergyHead has no argument 'widht'",
                                      "mean: width"]),
             (["--head.width", "x"], ["head.width must be a whole number; got 'x'"]),
@@ -55,7 +55,7 @@ class TestMistakes:
             (["--head.rule", "EnergyScore", "--head.rule.alpah", "1"],
              ["head.rule.alpah: EnergyScore has no argument 'alpah'", "mean: alpha"]),
             (["--head.rule", "EnergyScore", "--head.rule.alpha", "3"],
-             ["head.init_args.rule: alpha must be in (0, 2)"]),
+             ["head.rule: alpha must be in (0, 2)"]),
         ],
     )  # fmt: skip
     def test_of_one_head(self, options, parts):

@@ -69,7 +69,7 @@ class TestRules:
     @pytest.mark.parametrize(
         ("options", "parts"),
         [
-            (["KernelScore"], ["missing: kernel of KernelScore (head)"]),
+            (["KernelScore"], ["missing: head.rule.kernel of KernelScore"]),
             (["EnergyScor"], ["head.rule: EnergyScor is not", "mean: EnergyScore"]),
             (["EnergyHead"], ["head.rule: EnergyHead is not", "allowed: ChunkedScore, "]),
             (["KernelScore", "--head.rule.kernel", "LaplaceKernal"], ["mean: LaplaceKernel"]),

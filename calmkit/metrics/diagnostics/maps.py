@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.extras import require
 from calmkit.metrics.diagnostics.base import Diagnostic
 from calmkit.typing import typed
 
@@ -116,14 +117,9 @@ def tsne_map(latents: Float[Tensor, "points latent"]) -> Float[Tensor, "points 2
     """
     if len(latents) < 3:
         raise ValueError(f"latents must hold at least 3 points; got {len(latents)}.")
-    try:
-        from sklearn.manifold import TSNE
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "sklearn":
-            raise
-        raise ImportError(
-            "tsne_map needs scikit-learn; install it with: pip install 'calmkit[diagnostics]'."
-        ) from None
+    require("sklearn", "tsne_map")
+    from sklearn.manifold import TSNE
+
     perplexity = min(_PERPLEXITY, (len(latents) - 1) / 3)
     # The state is for the solver of the principal components, which may be a randomised one.
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=0)

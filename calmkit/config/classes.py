@@ -1,0 +1,194 @@
+"""Classes that a config names: found by their name, listed for a message, asked what they take.
+
+A short name is that of a class below the one that is wanted (`FlowHead`, where a Head is), a
+dotted path that of any class of the right kind. What a class takes is its constructor's
+signature; where that ends in `**kwargs`, so do the ones that it hands them to.
+"""
+
+import importlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Argument", "Unusable", "arguments_of", "find_class", "known_classes", "takes_any"]
+
+
+class Unusable(Exception):
+    """Why a name cannot stand where it does, to complete the sentence "NAME ..."."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a constructor.
+
+    Attributes:
+        hint: Its annotation; `Any` if it has none.
+        required: Whether it has no default.
+    """
+
+    hint: Any
+    required: bool
+
+
+def find_class(name: str, base: type | None) -> Callable[..., Any] | None:
+    """The class of that name, or a function that is annotated to return one.
+
+    Args:
+        name: A short name or a dotted path.
+        base: What it must be a subclass of; None: anything.
+
+    Returns:
+        None where several classes have the name.
+
+    Raises:
+        Unusable: If there is none, or it is of another kind or abstract.
+    """
+    if "." not in name:
+        if base is not None and name == base.__name__ and not _is_concrete(base):
+            raise Unusable("is abstract; name one of its subclasses")
+        named = [cls for cls in [base, *_below(base)] if cls and cls.__name__ == name]
+        if not named or name.startswith("_"):
+            raise Unusable("is not a known class")
+        found: Any = named[0] if len(named) == 1 else None
+    else:
+        found = _imported(name)
+    if not (found is None or base is None):
+        _check_kind(found, base)
+    return found
+
+
+def known_classes(base: type | None) -> list[str]:
+    """Names that would be right: public classes below one that have been imported.
+
+    Args:
+        base: The class; the implementations of a protocol are those beside it.
+    """
+    if base is None:
+        return []
+    if getattr(base, "_is_protocol", False):
+        package = base.__module__.rpartition(".")[0]
+        return sorted(
+            f"{package}.{name}"
+            for name, found in vars(sys.modules.get(package)).items()
+            if isinstance(found, type) and found is not base and _implements(found, base)
+        )
+    return sorted(
+        {cls.__name__ for cls in _below(base) if _is_concrete(cls) and cls.__name__[0] != "_"}
+    )
+
+
+def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:
+    """What a class or function takes, in order; of classes that hand on `**kwargs`, theirs too."""
+    if not isinstance(made, type):
+        return _arguments(made, made)
+    found: dict[str, Argument] = {}
+    for cls in made.__mro__:
+        if cls is made or "__init__" in vars(cls):
+            new = _arguments(cls, cls.__init__)
+            found |= {name: argument for name, argument in new.items() if name not in found}
+            if not takes_any(cls):
+                break
+    return found
+
+
+def takes_any(made: Callable[..., Any]) -> bool:
+    """Whether arguments may be given that its signature does not name."""
+    try:
+        parameters = inspect.signature(made).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _arguments(made: Callable[..., Any], hinted: Callable[..., Any]) -> dict[str, Argument]:
+    try:
+        parameters = inspect.signature(made).parameters
+        hints = typing.get_type_hints(hinted)
+    except (NameError, TypeError, ValueError):
+        return {}
+    return {
+        name: Argument(hints.get(name, Any), parameter.default is parameter.empty)
+        for name, parameter in parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+
+
+def _imported(path: str) -> Any:
+    """What a dotted path names: a module, and a class in it, or a class in that.
+
+    Raises:
+        Unusable: If it cannot be imported, whatever its module raises.
+    """
+    if not all(piece.isidentifier() for piece in path.split(".")):
+        raise Unusable("is not a known class")
+    module, _, name = path.rpartition(".")
+    try:
+        try:
+            owner = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            outer, _, inner = module.rpartition(".")
+            if error.name != module or not outer:
+                raise
+            owner = getattr(importlib.import_module(outer), inner, None)
+            if not isinstance(owner, type):
+                raise error from None
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        if not isinstance(error, ImportError):
+            said = f"{type(error).__name__}: {said}"
+        raise Unusable(f"cannot be imported: {said}") from None
+    if not hasattr(owner, name):
+        raise Unusable(f"cannot be imported: module {module!r} has no attribute {name!r}")
+    return getattr(owner, name)
+
+
+def _check_kind(found: object, base: type) -> None:
+    """Refuse what makes no object of the kind that is wanted.
+
+    Raises:
+        Unusable: If it does not.
+    """
+    if not isinstance(found, type):
+        made = getattr(found, "__annotations__", {}).get("return") if callable(found) else None
+        if not (isinstance(made, type) and issubclass(made, base)):
+            raise Unusable("is not a class")
+    elif getattr(base, "_is_protocol", False):
+        if not _implements(found, base):
+            raise Unusable(f"is not a {base.__name__}")
+    elif not issubclass(found, base):
+        raise Unusable(f"is not a subclass of {base.__name__}")
+    elif not _is_concrete(found):
+        raise Unusable("is abstract; name one of its subclasses")
+
+
+def _implements(cls: type, protocol: type) -> bool:
+    """Whether a class has a protocol's methods, with arguments of the same names."""
+    if getattr(cls, "_is_protocol", False):
+        return False
+    for name, method in vars(protocol).items():
+        if name == "__call__" or (callable(method) and not name.startswith("_")):
+            own = next((vars(owner)[name] for owner in cls.__mro__ if name in vars(owner)), None)
+            if not callable(own):
+                return False
+            names = list(inspect.signature(method).parameters)
+            if list(inspect.signature(own).parameters)[: len(names)] != names:
+                return False
+    return True
+
+
+def _is_concrete(cls: type) -> bool:
+    return not (inspect.isabstract(cls) or getattr(cls, "_is_protocol", False))
+
+
+def _below(base: type | None) -> list[type]:
+    """Every class below one, once."""
+    found: dict[type, None] = {}
+    pending = base.__subclasses__() if base else []
+    for cls in pending:
+        if cls not in found:
+            found[cls] = None
+            pending.extend(cls.__subclasses__())
+    return list(found)

@@ -1,0 +1,93 @@
+"""Which part of a config was refused by its constructor, by its key.
+
+The parser builds nested parts deep inside its own calls, and what they raise comes out wrapped.
+So when it fails, the parts are built once more, the innermost first, until one refuses.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from calmkit.extras import with_remedy
+
+from .classes import Argument, arguments_of, find_class
+from .errors import ConfigError
+from .values import part_of
+
+__all__ = ["refusals_named", "refused"]
+
+
+@contextlib.contextmanager
+def refusals_named(schema: Mapping[str, Argument], values: Mapping[str, Any]) -> Iterator[None]:
+    """Name the key of a part or setting that cannot be built from these values.
+
+    Args:
+        schema: The keys.
+        values: The parsed values of them, classes by dotted paths.
+
+    Raises:
+        ConfigError: If one refuses its arguments; what it says, with its key in front.
+    """
+    try:
+        yield
+    except Exception:
+        for key, argument in schema.items():
+            _build(key, argument.hint, values.get(key))
+        raise
+
+
+def refused(key: str, error: Exception) -> ConfigError:
+    """What a constructor raised, with its key in front.
+
+    Args:
+        key: The part's.
+        error: What it raised: a ValueError says what is wrong, a missing library what to install;
+            anything else is named, and where it was raised.
+    """
+    if isinstance(error, ConfigError):
+        return error
+    # PyTorch adds a trace of its own.
+    said = str(error).strip().partition("\nException raised from")[0] or "no reason was given"
+    if isinstance(error, ImportError):
+        said = with_remedy(said)
+    elif not isinstance(error, TypeError | ValueError):
+        said = f"{type(error).__name__}: {said}"
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if trace is not None:
+            said += f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    if not any(word in said for word in ("must", "install", "cannot")):
+        said += f"\n  --{key}.help tells what it takes."
+    return ConfigError(f"{key}: {said}")
+
+
+def _build(key: str, hint: Any, value: Any) -> Any:
+    """An object from parsed values; a factory is not called, but what it holds is built."""
+    if isinstance(value, list | tuple):
+        return [_build(key, Any, one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and "class_path" not in value:
+        try:
+            return hint(**value)
+        except Exception as error:
+            raise ConfigError(f"{key}.{error}") from None
+    if not isinstance(value.get("class_path"), str):
+        return value
+    made = find_class(value["class_path"], None)
+    if made is None:
+        return value
+    arguments = arguments_of(made)
+    built = {
+        name: _build(f"{key}.{name}", arguments[name].hint if name in arguments else Any, one)
+        for name, one in (value.get("init_args") or {}).items()
+    }
+    if (part := part_of(hint)) is not None and part.is_factory:
+        return None
+    try:
+        return made(**built)
+    except Exception as error:
+        raise refused(key, error) from None

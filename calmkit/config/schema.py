@@ -1,0 +1,121 @@
+"""Checks of configs and options against our own schema, before the parser sees them.
+
+The schema is the constructor of the experiment, and those of the classes that a config names.
+Layers are walked as the parser will lay them over each other, the weakest first and options last,
+so that the class of each part is known where its arguments come. What cannot be right is told in
+the user's terms: the key as written and where, what would be right, and the nearest right name.
+
+    head.init_args.widht: EnergyHead has no argument 'widht' (my.yaml).
+      did you mean: width
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .classes import Argument, arguments_of, known_classes
+from .errors import ConfigError, Source
+from .values import shown
+from .walk import Place, Walk
+
+__all__ = ["HelpAsked", "check_layers"]
+
+_PRINTING = ("--help", "--print_config")
+_PRINT_FLAGS = ("comments", "skip_default", "skip_null")
+
+
+@dataclass(frozen=True)
+class HelpAsked:
+    """An option asks what a part takes.
+
+    Attributes:
+        key: The part's key.
+        made: The class that was named, or that the part has.
+        skipped: Arguments that it gets from others.
+    """
+
+    key: str
+    made: Callable[..., Any]
+    skipped: frozenset[str]
+
+
+def check_layers(
+    schema: Mapping[str, Argument], layers: Sequence[Source], options: Sequence[str]
+) -> HelpAsked | None:
+    """Check configs and options.
+
+    Args:
+        schema: The keys, as `arguments_of` gives them.
+        layers: Configs, the weakest first.
+        options: As `--key=value`.
+
+    Returns:
+        What help is asked for, if any.
+
+    Raises:
+        ConfigError: If a key, a class, an argument's name or a value's type cannot be right, or
+            something is missing.
+    """
+    walk = Walk(schema)
+    try:
+        for layer in layers:
+            for key, value in layer.values.items():
+                walk.top(str(key), [], str(key), value, f" ({layer.name})")
+        asked = [_option(walk, option) for option in options]
+    except RecursionError:
+        raise ConfigError("config must not be nested so deeply, or contain itself.") from None
+    printed = next((help for help in asked if help is not None), None)
+    if printed is None and not any(o.partition("=")[0] in _PRINTING for o in options):
+        walk.check_complete()
+    return printed
+
+
+def _option(walk: Walk, option: str) -> HelpAsked | None:
+    """One option."""
+    name, equals, value = option.partition("=")
+    written = name.removeprefix("--")
+    key, *rest = written.split(".")
+    if name in _PRINTING:
+        if name == "--print_config" and equals:
+            if not set(value.split(",")) <= set(_PRINT_FLAGS):
+                raise ConfigError(
+                    f"{name} takes some of these with commas between, or nothing; got "
+                    f"{shown(value)}.",
+                    allowed=_PRINT_FLAGS,
+                )
+        elif equals:
+            raise ConfigError(
+                f"{name} takes no value; got {shown(value)}. What a part takes is listed by "
+                "--KEY.help, for instance --head.help FlowHead."
+            )
+    elif not key:
+        raise ConfigError(f"{name}: expected an option of the form --key value.")
+    elif rest[-1:] == ["help"]:
+        return _help(walk, key, rest[:-1], value)
+    elif key in walk.schema and not equals:
+        raise ConfigError(f"{name} must be followed by a value; got none.")
+    else:
+        walk.top(key, rest, written, value, " (command line)")
+    return None
+
+
+def _help(walk: Walk, key: str, rest: list[str], name: str) -> HelpAsked:
+    """`--head.help`, `--head.rule.help KernelScore`."""
+    hint = walk.schema[key].hint if key in walk.schema else None
+    at = Place(key, f"{'.'.join([key, *rest])}.help", hint, " (command line)")
+    if hint is None:
+        walk.top(key, rest, at.written, "", at.source)
+    for piece in rest:
+        if piece != "init_args":
+            at = walk.argument(at, piece)
+    if at.group:
+        return HelpAsked(at.key, at.hint, frozenset())
+    if (part := at.part) is None:
+        raise ConfigError(f"--{at.written}: {at.key} is no part; --help lists its meaning.")
+    made = walk.named(at, part, name) if name else walk.class_at(at)
+    if made is None:
+        raise ConfigError(
+            f"--{at.written} must be followed by a class, as {at.key} has none yet.",
+            allowed=known_classes(part.base),
+        )
+    return HelpAsked(at.key, made, frozenset(list(arguments_of(made))[: part.bound]))

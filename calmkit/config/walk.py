@@ -1,0 +1,287 @@
+"""Configs laid over each other, key by key: which class each part has, and what it takes."""
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+from .classes import Argument, Unusable, arguments_of, find_class, known_classes, takes_any
+from .errors import ConfigError
+from .values import Part, is_text, loaded, part_of, shown, wanted
+
+__all__ = ["Place", "Walk"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value is.
+
+    Attributes:
+        key: Dotted, without `init_args`.
+        written: As the user wrote it.
+        hint: The annotation of what belongs there.
+        source: Its source in brackets.
+    """
+
+    key: str
+    written: str
+    hint: Any
+    source: str
+
+    @property
+    def part(self) -> Part | None:
+        """The part that belongs here, if one does."""
+        return None if self.group else part_of(self.hint)
+
+    @property
+    def group(self) -> bool:
+        """Whether it is one of the experiment's groups of settings."""
+        settings = isinstance(self.hint, type) and dataclasses.is_dataclass(self.hint)
+        return settings and "." not in self.key
+
+
+class Walk:
+    """What is known of the config so far.
+
+    Attributes:
+        schema: The keys at the top.
+        made: The class of each part by its key; None where the config brings an object.
+        given: Keys that have a value.
+        bound: How many arguments of a part come from others, by its key.
+    """
+
+    def __init__(self, schema: Mapping[str, Argument]) -> None:
+        self.schema = schema
+        self.made: dict[str, Callable[..., Any] | None] = {}
+        self.given: set[str] = set()
+        self.bound: dict[str, int] = {}
+
+    def top(self, key: str, rest: list[str], written: str, value: Any, source: str) -> None:
+        """A value at a key of the schema, or at the path `rest` below it."""
+        if key not in self.schema:
+            raise ConfigError(f"{key} is not a known key{source}.", wrong=key, allowed=self.schema)
+        self._inside(Place(key, written, self.schema[key].hint, source), rest, value)
+
+    def check_complete(self) -> None:
+        """Refuse a config that lacks what has no default."""
+        missing = [
+            name
+            for name, argument in self.schema.items()
+            if argument.required and name not in self.given
+        ]
+        for key, made in self.made.items():
+            for name, argument in self._free(key, made).items():
+                if argument.required and f"{key}.{name}" not in self.given:
+                    missing.append(f"{key}.{name} of {_name(made)}")
+        if missing:
+            raise ConfigError(
+                f"missing: {', '.join(missing)}. Give it in a config file or as an option."
+            )
+
+    def _inside(self, at: Place, rest: list[str], value: Any) -> None:
+        """A value at a place, or below it."""
+        part = at.part
+        if not rest:
+            self._value(at, value)
+        elif at.group:
+            self._inside(self._setting(at, rest[0]), rest[1:], value)
+        elif part is None:
+            if wanted(at.hint, {}):  # a mapping has keys of its own
+                raise ConfigError(
+                    f"{at.written}: {at.key} has no keys of its own{at.source}; set it as "
+                    f"--{at.key} VALUE."
+                )
+            self.given.add(at.key)
+        elif rest == ["class_path"]:
+            self._spec(at, part, {"class_path": value})
+        elif rest == ["init_args"]:
+            self._arguments(at, value)
+        elif rest[0] == "init_args":
+            self._inside(at, rest[1:], value)
+        elif self.made.get(at.key, at) is not None:
+            inner = self.argument(at, rest[0])
+            self._inside(inner, rest[1:], value)
+
+    def _value(self, at: Place, value: Any) -> None:
+        """A whole value."""
+        self.given.add(at.key)
+        if isinstance(value, str):
+            if not is_text(value):
+                raise ConfigError(
+                    f"{at.written} must be text that UTF-8 can hold; got {shown(value)}"
+                    f"{at.source}, with half of a character."
+                )
+            if "." in at.key and isinstance(loaded(value), list | dict | NoneType):
+                value = loaded(value)  # as the parser does below the first level
+        if at.group:
+            return self._settings(at, loaded(value))
+        if (part := at.part) is not None:
+            return self._part(at, part, value)
+        if said := wanted(at.hint, value):
+            raise ConfigError(f"{at.written} must be {said}; got {shown(value)}{at.source}.")
+        members = typing.get_args(at.hint)[:1]
+        if members and part_of(members[0]) is not None:
+            for number, one in enumerate(loaded(value)):
+                key, written = f"{at.key}.{number}", f"{at.written}[{number}]"
+                self._value(Place(key, written, members[0], at.source), one)
+        return None
+
+    def _settings(self, at: Place, value: Any) -> None:
+        """A group of settings as a whole."""
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{at.written} must be keys and values; got {shown(value)}{at.source}. Set one as "
+                f"--{at.key}.KEY VALUE.",
+                allowed=arguments_of(at.hint),
+            )
+        for name, one in value.items():
+            self._value(self._setting(at, str(name)), one)
+
+    def _setting(self, at: Place, name: str) -> Place:
+        """One of a group of settings."""
+        known = {f"{at.key}.{one}": argument for one, argument in arguments_of(at.hint).items()}
+        if (key := f"{at.key}.{name}") not in known:
+            raise ConfigError(f"{key} is not a known key{at.source}.", wrong=key, allowed=known)
+        return Place(key, key, known[key].hint, at.source)
+
+    def _part(self, at: Place, part: Part, value: Any) -> None:
+        """A class, alone or with its arguments."""
+        if isinstance(value, str) and (value[:1] in ("{", "[") or loaded(value) is None):
+            value = loaded(value)
+        if value is None and part.optional:
+            self._choose(at, None)
+            del self.made[at.key]
+        elif isinstance(value, str) and value.strip():
+            self._choose(at, self.named(at, part, value))
+        elif isinstance(value, Mapping):
+            self._spec(at, part, value)
+        elif callable(value) or _is_object(value, part.base):
+            self._choose(at, None)
+        else:
+            raise ConfigError(
+                f"{at.written} must be a class, or keys class_path and init_args; got "
+                f"{shown(value)}{at.source}.",
+                allowed=known_classes(part.base),
+            )
+
+    def _spec(self, at: Place, part: Part, value: Mapping[Any, Any]) -> None:
+        """A part as `class_path` and `init_args`, or one of them."""
+        keys = {"class_path", "init_args", "dict_kwargs"}
+        if not keys & set(value) and dataclasses.is_dataclass(self.class_at(at)):
+            return self._arguments(at, value)
+        for name in value:
+            if name not in keys:
+                raise ConfigError(
+                    f"{at.written}.{name} is not a key of a part{at.source}.",
+                    wrong=str(name),
+                    allowed=("class_path", "init_args"),
+                )
+        if "class_path" in value:
+            name = value["class_path"]
+            if not isinstance(name, str):
+                raise ConfigError(
+                    f"{at.written}.class_path must be a class; got {shown(name)}{at.source}.",
+                    allowed=known_classes(part.base),
+                )
+            self._choose(at, self.named(at, part, name))
+        made = self.class_at(at)
+        if "dict_kwargs" in value and made is not None and not takes_any(made):
+            raise ConfigError(
+                f"{at.written}.dict_kwargs: {_name(made)} takes no arguments that it does not "
+                f"name{at.source}; write init_args."
+            )
+        if "init_args" in value:
+            inner = dataclasses.replace(at, written=f"{at.written}.init_args")
+            self._arguments(inner, value["init_args"])
+        return None
+
+    def _arguments(self, at: Place, value: Any) -> None:
+        """A part's arguments as a whole."""
+        if not isinstance(value := loaded(value), Mapping):
+            raise ConfigError(
+                f"{at.written} must be keys and values; got {shown(value)}{at.source}. Leave it "
+                "out, or write {} for none."
+            )
+        for name, one in value.items():
+            below = dataclasses.replace(at, written=f"{at.written}.{name}")
+            self._inside(below, [str(name)], one)
+
+    def argument(self, at: Place, name: str) -> Place:
+        """One argument of a part, whose class is known by now."""
+        made, part = self.class_at(at), at.part
+        if made is None or part is None:
+            raise ConfigError(
+                f"{at.written}: {at.key} names no class yet{at.source}. Name it first: "
+                f"--{at.key} CLASS, or class_path in a file.",
+                allowed=known_classes(None if part is None else part.base),
+            )
+        self.made[at.key], self.bound[at.key] = made, part.bound
+        arguments = arguments_of(made)
+        if name in list(arguments)[: part.bound]:
+            raise ConfigError(
+                f"{at.written} cannot be set{at.source}: {_name(made)} receives its {name} from "
+                "the sizes at the top of the config."
+            )
+        if name not in arguments and not takes_any(made):
+            raise ConfigError(
+                f"{at.written}: {_name(made)} has no argument {name!r}{at.source}.",
+                wrong=name,
+                allowed=self._free(at.key, made),
+            )
+        key = f"{at.key}.{name}"
+        self.given.add(key)
+        hint = arguments[name].hint if name in arguments else Any
+        return Place(key, at.written, hint, at.source)
+
+    def named(self, at: Place, part: Part, name: str) -> Callable[..., Any] | None:
+        """The class of that name."""
+        try:
+            return find_class(name, part.base)
+        except Unusable as error:
+            said = str(error)
+        elsewhere = "\n  A class from elsewhere needs its dotted path, such as mypackage.MyClass."
+        if "." in name:
+            elsewhere = ""
+        raise ConfigError(
+            f"{at.written}: {shown(name)[1:-1]} {said}{at.source}.{elsewhere}",
+            wrong=name.rpartition(".")[2],
+            allowed=known_classes(part.base),
+        )
+
+    def _choose(self, at: Place, made: Callable[..., Any] | None) -> None:
+        """From here on the part is of that class; arguments that it does not take are dropped."""
+        kept = () if made is None else arguments_of(made)
+        prefix = f"{at.key}."
+        for known in [*self.made, *self.given]:
+            if known.startswith(prefix) and known[len(prefix) :].split(".")[0] not in kept:
+                self.made.pop(known, None)
+                self.given.discard(known)
+        self.made[at.key] = made
+        self.bound[at.key] = 0 if at.part is None else at.part.bound
+
+    def class_at(self, at: Place) -> Callable[..., Any] | None:
+        """The part's class: the named one, or the annotated one if that is not abstract."""
+        part = at.part
+        if at.key in self.made or part is None or part.base is None:
+            return self.made.get(at.key)
+        try:
+            return find_class(f"{part.base.__module__}.{part.base.__qualname__}", part.base)
+        except Unusable:
+            return None
+
+    def _free(self, key: str, made: Callable[..., Any] | None) -> dict[str, Argument]:
+        """Arguments of a part that a config may set."""
+        if made is None:
+            return {}
+        return dict(list(arguments_of(made).items())[self.bound.get(key, 0) :])
+
+
+def _is_object(value: Any, base: type | None) -> bool:
+    """Whether a mapping in Python brings a part that is built already."""
+    return base is not None and base in type(value).__mro__
+
+
+def _name(made: Callable[..., Any] | None) -> str:
+    return getattr(made, "__name__", str(made))

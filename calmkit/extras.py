@@ -1,0 +1,65 @@
+"""Libraries that only some parts need, and the extra of calmkit that installs each.
+
+A part that needs one says so before it imports it, with the remedy:
+
+    AdaptiveSolver needs torchdiffeq; install it with pip install 'calmkit[ode]'.
+"""
+
+import importlib.util
+
+__all__ = ["EXTRAS", "is_installed", "require", "with_remedy"]
+
+# By the name a library is imported under.
+EXTRAS = {
+    "jsonargparse": "cli",
+    "matplotlib": "cli",
+    "rich": "cli",
+    "lightning_fabric": "train",
+    "safetensors": "train",
+    "tokenizers": "train",
+    "torchmetrics": "train",
+    "sklearn": "diagnostics",
+    "huggingface_hub": "hf",
+    "transformers": "hf",
+    "torchdiffeq": "ode",
+    "tensorboard": "tensorboard",
+    "xformers": "xformers",
+}
+
+
+def is_installed(library: str) -> bool:
+    """Whether a library can be found; it is not imported."""
+    try:
+        return importlib.util.find_spec(library) is not None
+    except ImportError:
+        return False
+    except ValueError:  # a module without a file, as tests make them
+        return True
+
+
+def require(library: str, by: str) -> None:
+    """Refuse to go on without a library.
+
+    Args:
+        library: One of `EXTRAS`.
+        by: What needs it.
+
+    Raises:
+        ImportError: If it is not installed; says how to install it.
+    """
+    if not is_installed(library):
+        raise ImportError(f"{by} needs {library}; {_remedy(library)}")
+
+
+def with_remedy(text: str) -> str:
+    """What an import said, with how to install the library that it names."""
+    if "calmkit[" in text:
+        return text
+    for library in EXTRAS:
+        if library in text:
+            return f"{text.partition(chr(10))[0].rstrip('.')}; {_remedy(library)}"
+    return text
+
+
+def _remedy(library: str) -> str:
+    return f"install it with pip install 'calmkit[{EXTRAS[library]}]'."
