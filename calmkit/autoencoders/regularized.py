@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
 from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
+from calmkit.finite import require_finite
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
@@ -150,6 +151,9 @@ class RegularizedAutoencoder(ChunkAutoencoder):
 
         Blocks of many rows by some tokens: the product of few rows by all tokens takes nearly
         twice as long where the vocabulary is large.
+
+        Raises:
+            NonFiniteError: If the likeliest logits are not finite.
         """
         rows = started.reshape(-1, started.shape[-1])
         parts = rows.split(max(1, self._rows_at_once // max(1, len(places))))
@@ -165,8 +169,10 @@ class RegularizedAutoencoder(ChunkAutoencoder):
 
         Raises:
             ValueError: If the latents do not have `latent_size` dimensions.
+            NonFiniteError: If the latents or their likeliest logits are not finite.
         """
         self._check_latents(latents)
+        require_finite("latents", latents)
         rows = latents.reshape(-1, latents.shape[-1])
         places = range(self.chunk_size)
         parts = rows.split(max(1, self._rows_at_once // self.chunk_size))
@@ -185,8 +191,9 @@ class RegularizedAutoencoder(ChunkAutoencoder):
             value, token = linear(features, weight).max(dim=-1)
             # Strictly: of equal ones the first counts, as for all logits together.
             better = value > best
-            best = torch.where(better, value, best)
+            best = torch.maximum(best, value)  # NaN stays NaN
             tokens = torch.where(better, number * _TOKENS_AT_ONCE + token, tokens)
+        require_finite("logits of the autoencoder", best)
         return tokens
 
     @typed

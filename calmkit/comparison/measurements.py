@@ -14,7 +14,7 @@ from calmkit.data import Corpus, EvaluationRows
 from calmkit.metrics import DocumentScores, Estimate
 from calmkit.metrics.diagnostics import noise_curve
 from calmkit.models import CALM, LanguageModel, TokenLM
-from calmkit.nn import evaluation_mode
+from calmkit.nn import evaluation_view
 from calmkit.sampling import PlainSampler
 from calmkit.training import (
     Evaluation,
@@ -132,8 +132,8 @@ def score(
 @torch.no_grad()
 def restored_share(autoencoder: ChunkAutoencoder, batch: ChunkBatch) -> float:
     """Share of tokens that come back from the posterior's mean."""
-    with evaluation_mode(autoencoder):
-        restored = autoencoder.decode_tokens(autoencoder.encode_rows(batch).mean) == batch.tokens
+    autoencoder = evaluation_view(autoencoder)
+    restored = autoencoder.decode_tokens(autoencoder.encode_rows(batch).mean) == batch.tokens
     return float(restored[batch.real].double().mean())
 
 
@@ -146,7 +146,7 @@ def _noise_curve(
     shape = (_NOISE_DRAWS, len(tokens), autoencoder.latent_size)
     dtype = next(autoencoder.parameters()).dtype
     noise = torch.randn(shape, generator=generator, device=tokens.device, dtype=dtype)
-    with evaluation_mode(autoencoder):
-        posterior = autoencoder.encode_rows(batch)[full]
-        curve = noise_curve(autoencoder, posterior, tokens, noise, sizes=_NOISE)
+    autoencoder = evaluation_view(autoencoder)
+    posterior = autoencoder.encode_rows(batch)[full]
+    curve = noise_curve(autoencoder, posterior, tokens, noise, sizes=_NOISE)
     return tuple(zip(curve.sizes, curve.accuracy, strict=True))
