@@ -56,14 +56,14 @@ def require_finite(name: str, tensor: Tensor) -> None:
     """
     if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(tensor):
         return
-    tensor = tensor.detach()
-    unread = _UNREAD.get()
     if _is_near(tensor):
         # A sum is one pass without memory. It is finite only if all values are; the converse
         # fails where it overflows.
-        if not math.isfinite(float(tensor.sum())) and not bool(tensor.isfinite().all()):
-            raise _error(name, tensor.numel(), int(_wrong_values(tensor)))
-    elif unread is None:
+        if not math.isfinite(tensor.sum().item()):
+            _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
+        return
+    unread = _UNREAD.get()
+    if unread is None:
         _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
     else:
         unread.append((name, tensor.numel(), _wrong_values(tensor)))

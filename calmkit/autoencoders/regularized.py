@@ -218,7 +218,9 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         posterior = self._encode(read, known)
         latents = self._disturb(posterior, generator) if self.training else posterior.mean
         logits = _at_least_float32(self.decode(latents))
-        reconstruction = cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none")
+        reconstruction = cross_entropy(
+            logits.flatten(0, -2), tokens.flatten().long(), reduction="none"
+        )
         reconstruction = reconstruction.view(tokens.shape).sum(dim=-1)
         posterior = DiagonalGaussian(
             _at_least_float32(posterior.mean), _at_least_float32(posterior.std)
@@ -232,7 +234,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         )
 
     def _encode(self, read: Tensor, known: Tensor) -> DiagonalGaussian:
-        embedded = torch.where(known[..., None], self.embedding(read), self.mask_embedding)
+        embedded = torch.where(known[..., None], self.embedding(read.long()), self.mask_embedding)
         mean, log_std = self._parameters_of(embedded).chunk(2, dim=-1)
         return DiagonalGaussian(mean, log_std.clamp(*_LOG_STD_RANGE).exp())
 

@@ -8,7 +8,7 @@ import torch
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.comparison.choices import choose
-from calmkit.comparison.showing import microseconds_per_token, sample_text
+from calmkit.comparison.showing import PROMPT_TOKENS, microseconds_per_token, sample_text
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus, EvaluationRows
 from calmkit.metrics import DocumentScores, Estimate
@@ -27,7 +27,6 @@ from calmkit.training import (
 
 __all__ = ["Measurements", "measure_run", "restored_share", "score"]
 
-_PROMPT_TOKENS = 16
 # Sizes of noise on a latent, in spreads of all latents.
 _NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _NOISE_DRAWS = 2
@@ -69,7 +68,7 @@ def measure_run(
     """
     settings, seed = experiment.evaluation, experiment.evaluation_seed
     sampler = PlainSampler() if experiment.sampler is None else experiment.sampler
-    prompt = corpus.validation.document(0)[:_PROMPT_TOKENS].tolist()
+    prompt = corpus.validation.document(0)[:PROMPT_TOKENS].tolist()
     counts = torch.from_numpy(corpus.train.token_counts())
     unigram = evaluate_unigram(counts / counts.sum(), rows, settings, seed=seed)
     found = score(model, rows, settings, seed=seed)

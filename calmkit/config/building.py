@@ -72,16 +72,20 @@ def assemble(
     return _assemble(parts, head, autoencoder, call=lambda make: make())
 
 
-def check_parts(experiment: TrainExperiment) -> None:
+def check_parts(experiment: TrainExperiment) -> LanguageModel:
     """Call every constructor once, without memory or random numbers, to see its errors early.
+
+    Returns:
+        What they make: the model without its weights.
 
     Raises:
         ConfigError: If a part or an optimiser refuses its arguments; names the key.
     """
-    _assemble(experiment, experiment.head, None, call=without_memory)
+    model = _assemble(experiment, experiment.head, None, call=without_memory)
     for key in ("autoencoder_optimizer", "optimizer"):
         with _blame(key):
             getattr(experiment, key)([nn.Parameter(torch.zeros(1, 1))])
+    return model
 
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:

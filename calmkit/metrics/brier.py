@@ -89,4 +89,4 @@ def expected_brier(
     probabilities: Float[Tensor, " vocab"], target: Int[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
     """Brier score of a known distribution: 2 p(y) - sum p^2."""
-    return 2 * probabilities[target] - probabilities.square().sum()
+    return 2 * probabilities[target.long()] - probabilities.square().sum()

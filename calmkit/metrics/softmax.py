@@ -28,7 +28,7 @@ def softmax_brier(
         target: The tokens that came.
     """
     p = log_probabilities.double().exp()
-    return 2 * p.gather(-1, target[..., None])[..., 0] - p.square().sum(dim=-1)
+    return 2 * p.gather(-1, target.long()[..., None])[..., 0] - p.square().sum(dim=-1)
 
 
 @typed

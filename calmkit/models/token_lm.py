@@ -54,7 +54,7 @@ class TokenEmbedding(InputEncoder):
         self, tokens: Int[Tensor, "*batch 1"], real: Bool[Tensor, "*batch 1"]
     ) -> Float[Tensor, "*batch hidden"]:
         """Embed; places that hold no text become zero."""
-        return self.tokens(tokens[..., 0]) * real
+        return self.tokens(tokens[..., 0].long()) * real
 
 
 class TokenLM(LanguageModel):
@@ -110,7 +110,7 @@ class TokenLM(LanguageModel):
                 f"batch must hold chunks of one token for a TokenLM; got {batch.tokens.shape[2]}."
             )
         logits = self.logits(self._predicting_states(batch))
-        target = batch.tokens[:, 1:, 0]
+        target = batch.tokens[:, 1:, 0].long()
         nats = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
         return ModelLoss.over(nats.view_as(target), batch.predictable()[:, 1:])
 

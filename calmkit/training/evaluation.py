@@ -33,6 +33,7 @@ from calmkit.training.scored_text import (
     Targets,
     check_context,
     find_targets,
+    positions_read,
 )
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
@@ -184,8 +185,8 @@ def _draw(
     """Latents of the next chunk, and tokens for the longest n-gram, for each point."""
     batch, positions, chunk_size = tokens.shape
     chunks = targets.tokens.shape[1] // chunk_size
-    # Branches begin after the last position but one; the last chunk drawn is not read.
-    cache = model.backbone.new_cache(batch, positions + max(0, chunks - 2))
+    longest = positions_read(positions, chunk_size, targets.counted.shape[1])
+    cache = model.backbone.new_cache(batch, longest)
     hidden = model.backbone(model.input_encoder(tokens, real), cache=cache)
     cond = hidden[targets.row, targets.place - 1]
     latents = draw_latents(model.head, cond, num_draws, generator)

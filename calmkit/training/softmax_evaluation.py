@@ -28,6 +28,7 @@ from calmkit.training.scored_text import (
     Targets,
     check_context,
     find_targets,
+    positions_read,
 )
 
 __all__ = ["SoftmaxEvaluation", "evaluate_softmax"]
@@ -93,8 +94,7 @@ def evaluate_softmax(
         with read_together():
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
             targets = find_targets(tokens, real, settings.min_context, highest_order)
-            # After the last position but one; the last token drawn is not read.
-            longest = tokens.shape[1] + max(0, highest_order - 2)
+            longest = positions_read(*tokens.shape[1:], highest_order)
             cache = model.backbone.new_cache(len(tokens), longest)
             states = model.backbone(model.input_encoder(tokens, real), cache=cache)
             logs = _log_probabilities(model, states)
