@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from calmkit.backbones import Backbone
+from calmkit.chunking.grid import check_tokens
 from calmkit.finite import read_together
 from calmkit.models.input_encoder import InputEncoder
 from calmkit.sampling import Draw, SampledChunks, Sampler
@@ -210,15 +211,11 @@ def check_request(
     """Refuse what cannot be continued.
 
     Raises:
-        ValueError: If an id is outside the vocabulary or max_new_tokens is not positive.
+        ValueError: If an item is no id of the vocabulary or max_new_tokens is not positive.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}.")
     if eos_id is not None and not 0 <= eos_id < vocab_size:
         raise ValueError(f"eos_id must be a token id in [0, {vocab_size}), or None; got {eos_id}.")
     for row, prompt in enumerate(prompts):
-        for token in prompt:
-            if not 0 <= token < vocab_size:
-                raise ValueError(
-                    f"prompts[{row}] must hold token ids in [0, {vocab_size}); got {token}."
-                )
+        check_tokens(f"prompts[{row}]", prompt, vocab_size)

@@ -1,6 +1,6 @@
 """Candidates whose tokens are computed when they are asked for, as a black box may offer them."""
 
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Int, Integer
@@ -9,6 +9,8 @@ from torch import Tensor
 from calmkit.sampling.base import Draw, DrawForm, draw_checked
 
 __all__ = ["Decoded", "LazyDraw", "Undecoded", "draw_undecoded"]
+
+U = TypeVar("U")
 
 
 @runtime_checkable
@@ -31,7 +33,7 @@ class Undecoded(Protocol):
         """The tokens at places side by side of some candidates, by their number."""
         ...
 
-    def joined(self, others: Self) -> Self:
+    def joined(self: U, others: U) -> U:
         """These and others of the same black box, whose numbers come after these."""
         ...
 

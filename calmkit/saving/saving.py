@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -35,6 +35,7 @@ __all__ = ["SavableTokenizer", "load", "save", "saved_tokenizer"]
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
+@runtime_checkable
 class SavableTokenizer(Protocol):
     """A tokenizer that can write itself to a file."""
 

@@ -94,7 +94,7 @@ def evaluate_softmax(
         with read_together():
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
             targets = find_targets(tokens, real, settings.min_context, highest_order)
-            longest = positions_read(*tokens.shape[1:], highest_order)
+            longest = positions_read(tokens.shape[1], 1, highest_order)
             cache = model.backbone.new_cache(len(tokens), longest)
             states = model.backbone(model.input_encoder(tokens, real), cache=cache)
             logs = _log_probabilities(model, states)

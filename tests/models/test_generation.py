@@ -1,5 +1,6 @@
 """Generation: equal to re-running the model without a cache, row by row, to the token."""
 
+import random
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ from calm_models import VOCAB, energy_head, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.chunking import chunk_prompts
+from calmkit.chunking import chunk_pair, chunk_prompts
 from calmkit.sampling import (
     BatchTemperature,
     ExactTemperature,
@@ -212,6 +213,24 @@ def test_shapes_are_checked_for_two_chunks_and_outside_of_steps():
         between.append(checks_are_on())
     assert checked == [True, True, False, False]
     assert between == [True] * 12 and checks_are_on()
+
+
+@pytest.mark.parametrize("wrong", [1.7, 2.0, True, "3", None, torch.tensor(1)])
+def test_every_token_of_a_prompt_is_looked_at_and_nothing_is_drawn(wrong):
+    prompt = [1] * 50 + [wrong] + [1] * 50
+    before = random.getstate()
+    for call in (
+        lambda: tiny().generate([[1], prompt], max_new_tokens=3),
+        lambda: tiny().stream(prompt, max_new_tokens=3),
+        lambda: tiny().rank(prompt, [[1]], num_samples=16),
+        lambda: tiny().rank([1], [prompt], num_samples=16),
+        lambda: chunk_prompts.__wrapped__([prompt], 3, fill_id=0),
+        lambda: chunk_pair.__wrapped__([1], prompt, 3, fill_id=0, end_id=None),
+    ):
+        with pytest.raises(ValueError, match="must hold token ids, each an int; got"):
+            call()
+    tiny().generate([[1]], max_new_tokens=3)
+    assert random.getstate() == before
 
 
 def test_stream_names_a_mistake_before_the_first_token():
