@@ -1,15 +1,28 @@
 """Refusal of NaN and infinity, with the tensor named and the values counted.
 
-Values are read where that is free: eagerly, on the CPU. Elsewhere reading one would wait for the
-device.
+`check_finite` is for arguments: it goes with the other checks, and reads values only where that is
+free, eagerly on the CPU. Elsewhere reading one would wait for the device.
+
+`require_finite` is for what tokens are chosen from. The likeliest of logits that are NaN is some
+token, and a text made of such tokens looks like any other. So this check is never left out: not in
+a block of `unchecked`, and not on another device. There the answers of a block of `read_together`
+are read at its end, by one wait for the device, with which such a block mostly ends anyway.
 """
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from calmkit.typing import checks_are_on
 
-__all__ = ["NonFiniteError", "check_finite", "is_readable"]
+__all__ = ["NonFiniteError", "check_finite", "is_readable", "read_together", "require_finite"]
+
+# Name, size and number of wrong values of each tensor that a block has still to read.
+_UNREAD: ContextVar[list[tuple[str, int, Tensor]] | None] = ContextVar("unread", default=None)
 
 
 class NonFiniteError(ValueError):
@@ -27,10 +40,73 @@ def check_finite(**tensors: Tensor) -> None:
             continue
         low, high = tensor.detach().aminmax()
         if not (low.isfinite() and high.isfinite()):
-            count = int((~tensor.isfinite()).sum())
-            raise NonFiniteError(
-                f"{name} must be finite; {count} of {tensor.numel()} values are NaN or infinite."
-            )
+            raise _error(name, tensor.numel(), int(_wrong_values(tensor)))
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Refuse NaN and infinity in what tokens are chosen from, whether checks are on or not.
+
+    Args:
+        name: What to call the tensor: whose it is.
+        tensor: On any device. While a graph is traced or mapped, nothing can be read.
+
+    Raises:
+        NonFiniteError: If a value is not finite; in a block of `read_together`, at its end at the
+            latest.
+    """
+    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(tensor):
+        return
+    if _is_near(tensor):
+        # A sum is one pass without memory. It is finite only if all values are; the converse
+        # fails where it overflows.
+        if not math.isfinite(tensor.sum().item()):
+            _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
+        return
+    unread = _UNREAD.get()
+    if unread is None:
+        _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
+    else:
+        unread.append((name, tensor.numel(), _wrong_values(tensor)))
+
+
+@contextmanager
+def read_together() -> Iterator[None]:
+    """Let `require_finite` wait for a device only once, at the end of a block, in this thread.
+
+    A block must not hold a `yield` of its own.
+
+    Raises:
+        NonFiniteError: At the end, if any of the tensors is not finite; names the first.
+    """
+    unread: list[tuple[str, int, Tensor]] = []
+    before = _UNREAD.set(unread)
+    try:
+        yield
+    finally:
+        _UNREAD.reset(before)
+    _raise_for(unread)
+
+
+def _is_near(tensor: Tensor) -> bool:
+    """Whether reading a value waits for no device."""
+    return tensor.device.type == "cpu"
+
+
+def _wrong_values(tensor: Tensor) -> Tensor:
+    return (~tensor.isfinite()).sum()
+
+
+def _raise_for(unread: list[tuple[str, int, Tensor]]) -> None:
+    if not unread:
+        return
+    counts = torch.stack([wrong for _, _, wrong in unread]).tolist()
+    for (name, size, _), count in zip(unread, counts, strict=True):
+        if count:
+            raise _error(name, size, count)
+
+
+def _error(name: str, size: int, count: int) -> NonFiniteError:
+    return NonFiniteError(f"{name} must be finite; {count} of {size} values are NaN or infinite.")
 
 
 def is_readable(tensor: Tensor) -> bool:

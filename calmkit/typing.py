@@ -7,19 +7,25 @@
 - under `torch.compile` only the bare function is traced, so `fullgraph=True` works;
 - in a block of `unchecked` only the bare function is called: a loop that has been through all that
   it does needs no more checks;
+- of a container every item is looked at, and nothing is drawn: beartype alone looks at one item of
+  a list, which it draws from Python's global `random`;
 - with the environment variable `CALMKIT_TYPECHECK=0` (read at import) it does nothing at all.
 """
 
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, ForwardRef, TypeVar, Union, cast, get_args, get_origin
 
 import torch
 from beartype import BeartypeConf, beartype
+from beartype.door import is_bearable
+from beartype.vale import Is
 from jaxtyping import jaxtyped
 
 __all__ = ["checks_are_on", "typed", "unchecked"]
@@ -28,7 +34,8 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 _ENABLED = os.environ.get("CALMKIT_TYPECHECK", "1") != "0"
 # An int is a float, as Python's own annotations have it: `alpha=1` is no mistake.
-_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_CONF = BeartypeConf(is_pep484_tower=True)
+_check = beartype(conf=_CONF)
 _UNCHECKED = ContextVar("calmkit_unchecked", default=False)
 
 
@@ -80,7 +87,72 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         nonlocal checked
         if checked is None:  # most functions of an import are never called
-            checked = jaxtyped(typechecker=_check)(function)
+            checked = jaxtyped(typechecker=_check)(_with_every_item(function))
         return checked(*args, **kwargs)
 
     return call
+
+
+def _with_every_item(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, or a copy with hints that ask for every item of a container."""
+    signature = inspect.signature(function)
+    hints = {name: part.annotation for name, part in signature.parameters.items()}
+    found = {name: _every_item(hint) for name, hint in hints.items()}
+    result = _every_item(signature.return_annotation)
+    if result is signature.return_annotation and all(found[n] is hints[n] for n in hints):
+        return function
+
+    @functools.wraps(function)
+    def copy(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    parts = [part.replace(annotation=found[n]) for n, part in signature.parameters.items()]
+    # Not `__wrapped__`, which would show the hints of old.
+    vars(copy).pop("__wrapped__")
+    vars(copy)["__signature__"] = signature.replace(parameters=parts, return_annotation=result)
+    named = {name: hint for name, hint in found.items() if hint is not inspect.Parameter.empty}
+    if result is not inspect.Signature.empty:
+        named["return"] = result
+    copy.__annotations__ = named
+    return copy
+
+
+def _every_item(hint: Any) -> Any:
+    """A hint whose containers are checked item by item; itself if it has none."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        inner = tuple(_every_item(one) for one in arguments)
+        changed = Union[inner]  # noqa: UP007  # pyrefly: ignore[not-a-type]
+        return hint if inner == arguments else changed
+    if not (isinstance(origin, type) and issubclass(origin, Collection)):
+        return hint
+    if origin is tuple and arguments[-1:] != (...,):  # each place has a hint of its own
+        inner = tuple(_every_item(one) for one in arguments)
+        changed = tuple[inner]  # pyrefly: ignore[not-a-type]
+        return hint if inner == arguments else changed
+    items = tuple(_every_item(one) for one in arguments if one is not ...)
+    if any(isinstance(one, str | ForwardRef | TypeVar) for one in items):
+        return hint
+    return Annotated[origin, Is[_Items(hint, items)]]
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Whether all items of a container, or all keys and all values, are what a hint says."""
+
+    shown: Any
+    hints: tuple[Any, ...]
+
+    def __call__(self, container: Any) -> bool:
+        if len(self.hints) == 1:
+            return _all_are(container, self.hints[0])
+        return all(map(_all_are, (container.keys(), container.values()), self.hints))
+
+    def __repr__(self) -> str:
+        return f"every item of {self.shown}"
+
+
+def _all_are(values: Collection[Any], hint: Any) -> bool:
+    if hint is int:  # token ids: there may be many
+        return all(isinstance(value, int) for value in values)
+    return all(is_bearable(value, hint, conf=_CONF) for value in values)

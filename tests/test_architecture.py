@@ -132,7 +132,7 @@ def test_the_rule_itself(source, wrong):
 
 
 PUBLIC = {
-    "nn": "AdaptiveMLP ResidualMLP SwiGLU WideBuffers evaluation_mode scaled_normal_",
+    "nn": "AdaptiveMLP ResidualMLP SwiGLU WideBuffers evaluation_view scaled_normal_",
     "attention": "AttentionBackendError AttentionMask KVCache attention available_backends "
     "register_backend",
     "backbones": "Backbone Cache HuggingFaceBackbone LinearScaling Llama3Scaling "

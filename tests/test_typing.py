@@ -1,17 +1,24 @@
 """The checks themselves: alive, readable, gone under compile and where they are switched off."""
 
+import ast
 import os
+import random
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
-from jaxtyping import Float, TypeCheckError
+from jaxtyping import Float, Int, TypeCheckError
 from torch import Tensor
 
+import calmkit
+from calmkit.chunking import chunk_pair, chunk_prompts
 from calmkit.nn import SwiGLU
+from calmkit.sampling import Draw, PlainSampler, SampledChunks, Sampler
 from calmkit.typing import checks_are_on, typed, unchecked
 
 
@@ -148,3 +155,117 @@ assert not hasattr(SwiGLU.forward, "__wrapped__")
     assert done.returncode == 0, done.stderr
     # And they are wrapped here, where the variable is not set.
     assert hasattr(SwiGLU.forward, "__wrapped__")
+
+
+@typed
+def read(
+    rows: Sequence[Sequence[int]],
+    named: Mapping[str, list[float]] | None = None,
+    pair: tuple[int, list[int]] = (1, [2]),
+    parts: tuple[Float[Tensor, "*batch latent"], ...] = (),
+) -> list[Int[Tensor, " length"]]:
+    """Containers of each kind, one in another."""
+    return [torch.tensor(row, dtype=torch.long) for row in rows]
+
+
+MANY = [1] * 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"rows": [MANY, [*MANY, 1.7, *MANY]]}, "rows"),
+        ({"rows": [MANY, MANY, "text", MANY]}, "rows"),
+        ({"rows": [], "named": {"a": [1, 2.0], "b": [*MANY, "x"]}}, "named"),
+        ({"rows": [], "named": {"a": [], 3: []}}, "named"),
+        ({"rows": [], "pair": (1, [*MANY, None])}, "pair"),
+        ({"rows": [], "parts": (*[torch.ones(2, 3)] * 50, torch.ones(2, 4))}, "parts"),
+    ],
+)
+def test_every_item_is_looked_at_and_nothing_is_drawn(arguments, name):
+    before = random.getstate()
+    with pytest.raises(TypeCheckError, match=f"parameter '{name}'(.|\n)*every item of"):
+        read(**arguments)
+    assert random.getstate() == before
+
+
+def test_right_containers_pass_and_nothing_is_drawn():
+    before = random.getstate()
+    got = read([[1, 2], (3, 4)], {"a": [1, 2.5]}, (1, [2, 3]), (torch.ones(2, 3),) * 3)
+    assert [x.tolist() for x in got] == [[1, 2], [3, 4]]
+    chunk_prompts([[1, 2, 3], [4]], 2, fill_id=0)
+    chunk_pair([1], [2], 2, fill_id=0, end_id=None)
+    assert random.getstate() == before
+
+
+def test_wrong_items_of_a_result_are_refused():
+    @typed
+    def wrong() -> list[Float[Tensor, " length"]]:
+        return [torch.ones(2)] * 50 + [torch.ones(3)]
+
+    with pytest.raises(TypeCheckError, match="return value"):
+        wrong()
+
+
+def test_protocols_can_be_annotated_with():
+    @typed
+    def choose(sampler: Sampler, draw: Draw) -> SampledChunks:
+        return sampler(draw)
+
+    assert choose(PlainSampler(), lambda n: torch.ones(n, 1, 2, dtype=torch.long)).draws == 1
+    with pytest.raises(TypeCheckError, match="parameter 'sampler'"):
+        choose("plain", lambda n: None)
+
+
+def test_every_annotation_can_be_checked():
+    """By any checker that decorates function by function, which `Self` does not allow."""
+    found = []
+    for path in sorted(Path(calmkit.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.Name) and node.id == "Self"), path
+            if isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases):
+                found.append(node.name)
+                assert "runtime_checkable" in map(ast.unparse, node.decorator_list), node.name
+    assert len(found) >= 10
+
+
+def test_a_project_may_check_calmkit_with_a_checker_of_its_own(tmp_path):
+    """As `pytest --jaxtyping-packages` has it: the package is decorated while it is imported."""
+    (tmp_path / "project.py").write_text(
+        """
+import torch
+from calmkit.autoencoders import MLPAutoencoder
+from calmkit.backbones import TransformerBackbone
+from calmkit.heads import EnergyHead
+from calmkit.models import CALM, ChunkEmbedding
+from calmkit.sampling import BatchTemperature, Draw, ExactTemperature, Sampler
+
+def write(model: CALM, sampler: Sampler | None = None) -> list[int]:
+    return model.generate([[1, 2]], max_new_tokens=4, sampler=sampler)[0].tokens
+
+model = CALM(
+    autoencoder=MLPAutoencoder(2, 7, 4, width=8),
+    input_encoder=ChunkEmbedding(7, 2, 8),
+    backbone=TransformerBackbone(8, depth=1, heads=2),
+    head=EnergyHead(8, 4, width=8, depth=1, noise_size=3, num_samples=2),
+)
+for sampler in (None, BatchTemperature(0.5, 40), ExactTemperature(0.9)):
+    assert len(write(model, sampler)) == 4
+assert len(model.rank([1], [[2, 3]], num_samples=16)) == 1
+assert list(model.stream([1], max_new_tokens=1))
+"""
+    )
+    program = """
+import jaxtyping
+with jaxtyping.install_import_hook(["calmkit", "project"], "beartype.beartype"):
+    import project
+"""
+    paths = os.pathsep.join(map(str, (tmp_path, Path(calmkit.__file__).parents[1])))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -7,7 +7,7 @@ can be seen at any size: there is no second description of a part that could dis
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -34,7 +34,7 @@ class DryRun(PlainMode):
         self.operations = 0
         self._threads: list[int] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "DryRun":
         """Make tensors without memory from here on."""
         # What is computed is tiny: to wake a second thread takes longer.
         self._threads.append(torch.get_num_threads())

@@ -7,7 +7,7 @@ and warns once for each reason; a backend asked for by name never gives way to a
 
 import warnings
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ class AttentionBackendError(RuntimeError):
     """A backend that was asked for by name cannot run a call; says why and what to do."""
 
 
+@runtime_checkable
 class AttentionFunction(Protocol):
     """Computes attention; arguments and result are those of `attention`."""
 
@@ -54,6 +55,7 @@ class AttentionFunction(Protocol):
         ...  # fmt: skip
 
 
+@runtime_checkable
 class RefusalFunction(Protocol):
     """Says why a backend cannot run a call; None if it can."""
 

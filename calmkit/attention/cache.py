@@ -47,6 +47,24 @@ class PositionCache:
         """Most positions of a row."""
         return self._stores[0].shape[2]
 
+    @property
+    def longest(self) -> int:
+        """Positions in use in the longest row."""
+        return self._longest
+
+    def check_room(self, new: int) -> None:
+        """Refuse more positions than there is room for.
+
+        Raises:
+            ValueError: If the longest row cannot hold `new` more.
+        """
+        if self._longest + new > self.capacity:
+            raise ValueError(
+                "capacity must hold all positions of the longest row; the cache has "
+                f"{self.capacity}, {self._longest} are in use and {new} more came. Make it with a "
+                "larger capacity."
+            )
+
     def _write(self, layer: int, name: str, *entries: Tensor) -> None:
         """Write one layer's new entries, (batch, new, ...), behind each row's own length."""
         batch, new = entries[0].shape[:2]
@@ -55,12 +73,7 @@ class PositionCache:
                 f"{name} must come for the {len(self.lengths)} rows of the cache; got shape "
                 f"{tuple(entries[0].shape)}."
             )
-        if self._longest + new > self.capacity:
-            raise ValueError(
-                "capacity must hold all positions of the longest row; the cache has "
-                f"{self.capacity}, {self._longest} are in use and {new} more came. Make it with a "
-                "larger capacity."
-            )
+        self.check_room(new)
         rows = torch.arange(batch, device=self.lengths.device)[:, None]
         places = self.lengths[:, None] + torch.arange(new, device=self.lengths.device)
         for store, entry in zip(self._stores, entries, strict=True):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
+from calmkit.finite import require_finite
 from calmkit.recording import Recorded
 from calmkit.typing import typed
 
@@ -142,11 +143,13 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
 
         Raises:
             ValueError: If the latents do not have `latent_size` dimensions.
+            NonFiniteError: If the latents or their likeliest logits are not finite.
         """
         self._check_latents(latents)
+        require_finite("latents", latents)
         rows = latents.reshape(-1, latents.shape[-1])
         block = max(1, self._logits_at_once // (self.chunk_size * self.vocab_size))
-        tokens = [self.decode(part).argmax(dim=-1) for part in rows.split(block)]
+        tokens = [self._most_likely(self.decode(part)) for part in rows.split(block)]
         return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
 
     def start_decoding(
@@ -181,14 +184,24 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
         Args:
             started: From `start_decoding`.
             places: Within range(chunk_size).
+
+        Raises:
+            NonFiniteError: If the likeliest logits are not finite.
         """
         rows = started.reshape(-1, started.shape[-1])
         block = max(1, self._logits_at_once // self.vocab_size)
         tokens = [
-            torch.stack([self.logits_at(part, place).argmax(dim=-1) for place in places], dim=-1)
+            torch.stack([self._most_likely(self.logits_at(part, p)) for p in places], dim=-1)
             for part in rows.split(block)
         ]
         return torch.cat(tokens).view(*started.shape[:-1], len(places))
+
+    @staticmethod
+    def _most_likely(logits: Tensor) -> Tensor:
+        """The likeliest tokens; a logit that is NaN would be the largest, and is refused."""
+        tokens = logits.argmax(dim=-1)
+        require_finite("logits of the autoencoder", logits.gather(-1, tokens[..., None]))
+        return tokens
 
     def _check_chunks(self, tokens: Tensor) -> None:
         if tokens.shape[-1] != self.chunk_size:

@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
 from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
+from calmkit.finite import require_finite
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
@@ -150,6 +151,9 @@ class RegularizedAutoencoder(ChunkAutoencoder):
 
         Blocks of many rows by some tokens: the product of few rows by all tokens takes nearly
         twice as long where the vocabulary is large.
+
+        Raises:
+            NonFiniteError: If the likeliest logits are not finite.
         """
         rows = started.reshape(-1, started.shape[-1])
         parts = rows.split(max(1, self._rows_at_once // max(1, len(places))))
@@ -165,8 +169,10 @@ class RegularizedAutoencoder(ChunkAutoencoder):
 
         Raises:
             ValueError: If the latents do not have `latent_size` dimensions.
+            NonFiniteError: If the latents or their likeliest logits are not finite.
         """
         self._check_latents(latents)
+        require_finite("latents", latents)
         rows = latents.reshape(-1, latents.shape[-1])
         places = range(self.chunk_size)
         parts = rows.split(max(1, self._rows_at_once // self.chunk_size))
@@ -185,8 +191,9 @@ class RegularizedAutoencoder(ChunkAutoencoder):
             value, token = linear(features, weight).max(dim=-1)
             # Strictly: of equal ones the first counts, as for all logits together.
             better = value > best
-            best = torch.where(better, value, best)
+            best = torch.maximum(best, value)  # NaN stays NaN
             tokens = torch.where(better, number * _TOKENS_AT_ONCE + token, tokens)
+        require_finite("logits of the autoencoder", best)
         return tokens
 
     @typed
@@ -211,7 +218,9 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         posterior = self._encode(read, known)
         latents = self._disturb(posterior, generator) if self.training else posterior.mean
         logits = _at_least_float32(self.decode(latents))
-        reconstruction = cross_entropy(logits.flatten(0, -2), tokens.flatten(), reduction="none")
+        reconstruction = cross_entropy(
+            logits.flatten(0, -2), tokens.flatten().long(), reduction="none"
+        )
         reconstruction = reconstruction.view(tokens.shape).sum(dim=-1)
         posterior = DiagonalGaussian(
             _at_least_float32(posterior.mean), _at_least_float32(posterior.std)
@@ -225,7 +234,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         )
 
     def _encode(self, read: Tensor, known: Tensor) -> DiagonalGaussian:
-        embedded = torch.where(known[..., None], self.embedding(read), self.mask_embedding)
+        embedded = torch.where(known[..., None], self.embedding(read.long()), self.mask_embedding)
         mean, log_std = self._parameters_of(embedded).chunk(2, dim=-1)
         return DiagonalGaussian(mean, log_std.clamp(*_LOG_STD_RANGE).exp())
 

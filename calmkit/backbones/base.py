@@ -37,7 +37,10 @@ class Backbone(nn.Module, Recorded, abc.ABC):
 
     Attributes:
         hidden_size: Features of input vectors and hidden states.
+        max_positions: How many positions a document may have; None if there is no end.
     """
+
+    max_positions: int | None = None
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()

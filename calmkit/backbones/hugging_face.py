@@ -140,15 +140,19 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
         """Compute the hidden states; see `Backbone.forward`.
 
         Raises:
-            ValueError: If both mask and cache are given, the cache is not one of `new_cache`, the
-                mask is for other rows, there are more positions than learned ones, or the
-                features are not `hidden_size`.
+            ValueError: If both mask and cache are given, the cache is not one of `new_cache` or
+                is full, the mask is for other rows, there are more positions than learned ones,
+                or the features are not `hidden_size`.
         """
         mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, KVCache)
         rows, new, _ = vectors.shape
-        if self.max_positions is not None and not torch.compiler.is_compiling():
-            longest = new if mask.lengths is None else max(map(max, mask.lengths))
+        if not torch.compiler.is_compiling():
+            if cache is not None:  # a position without an embedding would be an IndexError
+                cache.check_room(new)
+                longest = cache.longest + new
+            else:
+                longest = new if mask.lengths is None else max(map(max, mask.lengths))
             self._check_positions("positions", longest)
         if rows == 0:  # transformers cannot reshape what is empty
             return vectors.clone()

@@ -17,7 +17,29 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["chunk_prompts", "chunk_tokens"]
+__all__ = ["check_tokens", "chunk_prompts", "chunk_tokens"]
+
+
+def check_tokens(name: str, tokens: Sequence[int], vocab_size: int | None = None) -> None:
+    """Refuse a list that holds anything but token ids; every item is looked at.
+
+    Args:
+        name: What to call the list.
+        tokens: The list.
+        vocab_size: Number of token ids; any that is not negative will do if None.
+
+    Raises:
+        ValueError: If an item is not an `int`, or out of range.
+    """
+    for token in tokens:
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise ValueError(
+                f"{name} must hold token ids, each an int; got {token!r}. Of a tensor or array, "
+                "give its tolist()."
+            )
+        if token < 0 or (vocab_size is not None and token >= vocab_size):
+            rule = "of at least 0" if vocab_size is None else f"in [0, {vocab_size})"
+            raise ValueError(f"{name} must hold token ids {rule}; got {token}.")
 
 
 @typed
@@ -74,7 +96,7 @@ def chunk_prompts(
         Chunks, the mask of real tokens, and the number of chunks of each prompt.
 
     Raises:
-        ValueError: If there is no prompt or one of them is empty.
+        ValueError: If there is no prompt, or one of them is empty or holds anything but token ids.
     """
     if not prompts:
         raise ValueError("prompts must hold at least one prompt; got none.")
@@ -83,6 +105,7 @@ def chunk_prompts(
             raise ValueError(
                 f"prompts[{row}] must hold at least one token; start from a start token."
             )
+        check_tokens(f"prompts[{row}]", prompt)
     grids = [
         chunk_tokens(
             torch.as_tensor(prompt, dtype=torch.long),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-from .grid import chunk_tokens
+from .grid import check_tokens, chunk_tokens
 
 __all__ = ["aligned_loss_mask", "chunk_pair"]
 
@@ -47,11 +47,13 @@ def chunk_pair(
         that is True at the response's chunks.
 
     Raises:
-        ValueError: If the prompt or the response is empty, or `chunk_size` is below 1.
+        ValueError: If the prompt or the response is empty or holds anything but token ids, or
+            `chunk_size` is below 1.
     """
     for name, tokens in (("prompt", prompt), ("response", response)):
         if len(tokens) == 0:
             raise ValueError(f"{name} must hold at least one token; got none.")
+        check_tokens(name, tokens)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1; got {chunk_size}.")
     phase = -len(prompt) % chunk_size

@@ -9,6 +9,7 @@ from calmkit.cli.trust import packages_in
 from calmkit.comparison.checkpoint import load_checkpoint
 from calmkit.comparison.writing import choose_sampler, pieces_of_text, read_prompts, write_texts
 from calmkit.config.parsing import parse_function
+from calmkit.data.json_lines import check_unicode
 
 __all__ = ["run"]
 
@@ -23,6 +24,7 @@ def run(options: list[str]) -> None:
             if chosen["prompt"]:
                 raise ValueError("prompt and prompts exclude each other; got both.")
             prompts = read_prompts(chosen["prompts"])
+        check_unicode(chosen["prompt"], name="prompt", place="it")
         if chosen["max_new_tokens"] < 1 or chosen["samples"] < 1:
             raise ValueError("max_new_tokens and samples must be at least 1.")
         checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from calmkit.data import EvaluationRows
+from calmkit.finite import read_together
 from calmkit.metrics import DocumentScores
 from calmkit.models import LanguageModel
-from calmkit.nn import evaluation_mode
+from calmkit.nn import evaluation_view
 from calmkit.sampling import Sampler
 from calmkit.training.scored_text import find_targets
 
@@ -60,7 +61,8 @@ def choose(
     batch = rows.batch.to(model.backbone.device)
     generator = torch.Generator(batch.tokens.device).manual_seed(seed)
     targets = find_targets(batch.tokens, batch.real, min_context, 1)
-    with evaluation_mode(model):
+    model = evaluation_view(model)
+    with read_together():
         states = model.hidden_states(batch)[targets.row, targets.place - 1]
         chosen = [
             sampler(model.draws(part, generator), generator)

@@ -17,6 +17,7 @@ from calmkit.config import TrainExperiment
 from calmkit.data import Corpus, EvaluationRows, TextTokenizer
 from calmkit.distributions import DiagonalGaussian
 from calmkit.extras import is_installed
+from calmkit.finite import read_together
 from calmkit.metrics.diagnostics import (
     collision_calibration,
     conditioning_gap,
@@ -33,7 +34,8 @@ from calmkit.metrics.diagnostics import (
     tsne_map,
 )
 from calmkit.models import CALM
-from calmkit.nn import evaluation_mode
+from calmkit.models.draws import draw_latents
+from calmkit.nn import evaluation_view
 
 __all__ = ["diagnose", "rows_to_diagnose"]
 
@@ -86,7 +88,7 @@ def diagnose(
     min_context: int,
     seed: int,
 ) -> Diagnosis:
-    """Measure everything; the model is in evaluation mode meanwhile.
+    """Measure everything in evaluation mode, whichever mode the model is in; it is left as it is.
 
     Args:
         model: The model, on any device.
@@ -101,7 +103,8 @@ def diagnose(
     """
     _check(rows, min_context)
     generator = torch.Generator(model.backbone.device).manual_seed(seed)
-    with evaluation_mode(model):
+    model = evaluation_view(model)
+    with read_together():
         batch = rows.batch.to(model.backbone.device)
         encoded = model.autoencoder.encode_rows(batch)
         points = _draw(model, rows, encoded, draws, min_context, generator)
@@ -192,7 +195,7 @@ def _draw(
     return _Points(
         tokens=tokens,
         target=encoded[row, place],
-        samples=model.head.sample(states, draws, generator),
+        samples=draw_latents(model.head, states, draws, generator),
         group=(row if few else rows.document[row]).to(tokens.device),
         unit="rows" if few else "documents",
     )

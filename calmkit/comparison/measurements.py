@@ -8,13 +8,13 @@ import torch
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.comparison.choices import choose
-from calmkit.comparison.showing import microseconds_per_token, sample_text
+from calmkit.comparison.showing import PROMPT_TOKENS, microseconds_per_token, sample_text
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus, EvaluationRows
 from calmkit.metrics import DocumentScores, Estimate
 from calmkit.metrics.diagnostics import noise_curve
 from calmkit.models import CALM, LanguageModel, TokenLM
-from calmkit.nn import evaluation_mode
+from calmkit.nn import evaluation_view
 from calmkit.sampling import PlainSampler
 from calmkit.training import (
     Evaluation,
@@ -27,7 +27,6 @@ from calmkit.training import (
 
 __all__ = ["Measurements", "measure_run", "restored_share", "score"]
 
-_PROMPT_TOKENS = 16
 # Sizes of noise on a latent, in spreads of all latents.
 _NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _NOISE_DRAWS = 2
@@ -69,7 +68,7 @@ def measure_run(
     """
     settings, seed = experiment.evaluation, experiment.evaluation_seed
     sampler = PlainSampler() if experiment.sampler is None else experiment.sampler
-    prompt = corpus.validation.document(0)[:_PROMPT_TOKENS].tolist()
+    prompt = corpus.validation.document(0)[:PROMPT_TOKENS].tolist()
     counts = torch.from_numpy(corpus.train.token_counts())
     unigram = evaluate_unigram(counts / counts.sum(), rows, settings, seed=seed)
     found = score(model, rows, settings, seed=seed)
@@ -132,8 +131,8 @@ def score(
 @torch.no_grad()
 def restored_share(autoencoder: ChunkAutoencoder, batch: ChunkBatch) -> float:
     """Share of tokens that come back from the posterior's mean."""
-    with evaluation_mode(autoencoder):
-        restored = autoencoder.decode_tokens(autoencoder.encode_rows(batch).mean) == batch.tokens
+    autoencoder = evaluation_view(autoencoder)
+    restored = autoencoder.decode_tokens(autoencoder.encode_rows(batch).mean) == batch.tokens
     return float(restored[batch.real].double().mean())
 
 
@@ -146,7 +145,7 @@ def _noise_curve(
     shape = (_NOISE_DRAWS, len(tokens), autoencoder.latent_size)
     dtype = next(autoencoder.parameters()).dtype
     noise = torch.randn(shape, generator=generator, device=tokens.device, dtype=dtype)
-    with evaluation_mode(autoencoder):
-        posterior = autoencoder.encode_rows(batch)[full]
-        curve = noise_curve(autoencoder, posterior, tokens, noise, sizes=_NOISE)
+    autoencoder = evaluation_view(autoencoder)
+    posterior = autoencoder.encode_rows(batch)[full]
+    curve = noise_curve(autoencoder, posterior, tokens, noise, sizes=_NOISE)
     return tuple(zip(curve.sizes, curve.accuracy, strict=True))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from calmkit.comparison.showing import positions_written
 from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import (
     Corpus,
@@ -14,7 +15,8 @@ from calmkit.data import (
     prepare_corpus,
     read_documents,
 )
-from calmkit.training.scored_text import check_context
+from calmkit.models import LanguageModel
+from calmkit.training.scored_text import check_context, positions_read
 
 __all__ = ["check_rows", "prepare", "rows_of", "with_other_text"]
 
@@ -23,9 +25,10 @@ def prepare(experiment: TrainExperiment) -> Corpus:
     """Try every constructor and read the text: what would fail later fails here.
 
     Raises:
-        ValueError: If a part refuses its arguments, or the text cannot be read or is too short.
+        ValueError: If a part refuses its arguments, the backbone has too few positions, or the
+            text cannot be read or is too short.
     """
-    check_parts(experiment)
+    check_positions(check_parts(experiment), experiment)
     corpus = prepare_corpus(
         experiment.data,
         vocab_size=experiment.vocab_size,
@@ -47,6 +50,28 @@ def prepare(experiment: TrainExperiment) -> Corpus:
     )
     check_rows(experiment, corpus)
     return corpus
+
+
+def check_positions(model: LanguageModel, experiment: TrainExperiment) -> None:
+    """See that the backbone holds as many positions as will be read.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    positions, sample, most = (
+        experiment.positions,
+        experiment.sample_tokens,
+        model.backbone.max_positions,
+    )
+    needed = max(
+        positions_read(positions, model.chunk_size), positions_written(model.chunk_size, sample)
+    )
+    if most is not None and needed > most:
+        raise ValueError(
+            f"backbone must have at least {needed} positions, to be measured on rows of positions "
+            f"= {positions} and to write sample_tokens = {sample}; it has {most}, all of them "
+            "learned. Give it more, or lower these."
+        )
 
 
 def with_other_text(corpus: Corpus, data: Path) -> Corpus:

@@ -8,8 +8,9 @@ from calmkit.data import TextTokenizer
 from calmkit.models import LanguageModel, TokenLM
 from calmkit.sampling import BatchTemperature, Sampler, SoftmaxSampler
 
-__all__ = ["microseconds_per_token", "sample_text"]
+__all__ = ["PROMPT_TOKENS", "microseconds_per_token", "positions_written", "sample_text"]
 
+PROMPT_TOKENS = 16  # at most
 _ROWS = 8
 _FEW_CHUNKS, _MANY_CHUNKS = 2, 12
 
@@ -26,6 +27,17 @@ def microseconds_per_token(model: LanguageModel, prompt: list[int], sampler: Sam
     seconds = _seconds(model, prompt, sampler, _MANY_CHUNKS)
     seconds -= _seconds(model, prompt, sampler, _FEW_CHUNKS)
     return 1e6 * seconds / (_ROWS * (_MANY_CHUNKS - _FEW_CHUNKS) * model.chunk_size)
+
+
+def positions_written(chunk_size: int, sample_tokens: int) -> int:
+    """How many positions a model reads where it is timed and writes a sample.
+
+    Args:
+        chunk_size: K, tokens in a chunk.
+        sample_tokens: Most tokens of the sample.
+    """
+    prompt, sample = (-(-tokens // chunk_size) for tokens in (PROMPT_TOKENS, sample_tokens))
+    return prompt + max(_MANY_CHUNKS, sample) - 1  # the last chunk is not read
 
 
 def sample_text(

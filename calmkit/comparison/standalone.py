@@ -186,7 +186,7 @@ def text_to_score(checkpoint: Checkpoint, data: Path | None, protocol: Protocol)
 
 
 def measure(model: LanguageModel, text: ScoredText) -> Measurement:
-    """Score a model; it is in evaluation mode meanwhile.
+    """Score a model in evaluation mode, whichever mode it is in; it is left as it is.
 
     Args:
         model: A `CALM` or a `TokenLM`, on any device.

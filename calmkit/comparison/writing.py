@@ -1,12 +1,12 @@
 """Texts by a saved model: which prompts, which sampler, and text that appears as it is made."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from calmkit.data import TextTokenizer
+from calmkit.data.json_lines import read_json_lines, read_text
 from calmkit.models import Generation, LanguageModel, TokenLM
 from calmkit.sampling import (
     BatchTemperature,
@@ -66,29 +66,13 @@ def read_prompts(file: Path) -> list[str]:
     Raises:
         ValueError: If the file cannot be read, holds no prompt, or a line is not as it should be.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompts must be a text file in UTF-8; got {file}: {error}.") from None
-    if file.suffix != ".jsonl":
-        prompts = [line for line in lines if line]
-    else:
-        prompts = [_prompt_of(file, n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    if file.suffix == ".jsonl":
+        prompts = [line["prompt"] for _, line in read_json_lines(file, ["prompt"], name="prompts")]
+    else:  # U+2028, U+0085 and form feeds belong to a line
+        prompts = [line for line in read_text(file, name="prompts").split("\n") if line]
     if not prompts:
         raise ValueError(f"prompts must hold at least one line of text; {file} has none.")
     return prompts
-
-
-def _prompt_of(file: Path, number: int, line: str) -> str:
-    try:
-        prompt = json.loads(line)["prompt"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        prompt = None
-    if not isinstance(prompt, str):
-        raise ValueError(
-            f'{file}, line {number}, must be a JSON object with a text as its "prompt".'
-        )
-    return prompt
 
 
 def write_texts(

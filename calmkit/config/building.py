@@ -82,8 +82,11 @@ def assemble(
     return _assemble(parts, head, autoencoder, call=lambda make: make())
 
 
-def check_parts(experiment: TrainExperiment) -> None:
+def check_parts(experiment: TrainExperiment) -> LanguageModel:
     """Call every constructor once, without memory or random numbers, to see its errors early.
+
+    Returns:
+        What they make: the model without its weights.
 
     Raises:
         ConfigError: If a part, an optimiser or the logger refuses its arguments, an optimiser
@@ -96,11 +99,13 @@ def check_parts(experiment: TrainExperiment) -> None:
         build_optimizer(experiment.optimizer, trained)
     trained = {"weight": nn.Parameter(torch.zeros(1, 1))}
     if isinstance(model, CALM):
-        trained = dict(model.autoencoder.requires_grad_(True).named_parameters())
+        # Frozen within the model, trained before it.
+        trained = {n: nn.Parameter(p) for n, p in model.autoencoder.named_parameters()}
     with _blame("autoencoder_optimizer"):
         build_optimizer(experiment.autoencoder_optimizer, trained)
     with _blame("logger"), tempfile.TemporaryDirectory() as folder:
         experiment.logger(Path(folder))
+    return model
 
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["read_json_lines", "read_text"]
+__all__ = ["check_unicode", "read_json_lines", "read_text"]
 
 
 def read_text(path: Path, *, name: str) -> str:
@@ -52,6 +52,26 @@ def read_json_lines(
     ]
 
 
+def check_unicode(text: str, *, name: str, place: str) -> None:
+    """Refuse a text that cannot be written in UTF-8, and so not be read by a tokenizer.
+
+    Args:
+        text: The text.
+        name: What to call it.
+        place: Where it was given.
+
+    Raises:
+        ValueError: If there is half of a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} must be valid Unicode; {place} has half of a surrogate pair at character "
+            f"{error.start}."
+        ) from error
+
+
 def _string_fields(line: str, fields: Sequence[str], place: str) -> dict[str, str]:
     try:
         record = json.loads(line)
@@ -72,11 +92,5 @@ def _string_field(record: object, field: str, place: str) -> str:
             f'each line of a .jsonl file must be an object with a "{field}" string; {place} has '
             f"{found}{kind}."
         )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f'"{field}" must be valid Unicode; {place} has half of a surrogate pair at character '
-            f"{error.start}."
-        ) from error
+    check_unicode(text, name=f'"{field}"', place=place)
     return text

@@ -27,7 +27,7 @@ from calmkit.models.generation import (
     write,
 )
 from calmkit.models.input_encoder import InputEncoder
-from calmkit.nn import evaluation_mode
+from calmkit.nn import evaluation_view
 from calmkit.recording import Recorded
 from calmkit.sampling import Draw, PlainSampler, Sampler
 from calmkit.typing import typed
@@ -132,6 +132,9 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         Each prompt is padded on the left of its first chunk, so that it ends at a chunk's edge
         and the text goes on directly after it; training rows begin with such chunks too.
 
+        The model writes in evaluation mode, whichever mode it is in, and is left as it is: other
+        threads may use it at the same time.
+
         Args:
             prompts: Token ids of each prompt; none empty.
             max_new_tokens: Most tokens to add to a prompt; need not be a multiple of K.
@@ -145,9 +148,10 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         Raises:
             ValueError: If there is no prompt, one is empty or an id is outside the vocabulary,
                 or max_new_tokens is not positive.
+            NonFiniteError: If states, latents or logits are not finite: no text comes of them.
         """
         written = self._write(prompts, max_new_tokens, eos_id, sampler, generator)
-        with torch.no_grad(), evaluation_mode(self):
+        with torch.no_grad():
             return collect(written, len(prompts), max_new_tokens=max_new_tokens, eos_id=eos_id)
 
     def stream(
@@ -166,9 +170,9 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
 
         Raises:
             ValueError: As in `generate`.
+            NonFiniteError: As in `generate`, from the token that is not.
         """
-        written = self._write([prompt], max_new_tokens, eos_id, sampler, generator)
-        written = step_by_step(self, written)
+        written = step_by_step(self._write([prompt], max_new_tokens, eos_id, sampler, generator))
         return tokens_of_one_row(written, max_new_tokens=max_new_tokens, eos_id=eos_id)
 
     def _write(
@@ -182,7 +186,7 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         """New chunks, each computed when it is asked for; checks come at once."""
         check_request(prompts, self.vocab_size, max_new_tokens, eos_id)
         return write(
-            self,
+            evaluation_view(self),
             chunk_prompts(prompts, self.chunk_size, fill_id=0),
             new_chunks=-(-max_new_tokens // self.chunk_size),
             eos_id=eos_id,

@@ -20,9 +20,10 @@ from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
 from calmkit.heads import Head
 from calmkit.models.base import LanguageModel, ModelLoss
-from calmkit.models.draws import ChunkDraws
+from calmkit.models.draws import ChunkDraws, draw_latents
 from calmkit.models.input_encoder import InputEncoder
 from calmkit.models.ranking import RankedContinuation, rank_continuations
+from calmkit.nn import evaluation_view
 from calmkit.scoring import ScoringRule
 from calmkit.typing import typed
 
@@ -104,8 +105,13 @@ class CALM(LanguageModel):
         num_samples: int,
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "samples *batch chunk"]:
-        """Draw the next chunk's tokens, given hidden states."""
-        return self.autoencoder.decode_tokens(self.head.sample(cond, num_samples, generator))
+        """Draw the next chunk's tokens, given hidden states, in evaluation mode.
+
+        Raises:
+            NonFiniteError: If states, latents or logits are not finite.
+        """
+        head, autoencoder = evaluation_view(self.head), evaluation_view(self.autoencoder)
+        return autoencoder.decode_tokens(draw_latents(head, cond, num_samples, generator))
 
     def rank(
         self,
@@ -132,6 +138,7 @@ class CALM(LanguageModel):
         Raises:
             ValueError: If a text is empty, an id is outside the vocabulary, there are too few
                 draws, or a rule is given and a continuation does not fill its last chunk.
+            NonFiniteError: If states, latents or logits are not finite.
         """
         return rank_continuations(
             self,

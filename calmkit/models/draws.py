@@ -9,13 +9,28 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.finite import require_finite
 from calmkit.heads import Head
 from calmkit.typing import typed
 
-__all__ = ["ChunkDraws"]
+__all__ = ["ChunkDraws", "draw_latents"]
 
 # Latents that are started on together: a bound on what is held for a moment.
 _STARTED_AT_ONCE = 4096
+
+
+def draw_latents(
+    head: Head, states: Tensor, num_samples: int, generator: torch.Generator | None
+) -> Tensor:
+    """Latents (samples, *batch, latent) that tokens may be decoded from.
+
+    Raises:
+        NonFiniteError: If the backbone's states or the head's latents are not finite.
+    """
+    require_finite("states of the backbone", states)
+    latents = head.sample(states, num_samples, generator)
+    require_finite("latents of the head", latents)
+    return latents
 
 
 class ChunkDraws:
@@ -56,7 +71,7 @@ class ChunkDraws:
         return ChunkDraws(self._head, self._autoencoder, states, self._generator)
 
     def _latents(self, n: int) -> Tensor:
-        return self._head.sample(self._states, n, self._generator)
+        return draw_latents(self._head, self._states, n, self._generator)
 
 
 class LatentChunks:

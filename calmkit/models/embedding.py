@@ -70,5 +70,5 @@ class ChunkEmbedding(InputEncoder):
                 f"tokens must come in chunks of chunk_size = {self.chunk_size}; "
                 f"the last axis has {tokens.shape[-1]}."
             )
-        embedded = self.tokens(tokens) * real[..., None]
+        embedded = self.tokens(tokens.long()) * real[..., None]
         return self.mlp(rearrange(embedded, "... chunk hidden -> ... (chunk hidden)"))

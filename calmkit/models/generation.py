@@ -11,15 +11,16 @@ small model, checks of every chunk would take as long as the rest.
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calmkit.backbones import Backbone
+from calmkit.chunking.grid import check_tokens
+from calmkit.finite import read_together
 from calmkit.models.input_encoder import InputEncoder
-from calmkit.nn import evaluation_mode
-from calmkit.sampling import Draw, Sampler
+from calmkit.sampling import Draw, SampledChunks, Sampler
 from calmkit.typing import unchecked
 
 __all__ = [
@@ -75,6 +76,7 @@ class Written:
     settled: list[bool]
 
 
+@runtime_checkable
 class Writer(Protocol):
     """What writing asks of a model; every `LanguageModel` has it."""
 
@@ -97,19 +99,24 @@ def write(
 ) -> Iterator[Written]:
     """Write chunks, each computed when it is asked for, until all rows have ended.
 
-    Whoever asks sets evaluation mode and turns gradients off.
+    Whoever asks turns gradients off.
 
     Args:
-        model: The model.
+        model: The model, in evaluation mode.
         grid: Prompts, from `chunk_prompts`.
         new_chunks: Most chunks to write.
         eos_id: A row ends with a chunk that holds this token.
         sampler: Chooses each chunk.
         generator: Source of randomness; torch's global one if None.
+
+    Raises:
+        NonFiniteError: If a chunk would come from what is not finite.
+        ValueError: If the sampler chooses what is no chunk of token ids for each row.
     """
     tokens, real, lengths = (x.to(model.backbone.device) for x in grid)
     rows = torch.arange(len(tokens), device=tokens.device)
-    cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + new_chunks)
+    # The last chunk is not read any more, and needs no place.
+    cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + new_chunks - 1)
     states = model.backbone(model.input_encoder(tokens, real), cache=cache)
     state = states[rows, lengths - 1]
     # Prompts of different lengths: each row's cache ends where its prompt does.
@@ -117,17 +124,15 @@ def write(
     # Where the rows that go on are in the cache, and the chunk that each has just written.
     places, chunk = rows, None
     for number in range(new_chunks):
-        with unchecked(number >= _CHECKED):
+        with unchecked(number >= _CHECKED), read_together():
             if chunk is not None:
                 read = chunk.new_zeros(len(cache.lengths), 1, chunk.shape[-1])
                 read[places, 0] = chunk
                 vectors = model.input_encoder(read, torch.ones_like(read, dtype=torch.bool))
                 state = model.backbone(vectors, cache=cache)[places, 0]
             sampled = sampler(model.draws(state, generator), generator)
+        yield _written(rows, sampled, model.input_encoder)
         chunk = sampled.tokens
-        yield Written(
-            rows.tolist(), chunk.tolist(), sampled.draws.tolist(), sampled.settled.tolist()
-        )
         if eos_id is not None:
             left = (chunk != eos_id).all(dim=-1)
             rows, places, chunk = rows[left], places[left], chunk[left]
@@ -138,10 +143,26 @@ def write(
                 places = torch.arange(len(rows), device=rows.device)
 
 
-def step_by_step(model: nn.Module, written: Iterator[Written]) -> Iterator[Written]:
-    """The same, with modes that hold for a step, not between steps, where other code runs."""
+def _written(rows: Tensor, sampled: SampledChunks, reader: InputEncoder) -> Written:
+    want = (len(rows), reader.chunk_size)
+    if sampled.tokens.shape != want:
+        raise ValueError(
+            f"sampler must choose chunks of shape {want}, one a row; got "
+            f"{tuple(sampled.tokens.shape)}."
+        )
+    chunks: list[list[int]] = sampled.tokens.tolist()
+    for token in itertools.chain.from_iterable(chunks):
+        if not 0 <= token < reader.vocab_size:
+            raise ValueError(
+                f"sampler must choose token ids in [0, {reader.vocab_size}); got {token}."
+            )
+    return Written(rows.tolist(), chunks, sampled.draws.tolist(), sampled.settled.tolist())
+
+
+def step_by_step(written: Iterator[Written]) -> Iterator[Written]:
+    """The same, without gradients in a step, not between steps, where other code runs."""
     while True:
-        with torch.no_grad(), evaluation_mode(model):
+        with torch.no_grad():
             step = next(written, None)
         if step is None:
             return
@@ -190,15 +211,11 @@ def check_request(
     """Refuse what cannot be continued.
 
     Raises:
-        ValueError: If an id is outside the vocabulary or max_new_tokens is not positive.
+        ValueError: If an item is no id of the vocabulary or max_new_tokens is not positive.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}.")
     if eos_id is not None and not 0 <= eos_id < vocab_size:
         raise ValueError(f"eos_id must be a token id in [0, {vocab_size}), or None; got {eos_id}.")
     for row, prompt in enumerate(prompts):
-        for token in prompt:
-            if not 0 <= token < vocab_size:
-                raise ValueError(
-                    f"prompts[{row}] must hold token ids in [0, {vocab_size}); got {token}."
-                )
+        check_tokens(f"prompts[{row}]", prompt, vocab_size)

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 from calmkit.chunking import ChunkBatch, chunk_prompts
+from calmkit.finite import read_together
+from calmkit.models.draws import draw_latents
 from calmkit.models.generation import check_request
-from calmkit.nn import evaluation_mode
+from calmkit.nn import evaluation_view
 from calmkit.scoring import ScoringRule, brier_score
 
 if TYPE_CHECKING:
@@ -69,8 +71,8 @@ def rank_continuations(
         )
     if not prompt:
         raise ValueError("prompt must hold at least one token; start from a start token.")
-    ranked = []
-    with torch.no_grad(), evaluation_mode(model):
+    ranked, model = [], evaluation_view(model)
+    with torch.no_grad(), read_together():
         for index, continuation in enumerate(continuations):
             if len(continuation) == 0:
                 raise ValueError(f"continuations[{index}] must hold at least one token.")
@@ -112,7 +114,7 @@ def _scores(
             f"continuations must be whole chunks of {size} tokens to be scored as latents; one "
             f"has {len(continuation)} tokens. Cut it, or leave rule out."
         )
-    latents = model.head.sample(states, num_samples, generator)
+    latents = draw_latents(model.head, states, num_samples, generator)
     row = ChunkBatch(tokens, mask, ((tokens.shape[1],),))
     target = model.autoencoder.encode_rows(row)[0, start:]
     return torch.stack([rule.score(x, target, generator) for x in latents.chunk(_GROUPS)])

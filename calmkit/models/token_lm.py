@@ -15,8 +15,10 @@ from torch.nn.functional import cross_entropy, linear
 
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
+from calmkit.finite import require_finite
 from calmkit.models.base import LanguageModel, ModelLoss
 from calmkit.models.input_encoder import InputEncoder
+from calmkit.sampling.softmax import drawable
 from calmkit.typing import typed
 
 __all__ = ["TokenDraws", "TokenEmbedding", "TokenLM"]
@@ -52,7 +54,7 @@ class TokenEmbedding(InputEncoder):
         self, tokens: Int[Tensor, "*batch 1"], real: Bool[Tensor, "*batch 1"]
     ) -> Float[Tensor, "*batch hidden"]:
         """Embed; places that hold no text become zero."""
-        return self.tokens(tokens[..., 0]) * real
+        return self.tokens(tokens[..., 0].long()) * real
 
 
 class TokenLM(LanguageModel):
@@ -108,7 +110,7 @@ class TokenLM(LanguageModel):
                 f"batch must hold chunks of one token for a TokenLM; got {batch.tokens.shape[2]}."
             )
         logits = self.logits(self._predicting_states(batch))
-        target = batch.tokens[:, 1:, 0]
+        target = batch.tokens[:, 1:, 0].long()
         nats = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
         return ModelLoss.over(nats.view_as(target), batch.predictable()[:, 1:])
 
@@ -116,8 +118,15 @@ class TokenLM(LanguageModel):
     def draws(
         self, states: Float[Tensor, "*batch hidden"], generator: torch.Generator | None = None
     ) -> "TokenDraws":
-        """The next token after some states; see `LanguageModel.draws`."""
-        return TokenDraws(self.logits(states), generator)
+        """The next token after some states; see `LanguageModel.draws`.
+
+        Raises:
+            NonFiniteError: If states or logits are not finite.
+        """
+        require_finite("states of the backbone", states)
+        logits = self.logits(states)
+        require_finite("logits of the softmax", logits)
+        return TokenDraws(logits, generator)
 
 
 class TokenDraws:
@@ -134,6 +143,7 @@ class TokenDraws:
     def __call__(self, n: int) -> Tensor:
         """Draw n tokens of every row, (n, *batch, 1)."""
         rows = self.logits.reshape(-1, self.logits.shape[-1]).softmax(dim=-1)
+        rows = drawable(rows)
         if len(rows) == 0:
             return torch.zeros(n, *self.logits.shape[:-1], 1, dtype=torch.long).to(rows.device)
         drawn = torch.multinomial(rows, n, replacement=True, generator=self._generator)

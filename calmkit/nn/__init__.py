@@ -2,7 +2,7 @@
 
 from .adaln import AdaptiveMLP as AdaptiveMLP
 from .initialization import scaled_normal_ as scaled_normal_
-from .modes import evaluation_mode as evaluation_mode
+from .modes import evaluation_view as evaluation_view
 from .residual import ResidualMLP as ResidualMLP
 from .swiglu import SwiGLU as SwiGLU
 from .wide import WideBuffers as WideBuffers

@@ -2,24 +2,40 @@
 
 A *black box* draws independent candidates of a chunk for every row of a batch; it gives them no
 probabilities. A sampler chooses one chunk per row from such draws.
+
+Tokens may be integers of any dtype: samplers compute with them in int64, and return the dtype of
+the draw.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["Draw", "PlainSampler", "SampledChunks", "Sampler", "SelectableDraw", "draw_checked"]
+__all__ = [
+    "Draw",
+    "DrawForm",
+    "PlainSampler",
+    "SampledChunks",
+    "Sampler",
+    "SelectableDraw",
+    "check_number",
+    "draw_checked",
+    "flattened",
+    "is_integer",
+]
 
 
+@runtime_checkable
 class Draw(Protocol):
     """A black box."""
 
-    def __call__(self, n: int, /) -> Int[Tensor, "n *batch chunk"]:
+    def __call__(self, n: int, /) -> Integer[Tensor, "n *batch chunk"]:
         """Draw n independent candidates of every row."""
         ...
 
@@ -28,7 +44,7 @@ class Draw(Protocol):
 class SelectableDraw(Protocol):
     """A black box that can draw for some of its rows alone, which saves the others' work."""
 
-    def __call__(self, n: int, /) -> Int[Tensor, "n *batch chunk"]:
+    def __call__(self, n: int, /) -> Integer[Tensor, "n *batch chunk"]:
         """Draw n independent candidates of every row."""
         ...
 
@@ -43,17 +59,19 @@ class SampledChunks:
     """One chunk for each row.
 
     Attributes:
-        tokens: The chunks.
-        draws: Candidates that were drawn for each row.
+        tokens: The chunks, in the dtype of the draws.
+        draws: Candidates that the black box drew for each row, whether they were looked at or
+            not. A box without `select` draws for all its rows at each call.
         settled: False where the draws did not suffice for the temperature that was asked for, and
             the chunk comes from a less sharp law; each sampler says from which.
     """
 
-    tokens: Int[Tensor, "*batch chunk"]
+    tokens: Integer[Tensor, "*batch chunk"]
     draws: Int[Tensor, "*batch"]
     settled: Bool[Tensor, "*batch"]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Chooses one chunk per row."""
 
@@ -74,20 +92,88 @@ class PlainSampler:
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
         """Draw once."""
         tokens = draw_checked(draw, 1)[0]
-        ones = torch.ones_like(tokens[..., 0])
+        ones = torch.ones_like(tokens[..., 0], dtype=torch.long)
         return SampledChunks(tokens, ones, ones.bool())
 
 
-def draw_checked(draw: Draw, n: int) -> Tensor:
-    """Candidates of a black box; one that gives another number of them is refused.
+@dataclass(frozen=True)
+class DrawForm:
+    """What all draws of a black box have in common.
+
+    Attributes:
+        batch: Shape of its rows.
+        chunk: Tokens in a chunk.
+        dtype: Of the tokens; None where none has been decoded.
+    """
+
+    batch: tuple[int, ...]
+    chunk: int
+    dtype: torch.dtype | None = None
+
+    @staticmethod
+    def of(candidates: Tensor) -> "DrawForm":
+        """The form of one draw, (n, *batch, chunk)."""
+        _, *batch, chunk = candidates.shape
+        return DrawForm(tuple(batch), chunk, candidates.dtype)
+
+    def of_rows(self, rows: int) -> "DrawForm":
+        """The same for some of the rows, flattened."""
+        return DrawForm((rows,), self.chunk, self.dtype)
+
+
+def draw_checked(draw: Draw, n: int, like: DrawForm | None = None) -> Tensor:
+    """Candidates of a black box; every draw of every sampler is checked here or in `undecoded`.
+
+    Args:
+        draw: The black box.
+        n: How many.
+        like: The form of its earlier draws; None at the first.
 
     Raises:
-        ValueError: If the draws are no integers, or there are not n of them.
+        ValueError: If the draws are no integers, there are not n of them, or rows, chunk size or
+            dtype are others than before.
     """
     candidates = draw(n)
-    if candidates.ndim < 2 or candidates.shape[0] != n or candidates.is_floating_point():
+    if not isinstance(candidates, Tensor):
+        raise ValueError(f"draw({n}) must return a tensor; got {type(candidates).__name__}.")
+    dtype, shape = candidates.dtype, tuple(candidates.shape)
+    if len(shape) < 2 or shape[0] != n or not is_integer(dtype):
         raise ValueError(
-            f"draw({n}) must return integers of shape ({n}, *batch, chunk); got "
-            f"{candidates.dtype} of shape {tuple(candidates.shape)}."
+            f"draw({n}) must return integers of shape ({n}, *batch, chunk); got {dtype} of shape "
+            f"{shape}."
+        )
+    if like is not None and DrawForm.of(candidates) != like:
+        raise ValueError(
+            f"draw({n}) must return {like.dtype} of shape {(n, *like.batch, like.chunk)}, as "
+            f"earlier draws do; got {dtype} of shape {shape}."
         )
     return candidates
+
+
+def is_integer(dtype: torch.dtype) -> bool:
+    """Whether tensors of a dtype can hold tokens; truth values are none."""
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def flattened(candidates: Tensor) -> Tensor:
+    """Candidates (n, *batch, chunk) as (n, rows, chunk), in int64: no sum of tokens overflows."""
+    n, *batch, chunk = candidates.shape
+    return candidates.reshape(n, math.prod(batch), chunk).long()
+
+
+def check_number(name: str, value: object, least: int, rule: str = "") -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    Args:
+        name: What to call it.
+        value: What was given.
+        least: The smallest number that will do.
+        rule: How to say that number, if there is a reason for it.
+
+    Raises:
+        ValueError: If it is another type than `int`, or below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number; got {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {rule or least}; got {value}.")

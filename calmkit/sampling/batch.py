@@ -11,19 +11,19 @@ by smaller ones. The law is exact as N grows and biased towards diversity at fin
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, for T = 1/n.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, PlainSampler, SampledChunks
+from calmkit.sampling.base import Draw, PlainSampler, SampledChunks, check_number, flattened
 from calmkit.sampling.candidates import Candidates
 from calmkit.sampling.counting import count_copies, leaders_of
 from calmkit.sampling.subsets import draw_subsets, first_agreeing, numbers_of_subsets
 from calmkit.sampling.weights import (
     check_temperature,
+    check_top_p,
     choose,
     count_weights,
     exponent_of,
@@ -36,30 +36,36 @@ __all__ = ["BatchTemperature", "batch_temperature"]
 
 @typed
 def batch_temperature(
-    candidates: Int[Tensor, "candidates *batch chunk"],
+    candidates: Integer[Tensor, "candidates *batch chunk"],
     temperature: float,
     *,
     generator: torch.Generator | None = None,
-    num_candidates: Int[Tensor, "*batch"] | None = None,
+    num_candidates: Integer[Tensor, "*batch"] | None = None,
     top_p: float = 1.0,
-) -> Int[Tensor, "*batch chunk"]:
+) -> Integer[Tensor, "*batch chunk"]:
     """Choose one candidate of each row by the batch algorithm.
 
     Args:
-        candidates: Independent draws; all rows advance together, without a loop.
+        candidates: Independent draws, integers of any dtype; all rows advance together, without
+            a loop.
         temperature: T in (0, 1]; towards 0 the most frequent chunk is taken.
         generator: Randomness of the choice.
-        num_candidates: How many of a row's candidates count, the first ones, at least 1; all of
-            them if None.
+        num_candidates: How many of a row's candidates count, the first ones; at least 1 and at
+            most all of them, which None means.
         top_p: Keep the most frequent chunks that together make up this share of the draws; see
             `nucleus`.
 
     Raises:
-        ValueError: If there is no candidate, or temperature or top_p is out of range.
+        ValueError: If there is no candidate, or temperature, num_candidates or top_p is out of
+            range.
     """
-    rows = _flattened(candidates)
+    check_top_p(top_p)
+    if len(candidates) < 1:
+        raise ValueError("candidates must hold at least one draw; got none.")
+    rows = flattened(candidates)
     valid = None
     if num_candidates is not None:
+        _check_num_candidates(num_candidates, len(candidates))
         place = torch.arange(len(candidates), device=candidates.device)
         valid = place < num_candidates.flatten()[:, None]
     counts = count_copies(leaders_of(rows), valid)
@@ -68,14 +74,16 @@ def batch_temperature(
         weights = weights * nucleus(counts, top_p)
     chosen = choose(weights, generator)
     tokens = rows[chosen, torch.arange(rows.shape[1], device=rows.device)]
-    return tokens.view(candidates.shape[1:])
+    return tokens.view(candidates.shape[1:]).to(candidates.dtype)
 
 
-def _flattened(candidates: Tensor) -> Tensor:
-    if candidates.shape[0] < 1:
-        raise ValueError("candidates must hold at least one draw; got none.")
-    rows = math.prod(candidates.shape[1:-1])
-    return candidates.reshape(candidates.shape[0], rows, candidates.shape[-1])
+def _check_num_candidates(numbers: Tensor, most: int) -> None:
+    wrong = numbers[(numbers.long() < 1) | (numbers.long() > most)]
+    if len(wrong):
+        raise ValueError(
+            f"num_candidates must be in [1, {most}], the number of candidates; got "
+            f"{int(wrong[0])}."
+        )
 
 
 @dataclass(frozen=True)
@@ -96,15 +104,16 @@ class BatchTemperature:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that could never agree."""
+        """Refuse settings that could never agree.
+
+        Raises:
+            ValueError: If temperature or top_p is out of range, or there are too few candidates.
+        """
         check_temperature(self.temperature)
-        if self.candidates < exponent_of(self.temperature)[0]:
-            raise ValueError(
-                f"candidates must be at least 1 / temperature = {1 / self.temperature:g}, or they "
-                f"can never agree; got {self.candidates}."
-            )
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1]; got {self.top_p}.")
+        least, _ = exponent_of(self.temperature)
+        rule = f"1 / temperature = {1 / self.temperature:g}, or they can never agree"
+        check_number("candidates", self.candidates, least, rule)
+        check_top_p(self.top_p)
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
         """Draw candidates and choose; a row in which fewer than n agree is not settled."""

@@ -14,12 +14,12 @@ Candidates are independent and alike: they are drawn when they are asked for, to
 import math
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, SelectableDraw
+from calmkit.sampling.base import Draw, DrawForm, SelectableDraw, is_integer
 from calmkit.sampling.counting import count_copies, leaders_of
-from calmkit.sampling.undecoded import draw_undecoded
+from calmkit.sampling.undecoded import Decoded, draw_undecoded
 from calmkit.typing import typed
 
 __all__ = ["Candidates"]
@@ -34,8 +34,10 @@ class Candidates:
     Attributes:
         batch: Shape of the rows, which are flattened here.
         places: Of a chunk, in the order in which they are looked at.
-        tokens: (rows, N, chunk); -1 where a token was never needed.
+        tokens: (rows, N, chunk), in int64; what is not decoded means nothing.
+        decoded: Where a token is known, (rows, N, chunk).
         drawn: How many candidates were drawn for each row, (rows).
+        dtype: Of the draws.
     """
 
     def __init__(self, draw: Draw, number: int, *, first: int) -> None:
@@ -52,7 +54,11 @@ class Candidates:
         rows, device = math.prod(batch), self._undecoded.device
         self.batch = torch.Size(batch)
         self.places = tuple(reversed(range(chunk)))
-        self.tokens = torch.full((rows, number, chunk), -1, device=device)
+        self.tokens = torch.zeros((rows, number, chunk), dtype=torch.long, device=device)
+        self.decoded = torch.zeros_like(self.tokens, dtype=torch.bool)
+        here = self._undecoded
+        self.dtype = here.dtype if isinstance(here, Decoded) else torch.long
+        self._form = DrawForm(tuple(batch), chunk, self.dtype)
         self.drawn = torch.full((rows,), first, device=device)
         # Each candidate's number in the list of undecoded ones, and the length of that.
         self._numbers = torch.zeros(rows, number, dtype=torch.long, device=device)
@@ -70,14 +76,14 @@ class Candidates:
         more, start = number - self._most, self._length
         if more <= 0:
             return
-        box, here = self._draw, slice(None)
+        box, here, form = self._draw, slice(None), self._form
         if isinstance(box, SelectableDraw) and len(rows) < len(self.tokens):
-            box, here = box.select(rows), rows
-        self._undecoded = self._undecoded.joined(draw_undecoded(box, more))
+            box, here, form = box.select(rows), rows, form.of_rows(len(rows))
+        self._undecoded = self._undecoded.joined(draw_undecoded(box, more, form))
         count = len(self._numbers[here])
         numbers = torch.arange(start, start + more * count, device=rows.device).view(more, count)
         self._numbers[here, self._most : number] = numbers.T
-        self.drawn[rows] = number
+        self.drawn[here] = number
         self._length, self._most = start + more * count, number
 
     def decode(
@@ -93,13 +99,20 @@ class Candidates:
             rows: Where to look.
             wanted: Which candidates of these rows; they have been drawn.
         """
-        row, candidate = (wanted & (self.tokens[rows, :, place] < 0)).nonzero(as_tuple=True)
+        row, candidate = (wanted & ~self.decoded[rows, :, place]).nonzero(as_tuple=True)
         if len(row):
             row = rows[row]
             few = len(row) <= _FEW and place != self.places[0]
             places = range(0 if few else place, place + 1)
             tokens = self._undecoded.tokens_at(places, self._numbers[row, candidate])
-            self.tokens[row, candidate, places.start : places.stop] = tokens
+            if tokens.shape != (len(row), len(places)) or not is_integer(tokens.dtype):
+                raise ValueError(
+                    f"tokens_at must return integers of shape {(len(row), len(places))}; got "
+                    f"{tokens.dtype} of shape {tuple(tokens.shape)}."
+                )
+            self.dtype = tokens.dtype
+            here = row, candidate, slice(places.start, places.stop)
+            self.tokens[here], self.decoded[here] = tokens.long(), True
 
     @typed
     def copies(self, level: int, rows: Int[Tensor, " chosen"]) -> Int[Tensor, "chosen candidates"]:
@@ -112,17 +125,18 @@ class Candidates:
         self.draw(self.tokens.shape[1], rows)
         group = torch.zeros_like(self._numbers[rows])  # leaders of equal endings
         alive = torch.ones_like(group, dtype=torch.bool)
-        apart = torch.arange(group.numel(), device=group.device).view_as(group)
+        apart = torch.arange(group.shape[1], 2 * group.shape[1], device=group.device)
         for place in self.places:
             self.decode(place, rows, alive)
-            # A dropped candidate is a group of its own.
-            token = torch.where(alive, self.tokens[rows, :, place], -1 - apart)
+            # A dropped candidate is a group of its own, whatever its token.
+            group = torch.where(alive, group, apart)
+            token = torch.where(alive, self.tokens[rows, :, place], 0)
             group = leaders_of(torch.stack([group.T, token.T], dim=-1))
             alive = count_copies(group, alive).gather(1, group) >= level
         return count_copies(group, alive)
 
     @typed
-    def chunks(self, chosen: Int[Tensor, " rows"]) -> Int[Tensor, "rows chunk"]:
+    def chunks(self, chosen: Int[Tensor, " rows"]) -> Integer[Tensor, "rows chunk"]:
         """Decode one candidate of each row to its end.
 
         Args:
@@ -133,4 +147,4 @@ class Candidates:
         picked[rows, chosen] = True
         for place in self.places:
             self.decode(place, rows, picked)
-        return self.tokens[rows, chosen]
+        return self.tokens[rows, chosen].to(self.dtype)

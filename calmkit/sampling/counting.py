@@ -5,12 +5,12 @@ Every candidate gets a *leader*: one candidate of its row that stands for all eq
 On the CPU leaders are found with a hash table: all candidates write their number into their
 bucket, the last one wins and leads those of the same key; the few of another key try again. On
 other devices rows are sorted, which needs no look at the data by the host. Both are exact: keys
-are the tokens themselves, packed into 63 bits, and where they do not fit, the numbers of leaders
-take the place of the tokens.
+are the tokens themselves, packed into 63 bits of an int64 whatever their own dtype is, and where
+they do not fit, the numbers of leaders take the place of the tokens.
 """
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 __all__ = ["count_copies", "leaders_of", "leaders_of_keys"]
@@ -37,13 +37,14 @@ def count_copies(
 
 
 def leaders_of(
-    candidates: Int[Tensor, "candidates rows chunk"],
+    candidates: Integer[Tensor, "candidates rows chunk"],
 ) -> Int[Tensor, "rows candidates"]:
     """The leader of each candidate, by its number within the row.
 
     Args:
         candidates: Vectors of any integers.
     """
+    candidates = candidates.long()
     number, rows, size = candidates.shape
     if candidates.numel() == 0:
         return candidates.new_zeros(rows, number)
@@ -77,7 +78,7 @@ def _packed(vectors: Tensor, bits: int) -> Tensor:
 
 
 def leaders_of_keys(keys: Int[Tensor, "rows candidates"]) -> Int[Tensor, "rows candidates"]:
-    """As `leaders_of`, for candidates of one integer each."""
+    """As `leaders_of`, for candidates of one int64 each."""
     if keys.numel() == 0:
         return torch.zeros_like(keys)
     return _by_hashing(keys) if keys.device.type == "cpu" else _by_sorting(keys)

@@ -15,7 +15,8 @@ restarting gives (1 - (1 - P))^a as a binomial series. The expected number of dr
 so it grows without limit where no chunk is likely. A draw that ended an attempt is not used
 again: it would be known to differ from the one before.
 
-All rows of a batch advance together, on their device; rows that are done stop drawing.
+All rows of a batch advance together, on their device, in blocks of draws; rows that are done stop
+drawing with their block.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, algorithm 1.
 """
@@ -26,7 +27,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, SampledChunks, Sampler, SelectableDraw, draw_checked
+from calmkit.sampling.base import (
+    Draw,
+    DrawForm,
+    SampledChunks,
+    Sampler,
+    SelectableDraw,
+    check_number,
+    draw_checked,
+    flattened,
+)
 from calmkit.sampling.weights import check_temperature, exponent_of
 from calmkit.typing import typed
 
@@ -71,71 +81,84 @@ def exact_temperature(
             as not settled.
 
     Returns:
-        The chunks, with the draws that each row needed.
+        The chunks, with the candidates that the box drew for each row: whole blocks of them, of
+        which a row may need only the first. They are what the model was asked to compute.
 
     Raises:
         DrawBudgetError: If rows have used their budget and there is no fallback.
         ValueError: If the temperature or the budget is out of range, or `draw` gives other shapes.
     """
-    check_temperature(temperature)
+    _check_settings(temperature, max_draws)
     whole, part = exponent_of(temperature)
-    if max_draws < whole:
-        raise ValueError(
-            f"max_draws must be at least 1 / temperature = {1 / temperature:g}; got {max_draws}."
-        )
-    block, used, batch = whole, 0, None
+    block, used, form = whole, 0, None
+    now: DrawForm | None = None
     state: ExactState | None = None
     result = rows = torch.zeros(0)
     draws = settled = rows
     current = draw
     while used < max_draws:
         n = min(block, max_draws - used)
-        candidates = draw_checked(current, n)
-        if state is None:
-            batch = candidates.shape[1:-1]
-            flat = candidates.reshape(n, -1, candidates.shape[-1])
+        candidates = draw_checked(current, n, now)
+        flat = flattened(candidates)
+        if form is None or state is None:
+            now = form = DrawForm.of(candidates)
             state = ExactState.start(flat[0])
             result, rows = flat[0].clone(), torch.arange(flat.shape[1], device=flat.device)
             draws = torch.zeros_like(rows)
             settled = torch.zeros_like(rows, dtype=torch.bool)
-        for tokens in candidates.reshape(n, -1, candidates.shape[-1]):
+        for tokens in flat:
             uniform = torch.rand(
                 len(state.run), generator=generator, dtype=torch.float64, device=tokens.device
             )
             state = state.after(tokens, uniform, whole, part)
         used, block = used + n, min(2 * block, _LARGEST_BLOCK)
-        result[rows], draws[rows], settled[rows] = state.held, state.draws, state.done
+        result[rows], settled[rows] = state.held, state.done
+        draws[rows] += n
         if bool(state.done.all()):
             break
         if isinstance(current, SelectableDraw) and bool(state.done.any()):
             left = (~state.done).nonzero().flatten()
             current, state, rows = current.select(left), state.select(left), rows[left]
-    assert batch is not None  # max_draws is at least one
+            now = form.of_rows(len(left))
+    assert form is not None  # max_draws is at least one
     late = (~settled).nonzero().flatten()
     if len(late):
         if fallback is None:
             raise DrawBudgetError(late.tolist(), max_draws, temperature)
-        result, draws = _fall_back(fallback, draw, late, result, draws, generator)
-    return SampledChunks(
-        result.view(*batch, result.shape[-1]), draws.view(batch), settled.view(batch)
-    )
+        result, draws = _fall_back(fallback, draw, form, late, result, draws, generator)
+    tokens = result.view(*form.batch, form.chunk).to(form.dtype)
+    return SampledChunks(tokens, draws.view(form.batch), settled.view(form.batch))
+
+
+def _check_settings(temperature: float, max_draws: int) -> None:
+    check_temperature(temperature)
+    least, _ = exponent_of(temperature)
+    check_number("max_draws", max_draws, least, f"1 / temperature = {1 / temperature:g}")
 
 
 def _fall_back(
     fallback: Sampler,
     draw: Draw,
+    form: DrawForm,
     late: Tensor,
     result: Tensor,
     draws: Tensor,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
     if isinstance(draw, SelectableDraw):
-        chosen = fallback(draw.select(late), generator)
-        tokens, more = chosen.tokens, chosen.draws
-    else:
-        chosen = fallback(draw, generator)
-        tokens, more = chosen.tokens.view_as(result)[late], chosen.draws.flatten()[late]
-    return result.index_copy(0, late, tokens), draws.index_add(0, late, more)
+        form, here, place = form.of_rows(len(late)), draw.select(late), late
+    else:  # it draws for all rows, and the chunks of the late ones are taken
+        here, place = draw, torch.arange(len(result), device=result.device)
+    chosen = fallback(here, generator)
+    if tuple(chosen.tokens.shape) != (*form.batch, form.chunk):
+        raise ValueError(
+            f"fallback must choose chunks of shape {(*form.batch, form.chunk)}, one a row; got "
+            f"{tuple(chosen.tokens.shape)}."
+        )
+    tokens = torch.zeros_like(result)
+    tokens[place] = chosen.tokens.reshape(len(place), -1).long()
+    tokens = result.index_copy(0, late, tokens[late])
+    return tokens, draws.index_add(0, place, chosen.draws.flatten().long())
 
 
 @typed
@@ -148,26 +171,22 @@ class ExactState:
         run: Equal draws since the last restart, up to n.
         misses: i of step 2.
         done: Whether x is the row's chunk.
-        draws: Draws used so far.
     """
 
     held: Int[Tensor, "rows chunk"]
     run: Int[Tensor, " rows"]
     misses: Int[Tensor, " rows"]
     done: Bool[Tensor, " rows"]
-    draws: Int[Tensor, " rows"]
 
     @staticmethod
     def start(like: Tensor) -> "ExactState":
         """Before the first draw; `like` is any draw, (rows, chunk)."""
         zeros = torch.zeros(len(like), dtype=torch.long, device=like.device)
-        return ExactState(like, zeros, zeros + 1, zeros.bool(), zeros)
+        return ExactState(like, zeros, zeros + 1, zeros.bool())
 
     def select(self, rows: Int[Tensor, " chosen"]) -> "ExactState":
         """Some rows only."""
-        return ExactState(
-            self.held[rows], self.run[rows], self.misses[rows], self.done[rows], self.draws[rows]
-        )
+        return ExactState(self.held[rows], self.run[rows], self.misses[rows], self.done[rows])
 
     @typed
     def after(
@@ -199,7 +218,6 @@ class ExactState:
             torch.where(self.done, self.run, run),
             torch.where(self.done, self.misses, misses),
             self.done | ends,
-            self.draws + (~self.done).long(),
         )
 
 
@@ -223,12 +241,7 @@ class ExactTemperature:
         Raises:
             ValueError: If the temperature is out of range or the budget too small for it.
         """
-        check_temperature(self.temperature)
-        if self.max_draws < exponent_of(self.temperature)[0]:
-            raise ValueError(
-                f"max_draws must be at least 1 / temperature = {1 / self.temperature:g}; "
-                f"got {self.max_draws}."
-            )
+        _check_settings(self.temperature, self.max_draws)
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
         """Draw until every row is done."""

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, SampledChunks, draw_checked
+from calmkit.sampling.base import Draw, SampledChunks, check_number, draw_checked
 from calmkit.sampling.batch import batch_temperature
 from calmkit.typing import typed
 
@@ -15,8 +15,10 @@ __all__ = ["MostFrequent", "most_frequent"]
 
 @typed
 def most_frequent(
-    candidates: Int[Tensor, "candidates *batch chunk"], *, generator: torch.Generator | None = None
-) -> Int[Tensor, "*batch chunk"]:
+    candidates: Integer[Tensor, "candidates *batch chunk"],
+    *,
+    generator: torch.Generator | None = None,
+) -> Integer[Tensor, "*batch chunk"]:
     """The chunk that occurs most often in each row; ties are broken at random.
 
     Args:
@@ -47,11 +49,10 @@ class MostFrequent:
         Raises:
             ValueError: If there would be no candidate.
         """
-        if self.candidates < 1:
-            raise ValueError(f"candidates must be at least 1; got {self.candidates}.")
+        check_number("candidates", self.candidates, 1)
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
         """Draw and count. Every row is settled: there is no number that has to agree."""
         tokens = most_frequent(draw_checked(draw, self.candidates), generator=generator)
-        draws = torch.full_like(tokens[..., 0], self.candidates)
+        draws = torch.full_like(tokens[..., 0], self.candidates, dtype=torch.long)
         return SampledChunks(tokens, draws, torch.ones_like(draws, dtype=torch.bool))

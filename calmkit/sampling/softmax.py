@@ -6,6 +6,7 @@ The baseline's counterpart of the samplers that only draw. Source of the nucleus
 arXiv 1904.09751.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -13,10 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, SampledChunks
+from calmkit.finite import require_finite
+from calmkit.sampling.base import Draw, SampledChunks, check_number
+from calmkit.sampling.weights import check_top_p
 from calmkit.typing import typed
 
-__all__ = ["LogitDraw", "SoftmaxSampler", "truncated_log_probabilities"]
+__all__ = ["LogitDraw", "SoftmaxSampler", "drawable", "truncated_log_probabilities"]
+
+# Below it the largest logit is subtracted before the division, which makes no number too large.
+_COLD = 1e-3
+# As good as zero, and not zero in float32.
+_COLDEST = 1e-30
 
 
 @runtime_checkable
@@ -42,19 +50,20 @@ def truncated_log_probabilities(
 
     Args:
         logits: Of a softmax.
-        temperature: T, positive.
+        temperature: T, positive and finite.
         top_k: Keep that many of the likeliest tokens; all if None.
         top_p: Keep the smallest set of likeliest tokens with this probability.
 
     Raises:
         ValueError: If an argument is out of range.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive; got {temperature}.")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, or None; got {top_k}.")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1]; got {top_p}.")
+    if isinstance(temperature, bool) or not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite; got {temperature}.")
+    if top_k is not None:
+        check_number("top_k", top_k, 1, "1, or None")
+    check_top_p(top_p)
+    if temperature < _COLD:  # logits / T would overflow
+        logits, temperature = logits - logits.amax(-1, keepdim=True), max(temperature, _COLDEST)
     scores = (logits / temperature).log_softmax(dim=-1)
     if top_k is None and top_p == 1:
         return scores
@@ -70,12 +79,22 @@ def truncated_log_probabilities(
     return scores.masked_fill(~kept, -torch.inf).log_softmax(dim=-1)
 
 
+def drawable(probabilities: Tensor) -> Tensor:
+    """Probabilities that can be drawn from before the device has told whether they are finite.
+
+    On a device of its own a draw from NaN would end the process; the error comes with the answer,
+    see `calmkit.finite`.
+    """
+    near = probabilities.device.type == "cpu"
+    return probabilities if near else probabilities.nan_to_num(nan=1.0)
+
+
 @dataclass(frozen=True)
 class SoftmaxSampler:
     """Draws one token of each row from the sharpened and truncated softmax.
 
     Attributes:
-        temperature: T, positive; 1 changes nothing.
+        temperature: T, positive and finite; 1 changes nothing.
         top_k: Keep that many of the likeliest tokens; all if None.
         top_p: Keep the smallest set of likeliest tokens with this probability.
     """
@@ -95,16 +114,19 @@ class SoftmaxSampler:
 
         Raises:
             ValueError: If the source has no logits, as the head of a CALM.
+            NonFiniteError: If a row's largest logit is not finite.
         """
         if not isinstance(draw, LogitDraw):
             raise ValueError(
                 "draw must offer logits, as a TokenLM's does; this model can only be drawn from. "
                 "Use BatchTemperature or ExactTemperature."
             )
+        # A single -inf cuts a token off; NaN, or nothing but -inf, is no law.
+        require_finite("logits", draw.logits.amax(dim=-1))
         logs = truncated_log_probabilities(
             draw.logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
         )
-        rows = logs.reshape(-1, logs.shape[-1]).exp()
+        rows = drawable(logs.reshape(-1, logs.shape[-1]).exp())
         tokens = torch.multinomial(rows, 1, generator=generator).view(*logs.shape[:-1], 1)
-        ones = torch.ones_like(tokens[..., 0])
+        ones = torch.ones_like(tokens[..., 0], dtype=torch.long)
         return SampledChunks(tokens, ones, ones.bool())

@@ -1,16 +1,19 @@
 """Candidates whose tokens are computed when they are asked for, as a black box may offer them."""
 
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, draw_checked
+from calmkit.sampling.base import Draw, DrawForm, draw_checked
 
 __all__ = ["Decoded", "LazyDraw", "Undecoded", "draw_undecoded"]
 
+U = TypeVar("U")
 
+
+@runtime_checkable
 class Undecoded(Protocol):
     """Candidates without their tokens, by number: `n *batch` flattened."""
 
@@ -30,7 +33,7 @@ class Undecoded(Protocol):
         """The tokens at places side by side of some candidates, by their number."""
         ...
 
-    def joined(self, others: Self) -> Self:
+    def joined(self: U, others: U) -> U:
         """These and others of the same black box, whose numbers come after these."""
         ...
 
@@ -39,7 +42,7 @@ class Undecoded(Protocol):
 class LazyDraw(Protocol):
     """A black box that can leave its candidates undecoded."""
 
-    def __call__(self, n: int, /) -> Int[Tensor, "n *batch chunk"]:
+    def __call__(self, n: int, /) -> Integer[Tensor, "n *batch chunk"]:
         """Draw n independent candidates of every row."""
         ...
 
@@ -53,7 +56,7 @@ class Decoded:
 
     def __init__(self, tokens: Tensor) -> None:
         """Hold tokens, (n, *batch, chunk)."""
-        self.shape, self.device = tuple(tokens.shape), tokens.device
+        self.shape, self.device, self.dtype = tuple(tokens.shape), tokens.device, tokens.dtype
         self._tokens = tokens.reshape(-1, tokens.shape[-1])
 
     def tokens_at(
@@ -67,15 +70,26 @@ class Decoded:
         return Decoded(torch.cat([self._tokens, others._tokens]))
 
 
-def draw_undecoded(draw: Draw, n: int) -> Undecoded:
+def draw_undecoded(draw: Draw, n: int, like: DrawForm | None = None) -> Undecoded:
     """Candidates of every row, without their tokens where the black box can leave them out.
 
+    Args:
+        draw: The black box.
+        n: How many.
+        like: The form of its earlier draws; None at the first.
+
     Raises:
-        ValueError: If there are not n of them, or the tokens of a plain box are no integers.
+        ValueError: If there are not n of them, rows or chunk size are others than before, or the
+            tokens of a plain box are no integers.
     """
     if not isinstance(draw, LazyDraw):
-        return Decoded(draw_checked(draw, n))
+        return Decoded(draw_checked(draw, n, like))
     candidates = draw.undecoded(n)
+    if like is not None and tuple(candidates.shape) != (n, *like.batch, like.chunk):
+        raise ValueError(
+            f"undecoded({n}) must give candidates of shape {(n, *like.batch, like.chunk)}, as "
+            f"earlier draws do; got {tuple(candidates.shape)}."
+        )
     if len(candidates.shape) < 2 or candidates.shape[0] != n:
         raise ValueError(
             f"undecoded({n}) must give candidates of shape ({n}, *batch, chunk); got "

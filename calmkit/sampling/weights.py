@@ -20,7 +20,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["check_temperature", "choose", "count_weights", "exponent_of", "nucleus"]
+__all__ = [
+    "check_temperature",
+    "check_top_p",
+    "choose",
+    "count_weights",
+    "exponent_of",
+    "nucleus",
+]
+
+# 1 / T beyond this is no longer told from the next whole number.
+_LARGEST_EXPONENT = 2.0**53
 
 
 def check_temperature(temperature: float) -> None:
@@ -29,16 +39,26 @@ def check_temperature(temperature: float) -> None:
     Raises:
         ValueError: If it is not in (0, 1].
     """
-    if not 0 < temperature <= 1:
+    if isinstance(temperature, bool) or not 0 < temperature <= 1:
         raise ValueError(
             "temperature must be in (0, 1]: draws can be sharpened, not flattened; "
             f"got {temperature}."
         )
 
 
+def check_top_p(top_p: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        ValueError: If it is not in (0, 1].
+    """
+    if isinstance(top_p, bool) or not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1]; got {top_p}.")
+
+
 def exponent_of(temperature: float) -> tuple[int, float]:
     """Whole number n and rest a of 1 / T = n + a, 0 <= a < 1; a rest due to rounding is none."""
-    exponent = 1 / temperature
+    exponent = min(1 / temperature, _LARGEST_EXPONENT)
     whole = math.floor(exponent + 1e-9)
     part = exponent - whole
     return whole, part if part > 1e-9 else 0.0
@@ -102,8 +122,7 @@ def nucleus(counts: Int[Tensor, "rows candidates"], top_p: float) -> Tensor:
     Raises:
         ValueError: If `top_p` is out of range.
     """
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be in (0, 1]; got {top_p}.")
+    check_top_p(top_p)
     falling = counts.sort(dim=-1, descending=True).values
     before = falling.cumsum(dim=-1) - falling
     kept = before < top_p * counts.sum(dim=-1, keepdim=True) * (1 - 1e-12)

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ _REFUSALS = (
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
+@runtime_checkable
 class SavableTokenizer(Protocol):
     """A tokenizer that can write itself to a file."""
 

@@ -19,9 +19,11 @@ from torch import Tensor
 from calmkit.backbones import Cache
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
+from calmkit.finite import read_together
 from calmkit.metrics import BrierLMResult, DocumentScores, Estimate
 from calmkit.models import CALM
-from calmkit.nn import evaluation_mode
+from calmkit.models.draws import draw_latents
+from calmkit.nn import evaluation_view
 from calmkit.scoring import EnergyScore
 from calmkit.training.scored_text import (
     BRANCHES_AT_ONCE,
@@ -31,6 +33,7 @@ from calmkit.training.scored_text import (
     Targets,
     check_context,
     find_targets,
+    positions_read,
 )
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
@@ -87,7 +90,7 @@ def evaluate(
     seed: int,
     highest_order: int = HIGHEST_ORDER,
 ) -> Evaluation:
-    """Score a model; it is in evaluation mode meanwhile.
+    """Score a model in evaluation mode, whichever mode it is in; it is left as it is.
 
     Args:
         model: The model, on any device.
@@ -99,13 +102,15 @@ def evaluate(
 
     Raises:
         ValueError: If fewer than two rows have text after the context.
+        NonFiniteError: If states, latents or logits are not finite.
     """
     check_context(rows, settings.min_context)
     tally = Tally(rows, settings.min_context, highest_order)
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
-    with evaluation_mode(model):
-        for chosen in torch.arange(len(rows.document)).split(ROWS_AT_ONCE):
+    model = evaluation_view(model)
+    for chosen in torch.arange(len(rows.document)).split(ROWS_AT_ONCE):
+        with read_together():
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
             targets = find_targets(tokens, real, settings.min_context, highest_order)
             latents, draws = _draw(model, tokens, real, targets, settings.draws, generator)
@@ -180,10 +185,11 @@ def _draw(
     """Latents of the next chunk, and tokens for the longest n-gram, for each point."""
     batch, positions, chunk_size = tokens.shape
     chunks = targets.tokens.shape[1] // chunk_size
-    cache = model.backbone.new_cache(batch, positions + chunks)
+    longest = positions_read(positions, chunk_size, targets.counted.shape[1])
+    cache = model.backbone.new_cache(batch, longest)
     hidden = model.backbone(model.input_encoder(tokens, real), cache=cache)
     cond = hidden[targets.row, targets.place - 1]
-    latents = model.head.sample(cond, num_draws, generator)
+    latents = draw_latents(model.head, cond, num_draws, generator)
     first = model.autoencoder.decode_tokens(latents)
     return latents, _extend(model, cache, targets, first, chunks, generator)
 

@@ -29,6 +29,7 @@ __all__ = [
     "check_context",
     "chunks_to_draw",
     "find_targets",
+    "positions_read",
 ]
 
 HIGHEST_ORDER = 4  # as published
@@ -97,12 +98,25 @@ def find_targets(
         for x in (tokens, real)
     )
     counted = counted_ngrams(is_text, highest_order, chunk_size)
-    return Targets(row, place, known, is_text, counted)
+    return Targets(row, place, known.long(), is_text, counted)
 
 
 def chunks_to_draw(chunk_size: int, highest_order: int = HIGHEST_ORDER) -> int:
     """Chunks that hold at least as many tokens as the longest n-gram."""
     return max(1, -(-highest_order // chunk_size))
+
+
+def positions_read(positions: int, chunk_size: int, highest_order: int = HIGHEST_ORDER) -> int:
+    """How many positions a model reads of rows and of what it draws after them.
+
+    A branch begins after the last position but one, and the last chunk drawn is not read.
+
+    Args:
+        positions: Of a row.
+        chunk_size: K, tokens in a chunk.
+        highest_order: n of the longest n-grams.
+    """
+    return positions + max(0, chunks_to_draw(chunk_size, highest_order) - 2)
 
 
 class Tally:

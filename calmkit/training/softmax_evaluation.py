@@ -14,9 +14,11 @@ from torch import Tensor
 
 from calmkit.backbones import Cache
 from calmkit.data import EvaluationRows
+from calmkit.finite import read_together, require_finite
 from calmkit.metrics import BrierLMResult, DocumentScores, Estimate, softmax_collision
 from calmkit.models import TokenLM
-from calmkit.nn import evaluation_mode
+from calmkit.nn import evaluation_view
+from calmkit.sampling.softmax import drawable
 from calmkit.training.evaluation import EvaluationSettings
 from calmkit.training.scored_text import (
     BRANCHES_AT_ONCE,
@@ -26,6 +28,7 @@ from calmkit.training.scored_text import (
     Targets,
     check_context,
     find_targets,
+    positions_read,
 )
 
 __all__ = ["SoftmaxEvaluation", "evaluate_softmax"]
@@ -64,7 +67,7 @@ def evaluate_softmax(
     seed: int,
     highest_order: int = HIGHEST_ORDER,
 ) -> SoftmaxEvaluation:
-    """Score a softmax model; it is in evaluation mode meanwhile.
+    """Score a softmax model in evaluation mode, whichever mode it is in; it is left as it is.
 
     Args:
         model: The model, on any device.
@@ -76,6 +79,7 @@ def evaluate_softmax(
     Raises:
         ValueError: If fewer than two rows have text after the context, or chunks hold more than
             one token.
+        NonFiniteError: If states or logits are not finite.
     """
     if rows.batch.tokens.shape[2] != 1:
         raise ValueError(
@@ -85,13 +89,15 @@ def evaluate_softmax(
     tally = Tally(rows, settings.min_context, highest_order)
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
-    with evaluation_mode(model):
-        for chosen in torch.arange(len(rows.document)).split(ROWS_AT_ONCE):
+    model = evaluation_view(model)
+    for chosen in torch.arange(len(rows.document)).split(ROWS_AT_ONCE):
+        with read_together():
             tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
             targets = find_targets(tokens, real, settings.min_context, highest_order)
-            cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + highest_order)
+            longest = positions_read(tokens.shape[1], 1, highest_order)
+            cache = model.backbone.new_cache(len(tokens), longest)
             states = model.backbone(model.input_encoder(tokens, real), cache=cache)
-            logs = model.logits(states).log_softmax(dim=-1)
+            logs = _log_probabilities(model, states)
             after = logs[targets.row, targets.place - 1]
             hits = _hits(logs, targets)
             collisions = _collisions(model, cache, targets, after, settings.draws, generator)
@@ -110,6 +116,13 @@ def evaluate_softmax(
         protocol=protocol,
         documents=documents,
     )
+
+
+def _log_probabilities(model: TokenLM, states: Tensor) -> Tensor:
+    require_finite("states of the backbone", states)
+    logits = model.logits(states)
+    require_finite("logits of the softmax", logits)
+    return logits.log_softmax(dim=-1)
 
 
 def _hits(logs: Tensor, targets: Targets) -> Tensor:
@@ -164,10 +177,10 @@ def _collisions_after(
     logs = logs.repeat(draws, 1)
     drawn: list[Tensor] = []
     while len(found) < orders:
-        token = torch.multinomial(logs.exp(), 1, generator=generator)
+        token = torch.multinomial(drawable(logs.exp()), 1, generator=generator)
         drawn.append(logs.gather(-1, token))
         vectors = model.input_encoder(token[:, None], torch.ones_like(token[:, None]).bool())
-        logs = model.logits(model.backbone(vectors, cache=cache)[:, 0]).log_softmax(dim=-1)
+        logs = _log_probabilities(model, model.backbone(vectors, cache=cache)[:, 0])
         steps = torch.cat(drawn, dim=-1)
         found.append(
             softmax_collision(steps.view(draws, points, -1), logs.view(draws, points, -1))

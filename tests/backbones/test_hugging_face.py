@@ -10,6 +10,7 @@ from torch import nn
 from calmkit.attention import AttentionMask
 from calmkit.backbones import Cache, HuggingFaceBackbone
 from calmkit.config import ConfigError, build
+from calmkit.models import TokenLM
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.3}
 SETTINGS = {
@@ -271,6 +272,27 @@ def test_learned_positions_come_to_an_end():
     assert backbone(vectors(positions=12), AttentionMask.packed([(8, 4)] * 2)).isfinite().all()
     rotary = HuggingFaceBackbone.from_model(plain("llama", max_position_embeddings=8))
     assert rotary(vectors(positions=12)).isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "llama"])
+def test_a_full_cache_is_named_before_a_position_is_missing(kind):
+    backbone = HuggingFaceBackbone.from_model(plain(kind))
+    cache = backbone.new_cache(2, 8)
+    backbone(vectors(positions=8), cache=cache)
+    with pytest.raises(ValueError, match=r"capacity must hold .* has 8, 8 are in use and 1 more"):
+        backbone(vectors(positions=1), cache=cache)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+@pytest.mark.parametrize(("prompt", "new"), [(8, 1), (4, 5), (1, 8)])
+def test_a_text_may_use_all_learned_positions(kind, prompt, new):
+    """The last token is written at the last position, and not read."""
+    model = TokenLM(11, backbone=HuggingFaceBackbone.from_model(plain(kind)))
+    texts = model.generate([[3] * prompt, [1]], max_new_tokens=new)
+    assert [len(text.tokens) for text in texts] == [new, new]
+    with pytest.raises(ValueError, match=r"capacity must be at most the 8 learned .* got 9"):
+        model.generate([[3] * prompt], max_new_tokens=new + 1)
 
 
 def test_only_its_own_kind_of_cache_is_taken():

@@ -56,14 +56,18 @@ def test_prompts_come_from_a_file(run, trained, tmp_path, capsys):
         (["--chekpoint", "x"], "did you mean: checkpoint"),
         (["--checkpoint", "model", "--temperature", "2"], "temperature must be in"),
         (["--checkpoint", "model", "--candidates", "0"], "candidates must be"),
-        (["--checkpoint", "model", "--prompts", "no.txt"], "must be a text file"),
+        (["--checkpoint", "model", "--prompts", "no.txt"], "prompts must be readable; 'no.txt'"),
         (
             ["--checkpoint", "model", "--prompts", "a.txt", "--prompt", "b"],
             "exclude each other",
         ),
-        (["--checkpoint", "model", "--prompts", "bad.jsonl"], "line 2, must be"),
+        (["--checkpoint", "model", "--prompts", "bad.jsonl"], "bad.jsonl:2 has ['promt']"),
         (["--checkpoint", "model", "--prompts", "empty.txt"], "has none"),
         (["--checkpoint", "model", "--max_new_tokens", "0"], "max_new_tokens"),
+        (
+            ["--checkpoint", "model", "--prompt", "ab\udc80"],
+            "prompt must be valid Unicode; it has half of a surrogate pair at character 2",
+        ),
     ],
 )
 def test_mistakes(run, trained, tmp_path, capsys, options, text):

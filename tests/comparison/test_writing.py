@@ -1,9 +1,11 @@
 """Which sampler the options of `calmkit generate` mean, for either kind of model."""
 
+import json
+
 import pytest
 
 from calmkit.backbones import MinGRUBackbone
-from calmkit.comparison.writing import choose_sampler
+from calmkit.comparison.writing import choose_sampler, read_prompts
 from calmkit.config import build
 from calmkit.models import TokenLM
 from calmkit.sampling import BatchTemperature, ExactTemperature, PlainSampler, SoftmaxSampler
@@ -44,3 +46,15 @@ def test_tokens_of_a_softmax_are_chosen_by_probabilities():
 def test_what_cannot_be_is_refused(model, numbers, text):
     with pytest.raises(ValueError, match=text):
         choose_sampler(model, **({"temperature": 0.5, "candidates": 8} | numbers))
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_line_ends_divide_prompts(mark, end, tmp_path):
+    """What else ends a line for `str.splitlines` is text; a byte order mark is none."""
+    prompts = ["One\u2028two", "three\x85four\x0cfive", "six\x1cseven\u2029\x0b", "eight"]
+    plain, lines = tmp_path / "prompts.txt", tmp_path / "prompts.jsonl"
+    plain.write_bytes((mark + end.join([*prompts, "", ""])).encode())
+    objects = [json.dumps({"prompt": prompt}, ensure_ascii=False) for prompt in prompts]
+    lines.write_bytes((mark + end.join([*objects, "", ""])).encode())
+    assert read_prompts(plain) == read_prompts(lines) == prompts

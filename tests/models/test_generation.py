@@ -1,12 +1,15 @@
 """Generation: equal to re-running the model without a cache, row by row, to the token."""
 
+import random
+import threading
+
 import pytest
 import torch
 from calm_models import VOCAB, energy_head, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.chunking import chunk_prompts
+from calmkit.chunking import chunk_pair, chunk_prompts
 from calmkit.sampling import (
     BatchTemperature,
     ExactTemperature,
@@ -135,13 +138,69 @@ def test_stream_gives_the_tokens_of_generate(max_new_tokens):
 def test_stream_computes_a_chunk_only_when_it_is_asked_for():
     model = tiny().train()
     calls = []
-    model.head.map.register_forward_hook(lambda *_: calls.append(model.head.training))
+    model.head.map.register_forward_hook(lambda part, *_: calls.append(part.training))
     tokens = model.stream([1, 2], max_new_tokens=9)
     assert calls == []
     for count in range(1, 10):
         next(tokens)
         assert calls == [False] * -(-count // 3)
         assert model.head.training and torch.is_grad_enabled()
+
+
+def test_threads_that_write_at_once_are_all_in_evaluation_mode():
+    """The first ends while the second is at its first chunk; the model is in training mode."""
+    model, seen = tiny().train(), []
+    second_began, first_ended = threading.Event(), threading.Event()
+
+    def write(name):
+        def sampler(draw, generator):
+            if name == "second":
+                second_began.set()
+            (second_began if name == "first" else first_ended).wait(20)
+            return PlainSampler()(draw, generator)
+
+        model.generate([[1, 2]], max_new_tokens=9, sampler=sampler)
+
+    def first():
+        write("first")
+        first_ended.set()
+
+    model.backbone.norm.register_forward_hook(lambda part, *_: seen.append(part.training))
+    threads = [threading.Thread(target=first), threading.Thread(target=write, args=["second"])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert seen == [False] * 6 and model.backbone.norm.training
+
+
+def test_training_may_go_on_while_a_text_is_written():
+    """What is written is of the weights as they are, and in evaluation mode."""
+    model = tiny().eval()
+    (whole,) = model.generate([[1, 2]], max_new_tokens=9)
+    stream = model.train().stream([1, 2], max_new_tokens=9)
+    tokens = [next(stream)]
+    model.train()
+    assert tokens + list(stream) == whole.tokens
+
+
+@pytest.mark.parametrize(
+    ("choose", "match"),
+    [
+        (lambda tokens: tokens[..., :2], r"chunks of shape \(2, 3\), one a row; got \(2, 2\)"),
+        (lambda tokens: tokens[:1], r"chunks of shape \(2, 3\), one a row; got \(1, 3\)"),
+        (lambda tokens: tokens + 7, r"token ids in \[0, 7\); got"),
+        (lambda tokens: tokens - 7, r"token ids in \[0, 7\); got -"),
+    ],
+)
+def test_a_sampler_that_chooses_other_things_is_named(choose, match):
+    def sampler(draw, generator):
+        tokens = choose(draw(1)[0])
+        ones = torch.ones(len(tokens), dtype=torch.long)
+        return SampledChunks(tokens, ones, ones.bool())
+
+    with pytest.raises(ValueError, match="sampler must choose " + match):
+        tiny().generate([[1], [2]], max_new_tokens=9, sampler=sampler)
 
 
 def test_shapes_are_checked_for_two_chunks_and_outside_of_steps():
@@ -154,6 +213,24 @@ def test_shapes_are_checked_for_two_chunks_and_outside_of_steps():
         between.append(checks_are_on())
     assert checked == [True, True, False, False]
     assert between == [True] * 12 and checks_are_on()
+
+
+@pytest.mark.parametrize("wrong", [1.7, 2.0, True, "3", None, torch.tensor(1)])
+def test_every_token_of_a_prompt_is_looked_at_and_nothing_is_drawn(wrong):
+    prompt = [1] * 50 + [wrong] + [1] * 50
+    before = random.getstate()
+    for call in (
+        lambda: tiny().generate([[1], prompt], max_new_tokens=3),
+        lambda: tiny().stream(prompt, max_new_tokens=3),
+        lambda: tiny().rank(prompt, [[1]], num_samples=16),
+        lambda: tiny().rank([1], [prompt], num_samples=16),
+        lambda: chunk_prompts.__wrapped__([prompt], 3, fill_id=0),
+        lambda: chunk_pair.__wrapped__([1], prompt, 3, fill_id=0, end_id=None),
+    ):
+        with pytest.raises(ValueError, match="must hold token ids, each an int; got"):
+            call()
+    tiny().generate([[1]], max_new_tokens=3)
+    assert random.getstate() == before
 
 
 def test_stream_names_a_mistake_before_the_first_token():

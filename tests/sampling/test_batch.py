@@ -1,6 +1,7 @@
 """The batch algorithm's exact law, by enumeration over all lists of candidates."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -230,7 +231,16 @@ def test_plain_sampler():
         ({"temperature": 1.5}, r"temperature must be in \(0, 1\].*got 1.5"),
         ({"temperature": 0.25, "candidates": 3}, "candidates must be at least 1 / .* 4.* got 3"),
         ({"candidates": 0}, "candidates must be at least"),
+        ({"candidates": -3}, "candidates must be at least"),
+        ({"candidates": 64.0}, "candidates must be a whole number; got 64.0"),
+        ({"candidates": True}, "candidates must be a whole number; got True"),
+        ({"temperature": math.nan}, r"temperature must be in \(0, 1\].*got nan"),
+        ({"temperature": True}, r"temperature must be in \(0, 1\].*got True"),
+        ({"temperature": 5e-324}, "candidates must be at least 1 / temperature"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\]; got 0.0"),
+        ({"top_p": math.nan}, r"top_p must be in \(0, 1\]; got nan"),
+        ({"top_p": math.inf}, r"top_p must be in \(0, 1\]; got inf"),
+        ({"top_p": True}, r"top_p must be in \(0, 1\]; got True"),
     ],
 )
 def test_bad_settings_are_named(arguments, match):
@@ -244,8 +254,22 @@ def test_bad_arguments_are_named():
     for temperature in (-0.5, 0.0, 1.1):
         with pytest.raises(ValueError, match=rf"temperature .* got {temperature}"):
             batch_temperature(torch.zeros(2, 1, dtype=torch.long), temperature)
-    with pytest.raises(ValueError, match="top_p must be in"):
-        batch_temperature(torch.zeros(2, 1, dtype=torch.long), 1.0, top_p=-1.0)
+    for top_p in (-1.0, math.nan, 1.5):
+        with pytest.raises(ValueError, match="top_p must be in"):
+            batch_temperature(torch.zeros(2, 1, dtype=torch.long), 1.0, top_p=top_p)
+
+
+@pytest.mark.parametrize("number", [0, -3, 3])
+@pytest.mark.parametrize("dtype", [torch.long, torch.int8])
+def test_a_number_of_candidates_that_are_not_there_is_named(number, dtype):
+    numbers = torch.tensor([2, number], dtype=dtype)
+    with pytest.raises(ValueError, match=rf"num_candidates must be in \[1, 2\], .* got {number}"):
+        batch_temperature(torch.zeros(2, 2, 1, dtype=dtype), 0.5, num_candidates=numbers)
+
+
+def test_a_temperature_next_to_zero_takes_the_most_frequent():
+    candidates = torch.tensor([5, 6, 6])[:, None]
+    assert batch_temperature(candidates, 5e-324).tolist() == [6]
 
 
 @pytest.mark.parametrize(
@@ -254,6 +278,8 @@ def test_bad_arguments_are_named():
         lambda n: torch.zeros(n + 1, 2, 3, dtype=torch.long),
         lambda n: torch.zeros(n, dtype=torch.long),
         lambda n: torch.zeros(n, 2, 3),
+        lambda n: torch.zeros(n, 2, 3, dtype=torch.bool),
+        lambda n: torch.zeros(n, 2, 3, dtype=torch.complex64),
     ],
 )
 def test_draws_of_another_shape_are_named(wrong):

@@ -1,5 +1,7 @@
 """The exact algorithm's law, by enumeration of its random decisions; and that it is followed."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +13,7 @@ from calmkit.sampling import (
     DrawBudgetError,
     ExactTemperature,
     MostFrequent,
+    PlainSampler,
     exact_temperature,
     most_frequent,
 )
@@ -123,7 +126,9 @@ LIMIT = 30.7
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_all_rows_together_follow_the_law(temperature):
+def test_all_rows_together_follow_the_law(temperature, monkeypatch):
+    """And where no block is longer than it must be, the draws are those that the law needs."""
+    monkeypatch.setattr("calmkit.sampling.exact._LARGEST_BLOCK", 1)
     got = exact_temperature(Box(seeded()), temperature, generator=seeded(1))
     assert chi_square(got.tokens, temperature) < LIMIT
     assert got.settled.all()
@@ -156,13 +161,19 @@ def test_wrong_algorithms_are_rejected(temperature, monkeypatch):
     assert chi_square(wrong, temperature) > LIMIT
 
 
-def test_draws_are_those_of_each_row():
-    """Rows that are done draw no more, but for what is left of their last block."""
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_draws_are_those_of_each_row(temperature):
+    """All that the box drew for a row, also what was left of its last block."""
     box = Box(seeded(), rows=500)
-    got = exact_temperature(box, 0.4, generator=seeded(1))
-    assert (got.draws <= box.counts).all()
-    assert box.counts.min() < box.counts.max()
-    assert (box.counts < 2 * got.draws + 64).all()
+    got = exact_temperature(box, temperature, generator=seeded(1))
+    assert torch.equal(got.draws, box.counts)
+    assert temperature == 1 or box.counts.min() < box.counts.max()
+
+
+def test_draws_of_a_box_without_selection_are_the_same_for_all_rows():
+    box = Box(seeded(), rows=50)
+    got = exact_temperature(lambda n: box(n), 0.4, generator=seeded(1))
+    assert torch.equal(got.draws, box.counts) and len(got.draws.unique()) == 1
 
 
 def test_a_box_without_selection_gives_the_same_law():
@@ -210,7 +221,7 @@ def test_a_row_beyond_its_budget_may_fall_back():
     sampler = ExactTemperature(0.5, max_draws=50, fallback=BatchTemperature(0.5, 8))
     got = sampler(never_equal, seeded())
     assert got.settled.tolist() == [True, False, True]
-    assert got.draws.tolist() == [2, 58, 2]
+    assert got.draws.tolist() == [58] * 3  # such a box draws for all rows each time
     assert got.tokens[[0, 2]].flatten().tolist() == [0, 0]
 
 
@@ -237,6 +248,12 @@ def test_the_fallback_draws_for_late_rows_alone():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
+        (lambda: ExactTemperature(0.5, 2.5), r"max_draws must be a whole number; got 2\.5"),
+        (lambda: ExactTemperature(0.5, True), "max_draws must be a whole number; got True"),
+        (lambda: ExactTemperature(0.5, math.inf), "max_draws must be a whole number; got inf"),
+        (lambda: ExactTemperature(math.nan), r"temperature must be in \(0, 1\].* got nan"),
+        (lambda: ExactTemperature(True), r"temperature must be in \(0, 1\].* got True"),
+        (lambda: ExactTemperature(5e-324), "max_draws must be at least 1 / temperature"),
         (lambda: ExactTemperature(0.0), r"temperature must be in \(0, 1\]"),
         (lambda: ExactTemperature(0.2, max_draws=4), "max_draws must be at least .* 5; got 4"),
         (lambda: exact_temperature(never_equal, 2.0), r"temperature must be in \(0, 1\]"),
@@ -269,5 +286,16 @@ def test_most_frequent():
 def test_no_candidates_are_refused():
     with pytest.raises(ValueError, match="candidates must be at least 1; got 0"):
         MostFrequent(0)
+    for wrong in (1.5, True, math.inf, "8"):
+        with pytest.raises(ValueError, match="candidates must be a whole number; got"):
+            MostFrequent(wrong)
     with pytest.raises(ValueError, match="at least one draw"):
         most_frequent(torch.zeros(0, 2, dtype=torch.long))
+
+
+def test_a_fallback_that_chooses_other_chunks_is_named():
+    def short(draw, generator=None):
+        return PlainSampler()(lambda n: draw(n)[:, :2])
+
+    with pytest.raises(ValueError, match=r"fallback must choose .* \(3, 1\).* got \(2, 1\)"):
+        exact_temperature(never_equal, 0.5, max_draws=4, fallback=short, generator=seeded())

@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from calmkit.finite import NonFiniteError
 from calmkit.sampling import SoftmaxSampler
-from calmkit.sampling.softmax import truncated_log_probabilities
+from calmkit.sampling.softmax import drawable, truncated_log_probabilities
 
 
 def literal(logits, temperature, top_k, top_p):
@@ -69,11 +71,50 @@ def test_it_needs_logits():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"temperature": 0.0}, "temperature must be positive; got 0.0"),
+        ({"temperature": 0.0}, "temperature must be positive and finite; got 0.0"),
+        ({"temperature": -1.0}, "temperature must be positive and finite; got -1.0"),
+        ({"temperature": math.nan}, "temperature must be positive and finite; got nan"),
+        ({"temperature": math.inf}, "temperature must be positive and finite; got inf"),
+        ({"temperature": True}, "temperature must be positive and finite; got True"),
         ({"top_k": 0}, "top_k must be at least 1, or None; got 0"),
+        ({"top_k": -3}, "top_k must be at least 1, or None; got -3"),
+        ({"top_k": True}, "top_k must be a whole number; got True"),
+        ({"top_p": 0.0}, r"top_p must be in \(0, 1\]; got 0.0"),
         ({"top_p": 1.5}, r"top_p must be in \(0, 1\]; got 1.5"),
+        ({"top_p": math.nan}, r"top_p must be in \(0, 1\]; got nan"),
+        ({"top_p": True}, r"top_p must be in \(0, 1\]; got True"),
     ],
 )
 def test_bad_settings_are_named(arguments, match):
     with pytest.raises(ValueError, match=match):
         SoftmaxSampler(**arguments)
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e-30, 1e-40, 5e-324])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_next_to_zero_the_likeliest_token_is_certain(temperature, dtype):
+    logits = torch.tensor([[-900.0, 3.0, 2.0], [900.0, -3.0, 2.0]], dtype=dtype)
+    got = truncated_log_probabilities(logits, temperature=temperature)
+    assert got.exp().tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_logits_that_are_no_law_are_refused(wrong):
+    with pytest.raises(NonFiniteError, match="logits must be finite; 1 of 2 values"):
+        SoftmaxSampler(0.5)(Logits(torch.tensor([[0.0, 1.0], [wrong, 0.0]])))
+    with pytest.raises(NonFiniteError, match="logits must be finite"):
+        SoftmaxSampler(0.5)(Logits(torch.full((1, 2), -torch.inf)))
+
+
+def test_a_token_may_be_ruled_out():
+    got = SoftmaxSampler()(Logits(torch.tensor([[-torch.inf, 1.0]] * 50)))
+    assert (got.tokens == 1).all()
+
+
+def test_off_the_cpu_what_is_no_law_is_drawn_from_until_the_answer_is_there():
+    shares = torch.tensor([[torch.nan, torch.nan], [0.25, 0.75]])
+    assert drawable(shares) is shares
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "device", torch.device("cuda"))
+        got = drawable(shares)
+    assert got.tolist() == [[1, 1], [0.25, 0.75]]

@@ -167,12 +167,18 @@ P = torch.tensor([0.12, 0.08, 0.04, 0.03] + [0.73 / 200] * 200)
 ROWS = 20_000
 
 
-def draw_from_p(generator):
-    def draw(n):
-        drawn = torch.multinomial(P, n * ROWS, replacement=True, generator=generator)
-        return drawn.view(n, ROWS, 1)
+class FromP:
+    """A black box of independent draws from P, also for some of its rows alone."""
 
-    return draw
+    def __init__(self, generator, rows=ROWS):
+        self.generator, self.rows = generator, rows
+
+    def __call__(self, n):
+        drawn = torch.multinomial(P, n * self.rows, replacement=True, generator=self.generator)
+        return drawn.view(n, self.rows, 1)
+
+    def select(self, rows):
+        return FromP(self.generator, len(rows))
 
 
 def shares_of(tokens):
@@ -192,18 +198,18 @@ LIMIT = 33.4
 
 @pytest.fixture(scope="module")
 def counted():
-    return batch_temperature(draw_from_p(seeded(1))(64), 0.5, generator=seeded(2))
+    return batch_temperature(FromP(seeded(1))(64), 0.5, generator=seeded(2))
 
 
 def test_rows_follow_the_law_of_counting(counted):
     """Pairs agree with probability 0.026: some rows are done in each round, some never."""
-    got = BatchTemperature(0.5, 64)(draw_from_p(seeded()), seeded(3))
+    got = BatchTemperature(0.5, 64)(FromP(seeded()), seeded(3))
     assert chi_square(got.tokens, counted) < LIMIT
     assert len(got.draws.unique()) > 3 and got.settled.double().mean() > 0.99
 
 
 def test_wrong_samplers_are_rejected(counted, monkeypatch):
-    draw = draw_from_p(seeded())
+    draw = FromP(seeded())
     few = BatchTemperature(0.5, 16)(draw, seeded(3))
     assert chi_square(few.tokens, counted) > LIMIT
     pairs = torch.tensor([(i, k) for k in range(64) for i in range(k)])[:64]

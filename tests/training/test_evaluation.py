@@ -7,12 +7,15 @@ import torch
 import yaml
 from evaluation_problems import HIDDEN, LATENT, VOCAB, model_of, rows_of, settings
 
+from calmkit.attention import KVCache
+from calmkit.backbones import TransformerBackbone
 from calmkit.config.parsing import PRESETS
 from calmkit.heads import EnergyHead
 from calmkit.metrics import expected_brier
 from calmkit.scoring import EnergyScore
 from calmkit.training import evaluation
 from calmkit.training.evaluation import EvaluationSettings, evaluate, evaluate_unigram
+from calmkit.training.scored_text import positions_read
 
 
 @torch.no_grad()
@@ -186,3 +189,22 @@ def test_the_default_protocol_is_pinned():
 def test_bad_settings_are_named(name, least):
     with pytest.raises(ValueError, match=f"{name} must be at least {least}; got {least - 1}"):
         settings(**{name: least - 1})
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 4, 5])
+def test_no_position_is_reserved_that_is_not_read(chunk_size, monkeypatch):
+    """The last chunk of a branch is drawn, and not read."""
+    used, capacities = [], []
+    advance, new_cache = KVCache.advance, TransformerBackbone.new_cache
+    monkeypatch.setattr(
+        KVCache, "advance", lambda cache, new: (advance(cache, new), used.append(cache.longest))
+    )
+    monkeypatch.setattr(
+        TransformerBackbone,
+        "new_cache",
+        lambda *a: capacities.append(a[2]) or new_cache(*a),
+    )
+    rows = rows_of(chunk_size, [24, 24], [0, 1])
+    evaluate(model_of(chunk_size), rows, settings(), seed=0)
+    assert set(capacities) == {max(used)}
+    assert max(used) == positions_read(rows.batch.tokens.shape[1], chunk_size)
