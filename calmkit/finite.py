@@ -4,9 +4,9 @@ Values are read where that is free: eagerly, on the CPU. Elsewhere reading one w
 device.
 """
 
-import torch
 from torch import Tensor
 
+from calmkit.private_torch import has_values
 from calmkit.typing import checks_are_on
 
 __all__ = ["NonFiniteError", "check_finite", "is_readable"]
@@ -39,5 +39,5 @@ def is_readable(tensor: Tensor) -> bool:
         checks_are_on()
         and tensor.device.type == "cpu"
         and tensor.numel() > 0
-        and not torch._C._functorch.is_batchedtensor(tensor)  # under vmap no value can be read
+        and has_values(tensor)
     )

@@ -38,6 +38,7 @@ FLOORS = [
     {"finite"},
     {"typing"},
     {"files"},
+    {"private_torch"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
 

@@ -31,13 +31,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
 from calmkit.scoring.checks import check_count, check_not_negative
 from calmkit.scoring.crps import folded_normal_mean
+from calmkit.scoring.derivatives import smooth_norm
 from calmkit.scoring.energy import EnergyScore
 from calmkit.scoring.moments import gaussian_norm_moment
 from calmkit.scoring.precision import in_full_precision
@@ -128,8 +128,8 @@ class VariogramScore(ScoringRule):
         """
         _check_latent(samples)
         mean = _differences(target.mean)
-        # A norm, not hypot: its derivative at zero, for point masses, is zero.
-        std = vector_norm(torch.stack(_pairs(target.std)), dim=0)
+        # Not hypot, whose derivative at zero, for point masses, is NaN.
+        std = smooth_norm(torch.stack(_pairs(target.std)), dim=0)
         first, second = (_absolute_moment(mean, std, power) for power in (self.p, 2 * self.p))
         error = _squared_error(samples, first, self.p)
         return 2 * (error + second - first.square()).sum(dim=-1)
