@@ -21,7 +21,7 @@ def has_values(tensor: Tensor) -> bool:
 
 
 def in_transform() -> bool:
-    """Whether a transform of `torch.func` is at work; False under `torch.compile`, unknown there."""
+    """Whether a transform of `torch.func` is at work; under `torch.compile` always False."""
     if torch.compiler.is_compiling():
         return False
     return torch._C._functorch.peek_interpreter_stack() is not None

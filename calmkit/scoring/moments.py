@@ -37,7 +37,7 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.scoring.bernstein import Quadrature, expected_by, log_grid
-from calmkit.scoring.checks import check_target
+from calmkit.scoring.checks import check_dimensions, check_target
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 
@@ -66,9 +66,11 @@ def gaussian_norm_moment(
         alpha: Exponent in (0, 2).
 
     Raises:
-        ValueError: If alpha is out of range, a value is not finite or a std negative.
+        ValueError: If alpha is out of range, there is no dimension, a value is not finite or a
+            std negative.
     """
     check_alpha(alpha)
+    check_dimensions(mean=mean)
     target = DiagonalGaussian(mean, std)
     samples = torch.zeros_like(mean)[None]
     check_target(samples, target)
@@ -110,6 +112,8 @@ def check_alpha(alpha: float) -> None:
 def _expected_distance(
     samples: Tensor, target: DiagonalGaussian, alpha: float, deep: bool
 ) -> Tensor:
+    if len(samples) == 0:
+        return target.mean.sum(dim=-1).expand(0, *target.mean.shape[:-1])
     alpha = alpha.__float__()  # a number of nodes follows: no symbol under torch.compile
     batch, latent = target.mean.shape[:-1], target.mean.shape[-1]
     # (positions, samples, latent): each position then is one matrix product over its samples.

@@ -59,7 +59,7 @@ class PairwiseScore(ScoringRule):
         """Estimate E rho(||X - X'||) without bias, from pairs i < j.
 
         Raises:
-            ValueError: If fewer than two samples are given.
+            ValueError: If fewer than two samples are given, or samples have no dimensions.
         """
         check_count(samples)
         return self.of_distance(pair_distances(samples)).mean(dim=0)
@@ -82,6 +82,7 @@ class PairwiseScore(ScoringRule):
         noise: Float[Tensor, "noise *batch latent"],
     ) -> Float[Tensor, "*batch"]:
         """The mean score over given outcomes; see `ScoringRule.score_outcomes`."""
+        self._check_outcomes(samples, outcomes)
         error = self.of_distance(outcome_distances(samples, outcomes)).mean(dim=(0, 1))
         return error - 0.5 * self.spread(samples)
 

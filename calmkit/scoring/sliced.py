@@ -31,6 +31,7 @@ from torch.nn.functional import normalize
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
+from calmkit.scoring.checks import check_count
 from calmkit.scoring.crps import expected_crps
 from calmkit.scoring.derivatives import smooth_norm
 from calmkit.scoring.precision import in_full_precision
@@ -102,6 +103,7 @@ class SlicedCRPS(ScoringRule):
         noise: Float[Tensor, "noise *batch latent"],
     ) -> Float[Tensor, "*batch"]:
         """The mean over directions; see `ScoringRule.score_from`."""
+        check_count(samples)
         # A zero vector has no direction and stays zero: it counts as a shadow of size zero.
         directions = normalize(noise, dim=-1)
         # Seen from the target's mean, so that products do not cancel far from the origin.
