@@ -60,10 +60,23 @@ class DiagonalGaussian:
     Attributes:
         mean: Location of each dimension.
         std: Standard deviation of each dimension; zero is allowed and means a point mass.
+
+    Raises:
+        ValueError: If mean and std differ in dtype or device.
     """
 
     mean: Float[Tensor, "*batch latent"]
     std: Float[Tensor, "*batch latent"]
+
+    def __post_init__(self) -> None:
+        """Refuse two dtypes, of which the coarser would decide, and two devices."""
+        for name in ("dtype", "device"):
+            of_mean, of_std = getattr(self.mean, name), getattr(self.std, name)
+            if of_mean != of_std:
+                raise ValueError(
+                    f"mean and std must have the same {name}; got {of_mean} and {of_std}. "
+                    f"Convert one to the other's."
+                )
 
     @classmethod
     def point_mass(cls, location: Float[Tensor, "*batch latent"]) -> "DiagonalGaussian":

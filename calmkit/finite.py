@@ -17,6 +17,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from calmkit.private_torch import has_values
 from calmkit.typing import checks_are_on
 
 __all__ = ["NonFiniteError", "check_finite", "is_readable", "read_together", "require_finite"]
@@ -54,7 +55,7 @@ def require_finite(name: str, tensor: Tensor) -> None:
         NonFiniteError: If a value is not finite; in a block of `read_together`, at its end at the
             latest.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(tensor):
+    if torch.compiler.is_compiling() or not has_values(tensor):
         return
     if _is_near(tensor):
         # A sum is one pass without memory. It is finite only if all values are; the converse
@@ -115,5 +116,5 @@ def is_readable(tensor: Tensor) -> bool:
         checks_are_on()
         and tensor.device.type == "cpu"
         and tensor.numel() > 0
-        and not torch._C._functorch.is_batchedtensor(tensor)  # under vmap no value can be read
+        and has_values(tensor)
     )

@@ -40,6 +40,7 @@ FLOORS = [
     {"locks", "foreign_data"},
     {"files", "disk"},
     {"extras"},
+    {"private_torch"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
 

@@ -133,6 +133,17 @@ def test_shapes(batch):
     assert gaussian.kl_to_standard_normal().shape == (*batch, 3)
 
 
+@pytest.mark.parametrize("other", [torch.float32, torch.bfloat16])
+def test_mean_and_std_have_one_dtype(other):
+    with pytest.raises(ValueError, match=f"the same dtype; got {other} and torch.float64"):
+        DiagonalGaussian(torch.zeros(3, dtype=other), torch.ones(3))
+
+
+def test_mean_and_std_are_on_one_device():
+    with pytest.raises(ValueError, match="the same device; got cpu and meta"):
+        DiagonalGaussian(torch.zeros(3), torch.ones(3, device="meta"))
+
+
 def test_nothing_broadcasts_silently():
     with pytest.raises(TypeCheckError, match="parameter 'std'"):
         DiagonalGaussian(torch.zeros(2, 3), torch.ones(3))

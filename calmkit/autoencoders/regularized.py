@@ -236,7 +236,8 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     def _encode(self, read: Tensor, known: Tensor) -> DiagonalGaussian:
         embedded = torch.where(known[..., None], self.embedding(read.long()), self.mask_embedding)
         mean, log_std = self._parameters_of(embedded).chunk(2, dim=-1)
-        return DiagonalGaussian(mean, log_std.clamp(*_LOG_STD_RANGE).exp())
+        std = log_std.clamp(*_LOG_STD_RANGE).exp()
+        return DiagonalGaussian(mean.to(std.dtype), std)  # on GPUs autocast widens an exponential
 
     def _disturb(self, posterior: DiagonalGaussian, generator: torch.Generator | None) -> Tensor:
         """A sample of the posterior with some of its dimensions dropped."""

@@ -23,6 +23,7 @@ from calmkit.backbones.rope_scaling import RopeScaling
 from calmkit.backbones.rotary import rotation_at
 from calmkit.backbones.transformer_layer import SelfAttention, TransformerLayer
 from calmkit.nn import SwiGLU, scaled_normal_
+from calmkit.private_torch import in_transform
 from calmkit.typing import typed
 
 __all__ = ["TransformerBackbone"]
@@ -137,6 +138,7 @@ class TransformerBackbone(Backbone):
         )
         x = vectors
         recompute = self.activation_checkpointing and cache is None and torch.is_grad_enabled()
+        recompute = recompute and not in_transform()  # which lets no tensor be put aside
         for index, layer in enumerate(self.layers):
             if recompute:
                 x = checkpoint(layer, x, rotation, mask, cache, index, use_reentrant=False)

@@ -114,10 +114,8 @@ class AverageVelocityHead(Head):
     ) -> Float[Tensor, "*batch"]:
         """`loss_from` at random draws; see `Head.loss`."""
         self._check_cond(cond)
-        self._check_target(target)
-        latents = target.sample(self.draws, generator)
+        latents = self._checked_target(target).sample(self.draws, generator)
         noise = starting_noise(latents[0], self.draws, self.latent_size, generator)
-        latents = latents.to(noise.dtype)
         shape = (self.draws + self.jumps, *noise.shape[1:-1])
         uniform = standard_uniform(shape, generator, dtype=noise.dtype, device=noise.device)
         pairs, still = uniform.split([2 * self.jumps, self.draws - self.jumps])
@@ -144,7 +142,7 @@ class AverageVelocityHead(Head):
         Raises:
             ValueError: If there is no step.
         """
-        return self._follow(lambda *jump: self.velocity(*jump, cond), noise, steps)
+        return self._follow(lambda *jump: self._velocity(jump, cond), noise, steps)
 
     @typed
     def sample(
@@ -175,10 +173,14 @@ class AverageVelocityHead(Head):
         self._check_cond(cond)
 
         def velocity(*jump: Tensor) -> Tensor:
-            return guided(lambda c: self.velocity(*jump, c), cond, null, scale)
+            return guided(lambda c: self._velocity(jump, c), cond, null, scale)
 
         noise = starting_noise(cond, num_samples, self.latent_size, generator)
         return self._follow(velocity, noise, steps)
+
+    def _velocity(self, jump: tuple[Tensor, ...], cond: Tensor) -> Tensor:
+        x, time, end = (self._read(value) for value in jump)
+        return self.velocity(x, time, end, cond)
 
     def _follow(self, velocity: Callable[..., Tensor], x: Tensor, steps: int | None) -> Tensor:
         steps = self.steps if steps is None else _checked(steps)

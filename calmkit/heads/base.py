@@ -2,6 +2,11 @@
 
 A head knows nothing of text. Its condition is any vector, its target any latent vector or the
 Gaussian that an autoencoder gives for one.
+
+Precision, for all heads alike: a condition must have the dtype of the head's weights, or be one
+that autocast lowers. Targets and latents may have any: they are taken to the weights' dtype, or to
+float32 if that is wider. Noise is drawn and errors are measured in it; only what the network reads
+is rounded further. Losses and log-densities have float32 at least, samples the weights' dtype.
 """
 
 import abc
@@ -62,7 +67,8 @@ class Head(nn.Module, Recorded, abc.ABC):
             generator: Source of randomness; torch's global one if None.
 
         Raises:
-            ValueError: If condition or target has another size than the head was built for.
+            ValueError: If condition or target has another size than the head was built for, or
+                the condition another dtype.
         """
 
     @abc.abstractmethod
@@ -80,8 +86,8 @@ class Head(nn.Module, Recorded, abc.ABC):
             generator: Source of randomness; torch's global one if None.
 
         Raises:
-            ValueError: If the condition has another size than the head was built for, or the
-                number of samples is negative.
+            ValueError: If the condition has another size or dtype than the head, or the number of
+                samples is negative.
         """
 
     def sample_guided(
@@ -111,20 +117,47 @@ class Head(nn.Module, Recorded, abc.ABC):
             raise ValueError(
                 f"cond must have cond_size = {self.cond_size} features; got {cond.shape[-1]}."
             )
+        own = self._dtype()
+        if cond.dtype == own:
+            return
+        # Autocast lowers what its layers read, float64 aside.
+        lowered = torch.is_autocast_enabled(cond.device.type)
+        if not lowered or torch.float64 in (cond.dtype, own):
+            raise ValueError(
+                f"cond must have the dtype of the head's weights, {own}; got {cond.dtype}. "
+                f"Convert it, or the head by `head.to({cond.dtype})`."
+            )
 
-    def _check_target(self, target: DiagonalGaussian) -> None:
+    def _checked_target(self, target: DiagonalGaussian) -> DiagonalGaussian:
+        """The target in the dtype that losses are computed in, once its size is found right."""
         if target.mean.shape[-1] != self.latent_size:
             raise ValueError(
                 f"target must have latent_size = {self.latent_size} dimensions; "
                 f"got {target.mean.shape[-1]}."
             )
+        dtype = self._wide_dtype()
+        return DiagonalGaussian(target.mean.to(dtype), target.std.to(dtype))
 
-    def _check_latents(self, latents: Tensor) -> None:
+    def _checked_latents(self, latents: Tensor) -> Tensor:
+        """Latents in the dtype that densities are computed in, once their size is found right."""
         if latents.shape[-1] != self.latent_size:
             raise ValueError(
                 f"latents must have latent_size = {self.latent_size} dimensions; "
                 f"got {latents.shape[-1]}."
             )
+        return latents.to(self._wide_dtype())
+
+    def _read(self, x: Tensor) -> Tensor:
+        """In the dtype of the weights, as the network must have its inputs."""
+        return x.to(self._dtype())
+
+    def _dtype(self) -> torch.dtype:
+        """Of the weights; PyTorch's default for a head that has none."""
+        weight = next(self.parameters(), None)
+        return torch.get_default_dtype() if weight is None else weight.dtype
+
+    def _wide_dtype(self) -> torch.dtype:
+        return torch.promote_types(self._dtype(), torch.float32)
 
 
 def check_num_samples(num_samples: int) -> None:

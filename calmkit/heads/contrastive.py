@@ -100,8 +100,7 @@ class ContrastiveHead(Head):
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
         """E(z, h) = 1/2 |z - c|^2."""
-        self._check_latents(latents)
-        return _energy(self._center(cond), latents)
+        return _energy(self._center(cond), self._checked_latents(latents))
 
     @typed
     def distribution(
@@ -125,8 +124,7 @@ class ContrastiveHead(Head):
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one vector for each position at the head's temperature, in nats."""
-        self._check_latents(latents)
-        return self.distribution(cond).log_prob(latents)
+        return self.distribution(cond).log_prob(self._checked_latents(latents))
 
     @typed
     def loss_from(
@@ -155,8 +153,7 @@ class ContrastiveHead(Head):
     ) -> Float[Tensor, "*batch"]:
         """Hinge loss of each position; see `Head.loss`."""
         self._check_cond(cond)
-        self._check_target(target)
-        latents = target.sample(self.negatives, generator)
+        latents = self._checked_target(target).sample(self.negatives, generator)
         noise = standard_normal(
             latents.shape, generator, dtype=latents.dtype, device=latents.device
         )

@@ -153,8 +153,7 @@ class DiffusionHead(Head):
     ) -> Float[Tensor, "*batch"]:
         """Loss of each position at stratified steps; see `Head.loss`."""
         self._check_cond(cond)
-        self._check_target(target)
-        latents = target.sample(self.draws, generator)
+        latents = self._checked_target(target).sample(self.draws, generator)
         noise = starting_noise(latents[0], self.draws, self.latent_size, generator)
         length = len(self.schedule)
         step = torch.randint(
@@ -284,7 +283,7 @@ class DiffusionHead(Head):
         self, cond: Tensor, noisy: Tensor, time: Tensor
     ) -> tuple[Tensor, Tensor | float]:
         """The network's output and variance fraction; `time` has axes of size 1 where shared."""
-        output = self.network(noisy, time.to(noisy.dtype), cond)
+        output = self.network(self._read(noisy), self._read(time.to(noisy.dtype)), cond)
         # Under autocast it is in half precision, too coarse for the steps that are added up.
         return self.variance.split(output.to(noisy.dtype))
 

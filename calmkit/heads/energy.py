@@ -119,10 +119,10 @@ class EnergyHead(Head):
         """
         self._check_cond(cond)
         cond = self.cond_norm(self.cond_embedding(cond))
-        hidden = self.noise_norm(self.noise_embedding(noise))
+        hidden = self.noise_norm(self.noise_embedding(self._read(noise)))
         for block in self.blocks:
             hidden = block(hidden, cond)
-        return self.output(self.output_norm(hidden))
+        return self._read(self.output(self.output_norm(hidden)))  # autocast leaves it lower
 
     @typed
     def sample(
@@ -175,7 +175,7 @@ class EnergyHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Score of N samples of each position, under the head's rule; see `Head.loss`."""
-        self._check_target(target)
+        target = self._checked_target(target)
         noise = self._draw(cond, self.num_samples, generator)
         samples = self.sample_from(cond, noise)
         return self.rule.score(samples, target, generator)

@@ -98,7 +98,7 @@ class FlowHead(Head):
         shared = (1,) * cond.ndim
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
-            return self.velocity(x, time.expand(shared), cond)
+            return self.velocity(self._read(x), self._read(time).expand(shared), cond)
 
         return velocity
 
@@ -119,7 +119,7 @@ class FlowHead(Head):
             times: Times in [0, 1].
         """
         x = torch.lerp(noise, latents, times[..., None])
-        error = self.velocity(x, times, cond) - (latents - noise)
+        error = self.velocity(self._read(x), self._read(times), cond) - (latents - noise)
         return error.square().mean(dim=-1).mean(dim=0)
 
     @typed
@@ -131,10 +131,8 @@ class FlowHead(Head):
     ) -> Float[Tensor, "*batch"]:
         """Flow-matching loss of each position; see `Head.loss`."""
         self._check_cond(cond)
-        self._check_target(target)
-        latents = target.sample(self.draws, generator)
+        latents = self._checked_target(target).sample(self.draws, generator)
         noise = starting_noise(latents[0], self.draws, self.latent_size, generator)
-        latents = latents.to(noise.dtype)
         uniform = standard_uniform(
             noise.shape[:-1], generator, dtype=noise.dtype, device=noise.device
         )
@@ -222,9 +220,9 @@ class FlowHead(Head):
         Raises:
             ValueError: If sizes do not fit.
         """
-        self._check_latents(latents)
+        latents = self._checked_latents(latents)
         solver = _DENSITY_SOLVER if solver is None else solver
-        cond, latents = _widened(cond), _widened(latents)
+        cond = self._without_autocast(cond)
         with torch.autocast(latents.device.type, enabled=False):
             return log_density(self.field(cond), latents[None], solver)[0]
 
@@ -248,16 +246,14 @@ class FlowHead(Head):
         Raises:
             ValueError: If sizes do not fit.
         """
-        self._check_latents(latents)
+        latents = self._checked_latents(latents)
         solver = _DENSITY_SOLVER if solver is None else solver
-        cond, latents, probes = _widened(cond), _widened(latents), _widened(probes)
+        cond, probes = self._without_autocast(cond), probes.to(latents.dtype)
         with torch.autocast(latents.device.type, enabled=False):
             field = self.field(cond)
             return estimated_log_density(field, latents[None], probes[:, None], solver)[0]
 
-
-def _widened(x: Tensor) -> Tensor:
-    """In float32 at least where autocast is on, and will be turned off."""
-    if torch.is_autocast_enabled(x.device.type):
-        return x.to(torch.promote_types(x.dtype, torch.float32))
-    return x
+    def _without_autocast(self, cond: Tensor) -> Tensor:
+        """A condition that autocast would have converted, where it will be turned off."""
+        self._check_cond(cond)
+        return self._read(cond)

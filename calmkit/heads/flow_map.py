@@ -52,6 +52,7 @@ class FlowMapHead(AverageVelocityHead):
             ends: Ends e >= t of the jumps, which are the first of the draws.
         """
         x = torch.lerp(noise, latents, times[..., None])
+        x, times, ends = self._read(x), self._read(times), self._read(ends)
         jumps = len(ends)
         still = times[jumps:]
         flow = self.velocity(x[jumps:], still, still, cond) - (latents - noise)[jumps:]

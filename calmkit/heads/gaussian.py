@@ -103,8 +103,7 @@ class GaussianHead(Head):
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one vector for each position, in nats."""
-        self._check_latents(latents)
-        return self.distribution(cond).log_prob(latents)
+        return self.distribution(cond).log_prob(self._checked_latents(latents))
 
     @typed
     def loss(
@@ -114,7 +113,7 @@ class GaussianHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """-E log p(v | h) for v ~ target, exact: nothing is drawn; see `Head.loss`."""
-        self._check_target(target)
+        target = self._checked_target(target)
         law = self.distribution(cond)
         return gaussian_cross_entropy(law.mean, law.std, target.mean, target.std)
 

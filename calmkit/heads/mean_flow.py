@@ -116,12 +116,13 @@ class MeanFlowHead(AverageVelocityHead):
         """
         x = torch.lerp(noise, latents, times[..., None])
         velocity = latents - noise
+        x, times, ends = self._read(x), self._read(times), self._read(ends)
         jumps = len(ends)
         still = times[jumps:]
         flow = self.velocity(x[jumps:], still, still, cond) - velocity[jumps:]
 
         x, time, velocity = x[:jumps], times[:jumps], velocity[:jumps]
-        direction = velocity
+        direction = self._read(velocity)
         if self.own_velocity:
             with torch.no_grad():
                 direction = self.velocity(x, time, time, cond).to(x.dtype)

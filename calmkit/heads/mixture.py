@@ -137,8 +137,7 @@ class MixtureHead(Head):
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one vector for each position, in nats; exact."""
-        self._check_latents(latents)
-        return self.distribution(cond).log_prob(latents)
+        return self.distribution(cond).log_prob(self._checked_latents(latents))
 
     @typed
     def loss_from(
@@ -164,7 +163,7 @@ class MixtureHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """-E log p(v | h) for v ~ target, without bias; see `Head.loss`."""
-        self._check_target(target)
+        target = self._checked_target(target)
         mean = target.mean
         noise = standard_normal(
             (self.draws, *mean.shape), generator, dtype=mean.dtype, device=mean.device

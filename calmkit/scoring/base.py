@@ -88,11 +88,20 @@ class ScoringRule(Recorded, abc.ABC):
             samples: Independent draws from P, in float32 or better.
             outcomes: The outcomes y; at least one.
             noise: As in `score_from`; shared by the outcomes.
+
+        Raises:
+            ValueError: If there is no outcome, or there are too few samples or no dimensions.
         """
+        self._check_outcomes(samples, outcomes)
         total = samples.new_zeros(samples.shape[1:-1])
         for outcome in outcomes:
             total = total + recomputed(self._score_outcome, samples, outcome, noise)
         return total / len(outcomes)
+
+    def _check_outcomes(self, samples: Tensor, outcomes: Tensor) -> None:
+        check_count(samples, self.min_samples)
+        if len(outcomes) < 1:
+            raise ValueError("outcomes must hold at least 1 outcome; got 0.")
 
     def _score_outcome(self, samples: Tensor, outcome: Tensor, noise: Tensor) -> Tensor:
         return self.score_from(samples, DiagonalGaussian.point_mass(outcome), noise)
@@ -114,8 +123,9 @@ class ScoringRule(Recorded, abc.ABC):
             generator: Randomness for rules that draw; unused by closed forms.
 
         Raises:
-            ValueError: If there are too few samples, shapes do not fit, a value is not finite or
-                a standard deviation negative. (Values are checked on the CPU only.)
+            ValueError: If there are too few samples or no dimensions, shapes do not fit or a
+                standard deviation is negative; as a `NonFiniteError`, if a value of samples, mean
+                or std is not finite. (Values are checked on the CPU only.)
         """
         check_count(samples, self.min_samples)
         check_target(samples, target)

@@ -12,13 +12,14 @@ they are) has the expectation
 `slope` stands for the nodes left out at small t, where 1 - phi = t E||v||^2, and `rest` for those
 at large t, where phi = 0. A rule chooses nodes and weights; here the sum is taken for N samples at
 once that share a Gaussian and its nodes, v = x_n - z. Logarithms and divisions are then done once
-per position, not per sample, and the exponent is one matrix product. The gradient
+per position, not per sample, and the exponent is one matrix product. The derivatives
 
     d/dm_i^2 = slope + sum_j w_j phi_j r_ji,    r_ji = t_j / (1 + 2 t_j s_i^2),
     d/ds_i^2 = slope + sum_j w_j phi_j (r_ji - 2 m_i^2 r_ji^2)
 
-needs the same phi and r, hence is taken in the forward pass: positions are worked off some at a
+need the same phi and r, hence are taken in the forward pass: positions are worked off some at a
 time, their (nodes, latent) tables stay in the processor's cache, and none outlives its turn.
+Where their own derivatives are wanted they are computed again, all positions at once.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from calmkit.scoring.derivatives import needs_plain_operations
 
 __all__ = ["Quadrature", "expected_by", "log_grid"]
 
@@ -52,22 +54,22 @@ class Quadrature:
     rest: Tensor
 
 
-def expected_by(quadrature: Quadrature, squares: Tensor, variance: Tensor) -> Tensor:
-    """The sum slope E||v||^2 + sum_j w_j (1 - phi(t_j)) + rest, differentiable once.
+def expected_by(quadrature: Quadrature, mean: Tensor, std: Tensor) -> Tensor:
+    """The sum slope E||v||^2 + sum_j w_j (1 - phi(t_j)) + rest.
 
     Args:
         quadrature: The measure of each position; taken as constant.
-        squares: m_i^2 of each sample, (positions, samples, latent).
-        variance: s_i^2 shared by the samples, (positions, latent).
+        mean: m_i of each sample, (positions, samples, latent).
+        std: s_i shared by the samples, (positions, latent).
 
     Returns:
         One number per position and sample.
     """
-    inputs = squares, variance, quadrature.nodes, quadrature.weights, quadrature.slope
-    if torch.compiler.is_compiling():  # the compiler decides itself what to keep
-        value, *_ = _value(*inputs)
+    inputs = mean, std, quadrature.nodes, quadrature.weights, quadrature.slope
+    if needs_plain_operations(mean, std):
+        value, *_ = _value(*_squared(*inputs))
     else:
-        value, *_ = _Integral.apply(*inputs, variance.requires_grad)
+        value, *_ = _Integral.apply(*inputs, std.requires_grad)
     return value + quadrature.rest
 
 
@@ -82,19 +84,17 @@ def log_grid(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 class _Integral(torch.autograd.Function):
-    """The sum over nodes, with its gradients as further results."""
-
-    generate_vmap_rule = True
+    """The sum over nodes, with its derivatives by squares and by variance as further results."""
 
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
         inputs: tuple[Tensor, ...] = args[:-1]
         with_variance: bool = args[-1]
-        squares, _, nodes, _, _ = inputs
-        table = nodes.shape[-1] * squares.shape[-1]
-        positions = max(1, _TABLE.get(squares.device.type, _TABLE_ELSEWHERE) // max(1, table))
+        mean, _, nodes, _, _ = inputs
+        table = nodes.shape[-1] * mean.shape[-1]
+        positions = max(1, _TABLE.get(mean.device.type, _TABLE_ELSEWHERE) // max(1, table))
         pieces = [
-            _value_and_derivatives(*piece, with_variance=with_variance)
+            _value_and_derivatives(*_squared(*piece), with_variance=with_variance)
             for piece in zip(*(x.split(positions) for x in inputs), strict=True)
         ]
         value, by_squares, by_variance = (torch.cat(x) for x in zip(*pieces, strict=True))
@@ -102,19 +102,25 @@ class _Integral(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        ctx.with_variance = inputs[-1]
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[1:])
+        ctx.save_for_backward(*inputs[:-1], *output[1:])
 
     @staticmethod
-    @once_differentiable
-    def backward(  # pyrefly: ignore[bad-override]  (the decorator hides the names)
-        ctx: Any, *grad_outputs: Any
-    ) -> tuple[Tensor | None, ...]:
-        grad = grad_outputs[0]
-        by_squares, by_variance = ctx.saved_tensors
-        grad_squares = grad[..., None] * by_squares
-        grad_variance = (grad[..., None] * by_variance).sum(dim=1) if by_variance.numel() else None
-        return grad_squares, grad_variance, None, None, None, None
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        *inputs, by_squares, by_variance = ctx.saved_tensors
+        if torch.is_grad_enabled():  # these derivatives will be differentiated themselves
+            _, by_squares, by_variance = _value_and_derivatives(
+                *_squared(*inputs), with_variance=ctx.with_variance
+            )
+        (mean, std, *_), grad = inputs, 2 * grad_outputs[0][..., None]
+        grad_mean = (grad * by_squares).mul_(mean)  # in place: it is as large as all samples
+        grad_std = (grad * by_variance).sum(dim=1) * std if ctx.with_variance else None
+        return grad_mean, grad_std, None, None, None, None
+
+
+def _squared(mean: Tensor, std: Tensor, *measure: Tensor) -> tuple[Tensor, ...]:
+    return mean.square(), std.square(), *measure
 
 
 def _value(

@@ -13,6 +13,7 @@ from calmkit.finite import check_finite, is_readable
 __all__ = [
     "check_categorical",
     "check_count",
+    "check_dimensions",
     "check_not_negative",
     "check_positive",
     "check_target",
@@ -20,11 +21,20 @@ __all__ = [
 
 
 def check_count(samples: Tensor, least: int = 2) -> None:
-    """Refuse too few samples along the first axis."""
+    """Refuse too few samples along the first axis, and vectors without dimensions."""
     if samples.shape[0] < least:
         raise ValueError(
             f"samples must hold at least {least} draws to be unbiased; got {samples.shape[0]}."
         )
+    check_dimensions(samples=samples)
+
+
+def check_dimensions(least: int = 1, **vectors: Tensor) -> None:
+    """Refuse too few dimensions along the last axis."""
+    for name, vector in vectors.items():
+        if vector.shape[-1] < least:
+            wanted = "1 dimension" if least == 1 else f"{least} dimensions, for there to be a pair"
+            raise ValueError(f"{name} must have at least {wanted}; got {vector.shape[-1]}.")
 
 
 def check_positive(**settings: float) -> None:
@@ -48,12 +58,15 @@ def check_target(samples: Tensor, target: DiagonalGaussian) -> None:
             f"samples must have shape (samples, *target.mean.shape) = (samples, "
             f"{', '.join(map(str, target.mean.shape))}); got {tuple(samples.shape)}."
         )
+    check_dimensions(samples=samples)
     check_finite(mean=target.mean, std=target.std)
     check_not_negative(std=target.std)
 
 
 def check_categorical(probabilities: Tensor, target: Tensor) -> None:
     """Refuse what is no distribution along the last axis, and a target that indexes no outcome."""
+    if probabilities.shape[-1] < 1:
+        raise ValueError("probabilities must have at least 1 outcome along the last axis; got 0.")
     if is_readable(probabilities):
         low, total = probabilities.detach().min(), probabilities.detach().sum(-1).flatten()
         if not low >= 0:

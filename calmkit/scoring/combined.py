@@ -18,7 +18,7 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_positive
+from calmkit.scoring.checks import check_count, check_positive
 from calmkit.scoring.pairwise import PairwiseScore
 from calmkit.scoring.recompute import recomputed
 from calmkit.typing import typed
@@ -234,7 +234,12 @@ class ChunkedScore(_SameLaw):
         target: DiagonalGaussian,
         noise: Float[Tensor, "noise *batch latent"],
     ) -> Float[Tensor, "*batch"]:
-        """The rule's scores, piece by piece; see `ScoringRule.score_from`."""
+        """The rule's scores, piece by piece; see `ScoringRule.score_from`.
+
+        Raises:
+            ValueError: If there are too few samples, or they have no dimensions.
+        """
+        check_count(samples, self.min_samples)
         batch, latent = samples.shape[1:-1], samples.shape[-1]
         if batch.numel() == 0:
             return self.rule.score_from(samples, target, noise)

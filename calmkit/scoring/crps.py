@@ -33,7 +33,7 @@ from torch import Tensor
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count, check_target
+from calmkit.scoring.checks import check_count, check_dimensions, check_target
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 
@@ -103,8 +103,9 @@ def folded_normal_mean(
         std: Standard deviation of v; zero is allowed.
 
     Raises:
-        ValueError: If a value is not finite or a std negative.
+        ValueError: If there is no dimension, a value is not finite or a std negative.
     """
+    check_dimensions(mean=mean)
     check_target(mean[None], DiagonalGaussian(mean, std))
     # Both branches of a where get a gradient: the one not taken must not divide by zero, nor by
     # so little that mean / std^2 overflows.

@@ -65,7 +65,6 @@ def dawid_sebastiani_score(
     Raises:
         ValueError: If fewer than four samples are given, or a value is not finite.
     """
-    check_count(samples, _LEAST)
     check_finite(samples=samples, observation=observation)
     target = DiagonalGaussian.point_mass(observation)
     rule = DawidSebastianiScore()
@@ -109,7 +108,11 @@ class DawidSebastianiScore(ScoringRule):
         """By E (v - x_)^2 = (mu - x_)^2 + std^2; see `ScoringRule.score_from`.
 
         Unbiased for predictions with Gaussian margins.
+
+        Raises:
+            ValueError: If fewer than four samples are given, or samples have no dimensions.
         """
+        check_count(samples, _LEAST)
         count = samples.shape[0]
         offset = samples - target.mean
         # At unit scale neither a square nor its derivative overflows or vanishes.

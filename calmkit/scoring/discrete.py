@@ -45,16 +45,22 @@ def brier_score(
         target: The outcome y.
 
     Raises:
-        ValueError: If there are fewer than two draws.
+        ValueError: If there are fewer than two draws, or an outcome has no tokens.
     """
-    return 1 - 2 * hit_rate(draws, target) + collision_rate(draws)
+    collisions = collision_rate(draws)  # first, because it wants two draws
+    return 1 - 2 * hit_rate(draws, target) + collisions
 
 
 @typed
 def hit_rate(
     draws: Int[Tensor, "samples *batch tokens"], target: Int[Tensor, "*batch tokens"]
 ) -> Float[Tensor, "*batch"]:
-    """Estimate P(y) without bias: 1/m sum_s [x_s = y], in float64."""
+    """Estimate P(y) without bias: 1/m sum_s [x_s = y], in float64.
+
+    Raises:
+        ValueError: If there is no draw, or an outcome has no tokens.
+    """
+    _check_draws(draws, 1)
     return (draws == target).all(dim=-1).double().mean(dim=0)
 
 
@@ -69,11 +75,10 @@ def collision_rate(draws: Int[Tensor, "samples *batch tokens"]) -> Float[Tensor,
         draws: Independent draws; at least two.
 
     Raises:
-        ValueError: If there are fewer than two draws.
+        ValueError: If there are fewer than two draws, or an outcome has no tokens.
     """
+    _check_draws(draws, 2)
     samples = draws.shape[0]
-    if samples < 2:
-        raise ValueError(f"draws must hold at least 2 samples to be unbiased; got {samples}.")
     rows = draws.movedim(0, -1)  # (*batch, tokens, samples)
     index = torch.arange(samples, device=draws.device)
     order = index.expand(*rows.shape[:-2], samples)
@@ -126,6 +131,16 @@ def spherical_score(
     """
     check_categorical(probabilities, target)
     return in_full_precision(_spherical)(probabilities, target)
+
+
+def _check_draws(draws: Tensor, least: int) -> None:
+    if draws.shape[0] < least:
+        raise ValueError(
+            f"draws must hold at least {least} sample{'s' * (least > 1)} to be unbiased; "
+            f"got {draws.shape[0]}."
+        )
+    if draws.shape[-1] < 1:
+        raise ValueError("draws must have at least 1 token; got 0.")
 
 
 # Apart, because the checks must see the precision in which the probabilities were rounded.

@@ -76,11 +76,10 @@ class EnergyScore(PairwiseScore):
 
     @typed
     def of_distance(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """Distance to the power alpha. At zero the derivative is taken as zero."""
-        # Clamped: zero times infinity would be the gradient at a tie. The power of the clamp
-        # itself is far from zero for a small alpha.
-        tiny = torch.finfo(distance.dtype).tiny
-        return torch.where(distance > tiny, distance.clamp_min(tiny).pow(self.alpha), 0.0)
+        """Distance to the power alpha. At zero all derivatives are taken as zero."""
+        # Only the power of 1 is taken there: zero times infinity would be the gradient at a tie.
+        apart = distance > torch.finfo(distance.dtype).tiny
+        return torch.where(apart, torch.where(apart, distance, 1.0).pow(self.alpha), 0.0)
 
     @typed
     def expected(

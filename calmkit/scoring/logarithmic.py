@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.finite import check_finite
+from calmkit.scoring.checks import check_dimensions
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 
@@ -48,8 +49,10 @@ def log_score(
         observation: The outcome y. For several, add a leading axis that log_prob understands.
 
     Raises:
-        ValueError: If the observation is not finite, or log_prob returns another shape.
+        ValueError: If the observation has no dimension or is not finite, or log_prob returns
+            another shape.
     """
+    check_dimensions(observation=observation)
     check_finite(observation=observation)
     found = log_prob(observation)
     batch = observation.shape[:-1]

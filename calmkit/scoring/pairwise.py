@@ -16,7 +16,8 @@ From m >= 2 samples the score is estimated without bias by
     1/m sum_i rho(||x_i - y||) - 1/(m (m-1)) sum_{i < j} rho(||x_i - x_j||),
 
 self-pairs left out. Distances come from `torch.cdist` without its matrix-product short cut, which
-rounds small distances away; nothing of shape (samples, outcomes, batch, latent) is ever held.
+rounds small distances away; nothing of shape (samples, outcomes, batch, latent) is held, but
+where derivatives other than the gradient of a plain backward pass are wanted.
 
 Sources: Gneiting and Raftery, JASA 2007, sections 4.3 and 5.1; Sejdinovic et al., "Equivalence of
 distance-based and RKHS-based statistics in hypothesis testing", Annals of Statistics 2013;
@@ -24,14 +25,17 @@ Schoenberg, "Metric spaces and completely monotone functions", 1938.
 """
 
 import abc
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.private_torch import distance_gradient
 from calmkit.scoring.base import ScoringRule
 from calmkit.scoring.checks import check_count
+from calmkit.scoring.derivatives import needs_plain_operations, smooth_norm
 from calmkit.typing import typed
 
 __all__ = ["PairwiseScore", "outcome_distances", "pair_distances"]
@@ -55,7 +59,7 @@ class PairwiseScore(ScoringRule):
         """Estimate E rho(||X - X'||) without bias, from pairs i < j.
 
         Raises:
-            ValueError: If fewer than two samples are given.
+            ValueError: If fewer than two samples are given, or samples have no dimensions.
         """
         check_count(samples)
         return self.of_distance(pair_distances(samples)).mean(dim=0)
@@ -78,6 +82,7 @@ class PairwiseScore(ScoringRule):
         noise: Float[Tensor, "noise *batch latent"],
     ) -> Float[Tensor, "*batch"]:
         """The mean score over given outcomes; see `ScoringRule.score_outcomes`."""
+        self._check_outcomes(samples, outcomes)
         error = self.of_distance(outcome_distances(samples, outcomes)).mean(dim=(0, 1))
         return error - 0.5 * self.spread(samples)
 
@@ -90,7 +95,8 @@ def pair_distances(
     count = samples.shape[0]
     first, second = torch.triu_indices(count, count, offset=1, device=samples.device)
     rows = samples.movedim(0, -2)
-    return _distances(rows, rows)[..., first, second].movedim(-1, 0)
+    distances = _distances(rows, rows).flatten(-2)
+    return distances.index_select(-1, first * count + second).movedim(-1, 0)
 
 
 @typed
@@ -106,4 +112,44 @@ def outcome_distances(
 def _distances(a: Tensor, b: Tensor) -> Tensor:
     # Otherwise the backward pass copies them once more.
     a, b = a.contiguous(), b.contiguous()
+    if torch.compiler.is_compiling():
+        return _cdist(a, b)
+    if needs_plain_operations(a, b):
+        return smooth_norm(_all_differences(a, b), dim=-1)
+    return _Distances.apply(a, b)
+
+
+def _cdist(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _all_differences(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., :, None, :] - b[..., None, :, :]
+
+
+class _Distances(torch.autograd.Function):
+    """`torch.cdist`, whose gradient here can be differentiated."""
+
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        return _cdist(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        (grad,), (a, b, distance) = grad_outputs, ctx.saved_tensors
+        by_a, by_b = ctx.needs_input_grad
+        if not torch.is_grad_enabled():
+            return (
+                distance_gradient(grad, a, b, distance) if by_a else None,
+                distance_gradient(grad.mT, b, a, distance.mT) if by_b else None,
+            )
+        differences = _all_differences(a, b)
+        distance = smooth_norm(differences, dim=-1)
+        apart = distance > 0
+        pulls = torch.where(apart, grad / torch.where(apart, distance, 1.0), 0.0)
+        moves = pulls[..., None] * differences
+        return moves.sum(dim=-2) if by_a else None, -moves.sum(dim=-3) if by_b else None

@@ -6,14 +6,17 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from calmkit.private_torch import in_transform
+
 __all__ = ["recomputed"]
 
 
 def recomputed(score: Callable[..., Tensor], *args: Tensor) -> Tensor:
-    """`score(*args)`, which must be deterministic; under `torch.compile` a plain call.
+    """`score(*args)`, which must be deterministic.
 
-    The compiler plans itself what to keep.
+    A plain call under `torch.compile`, since the compiler plans itself what to keep, and under the
+    transforms of `torch.func`, which do not let tensors be put aside.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or in_transform():
         return score(*args)
     return checkpoint(score, *args, use_reentrant=False, preserve_rng_state=False)

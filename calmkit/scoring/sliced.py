@@ -26,13 +26,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
+from calmkit.scoring.checks import check_count
 from calmkit.scoring.crps import expected_crps
+from calmkit.scoring.derivatives import smooth_norm
 from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
 
@@ -102,12 +103,12 @@ class SlicedCRPS(ScoringRule):
         noise: Float[Tensor, "noise *batch latent"],
     ) -> Float[Tensor, "*batch"]:
         """The mean over directions; see `ScoringRule.score_from`."""
+        check_count(samples)
         # A zero vector has no direction and stays zero: it counts as a shadow of size zero.
         directions = normalize(noise, dim=-1)
         # Seen from the target's mean, so that products do not cancel far from the origin.
         offset = samples - target.mean
         shadows = torch.einsum("n...l,k...l->n...k", offset, directions)
-        # The norm's derivative at zero, for a point mass, is zero.
-        std = vector_norm(directions * target.std, dim=-1).movedim(0, -1)
+        std = smooth_norm(directions * target.std, dim=-1).movedim(0, -1)
         shadow_of_target = DiagonalGaussian(torch.zeros_like(std), std)
         return expected_crps(shadows, shadow_of_target).mean(dim=-1)

@@ -31,13 +31,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
 from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count, check_not_negative
+from calmkit.scoring.checks import check_count, check_dimensions, check_not_negative
 from calmkit.scoring.crps import folded_normal_mean
+from calmkit.scoring.derivatives import smooth_norm
 from calmkit.scoring.energy import EnergyScore
 from calmkit.scoring.moments import gaussian_norm_moment
 from calmkit.scoring.precision import in_full_precision
@@ -73,7 +73,7 @@ def variogram_score(
     """
     check_finite(samples=samples, observation=observation)
     _check_exponent(p)
-    _check_latent(samples)
+    check_dimensions(2, samples=samples)
     found = _squared_error(samples, _power(_differences(observation), p), p)
     if weights is None:
         return 2 * found.sum(dim=-1)
@@ -126,10 +126,10 @@ class VariogramScore(ScoringRule):
         Raises:
             ValueError: If there is only one dimension.
         """
-        _check_latent(samples)
+        check_dimensions(2, samples=samples)
         mean = _differences(target.mean)
-        # A norm, not hypot: its derivative at zero, for point masses, is zero.
-        std = vector_norm(torch.stack(_pairs(target.std)), dim=0)
+        # Not hypot, whose derivative at zero, for point masses, is NaN.
+        std = smooth_norm(torch.stack(_pairs(target.std)), dim=0)
         first, second = (_absolute_moment(mean, std, power) for power in (self.p, 2 * self.p))
         error = _squared_error(samples, first, self.p)
         return 2 * (error + second - first.square()).sum(dim=-1)
@@ -176,11 +176,3 @@ def _absolute_moment(mean: Tensor, std: Tensor, power: float) -> Tensor:
 def _check_exponent(p: float) -> None:
     if not 0.0 < p <= 1.0:
         raise ValueError(f"p must be in (0, 1]; got {p}.")
-
-
-def _check_latent(samples: Tensor) -> None:
-    if samples.shape[-1] < 2:
-        raise ValueError(
-            f"samples must have at least 2 dimensions, for there to be a pair; "
-            f"got {samples.shape[-1]}."
-        )

@@ -136,6 +136,13 @@ def test_activation_checkpointing_changes_no_number():
     torch.testing.assert_close(gradients(recomputed, x, mask), gradients(plain, x, mask))
 
 
+def test_activation_checkpointing_under_torch_func():
+    x = torch.randn(2, 5, 8)
+    plain, recomputed = backbone(), backbone(activation_checkpointing=True)
+    want = torch.func.grad(lambda x: plain(x)[..., 0].sum())(x)
+    torch.testing.assert_close(torch.func.grad(lambda x: recomputed(x)[..., 0].sum())(x), want)
+
+
 def test_activation_checkpointing_keeps_less():
     """Bytes kept for the backward pass: only each layer's input."""
 

@@ -178,6 +178,72 @@ def test_dtype_is_kept(kind, dtype):
     assert head.sample(cond, 2, seeded()).dtype == dtype
 
 
+def results(head, cond, target):
+    """Loss, samples and, where there is one, log-density."""
+    found = {"loss": head.loss(cond, target, seeded()), "samples": head.sample(cond, 2, seeded())}
+    if hasattr(head, "log_prob"):
+        found["log_prob"] = head.log_prob(cond, target.mean)
+    return found
+
+
+ALL_DTYPES = [torch.bfloat16, torch.float32, torch.float64]
+
+
+@every_head
+@pytest.mark.parametrize("target_dtype", ALL_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
+def test_targets_may_have_any_dtype(kind, dtype, target_dtype):
+    """They are taken to the head's, float32 at least, in which losses are computed."""
+    head = build(kind).to(dtype)
+    cond, target = problem((4,), dtype=dtype)
+    given = DiagonalGaussian(target.mean.to(target_dtype), target.std.to(target_dtype))
+    wide = torch.promote_types(dtype, torch.float32)
+    want = {"loss": wide, "samples": dtype, "log_prob": wide}
+    found = results(head, cond, given)
+    assert {name: x.dtype for name, x in found.items()} == {name: want[name] for name in found}
+    taken = DiagonalGaussian(given.mean.to(wide), given.std.to(wide))
+    for name, x in results(head, cond, taken).items():
+        assert torch.equal(found[name], x), name
+
+
+@every_head
+@pytest.mark.parametrize("target_dtype", ALL_DTYPES, ids=str)
+@pytest.mark.parametrize("cond_dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_dtypes_under_autocast(kind, cond_dtype, target_dtype):
+    head = build(kind).float()
+    cond, target = problem((4,), dtype=target_dtype)
+    with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16):
+        warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
+        found = results(head, cond.to(cond_dtype), target)
+    assert {x.dtype for x in found.values()} == {torch.float32}
+
+
+@every_head
+@pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
+def test_a_condition_of_another_dtype_is_named(kind, dtype):
+    head = build(kind).to(dtype)
+    for other in set(ALL_DTYPES) - {dtype}:
+        cond, target = problem((4,), dtype=other)
+        message = f"cond must have the dtype of the head's weights, {dtype}; got {other}"
+        with pytest.raises(ValueError, match=message):
+            head.loss(cond, target)
+        with pytest.raises(ValueError, match=message):
+            head.sample(cond, 2)
+        if hasattr(head, "log_prob"):
+            with pytest.raises(ValueError, match=message):
+                head.log_prob(cond, target.mean)
+
+
+@every_head
+def test_autocast_lowers_no_double(kind):
+    cond, target = problem((4,), dtype=torch.float64)
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(ValueError, match=r"weights, torch.float32; got torch.float64"),
+    ):
+        build(kind).float().loss(cond, target)
+
+
 @every_head
 @pytest.mark.parametrize("cond_dtype", [torch.float32, torch.bfloat16])
 def test_bfloat16_autocast(kind, cond_dtype):

@@ -187,6 +187,48 @@ def test_gradients_agree_with_finite_differences(alpha, scale):
     torch.autograd.gradcheck(of, (x, mean, std), eps=1e-4 * scale, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("s", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("m", [0.0, 0.5, 3.0])
+def test_second_derivatives_of_the_folded_normal(m, s):
+    """E|v| has 2 phi(m/s) / s by m twice, times -m/s by both, times (m/s)^2 by s twice."""
+    m = m * s
+    density = 2 * math.exp(-0.5 * (m / s) ** 2) / math.sqrt(2 * math.pi) / s
+    want = torch.tensor([[density, -density * m / s], [-density * m / s, density * (m / s) ** 2]])
+    tolerance = {"rtol": 1e-6, "atol": 1e-6 / s}
+
+    def moment(v):
+        return gaussian_norm_moment(v[:1], v[1:])
+
+    v = torch.tensor([m, s], requires_grad=True)
+    for hessian in (
+        torch.func.jacrev(torch.func.grad(moment)),
+        lambda v: torch.autograd.functional.hessian(moment, v),
+    ):
+        torch.testing.assert_close(hessian(v).detach(), want, **tolerance)
+
+    def slope(m):
+        return torch.func.grad(lambda m: gaussian_norm_moment(m[None], v[1:].detach()))(m)
+
+    got = torch.func.grad(slope)(v[0].detach())
+    torch.testing.assert_close(got, want[0, 0], **tolerance)
+    third = torch.func.grad(torch.func.grad(slope))(v[0].detach())
+    want = torch.tensor(-density * m / s**2)
+    torch.testing.assert_close(third, want, rtol=1e-6, atol=1e-6 / s**2)
+
+
+@alphas
+def test_second_derivatives_agree_with_finite_differences(alpha):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 4, generator=generator).requires_grad_()
+    mean = torch.randn(2, 4, generator=generator).requires_grad_()
+    std = torch.rand(2, 4, generator=generator).requires_grad_()
+
+    def of(x, mean, std):
+        return expected_distance(x, DiagonalGaussian(mean, std), alpha=alpha)
+
+    torch.autograd.gradgradcheck(of, (x, mean, std), eps=1e-4, atol=1e-5, rtol=1e-5)
+
+
 @alphas
 def test_gradient_of_a_point_mass(alpha):
     """Towards the target with slope alpha r^(alpha - 1); zero at a tie."""

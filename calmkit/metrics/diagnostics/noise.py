@@ -124,7 +124,8 @@ def noise_curve(
     def accuracy(latents: Tensor) -> float:
         return float((autoencoder.decode_tokens(latents) == tokens).double().mean())
 
-    everywhere = DiagonalGaussian(posterior.mean, variance.sqrt().expand_as(posterior.mean))
+    std = variance.sqrt().to(posterior.mean.dtype)  # under autocast a mean of squares is wider
+    everywhere = DiagonalGaussian(posterior.mean, std.expand_as(posterior.mean))
     return NoiseCurve(
         sizes=tuple(float(size) for size in sizes),
         accuracy=tuple(accuracy(everywhere.rsample_from(size * noise)) for size in sizes),
