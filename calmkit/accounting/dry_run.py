@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from calmkit.accounting.operations import operations_of
 from calmkit.accounting.outline import run_outlined
-from calmkit.nn.without_memory import PlainMode
 
 __all__ = ["DryRun"]
 
 M = TypeVar("M", bound=nn.Module)
 
 
-class DryRun(PlainMode):
+class DryRun(TorchDispatchMode):
     """A context in which tensors are made without memory; modules come in with `outline`.
 
     Attributes:
@@ -32,19 +32,6 @@ class DryRun(PlainMode):
         """Begin to count; nothing is switched on before the context is entered."""
         super().__init__()
         self.operations = 0
-        self._threads: list[int] = []
-
-    def __enter__(self) -> "DryRun":
-        """Make tensors without memory from here on."""
-        # What is computed is tiny: to wake a second thread takes longer.
-        self._threads.append(torch.get_num_threads())
-        torch.set_num_threads(1)
-        return super().__enter__()
-
-    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
-        """Make real tensors again."""
-        super().__exit__(exc_type, exc_val, exc_tb)
-        torch.set_num_threads(self._threads.pop())
 
     def __torch_dispatch__(
         self,

@@ -1,9 +1,9 @@
 """A tensor with a shape, strides, a dtype and a storage, but without memory and numbers.
 
-An `Outline` stands for a tensor on the CPU and holds one on the meta device, with which operations
-are run instead. Autograd and the choice of an attention kernel come before that and see a tensor
-on the CPU: what they do is what they do in earnest. (PyTorch's own fake tensors are the same for
-any device, but import its compiler, which takes longer than an account.)
+An `Outline` stands for a tensor on the CPU and holds one on the meta device, which runs every
+operation instead. Autograd and the choice of an attention kernel come before that and see a tensor
+on the CPU, so they behave as they do there. (PyTorch's own fake tensors would serve as well, but
+libraries recognise them and take other branches: transformers keeps a dense mask for them.)
 
 Few parts look at numbers: a cache at how full it is, a score at whether its inputs are finite.
 They are answered as if every number were zero: finite, not negative, empty. Small tables, such as
@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-from calmkit.accounting.shapes import map_tensors, result_of
+from torch.utils._pytree import tree_map_only
 
 __all__ = ["Outline", "run_outlined"]
 
@@ -93,13 +92,15 @@ def run_outlined(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
     def outlined(x: Tensor) -> Outline:
         return outlines[id(x)] if id(x) in outlines else Outline(x)
 
-    on_meta = map_tensors(shaped, args), map_tensors(shaped, kwargs)
-    result = map_tensors(outlined, result_of(func, *on_meta))
+    on_meta, options = tree_map_only(Tensor, shaped, (tuple(args), dict(kwargs)))
+    if any(argument.name == "device" for argument in func._schema.arguments):
+        options["device"] = "meta"
+    result = tree_map_only(Tensor, outlined, func(*on_meta, **options))
     if isinstance(result, Outline):
         follow = all(map(_is_known, given)) if given else func in _TABLES
         if follow and result.numel() <= _LARGEST_TABLE:
-            real = map_tensors(_numbers_of, args), map_tensors(_numbers_of, kwargs)
-            result.numbers = func(*real[0], **real[1])
+            real, options = tree_map_only(Tensor, _numbers_of, (tuple(args), dict(kwargs)))
+            result.numbers = func(*real, **options)
         else:
             result.numbers = None
     return result

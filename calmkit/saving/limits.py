@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from calmkit.nn.without_memory import PlainMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from .errors import SavedModelError
 
@@ -27,7 +26,7 @@ _MORE_NUMBERS = 2**27
 _LARGEST = 2**24
 
 
-class BuildingLimit(PlainMode):
+class BuildingLimit(TorchDispatchMode):
     """Context in which tensors are counted as they are made."""
 
     def __init__(self, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -33,16 +33,6 @@ def test_a_run_can_be_entered_again_and_ends_with_an_error():
         assert not isinstance(torch.ones(2), Outline)
 
 
-def test_threads_are_as_before():
-    torch.set_num_threads(2)
-    try:
-        with DryRun():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-
-
 def test_questions_are_answered_as_by_zeros(run):
     x = torch.randn(10**6, 10)
     low, high = x.aminmax()

@@ -7,18 +7,18 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from part_strategies import KINDS, finals, parts
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from calmkit.backbones import HuggingFaceBackbone
 from calmkit.heads import EnergyHead, Head
 from calmkit.models import InputEncoder
-from calmkit.nn.without_memory import PlainMode
 from calmkit.saving import CannotBeSavedError, SavedModelError, load, save
 from calmkit.saving.files import ModelContent, write_model_file
 from calmkit.saving.limits import BuildingLimit, check_numbers
 from calmkit.scoring import EnergyScore, WeightedSum
 
 
-class Largest(PlainMode):
+class Largest(TorchDispatchMode):
     """Keeps how large the largest tensor is that is made."""
 
     numbers = 0
