@@ -163,8 +163,8 @@ def _try_optimizer(factory: OptimizerFactory) -> None:
         if isinstance(error, AssertionError) and torch.cuda.is_available():
             return
         raise ValueError(
-            f"{type(optimizer).__name__} cannot take a step from dense gradients alone: {error} "
-            "Use another one, AdamW for instance."
+            f"{type(optimizer).__name__} cannot take a step from dense gradients alone: "
+            f"{str(error).rstrip('.')}. Use another one, AdamW for instance."
         ) from error
 
 
