@@ -62,9 +62,10 @@ class RegularizedAutoencoder(ChunkAutoencoder):
             ValueError: If a size, weight or share is out of range.
         """
         super().__init__(chunk_size, vocab_size, latent_size)
-        if kl_weight < 0 or kl_clip < 0:
+        if not (0 <= kl_weight < math.inf and 0 <= kl_clip < math.inf):
             raise ValueError(
-                f"kl_weight and kl_clip must not be negative; got {kl_weight} and {kl_clip}."
+                "kl_weight and kl_clip must be finite and must not be negative; got "
+                f"{kl_weight} and {kl_clip}."
             )
         for name, share in {
             "token_masking": token_masking,

@@ -159,6 +159,6 @@ class YarnScaling(RopeScaling):
 
 
 def _checked(factor: float) -> float:
-    if factor < 1:
-        raise ValueError(f"factor must be at least 1; got {factor}.")
+    if not 1 <= factor < math.inf:
+        raise ValueError(f"factor must be at least 1 and finite; got {factor}.")
     return factor

@@ -81,8 +81,10 @@ class TransformerBackbone(Backbone):
             )
         if heads % kv_heads != 0:
             raise ValueError(f"kv_heads must divide heads = {heads}; got {kv_heads}.")
-        if rope_theta <= 0:
-            raise ValueError(f"rope_theta must be positive; got {rope_theta}.")
+        if not 0 < rope_theta < math.inf:
+            raise ValueError(f"rope_theta must be positive and finite; got {rope_theta}.")
+        if not 0 <= norm_eps < math.inf:
+            raise ValueError(f"norm_eps must be finite and must not be negative; got {norm_eps}.")
         check_backend(attention_backend)
         self.kv_heads = kv_heads
         self.head_dim = hidden_size // heads

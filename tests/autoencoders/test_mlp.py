@@ -169,6 +169,7 @@ def test_learns_to_reconstruct():
         ({"decoder_depth": -1}, "decoder_depth 0; got 4, 1 and -1"),
         ({"kl_weight": -1.0}, "must not be negative; got -1.0 and 0.5"),
         ({"kl_clip": -0.1}, "must not be negative; got 0.001 and -0.1"),
+        ({"kl_clip": float("nan")}, "must not be negative; got 0.001 and nan"),
         ({"token_masking": 1.0}, r"token_masking must be in \[0, 1\); got 1.0"),
         ({"latent_dropout": -0.1}, r"latent_dropout must be in \[0, 1\); got -0.1"),
     ],

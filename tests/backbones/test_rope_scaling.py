@@ -92,7 +92,7 @@ def test_the_attention_factor_multiplies_queries_and_keys():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: LinearScaling(factor=0.5), "factor must be at least 1; got 0.5"),
+        (lambda: LinearScaling(factor=0.5), "factor must be at least 1 and finite; got 0.5"),
         (lambda: Llama3Scaling(factor=2.0, original_positions=0), "original_positions must be"),
         (
             lambda: Llama3Scaling(factor=2.0, original_positions=8, low_freq_factor=4.0),

@@ -68,7 +68,10 @@ def test_initial_spread_is_as_documented():
         ({"heads": 3}, r"hidden_size must be a multiple of 2 \* heads = 6"),
         ({"heads": 4, "kv_heads": 3}, "kv_heads must divide heads = 4; got 3"),
         ({"kv_heads": 0}, "kv_heads must be at least 1"),
-        ({"rope_theta": 0.0}, "rope_theta must be positive; got 0.0"),
+        ({"rope_theta": 0.0}, "rope_theta must be positive and finite; got 0.0"),
+        ({"rope_theta": math.nan}, "rope_theta must be positive and finite; got nan"),
+        ({"norm_eps": math.nan}, "norm_eps must be finite and must not be negative; got nan"),
+        ({"norm_eps": -1.0}, "norm_eps must be finite and must not be negative; got -1.0"),
         ({"ff_size": 0}, "ff_size must be at least 1"),
     ],
 )

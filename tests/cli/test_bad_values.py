@@ -89,27 +89,27 @@ def parts(schema, prefix="", given=(), seen=()):
 
 
 class TestEveryKey:
-    @pytest.mark.parametrize("key", list(keys(experiment_schema())))
-    def test_of_a_config(self, told, key):
-        refused = 0
-        for value in BAD.values():
-            said = told("train", f"--{key}={value}")
-            if said is not None:
-                refused += 1
-                assert key.rpartition(".")[2] in said or key in said, said
-        # Whatever it is, no key takes a text with a NUL, nor a home folder that is not there.
-        assert refused >= 2
+    def test_of_a_config(self, told):
+        """Each key with some kinds in turn, and with a NUL, which none takes."""
+        kinds = itertools.cycle(BAD.values())
+        for key in keys(experiment_schema()):
+            assert told("train", f"--{key}={BAD['nul']}") is not None
+            for value in itertools.islice(kinds, 5):
+                said = told("train", f"--{key}={value}")
+                # The folder of a cache, made on the way, is text, but too little of it.
+                named = (key, key.rpartition(".")[2], "give more text")
+                assert said is None or any(name in said for name in named), said
 
     def test_of_parts(self, told):
         """Every argument of every class, each with some kinds of bad values in turn."""
         kinds = itertools.cycle(BAD.values())
         count = refused = 0
         for options, key in parts(experiment_schema()):
-            for value in itertools.islice(kinds, 3):
+            for value in itertools.islice(kinds, 1):
                 said = told("train", *options, f"--{key}={value}")
                 count, refused = count + 1, refused + (said is not None)
                 assert said is None or key.split(".")[0] in said, said
-        assert count > 300 and refused > count / 2
+        assert count > 100 and refused > count / 2
 
     @pytest.mark.parametrize("command", ["evaluate", "generate", "convert", "report", "account"])
     def test_of_other_commands(self, told, command):
@@ -117,13 +117,15 @@ class TestEveryKey:
         module = importlib.import_module(f"calmkit.cli.{command}")
         for key in arguments_of(module._options):
             for value in BAD.values():
-                given = {} if command in ("report", "account") else {"checkpoint": "/dev/null/x"}
+                given = {"checkpoint": "/dev/null/x"}
+                if command in ("report", "account"):
+                    given = {"config": "/dev/null/x"} if command == "account" else {}
                 if command == "convert":
                     given["output"] = "converted"
                 options = [f"--{k}={v}" for k, v in (given | {key: value}).items()]
                 said = told(command, *options)
                 if said is not None:
-                    named = (key, "/dev/null/x", "checkpoint", "folder")
+                    named = (key, "config", "checkpoint", "folder")
                     assert any(name in said for name in named), said
 
     @pytest.mark.parametrize("key", list(_DEFAULTS))
@@ -295,10 +297,14 @@ def test_an_output_that_takes_nothing(tail, code, part):
 
 
 def test_an_output_that_cannot_show_a_character():
-    program = "import sys; from calmkit.cli import main; sys.exit(main(['account']))"
+    program = (
+        "import sys; from calmkit import cli; import calmkit.cli.account as account\n"
+        "account.run = lambda options: print('\\u2603')\n"
+        "sys.exit(cli.main(['account']))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", f"print('', end=''); {program}; "],
+        [sys.executable, "-c", program],
         capture_output=True, text=True, timeout=60,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
-    assert done.returncode == 0 and done.stderr == "" and done.stdout.isascii()
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "\\u2603\n")
