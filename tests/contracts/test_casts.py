@@ -12,14 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 from autoencoder_instances import AUTOENCODERS, standardized
-from backbone_instances import BACKBONES
+from backbone_instances import BACKBONES, LLAMA
 from head_instances import HEADS, energy_head
 from torch import nn
 
-from calmkit.backbones import TransformerBackbone
+from calmkit.backbones import HuggingFaceBackbone, TransformerBackbone
 from calmkit.metrics import BrierLM
 from calmkit.models import CALM, ChunkEmbedding, LatentEmbedding, TokenLM
 from calmkit.saving import load, save
+
+
+def llama():
+    """One head: with two features in each, its only rate would be 1."""
+    settings = LLAMA | {"num_attention_heads": 1, "num_key_value_heads": 1}
+    return HuggingFaceBackbone(8, model_type="llama", settings=settings)
 
 
 def calm():
@@ -27,7 +33,7 @@ def calm():
     return CALM(
         autoencoder=autoencoder,
         input_encoder=LatentEmbedding(autoencoder, 8),
-        backbone=BACKBONES["HuggingFaceBackbone, llama"](),
+        backbone=llama(),
         head=energy_head(8, 5),
     )
 
@@ -35,6 +41,7 @@ def calm():
 PARTS = {
     **AUTOENCODERS,
     **BACKBONES,
+    "HuggingFaceBackbone, one head": llama,
     **{kind.__name__: lambda make=make: make(6, 4) for kind, make in HEADS.items()},
     "BrierLM": lambda: metric(),
     "CALM": calm,
