@@ -46,6 +46,8 @@ class OptimalNetwork(nn.Module):
         super().__init__()
         self.output = output
         self.calls = 0
+        # A head computes in the dtype of its weights, of which there are no others here.
+        self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
 
     def forward(self, x: Tensor, time: Tensor, cond: Tensor) -> Tensor:
         """The output at x and its time, whatever the condition."""

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from calmkit.disk import writing
+
 __all__ = [
     "file_digest",
     "flush",
-    "naming",
     "partial_of",
     "replace_file",
     "replace_files",
@@ -43,11 +44,11 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     files are as they were. What is not renamed is removed.
 
     Raises:
-        OSError: If the disk is full; names the file.
+        WriteError: If they cannot be written; names the folder.
     """
     partials = [partial_of(path) for path in paths]
     try:
-        with naming(paths[0].parent):
+        with writing(paths[0].parent, kept="older files are as they were"):
             yield partials
             for partial in partials:
                 flush(partial)
@@ -56,26 +57,6 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     except BaseException:
         for partial in partials:
             partial.unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def naming(folder: Path) -> Iterator[None]:
-    """Context in which an error of the system that names no file, as of a full disk, gets one.
-
-    Args:
-        folder: Where files are written.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-    except RuntimeError as error:
-        # PyTorch's own error at the end of a file of its own, after that of the system.
-        if isinstance(first := error.__context__, OSError) and first.errno is not None:
-            raise OSError(first.errno, first.strerror, str(folder)) from error
         raise
 
 

@@ -38,7 +38,8 @@ FLOORS = [
     {"finite"},
     {"typing"},
     {"locks", "foreign_data"},
-    {"files", "disk"},
+    {"files"},
+    {"disk"},
     {"extras"},
     {"private_torch"},
 ]

@@ -6,7 +6,6 @@ at once.
 """
 
 import difflib
-import errno
 import gc
 import importlib
 import io
@@ -50,10 +49,6 @@ calmkit COMMAND --help lists the options of a command; calmkit --version prints 
 
 # Libraries that every command needs, by the name they are imported under.
 _NEEDED = ("jsonargparse", "lightning_fabric", "matplotlib", "rich", "safetensors", "tokenizers")
-
-
-# A disk, a quota or the largest file that is allowed.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,12 +121,6 @@ def _dispatch(given: list[str]) -> int:
         return 2
     except (TrainingDiverged, WriteError, Failed) as error:
         _say(f"{command}: {error}")
-        return 1
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        where = f" in {error.filename}" if error.filename else ""
-        _say(f"{command}: {error.strerror}{where}. Files that were whole are still there.")
         return 1
     return 0
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from calmkit.disk import WriteError
 from calmkit.training import CheckpointError
 
 __all__ = ["Failed", "Mistake", "mistakes", "mistakes_in_checkpoints"]
@@ -18,9 +19,14 @@ class Mistake(Exception):
 
 @contextmanager
 def mistakes() -> Iterator[None]:
-    """Before anything is computed, a ValueError or OSError tells of a mistake of the user."""
+    """Before anything is computed, a ValueError or OSError tells of a mistake of the user.
+
+    A disk that is full is none.
+    """
     try:
         yield
+    except WriteError:
+        raise
     except ValueError as error:
         raise Mistake(str(error)) from None
     except OSError as error:

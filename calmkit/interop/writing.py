@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calmkit.files import flush, naming, partial_of
+from calmkit.disk import writing
+from calmkit.files import flush, partial_of
 
 from .files import BIN_FILE, CONFIG_FILE
 
@@ -44,7 +45,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         ValueError: If the folder holds something, or is a file.
-        OSError: If the disk is full; names the folder above, and leaves nothing behind.
+        WriteError: If it cannot be written; names the folder above, and leaves nothing behind.
     """
     check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial)
     partial.mkdir()
     try:
-        with naming(folder.parent):
+        with writing(folder.parent, kept="nothing was left there"):
             yield partial
             for path in (*partial.iterdir(), partial):
                 flush(path)

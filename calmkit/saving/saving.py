@@ -75,7 +75,7 @@ def save(
 
     Raises:
         CannotBeSavedError: If the model cannot be built again from its constructors' arguments.
-        OSError: If the disk is full; names the folder.
+        WriteError: If it cannot be written; names the folder.
         ImportError: If safetensors is not installed.
     """
     require("safetensors", "calmkit.save")

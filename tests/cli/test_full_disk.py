@@ -33,7 +33,8 @@ def full(capsys, *command):
         code = cli.main(list(command))
     err = capsys.readouterr().err
     assert code == 1 and len(err.splitlines()) == 1
-    assert err.startswith(f"calmkit {command[0]}: File too large in ")
+    assert err.startswith(f"calmkit {command[0]}: ")
+    assert " could not be written: File too large. Free some space" in err
     return err
 
 

@@ -66,7 +66,7 @@ def test_prompts_come_from_a_file(run, trained, tmp_path, capsys):
         (["--checkpoint", "model", "--max_new_tokens", "0"], "max_new_tokens"),
         (
             ["--checkpoint", "model", "--prompt", "ab\udc80"],
-            "prompt must be valid Unicode; it has half of a surrogate pair at character 2",
+            "prompt must be text that UTF-8 can hold; got 'ab\\udc80' (command line)",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from autoencoder_instances import AUTOENCODERS
 from backbone_instances import BACKBONES
-from head_instances import HEADS
+from head_instances import HEADS, energy_head
 from rule_instances import RULES
 
 from calmkit.autoencoders import MLPAutoencoder
@@ -43,7 +43,7 @@ MODELS = {
         for kind, rules in RULES.items()
     },
     **{
-        name: lambda make=make: calm(HEADS[EnergyHead](HIDDEN, LATENT), make())
+        name: lambda make=make: calm(energy_head(HIDDEN, LATENT), make())
         for name, make in BACKBONES.items()
     },
     "TokenLM": lambda: TokenLM(VOCAB, backbone=TransformerBackbone(HIDDEN, depth=1, heads=2)),

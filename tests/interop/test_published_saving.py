@@ -308,7 +308,7 @@ def test_an_empty_folder_and_folders_above_are_fine(tmp_path):
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(content, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
