@@ -35,6 +35,8 @@ def in_words(value: object) -> str:
     if isinstance(value, torch.Generator):
         return f"generator of seed {value.initial_seed()}"
     text = repr(value)
+    if " at 0x" in text:  # another one in every run
+        return name_of(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

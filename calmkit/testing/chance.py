@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["CHANCE", "LIMIT", "chi_square_chance", "standard_errors"]
+__all__ = ["CHANCE", "LIMIT", "chi_square_chance"]
 
 CHANCE = 1e-6
 """How often a check may reject a right part."""
@@ -12,21 +12,28 @@ LIMIT = 4.9
 """Standard errors that a normal number exceeds with that chance, on either side."""
 
 
-def standard_errors(numbers: Tensor) -> float:
-    """How many standard errors the mean of independent numbers is away from zero."""
-    error = float(numbers.std()) / len(numbers) ** 0.5
-    mean = float(numbers.mean())
-    return mean / error if error > 0 else (0.0 if mean == 0 else float("inf"))
-
-
-def chi_square_chance(counts: Tensor, expected: Tensor, *, fitted: int = 0) -> float:
+def chi_square_chance(counts: Tensor, expected: Tensor) -> float:
     """The chance of counts as far from what is expected, or farther.
+
+    Outcomes that are expected less than five times are counted together, the last of the others
+    among them if need be: the test is an approximation for large numbers.
 
     Args:
         counts: How often each outcome occurred.
-        expected: How often it should have; at least about five times each.
-        fitted: Numbers that were fitted to the counts, besides their sum.
+        expected: How often it should have; of the same sum.
     """
+    order = expected.argsort(descending=True)
+    counts, expected = counts[order].double(), expected[order].double()
+    kept = int((expected >= 5).sum())
+    if kept < len(expected) and float(expected[kept:].sum()) < 5:
+        kept -= 1
+    counts, expected = (_with_a_rest(x, kept) for x in (counts, expected))
     statistic = ((counts - expected).square() / expected).sum()
-    degrees = torch.tensor((counts.numel() - 1 - fitted) / 2, dtype=torch.float64)
-    return float(torch.special.gammaincc(degrees, statistic.double() / 2))
+    degrees = torch.tensor((len(counts) - 1) / 2, dtype=torch.float64)
+    return float(torch.special.gammaincc(degrees, statistic / 2))
+
+
+def _with_a_rest(numbers: Tensor, kept: int) -> Tensor:
+    if kept == len(numbers):
+        return numbers
+    return torch.cat([numbers[:kept], numbers[kept:].sum(dim=0, keepdim=True)])

@@ -12,8 +12,6 @@ KINDS = {
     "head": "heads",
     "rule": "rules",
     "sampler": "samplers",
-    "backbone": "backbones",
-    "autoencoder": "autoencoders",
 }
 
 

@@ -215,15 +215,16 @@ class FarFromTheOrigin(Right):
         return super().pairs(0.1 * samples)
 
 
-class ThroughHalf(Right):
-    def score_from(self, samples, target, noise):
-        return super().score_from(samples.bfloat16().to(samples), target, noise)
+class HalfPairs(Right):
+    def pairs(self, samples):
+        pairs = super().pairs(samples)
+        return pairs.bfloat16().float() if pairs.dtype == torch.float32 else pairs
 
 
 class HalfResult(Right):
     def score_from(self, samples, target, noise):
         score = super().score_from(samples, target, noise)
-        return score.half().to(score)
+        return score.half().float() if score.dtype == torch.float32 else score
 
 
 class ScoredInHalf(Right):
@@ -416,7 +417,7 @@ MUTANTS = {
     },
     "single_precision_is_close": {
         FarFromTheOrigin: "the same as in float64",
-        ThroughHalf: "the same as in float64",
+        HalfPairs: "the same as in float64",
         HalfResult: "the same as in float64",
     },
     "half_precision_is_raised": {
