@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from calmkit.distributions import DiagonalGaussian
 
@@ -16,8 +16,10 @@ def call_in_words(
     function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
 ) -> str:
     """`MyHead.loss(cond=float64[4, 5], ...)`, with the names of the function's parameters."""
+    # A module is called through `forward`, whose parameters have names.
+    target = function.forward if isinstance(function, nn.Module) else function
     try:
-        bound = inspect.signature(function).bind(*arguments, **keywords).arguments
+        bound = inspect.signature(target).bind(*arguments, **keywords).arguments
     except (TypeError, ValueError):  # no signature, or one that the call does not fit
         bound = {**{str(place): value for place, value in enumerate(arguments)}, **keywords}
     inside = ", ".join(f"{name}={in_words(value)}" for name, value in bound.items())

@@ -12,6 +12,8 @@ KINDS = {
     "head": "heads",
     "rule": "rules",
     "sampler": "samplers",
+    "backbone": "backbones",
+    "autoencoder": "autoencoders",
 }
 
 

@@ -13,7 +13,8 @@ from calmkit.testing.trial import Trial
 
 __all__ = ["COND", "LATENT", "HeadTrial"]
 
-COND, LATENT = 5, 3
+COND = 5
+LATENT = 3
 
 
 class HeadTrial(Trial):
