@@ -82,28 +82,30 @@ def _is_final_of(value: object, module: ModuleType) -> bool:
 
 
 def _named(path: str) -> Any:
-    """What a dotted path names."""
-    steps = path.split(".")
-    for length in range(len(steps), 0, -1):
-        name = ".".join(steps[:length])
-        if not _exists(name):
-            continue
-        try:
-            found: Any = importlib.import_module(name)
-        except Exception as error:
-            raise ValueError(
-                f"{name} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-        for place, step in enumerate(steps[length:], start=length):
-            if not hasattr(found, step):
-                raise ValueError(f"{'.'.join(steps[:place])} has no {step}.")
-            found = getattr(found, step)
-        return found
-    raise ValueError(f"{path}: there is no module {steps[0]} here, nor one that is installed.")
+    """What a dotted path names: a module, or what is reached from one by its attributes."""
+    first, *steps = path.split(".")
+    name, found = first, _imported(first)
+    if found is None:
+        raise ValueError(f"{path}: there is no module {first} here, nor one that is installed.")
+    for step in steps:
+        below = getattr(found, step, None)
+        if below is None and isinstance(found, ModuleType):
+            below = _imported(f"{name}.{step}")
+        if below is None:
+            raise ValueError(f"{name} has no {step}.")
+        name, found = f"{name}.{step}", below
+    return found
 
 
-def _exists(module: str) -> bool:
+def _imported(module: str) -> ModuleType | None:
     try:
-        return importlib.util.find_spec(module) is not None
-    except (ModuleNotFoundError, ValueError):  # its package is none, or a plain module
-        return False
+        if importlib.util.find_spec(module) is None:
+            return None
+    except (ModuleNotFoundError, ValueError):  # what is above it is a plain module
+        return None
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"{module} cannot be imported: {type(error).__name__}: {error}"
+        ) from error

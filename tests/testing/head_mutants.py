@@ -570,6 +570,14 @@ class MeanOverDimensions(Right):
         return super().log_prob(cond, latents) / self.latent_size
 
 
+class SamplesWithVariance(Right):
+    def sample(self, cond, num_samples, generator=None):
+        check_num_samples(num_samples)
+        law = self.law(cond)
+        noise = self.noise(cond, num_samples, generator)
+        return law.mean + law.std.square() * noise
+
+
 class ShiftedSamples(Right):
     def noise(self, cond, num_samples, generator):
         return super().noise(cond, num_samples, generator) + 0.2
@@ -765,6 +773,7 @@ MUTANTS = {
         MeanOverDimensions: "the integral over 2 dimensions is",
     },
     "samples_follow_the_density": {
+        SamplesWithVariance: "the 20 quantiles of the density hold these shares",
         ShiftedSamples: "the 20 quantiles of the density hold these shares",
         Cold: "shares near 1; these have a chance of",
         Uniform: "the 20 quantiles",

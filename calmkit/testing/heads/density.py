@@ -71,33 +71,40 @@ def samples_follow_the_density(trial: HeadTrial) -> None:
     """In one dimension the samples' quantiles under the head's own density are uniform."""
     head = trial.lively(1)
     rows = min(trial.profile.rows, 20_000)
-    cond, (side,) = _box(trial, head, 1, 4001)
+    for number in (3, 4, 5):
+        counts = _quantile_counts(trial, head, rows, number)
+        chance = chi_square_chance(counts, torch.full_like(counts, rows / _BINS))
+        shares = ", ".join(f"{_BINS * x / rows:.2f}" for x in counts.tolist())
+        expect(
+            chance > CHANCE,
+            seen=f"of {rows} samples, the 20 quantiles of the density hold these shares of what "
+            f"they should: {shares}",
+            expected=f"shares near 1; these have a chance of {chance:.1g}",
+            cause="sample and log_prob read the network's output differently: a variance for a "
+            "standard deviation, a temperature in one of them, a solver with too few steps",
+        )
+
+
+def _quantile_counts(trial: HeadTrial, head: Head, rows: int, number: int) -> Tensor:
+    """How many samples lie in each twentieth of the density of one condition."""
+    cond, (side,) = _box(trial, head, 1, 2001, number)
     with torch.no_grad():
         density = _density_of(head)(cond.expand(len(side), COND), side[:, None]).exp()
         samples = trial.sample(head, cond.expand(rows, COND), 1).flatten()
     below = torch.cumulative_trapezoid(density, side)
     place = torch.searchsorted(side, samples.contiguous()).clamp(1, len(below))
-    quantile = (below / below[-1])[place - 1]
-    counts = torch.histc(quantile, _BINS, 0, 1)
-    chance = chi_square_chance(counts, torch.full_like(counts, rows / _BINS))
-    shares = ", ".join(f"{_BINS * x / rows:.2f}" for x in counts.tolist())
-    expect(
-        chance > CHANCE,
-        seen=f"of {rows} samples, the 20 quantiles of the density hold these shares of what they "
-        f"should: {shares}",
-        expected=f"shares near 1; these have a chance of {chance:.1g}",
-        cause="sample and log_prob read the network's output differently: a variance for a "
-        "standard deviation, a temperature in one of them, a solver with too few steps",
-    )
+    return torch.histc((below / below[-1])[place - 1], _BINS, 0, 1)
 
 
 def _density_of(head: Head) -> Callable[..., Tensor]:
     return cast(Callable[..., Tensor], head.log_prob)
 
 
-def _box(trial: HeadTrial, head: Head, latent: int, points: int) -> tuple[Tensor, list[Tensor]]:
+def _box(
+    trial: HeadTrial, head: Head, latent: int, points: int, number: int = 3
+) -> tuple[Tensor, list[Tensor]]:
     """One condition, and for each dimension a grid that holds its law, for any usual tail."""
-    cond = torch.randn(COND, generator=trial.generator(3))
+    cond = torch.randn(COND, generator=trial.generator(number))
     with torch.no_grad():
         samples = trial.sample(head, cond, 2_000, number=9)
     low, high, spread = samples.amin(0), samples.amax(0), samples.std(0)

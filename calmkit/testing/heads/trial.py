@@ -66,10 +66,10 @@ class HeadTrial(Trial):
         std: float = 0.3,
         dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, DiagonalGaussian]:
-        """Conditions and targets."""
+        """Conditions and targets; not of unit spread, where a variance is a standard deviation."""
         generator = self.generator(number)
         cond = torch.randn(*batch, COND, generator=generator, dtype=dtype)
-        mean = torch.randn(*batch, latent, generator=generator, dtype=dtype)
+        mean = 0.5 * torch.randn(*batch, latent, generator=generator, dtype=dtype)
         return cond, DiagonalGaussian(mean, torch.full_like(mean, std))
 
     def loss(
