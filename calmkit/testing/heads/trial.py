@@ -32,15 +32,16 @@ class HeadTrial(Trial):
         )
         return head
 
-    def lively(self, latent: int = LATENT, **cast: Any) -> Head:
+    def lively(self, latent: int = LATENT, *, steps: int = 10, **cast: Any) -> Head:
         """A head after ten steps of training: what starts at zero would hide what it multiplies.
 
         Args:
             latent: Dimensions of a sample.
+            steps: How many steps instead.
             cast: Arguments of `Head.to`, for after the training.
         """
         head = self.build(latent)
-        self.train(head, steps=10, latent=latent)
+        self.train(head, steps=steps, latent=latent)
         return head.to(**cast) if cast else head
 
     def train(self, head: Head, *, steps: int, latent: int = LATENT) -> list[dict[str, Tensor]]:
