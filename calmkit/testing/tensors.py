@@ -1,4 +1,4 @@
-"""Tensors that are hard on a part: batches with zeros and ones, and odd layouts in memory."""
+"""Tensors that are hard on a part: axes of length one or zero, and odd layouts in memory."""
 
 from typing import TYPE_CHECKING
 
@@ -8,14 +8,18 @@ from torch import Tensor
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-__all__ = ["batches", "laid_out", "layouts"]
+__all__ = ["EMPTY_BATCHES", "batches", "laid_out", "layouts"]
+
+
+# Apart from the others: much code that is right otherwise cannot reshape an empty tensor.
+EMPTY_BATCHES = ((0,), (2, 0), (0, 3))
 
 
 def batches() -> "SearchStrategy[tuple[int, ...]]":
-    """Shapes of up to three batch axes, empty ones and axes of length one among them."""
+    """Shapes of up to three batch axes, none and axes of length one among them."""
     from hypothesis import strategies
 
-    return strategies.lists(strategies.integers(0, 3), max_size=3).map(tuple)
+    return strategies.lists(strategies.integers(1, 3), max_size=3).map(tuple)
 
 
 def layouts() -> "SearchStrategy[str]":

@@ -89,6 +89,24 @@ class LessTheLargest(Right):
         return mean + 0 * mean.max()
 
 
+class Guessing(Right):
+    def mean(self, tokens):
+        mean = super().mean(tokens)
+        return mean.reshape(*tokens.shape[:-1], -1, 1)[..., 0]
+
+
+class Stacking(Right):
+    def mean(self, tokens):
+        mean = super().mean(tokens)
+        return torch.stack(list(mean)) if mean.ndim > 1 else mean
+
+
+class SummedPlaces(Right):
+    def decode(self, latents):
+        logits = super().decode(latents)
+        return logits.sum(0) if logits.ndim > 4 else logits
+
+
 class CentredBatch(Right):
     def mean(self, tokens):
         mean = super().mean(tokens)
@@ -391,7 +409,12 @@ MUTANTS = {
     "shapes_fit_any_batch": {
         FlatLoss: "the loss's total has shape (1,)",
         Squeezing: "the posterior's mean has shape",
-        LessTheLargest: "no error",
+        SummedPlaces: "decode returns what has shape",
+    },
+    "empty_batches_are_empty": {
+        LessTheLargest: "expected  no error",
+        Guessing: "cannot reshape tensor of 0 elements",
+        Stacking: "expects a non-empty TensorList",
     },
     "chunks_are_apart": {
         CentredBatch: "posteriors: ",

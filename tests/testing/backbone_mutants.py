@@ -94,6 +94,21 @@ def MinusTheLargest(self, vectors, states):
     return states + 0 * states.max()
 
 
+@after
+def Guessing(self, vectors, states):
+    return states.reshape(*vectors.shape[:2], -1, 2).flatten(-2)
+
+
+@after
+def Stacking(self, vectors, states):
+    return torch.stack(list(states))
+
+
+@after
+def Doubling(self, vectors, states):
+    return states if len(states) < 2 or states.shape[1] < 6 else torch.cat([states, states])
+
+
 class Full(Right):
     def visible(self, mask, new, seen):
         return torch.ones(new, seen.shape[1], dtype=seen.dtype)
@@ -424,7 +439,12 @@ MUTANTS = {
     "shapes_fit_any_batch": {
         Squeezed: "what it returns has shape",
         LastOnly: "what it returns has shape",
-        MinusTheLargest: "no error",
+        Doubling: "what it returns has shape",
+    },
+    "empty_batches_are_empty": {
+        MinusTheLargest: "expected  no error",
+        Guessing: "cannot reshape tensor of 0 elements",
+        Stacking: "expects a non-empty TensorList",
     },
     "is_causal": {
         Full: "has a gradient in 4 later vectors",

@@ -97,6 +97,25 @@ class NormalisedByTheLargest(Right):
         return loss + 0 * loss.max()
 
 
+class FlattensAndGuesses(Right):
+    def law(self, cond):
+        law = super().law(cond)
+        split = law.mean.reshape(*cond.shape[:-1], -1, 1)
+        return DiagonalGaussian(split[..., 0], law.std)
+
+
+class RepeatsRows(Right):
+    def sample(self, cond, num_samples, generator=None):
+        return torch.stack([super(RepeatsRows, self).sample(c[None], num_samples, generator)[:, 0]
+                            for c in cond], dim=1)  # fmt: skip
+
+
+class AveragesTheLoss(Right):
+    def sample(self, cond, num_samples, generator=None):
+        got = super().sample(cond, num_samples, generator)
+        return got if got.numel() else got.sum(dim=1)
+
+
 class Viewing(Right):
     def law(self, cond):
         return super().law(cond.view(-1, cond.shape[-1]).view(cond.shape))
@@ -638,7 +657,13 @@ MUTANTS = {
         FlatLoss: "the loss has shape (1,)",
         FirstAxisOnly: "no error",
         Squeezing: "what sample returns has shape",
-        NormalisedByTheLargest: "no error",
+        RepeatsRows: "cond must have cond_size = 5 features; got 1",
+    },
+    "empty_batches_are_empty": {
+        NormalisedByTheLargest: "expected  no error",
+        FlattensAndGuesses: "cannot reshape tensor of 0 elements",
+        RepeatsRows: "expects a non-empty TensorList",
+        AveragesTheLoss: "what sample returns has shape",
     },
     "layout_in_memory_does_not_matter": {
         Viewing: "view size is not compatible",

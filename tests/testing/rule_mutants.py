@@ -59,6 +59,23 @@ class LessTheLargest(Right):
         return score + 0 * score.max()
 
 
+class Guessing(Right):
+    def alike(self, samples, mean, std):
+        return super().alike(samples.reshape(*samples.shape[:-1], -1, 1)[..., 0], mean, std)
+
+
+class Stacking(Right):
+    def score_from(self, samples, target, noise):
+        score = super().score_from(samples, target, noise)
+        return torch.stack(list(score)) if score.ndim else score
+
+
+class SumsOverSamples(Right):
+    def score_from(self, samples, target, noise):
+        score = super().score_from(samples, target, noise)
+        return score.sum(-1, keepdim=True) if score.ndim > 1 else score
+
+
 class Viewing(Right):
     def alike(self, samples, mean, std):
         return super().alike(samples.view(samples.shape[0], -1).view(samples.shape), mean, std)
@@ -372,7 +389,12 @@ MUTANTS = {
     "shapes_fit_any_batch": {
         FlatScore: "summed away or flattened",
         Squeezed: "an axis is missing",
-        LessTheLargest: "no error",
+        SumsOverSamples: "an axis is missing",
+    },
+    "empty_batches_are_empty": {
+        LessTheLargest: "expected  no error",
+        Guessing: "cannot reshape tensor of 0 elements",
+        Stacking: "expects a non-empty TensorList",
     },
     "layout_in_memory_does_not_matter": {
         Viewing: "view size is not compatible",

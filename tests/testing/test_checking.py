@@ -74,8 +74,8 @@ class TestReports:
 
         text = str(check_part("rule", Improper, profile="quick"))
         head, *rows = text.splitlines()
-        assert head == "Improper, a rule, profile quick, seed 0: 16 passed, 3 does not apply"
-        assert len(rows) == 19
+        assert head == "Improper, a rule, profile quick, seed 0: 17 passed, 3 does not apply"
+        assert len(rows) == 20
         assert any("does not apply" in row and "says that it is not proper" in row for row in rows)
 
     def test_a_failure_says_all_there_is_to_say(self):
@@ -146,7 +146,7 @@ def test_nothing_of_the_users_is_changed():
 class TestPytest:
     def test_ids_are_part_and_contract_the_same_in_every_run(self):
         first, again = (parametrize_contracts("rule", {"a": Right, "b": Right}) for _ in range(2))
-        assert ids(first) == ids(again) and len(set(ids(first))) == len(ids(first)) == 38
+        assert ids(first) == ids(again) and len(set(ids(first))) == len(ids(first)) == 40
         assert ids(first)[0] == "a-can_be_built_and_used"
 
     def test_a_broken_contract_fails_with_its_explanation(self):

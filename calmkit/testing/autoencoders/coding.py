@@ -15,7 +15,7 @@ from calmkit.testing.expecting import (
     expect_same,
     expect_shape,
 )
-from calmkit.testing.tensors import batches
+from calmkit.testing.tensors import EMPTY_BATCHES, batches
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -24,6 +24,7 @@ __all__ = [
     "can_be_built_and_used",
     "chunks_are_apart",
     "decoding_is_the_argmax",
+    "empty_batches_are_empty",
     "encoding_is_deterministic",
     "packed_documents_are_apart",
     "places_can_be_decoded_alone",
@@ -68,9 +69,17 @@ def _expect_shapes(
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: AutoencoderTrial) -> None:
-    """For any batch, empty ones too, posterior, logits and losses have its shape."""
+    """For any batch posterior, logits and losses have its shape."""
     model = trial.build()
     trial.search(batches(), lambda batch: _expect_shapes(trial, model, batch))
+
+
+@contract()
+def empty_batches_are_empty(trial: AutoencoderTrial) -> None:
+    """Without a chunk there are no posteriors, logits and losses, but their axes."""
+    model = trial.build()
+    for batch in EMPTY_BATCHES:
+        _expect_shapes(trial, model, batch)
 
 
 @contract()

@@ -12,6 +12,7 @@ SUITE = Suite(
     contracts=(
         coding.can_be_built_and_used,
         coding.shapes_fit_any_batch,
+        coding.empty_batches_are_empty,
         coding.chunks_are_apart,
         coding.encoding_is_deterministic,
         coding.decoding_is_the_argmax,

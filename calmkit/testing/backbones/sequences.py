@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "can_be_built_and_used",
+    "empty_batches_are_empty",
     "is_causal",
     "packed_documents_are_apart",
     "shapes_fit_any_batch",
@@ -40,12 +41,12 @@ def can_be_built_and_used(trial: BackboneTrial) -> None:
 def _sizes() -> "SearchStrategy[tuple[int, int]]":
     from hypothesis import strategies
 
-    return strategies.tuples(strategies.integers(0, 3), strategies.integers(1, 9))
+    return strategies.tuples(strategies.integers(1, 3), strategies.integers(1, 9))
 
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: BackboneTrial) -> None:
-    """For any number of rows, none too, and of positions, there is one state for each vector."""
+    """For any number of rows and positions there is one state for each vector."""
     backbone = trial.build()
 
     def check(example: tuple[int, int]) -> None:
@@ -54,6 +55,16 @@ def shapes_fit_any_batch(trial: BackboneTrial) -> None:
         expect_shape(states, (*example, HIDDEN), what="what it returns", cause=cause)
 
     trial.search(_sizes(), check)
+
+
+@contract()
+def empty_batches_are_empty(trial: BackboneTrial) -> None:
+    """Without a row there are no states, but their axes."""
+    backbone = trial.build()
+    for positions in (1, 3):
+        states = trial.states(backbone, trial.vectors(0, positions))
+        cause = "a reshape that infers an axis with -1, or a maximum over no rows"
+        expect_shape(states, (0, positions, HIDDEN), what="what it returns", cause=cause)
 
 
 @contract()

@@ -12,6 +12,7 @@ SUITE = Suite(
     contracts=(
         sequences.can_be_built_and_used,
         sequences.shapes_fit_any_batch,
+        sequences.empty_batches_are_empty,
         sequences.is_causal,
         sequences.vectors_are_read,
         sequences.packed_documents_are_apart,

@@ -29,7 +29,7 @@ def _without_density(trial: HeadTrial) -> str | None:
 def density_of_each_position(trial: HeadTrial) -> None:
     """`log_prob` has a value for each position, of that position alone, and names wrong sizes."""
     head = trial.lively()
-    for batch in ((), (4,), (0,), (2, 3)):
+    for batch in ((), (4,), (2, 3)):
         cond, target = trial.problem(batch)
         value = trial.call(_density_of(head), cond, target.mean)
         cause = "the sum over dimensions is missing, or over another axis than the last"

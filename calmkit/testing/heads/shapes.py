@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import Head
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_finite, expect_same, expect_shape, expect_unchanged
 from calmkit.testing.heads.trial import COND, LATENT, HeadTrial
-from calmkit.testing.tensors import batches, laid_out, layouts
+from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "arguments_are_left_alone",
     "can_be_built_and_used",
+    "empty_batches_are_empty",
     "layout_in_memory_does_not_matter",
     "shapes_fit_any_batch",
 ]
@@ -57,20 +59,29 @@ def _problems() -> "SearchStrategy[tuple[int, tuple[int, ...], int]]":
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: HeadTrial) -> None:
-    """For any batch, empty ones too, the loss has its shape and the samples one axis before it."""
+    """For any batch the loss has its shape, and the samples one axis before it."""
     heads = {latent: trial.lively(latent) for latent in (1, 2, 3)}
+    trial.search(_problems(), lambda example: _expect_shapes(trial, heads, *example))
 
-    def check(example: tuple[int, tuple[int, ...], int]) -> None:
-        latent, batch, count = example
-        cond, target = trial.problem(batch, latent)
-        loss = trial.loss(heads[latent], cond, target)
-        expect_shape(loss, batch, what="the loss", cause=_LOSS)
-        expect_finite(loss, what="the loss", cause="a division by the size of an empty axis")
-        samples = trial.sample(heads[latent], cond, count)
-        expect_shape(samples, (count, *batch, latent), what="what sample returns", cause=_SAMPLES)
-        expect_finite(samples, what="samples", cause="a division by zero, or a logarithm of it")
 
-    trial.search(_problems(), check)
+@contract()
+def empty_batches_are_empty(trial: HeadTrial) -> None:
+    """Without a position there are no losses and no samples, but their axes."""
+    heads = {LATENT: trial.lively()}
+    for batch in EMPTY_BATCHES:
+        _expect_shapes(trial, heads, LATENT, batch, 2)
+
+
+def _expect_shapes(
+    trial: HeadTrial, heads: dict[int, Head], latent: int, batch: tuple[int, ...], count: int
+) -> None:
+    cond, target = trial.problem(batch, latent)
+    loss = trial.loss(heads[latent], cond, target)
+    expect_shape(loss, batch, what="the loss", cause=_LOSS)
+    expect_finite(loss, what="the loss", cause="a division by the size of an empty axis")
+    samples = trial.sample(heads[latent], cond, count)
+    expect_shape(samples, (count, *batch, latent), what="what sample returns", cause=_SAMPLES)
+    expect_finite(samples, what="samples", cause="a division by zero, or a logarithm of it")
 
 
 @contract(searches=True)

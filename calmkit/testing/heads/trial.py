@@ -76,9 +76,14 @@ class HeadTrial(Trial):
     def loss(
         self, head: Head, cond: Tensor, target: DiagonalGaussian, *, number: int = 0
     ) -> Tensor:
-        """The head's loss, from the generator of a number."""
+        """The head's loss, from the generator of a number.
+
+        The global generator is seeded too: contracts of other matters do not see its use.
+        """
+        torch.manual_seed(number)
         return self.call(head.loss, cond, target, self.generator(number))
 
     def sample(self, head: Head, cond: Tensor, num_samples: int, *, number: int = 0) -> Tensor:
-        """The head's samples, from the generator of a number."""
+        """The head's samples, from the generator of a number; see `loss`."""
+        torch.manual_seed(number)
         return self.call(head.sample, cond, num_samples, self.generator(number))

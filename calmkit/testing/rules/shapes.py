@@ -5,6 +5,7 @@ import itertools
 import torch
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.scoring import ScoringRule
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import (
     expect_finite,
@@ -14,12 +15,13 @@ from calmkit.testing.expecting import (
     expect_unchanged,
     no_shape_checks,
 )
-from calmkit.testing.rules.trial import RuleTrial
-from calmkit.testing.tensors import batches, laid_out, layouts
+from calmkit.testing.rules.trial import LATENT, RuleTrial
+from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
 
 __all__ = [
     "arguments_are_left_alone",
     "can_be_built_and_used",
+    "empty_batches_are_empty",
     "layout_in_memory_does_not_matter",
     "order_of_samples_does_not_matter",
     "positions_do_not_mix",
@@ -52,21 +54,33 @@ def can_be_built_and_used(trial: RuleTrial) -> None:
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: RuleTrial) -> None:
-    """For any batch, empty ones too, the score has its shape, and is finite."""
-    rule = trial.build()
-
-    def check(example: tuple[int, tuple[int, ...], int]) -> None:
-        latent, batch, more = example
-        samples, target = trial.problem(batch, latent, samples=rule.min_samples + more)
-        score = trial.score(rule, samples, target)
-        expect_shape(score, batch, what="the score", cause=_SCORE)
-        expect_finite(score, what="the score", cause="a division by the size of an empty axis")
-
+    """For any batch the score has its shape, and is finite."""
     from hypothesis import strategies
 
+    rule = trial.build()
     # What is between dimensions needs two of them.
     sizes, more = strategies.integers(2, 4), strategies.integers(0, 3)
-    trial.search(strategies.tuples(sizes, batches(), more), check)
+    trial.search(
+        strategies.tuples(sizes, batches(), more),
+        lambda example: _expect_scores(trial, rule, *example),
+    )
+
+
+@contract()
+def empty_batches_are_empty(trial: RuleTrial) -> None:
+    """Without a position there are no scores, but their axes."""
+    rule = trial.build()
+    for batch in EMPTY_BATCHES:
+        _expect_scores(trial, rule, LATENT, batch, 1)
+
+
+def _expect_scores(
+    trial: RuleTrial, rule: ScoringRule, latent: int, batch: tuple[int, ...], more: int
+) -> None:
+    samples, target = trial.problem(batch, latent, samples=rule.min_samples + more)
+    score = trial.score(rule, samples, target)
+    expect_shape(score, batch, what="the score", cause=_SCORE)
+    expect_finite(score, what="the score", cause="a division by zero")
 
 
 @contract(searches=True)

@@ -12,6 +12,7 @@ SUITE = Suite(
     contracts=(
         shapes.can_be_built_and_used,
         shapes.shapes_fit_any_batch,
+        shapes.empty_batches_are_empty,
         shapes.layout_in_memory_does_not_matter,
         shapes.arguments_are_left_alone,
         shapes.positions_do_not_mix,
