@@ -26,11 +26,12 @@ def check_part(
     """Run every contract of a kind on a part.
 
     Args:
-        kind: `head`, `rule`, `sampler`, `backbone` or `autoencoder`.
+        kind: `head`, `rule`, `sampler`, `backbone`, `autoencoder` or `solver`.
         factory: Builds the part from the sizes that its kind shares, as a config does: a head from
             `(cond_size, latent_size)`, an autoencoder from `(chunk_size, vocab_size,
             latent_size)`, a backbone from `(hidden_size)`, a rule from nothing, a sampler from
-            the keyword `temperature` if it takes one. The class itself will often do.
+            the keyword `temperature` and a solver from `steps`, if they take them. The class
+            itself will often do.
         exempt: Names of contracts that need not hold here, each with the reason. One that holds
             after all fails.
         only: Names of the contracts to run; all if None.

@@ -9,7 +9,7 @@ from typing import Any
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
-from calmkit.heads import Head
+from calmkit.heads import Head, Solver
 from calmkit.scoring import ScoringRule
 from calmkit.testing.kinds import KINDS
 
@@ -20,6 +20,7 @@ _BASES = {
     ScoringRule: "rule",
     Backbone: "backbone",
     ChunkAutoencoder: "autoencoder",
+    Solver: "solver",
 }
 
 

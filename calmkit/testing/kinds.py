@@ -14,6 +14,7 @@ KINDS = {
     "sampler": "samplers",
     "backbone": "backbones",
     "autoencoder": "autoencoders",
+    "solver": "solvers",
 }
 
 
