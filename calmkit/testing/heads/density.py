@@ -16,7 +16,7 @@ __all__ = ["density_integrates_to_one", "density_of_each_position", "samples_fol
 
 _BINS = 20
 # An untrained network may bend a density so sharply that no grid or solver can follow.
-_STEPS = 100
+_TRAINING = {"steps": 300, "lr": 0.01}
 
 
 def _without_density(trial: HeadTrial) -> str | None:
@@ -52,7 +52,7 @@ def density_of_each_position(trial: HeadTrial) -> None:
 def density_integrates_to_one(trial: HeadTrial) -> None:
     """In one and two dimensions exp(log_prob) integrates to one, within half a per cent."""
     for latent, points in ((1, 801), (2, 101)):
-        head = trial.lively(latent, steps=_STEPS)
+        head = trial.lively(latent, **_TRAINING)
         cond, sides = _box(trial, head, latent, points)
         grid = torch.cartesian_prod(*sides).view(-1, latent)
         with torch.no_grad():
@@ -71,7 +71,7 @@ def density_integrates_to_one(trial: HeadTrial) -> None:
 @contract(applies=_without_density)
 def samples_follow_the_density(trial: HeadTrial) -> None:
     """In one dimension the samples' quantiles under the head's own density are uniform."""
-    head = trial.lively(1, steps=_STEPS)
+    head = trial.lively(1, **_TRAINING)
     rows = min(trial.profile.rows, 20_000)
     for number in (3, 4, 5):
         counts = _quantile_counts(trial, head, rows, number)

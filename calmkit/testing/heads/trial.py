@@ -32,21 +32,26 @@ class HeadTrial(Trial):
         )
         return head
 
-    def lively(self, latent: int = LATENT, *, steps: int = 10, **cast: Any) -> Head:
+    def lively(
+        self, latent: int = LATENT, *, steps: int = 10, lr: float = 0.03, **cast: Any
+    ) -> Head:
         """A head after ten steps of training: what starts at zero would hide what it multiplies.
 
         Args:
             latent: Dimensions of a sample.
             steps: How many steps instead.
+            lr: Their size.
             cast: Arguments of `Head.to`, for after the training.
         """
         head = self.build(latent)
-        self.train(head, steps=steps, latent=latent)
+        self.train(head, steps=steps, latent=latent, lr=lr)
         return head.to(**cast) if cast else head
 
-    def train(self, head: Head, *, steps: int, latent: int = LATENT) -> list[dict[str, Tensor]]:
+    def train(
+        self, head: Head, *, steps: int, latent: int = LATENT, lr: float = 0.03
+    ) -> list[dict[str, Tensor]]:
         """Train on random targets; the gradients of each step, by parameter."""
-        optimizer = torch.optim.Adam([p for p in head.parameters() if p.requires_grad], lr=0.03)
+        optimizer = torch.optim.Adam([p for p in head.parameters() if p.requires_grad], lr=lr)
         seen = []
         for step in range(steps):
             cond, target = self.problem((8,), latent, number=100 + step)
