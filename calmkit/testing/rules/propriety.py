@@ -1,27 +1,14 @@
-"""What a rule is for: that no wrong distribution scores better than the truth.
-
-On a finite support the expected score of a prediction p under a truth q is a finite sum,
-
-    S(p, q) = sum_y q(y) sum_{x_1 ... x_m} p(x_1) ... p(x_m) s(x_1, ..., x_m; y),
-
-so that unbiasedness and propriety are checked to rounding, without a single draw. It is also a
-polynomial in p, which can be searched for a wrong distribution that scores as well as the truth.
-"""
-
-from typing import TYPE_CHECKING
+"""What a rule is for: that no wrong distribution scores better than the truth."""
 
 import torch
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring import ScoringRule
 from calmkit.testing.chance import LIMIT
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_same
+from calmkit.testing.rules.enumeration import expected, problem, scores_of, seeds
 from calmkit.testing.rules.trial import RuleTrial
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = [
     "mean_over_outcomes",
@@ -32,49 +19,10 @@ __all__ = [
     "unbiased_for_any_number_of_samples",
 ]
 
-_FEW = 3
-
 
 def _not_proper(trial: RuleTrial) -> str | None:
     rule = trial.build()
     return None if rule.proper else f"the rule says that it is not proper: {rule.condition}"
-
-
-def scores_of(trial: RuleTrial, rule: ScoringRule, support: Tensor, samples: int) -> Tensor:
-    """S for each outcome and each tuple of samples from a support: (outcome, x_1, ..., x_m)."""
-    size = len(support)
-    index = torch.cartesian_prod(*[torch.arange(size)] * (1 + samples))
-    outcome, *drawn = index.view(-1, 1 + samples).T
-    # One noise for all: each of its values is a proper score of its own.
-    noise = trial.noise(rule, (1,), support.shape[-1]).expand(-1, len(outcome), -1)
-    target = DiagonalGaussian.point_mass(support[outcome])
-    score = trial.call(rule.score_from, torch.stack([support[i] for i in drawn]), target, noise)
-    return score.view(*[size] * (1 + samples))
-
-
-def expected(scores: Tensor, prediction: Tensor, truth: Tensor) -> Tensor:
-    """S(p, q) from all scores."""
-    total = torch.tensordot(truth, scores, dims=1)
-    while total.ndim:
-        total = torch.tensordot(prediction, total, dims=1)
-    return total
-
-
-def _seeds() -> "SearchStrategy[int]":
-    from hypothesis import strategies
-
-    return strategies.integers(0, 10**6)
-
-
-def _problem(trial: RuleTrial, number: int, size: int = _FEW) -> tuple[Tensor, Tensor, Tensor]:
-    """Points in the plane at least 1/2 apart, a truth on them, and a rival."""
-    generator = trial.generator(number)
-    while True:
-        support = 1.5 * torch.randn(size, 2, generator=generator)
-        if torch.pdist(support).min() > 0.5:
-            break
-    truth, rival = torch.randn(2, size, generator=generator).softmax(dim=-1)
-    return support, truth, rival
 
 
 @contract(searches=True)
@@ -83,7 +31,7 @@ def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
     rule = trial.build()
 
     def check(number: int) -> None:
-        support, truth, rival = _problem(trial, number)
+        support, truth, rival = problem(trial, number)
         least = rule.min_samples
         few, more = (
             expected(scores_of(trial, rule, support, count), rival, truth)
@@ -100,7 +48,7 @@ def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
             atol=1e-12,
         )
 
-    trial.search(_seeds(), check)
+    trial.search(seeds(), check)
 
 
 @contract(applies=_not_proper, searches=True)
@@ -109,7 +57,7 @@ def proper_on_finite_supports(trial: RuleTrial) -> None:
     rule = trial.build()
 
     def check(number: int) -> None:
-        support, truth, rival = _problem(trial, number)
+        support, truth, rival = problem(trial, number)
         scores = scores_of(trial, rule, support, rule.min_samples)
         excess = float(expected(scores, rival, truth) - expected(scores, truth, truth))
         distance = float((rival - truth).abs().sum() / 2)
@@ -123,7 +71,7 @@ def proper_on_finite_supports(trial: RuleTrial) -> None:
             "function of distance that is not of negative type",
         )
 
-    trial.search(_seeds(), check)
+    trial.search(seeds(), check)
 
 
 @contract(applies=_not_proper)
@@ -133,7 +81,7 @@ def no_wrong_distribution_scores_as_well(trial: RuleTrial) -> None:
     # More points than moments of first and second order: a rule that sees no more is found out.
     size = 7 if rule.min_samples <= 2 else 4
     for number in range(3):
-        support, truth, _ = _problem(trial, number, size)
+        support, truth, _ = problem(trial, number, size)
         scores = scores_of(trial, rule, support, rule.min_samples)
         best = float(expected(scores, truth, truth))
         for start in 3 * torch.eye(size)[:4]:
