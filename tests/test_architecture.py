@@ -22,6 +22,7 @@ FLOORS = [
     {"training", "data"},
     {"saving"},
     {"interop"},
+    {"testing"},
     {"accounting"},
     {"models"},
     {"metrics"},
@@ -182,6 +183,7 @@ PUBLIC = {
         "ComparisonResult RunResult Summary VariantResult read_results summarize write_report"
     ),
     "cli": "main",
+    "testing": "Report Result check_part parametrize_contracts",
     "accounting": "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account "
     "account_token_lm residuals_to",
     "interop": "CheckpointFormatError CheckpointNotFoundError CheckpointWarning "
@@ -273,7 +275,7 @@ def test_all_names_exist(path):
 
 LIGHT = (
     "nn attention backbones autoencoders sampling scoring heads metrics metrics.diagnostics "
-    "models chunking interop accounting saving"
+    "models chunking interop accounting saving testing"
 ).split()
 EXTRAS = (
     "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "

@@ -5,10 +5,7 @@ has a title (```python title="my_parts.py") is that file instead, and can be imp
 block is a config if its first line says `# config for calmkit compare` or `... train`.
 """
 
-import os
 import re
-import shlex
-import subprocess
 import sys
 import tomllib
 import types
@@ -128,27 +125,6 @@ def test_configs_parse_and_their_parts_build(kind, code):
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_exist(page):
     assert broken_links(page) == []
-
-
-def test_the_parts_of_the_docs_keep_the_contracts(empty_folder):
-    page = (ROOT / "docs" / "adding-a-part.md").read_text(encoding="utf-8")
-    for _, options, code in blocks(page, "python"):
-        if options:
-            title = options.removeprefix('title="').removesuffix('"')
-            Path(title).write_text(code, encoding="utf-8")
-    ((_, _, command),) = blocks(page, "console")
-    path, python, *arguments = shlex.split(command)
-    assert path.startswith("PYTHONPATH=") and python == "python"
-    done = subprocess.run(
-        [sys.executable, *arguments, "-q", "-p", "no:cacheprovider"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(empty_folder), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout, done.stdout
 
 
 def test_every_page_is_in_the_navigation():

@@ -21,7 +21,8 @@ from calmkit.extras import is_installed, with_remedy
 
 __all__ = ["main"]
 
-_COMMANDS = ("compare", "train", "evaluate", "generate", "convert", "account", "report")
+_COMMANDS = ("compare", "train", "evaluate", "generate", "convert", "account", "check",
+             "report")  # fmt: skip
 
 _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 
@@ -30,11 +31,12 @@ Continuous autoregressive language models, part by part.
 commands:
   compare    train several models on the same text, seeds and budget, and print what each of
              them is worth
-  train      train one model and save it; with --finetune, a saved one on prompts and responses
+  train      train one model and save it, or a saved one further, on pairs, with --finetune
   evaluate   measure a saved model on held-out text
   generate   write text with a saved model
   convert    write a published model in calmkit's format, or the other way
   account    parameters, FLOPs and memory of a model, without building its weights
+  check      run the contracts of its kind on a part of your own: calmkit check my_head.MyHead
   report     several comparisons as one: calmkit report DIR DIR --output DIR
 
 examples:
@@ -49,6 +51,8 @@ calmkit COMMAND --help lists the options of a command; calmkit --version prints 
 
 # Libraries that every command needs, by the name they are imported under.
 _NEEDED = ("jsonargparse", "lightning_fabric", "matplotlib", "rich", "safetensors", "tokenizers")
+# Those of the extra `testing`, which is all that `check` needs.
+_NEEDED_TO_CHECK = ("hypothesis", "jsonargparse")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,8 +97,12 @@ def _dispatch(given: list[str]) -> int:
         hint = "".join(f"\n  did you mean: {name}" for name in nearest)
         _say(f"{_command(given)}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
         return 2
-    if missing := [name for name in _NEEDED if not is_installed(name)]:
-        _say(f"{command} needs {', '.join(missing)}; install it with pip install 'calmkit[cli]'.")
+    needed, extra = (_NEEDED_TO_CHECK, "testing") if command == "check" else (_NEEDED, "cli")
+    if missing := [name for name in needed if not is_installed(name)]:
+        _say(
+            f"{command} needs {', '.join(missing)}; "
+            f"install it with pip install 'calmkit[{extra}]'."
+        )
         return 2
     with _interrupts_end_the_process(), _imports_are_no_garbage():
         module = importlib.import_module(f"calmkit.cli.{command}")

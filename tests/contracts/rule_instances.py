@@ -32,6 +32,3 @@ RULES = {
     SampledTarget: (SampledTarget(EnergyScore(), 3), SampledTarget(SlicedCRPS(2), 3)),
     ChunkedScore: (ChunkedScore(EnergyScore(), 1000),),
 }
-
-# What is between dimensions needs more than one.
-MULTIVARIATE = (VariogramScore,)

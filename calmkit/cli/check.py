@@ -1,0 +1,59 @@
+"""`calmkit check`: what every part of a kind promises, put to the test on one's own part."""
+
+import json
+
+from calmkit.cli.mistakes import mistakes
+from calmkit.config.parsing import parse_function
+from calmkit.testing import check_part
+from calmkit.testing.finding import parts_at
+
+__all__ = ["run"]
+
+_USAGE = "calmkit check PATH [--KEY VALUE ...] [--json]"
+
+
+def run(options: list[str]) -> None:
+    """Print a table for each part, and exit with 1 if a contract is broken; see `_options`."""
+    paths = [option for option in options[:1] if not option.startswith("-")]
+    as_json = "--json" in options
+    with mistakes():
+        rest = [option for option in options[len(paths) :] if option != "--json"]
+        chosen = parse_function(_options, rest, command="calmkit check PATH [--json]")
+        if not paths:
+            raise ValueError(f"path must come first, such as my_head.MyHead: {_USAGE}")
+        only = chosen.pop("only")
+        chosen["only"] = None if only is None else only.split(",")
+        chosen["exempt"] = chosen["exempt"] or {}
+        parts = parts_at(paths[0], chosen.pop("kind"))
+        reports = {
+            path: check_part(kind, factory, **chosen) for path, (kind, factory) in parts.items()
+        }
+    if as_json:
+        print(json.dumps({path: report.to_dict() for path, report in reports.items()}, indent=2))
+    else:
+        for path, report in reports.items():
+            print(f"{report}\n")
+            if failure := next(report.failures(), None):
+                again = f"--only {failure.name} --profile {report.profile} --seed {report.seed}"
+                print(f"To repeat a failure alone: calmkit check {path} {again}\n")
+    if not all(report.passed for report in reports.values()):
+        raise SystemExit(1)
+
+
+def _options(
+    *,
+    kind: str | None = None,
+    profile: str = "standard",
+    seed: int = 0,
+    only: str | None = None,
+    exempt: dict[str, str] | None = None,
+) -> None:
+    """Run the contracts of its kind on a part, or on all parts of a module.
+
+    Args:
+        kind: head, rule, sampler, backbone, autoencoder or solver. None: the class tells.
+        profile: quick (seconds), standard (about a minute) or deep.
+        seed: The same seed repeats a run.
+        only: Contracts to run, separated by commas. None: all.
+        exempt: Contracts that need not hold, with the reason: --exempt.NAME "this head ...".
+    """

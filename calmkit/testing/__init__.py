@@ -1,0 +1,6 @@
+"""Property suites for parts: what every part of a kind promises, run on any factory."""
+
+from .checking import check_part as check_part
+from .parametrizing import parametrize_contracts as parametrize_contracts
+from .report import Report as Report
+from .report import Result as Result

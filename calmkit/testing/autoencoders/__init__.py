@@ -1,0 +1,3 @@
+"""What every chunk autoencoder promises."""
+
+from .suite import SUITE as SUITE

@@ -1,0 +1,208 @@
+"""Chunks to latents and back."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.testing.autoencoders.trial import CHUNK, LATENT, VOCAB, AutoencoderTrial
+from calmkit.testing.contract import contract, expect
+from calmkit.testing.expecting import (
+    expect_different,
+    expect_finite,
+    expect_refused,
+    expect_same,
+    expect_shape,
+)
+from calmkit.testing.tensors import EMPTY_BATCHES, batches
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+__all__ = [
+    "can_be_built_and_used",
+    "chunks_are_apart",
+    "decoding_is_the_argmax",
+    "empty_batches_are_empty",
+    "encoding_is_deterministic",
+    "packed_documents_are_apart",
+    "places_can_be_decoded_alone",
+    "shapes_fit_any_batch",
+    "unknown_places_do_not_matter",
+    "wrong_sizes_are_named",
+]
+
+
+@contract()
+def can_be_built_and_used(trial: AutoencoderTrial) -> None:
+    """An autoencoder is built from its three sizes, encodes, decodes, and trains a step."""
+    model = trial.build()
+    sizes = (model.chunk_size, model.vocab_size, model.latent_size)
+    expect(
+        sizes == (CHUNK, VOCAB, LATENT),
+        seen=f"chunk_size, vocab_size, latent_size = {sizes}",
+        expected=(CHUNK, VOCAB, LATENT),
+        cause="super().__init__ is not given the three sizes, in this order",
+    )
+    _expect_shapes(trial, model, (4,))
+    trial.call(model.loss, trial.tokens(4), trial.generator()).total.sum().backward()
+
+
+def _expect_shapes(
+    trial: AutoencoderTrial, model: ChunkAutoencoder, batch: tuple[int, ...]
+) -> None:
+    tokens = trial.tokens(*batch)
+    posterior = trial.call(model.encode, tokens)
+    cause = "an axis is averaged or flattened that should be kept"
+    for name in ("mean", "std"):
+        got = getattr(posterior, name)
+        expect_shape(got, (*batch, LATENT), what=f"the posterior's {name}", cause=cause)
+        why = "the exponential of a large number, or a division by zero"
+        expect_finite(got, what=f"the posterior's {name}", cause=why)
+    logits = trial.call(model.decode, posterior.mean)
+    expect_shape(logits, (*batch, CHUNK, VOCAB), what="decode returns what", cause=cause)
+    loss = trial.call(model.loss, tokens, trial.generator())
+    for name in ("total", "reconstruction", "kl"):
+        expect_shape(getattr(loss, name), batch, what=f"the loss's {name}", cause=cause)
+
+
+@contract(searches=True)
+def shapes_fit_any_batch(trial: AutoencoderTrial) -> None:
+    """For any batch posterior, logits and losses have its shape."""
+    model = trial.build()
+    trial.search(batches(), lambda batch: _expect_shapes(trial, model, batch))
+
+
+@contract()
+def empty_batches_are_empty(trial: AutoencoderTrial) -> None:
+    """Without a chunk there are no posteriors, logits and losses, but their axes."""
+    model = trial.build()
+    for batch in EMPTY_BATCHES:
+        _expect_shapes(trial, model, batch)
+
+
+@contract()
+@torch.no_grad()
+def chunks_are_apart(trial: AutoencoderTrial) -> None:
+    """Encoded and scored among others or alone, a chunk has the same posterior and loss."""
+    model, tokens = trial.build().eval(), trial.tokens(4)
+    cause = "an operation along the batch axis"
+    whole = trial.call(model.encode, tokens).mean
+    alone = torch.stack([trial.call(model.encode, chunk).mean for chunk in tokens])
+    expect_same(whole, alone, what="posteriors", than="of chunks alone", cause=cause)
+    whole = trial.call(model.loss, tokens).total
+    alone = torch.stack([trial.call(model.loss, chunk).total for chunk in tokens])
+    expect_same(whole, alone, what="losses", than="of chunks alone", cause=cause)
+
+
+@contract()
+@torch.no_grad()
+def encoding_is_deterministic(trial: AutoencoderTrial) -> None:
+    """`encode` is the same in training and in evaluation mode, and reads each token's place."""
+    model, tokens = trial.build(), trial.tokens(20)
+    training = trial.call(model.train().encode, tokens).mean
+    evaluation = trial.call(model.eval().encode, tokens).mean
+    cause = "dropout or masking inside `encode`; it belongs into `loss`"
+    than = "in evaluation mode"
+    expect_same(training, evaluation, what="the posterior", than=than, cause=cause)
+    turned = trial.call(model.encode, tokens.flip(-1)).mean
+    cause = "tokens are summed or averaged without their places"
+    than = "of the tokens in reverse order"
+    expect_different(turned, evaluation, what="the posterior", than=than, cause=cause)
+
+
+@contract()
+def decoding_is_the_argmax(trial: AutoencoderTrial) -> None:
+    """`decode_tokens` gives the largest of the logits that `decode` gives, for every latent."""
+    model, latents = trial.build().eval(), trial.latents(7, 2)
+    with torch.no_grad():
+        want = trial.call(model.decode, latents).argmax(dim=-1)
+    got = trial.call(model.decode_tokens, latents)
+    _expect_same_tokens(got, want, "decode_tokens", "decode_tokens is overridden, or decode draws")
+
+
+def _expect_same_tokens(got: Tensor, want: Tensor, what: str, cause: str) -> None:
+    expect_shape(got, want.shape, what=what, cause=cause)
+    wrong = int((got != want).sum())
+    seen = f"{what}: {wrong} of {got.numel()} tokens are others"
+    expect(wrong == 0, seen=seen, expected="the argmax of decode's logits", cause=cause)
+
+
+@contract()
+@torch.no_grad()
+def places_can_be_decoded_alone(trial: AutoencoderTrial) -> None:
+    """`start_decoding`, `logits_at` and `tokens_at` give, place by place, what `decode` does."""
+    model, latents = trial.build().eval(), trial.latents(7, 2)
+    want, started = trial.call(model.decode, latents), trial.call(model.start_decoding, latents)
+    cause = "the decoding by places is overridden, and cuts another part of the features"
+    for place in range(CHUNK):
+        got = trial.call(model.logits_at, started, place)
+        than = "decode's"
+        expect_same(got, want[..., place, :], what=f"logits at place {place}", than=than,
+                    cause=cause)  # fmt: skip
+        for stop in range(place + 1, CHUNK + 1):
+            got = trial.call(model.tokens_at, started, range(place, stop))
+            tokens = want[..., place:stop, :].argmax(dim=-1)
+            _expect_same_tokens(got, tokens, f"tokens at places {place} to {stop - 1}", cause)
+
+
+@contract()
+@torch.no_grad()
+def unknown_places_do_not_matter(trial: AutoencoderTrial) -> None:
+    """`encode_partial` reads the ids of known places only; where all are known, it is `encode`."""
+    model, tokens = trial.build().eval(), trial.tokens(20)
+    real = torch.rand(20, CHUNK, generator=trial.generator(3)) < 0.5
+    other = torch.where(real, tokens, trial.tokens(20, number=4))
+    first, second = (trial.call(model.encode_partial, ids, real).mean for ids in (tokens, other))
+    cause = "unknown ids are not replaced before they are embedded"
+    what = "the posterior"
+    expect_same(second, first, what=what, than="with other unknown ids", cause=cause)
+    got = trial.call(model.encode_partial, tokens, torch.ones_like(real)).mean
+    want = trial.call(model.encode, tokens).mean
+    cause = "`real` is inverted, or a known place is masked"
+    expect_same(got, want, what=f"{what} of whole chunks", than="of encode", cause=cause)
+
+
+def _packings() -> "SearchStrategy[list[int]]":
+    from hypothesis import strategies
+
+    return strategies.lists(strategies.integers(1, 3), min_size=1, max_size=4)
+
+
+@contract(searches=True)
+def packed_documents_are_apart(trial: AutoencoderTrial) -> None:
+    """In a row of packed documents a chunk is encoded as in a row of its own document."""
+    model = trial.build().eval()
+
+    def check(lengths: list[int]) -> None:
+        batch = trial.rows([lengths])
+        with torch.no_grad():
+            whole = trial.call(model.encode_rows, batch).mean[0]
+            losses = trial.call(model.loss_rows, batch).total[0]
+            start = 0
+            for length in lengths:
+                part = slice(start, start + length)
+                alone = type(batch)(batch.tokens[:, part], batch.real[:, part], ((length,),))
+                than = f"of the document alone, of documents of lengths {lengths}"
+                cause = "neighbours are read across the borders of documents"
+                got, want = whole[part], model.encode_rows(alone).mean[0]
+                expect_same(got, want, what="posteriors", than=than, cause=cause)
+                want = model.loss_rows(alone).total[0]
+                expect_same(losses[part], want, what="losses", than=than, cause=cause)
+                start += length
+
+    trial.search(_packings(), check)
+
+
+@contract()
+def wrong_sizes_are_named(trial: AutoencoderTrial) -> None:
+    """Chunks and latents of another size are refused by name."""
+    model = trial.build()
+    wrong = torch.zeros(2, CHUNK + 1, dtype=torch.long)
+    for call in (model.encode, model.loss):
+        rule = f"chunks have {CHUNK} tokens"
+        expect_refused(trial, call, wrong, naming="tokens|chunk", rule=rule)
+    for call in (model.decode, model.decode_tokens):
+        rule = f"latents have {LATENT} dimensions"
+        expect_refused(trial, call, torch.zeros(2, LATENT - 1), naming="latent", rule=rule)

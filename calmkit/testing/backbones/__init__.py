@@ -1,0 +1,3 @@
+"""What every backbone promises."""
+
+from .suite import SUITE as SUITE

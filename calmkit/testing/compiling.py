@@ -1,0 +1,50 @@
+"""Whether a function of a part is one graph, and computes the same in it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from calmkit.testing.contract import Broken
+from calmkit.testing.expecting import expect_same
+from calmkit.testing.trial import Trial
+
+__all__ = ["expect_one_graph"]
+
+
+def expect_one_graph(
+    trial: Trial, function: Callable[[], Tensor], *, name: str, wrt: Tensor | None = None
+) -> None:
+    """Compile with `fullgraph=True`, run, and compare with the plain function.
+
+    Both draw from torch's global generator, since a graph takes no other.
+
+    Args:
+        trial: Remembers the call.
+        function: Calls the part.
+        name: What is compiled, in words.
+        wrt: What the function reads, whose gradient must be the same too.
+    """
+    trial.last_call = f"torch.compile({name}, fullgraph=True)(...)"
+    torch.compiler.reset()
+    # The graph is run as it is: that it can be had whole is what a part decides.
+    compiled = torch.compile(function, fullgraph=True, backend="eager")
+    torch.manual_seed(trial.seed)
+    want = function()
+    torch.manual_seed(trial.seed)
+    try:
+        got = compiled()
+    except Exception as error:  # what runs plainly fails in a graph, in one of many ways
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise Broken(
+            seen=f"{type(error).__name__}: {' / '.join(lines[:4])[:400]}",
+            expected="one graph",
+            cause="Python that looks into a tensor: a branch on its values, .item(), numpy",
+        ) from error
+    finally:
+        torch.compiler.reset()
+    cause = "state that is kept in Python between calls"
+    expect_same(got, want, what="the compiled result", than="the plain one", cause=cause)
+    if wrt is not None:
+        gradients = [torch.autograd.grad(x.sum(), wrt)[0] for x in (got, want)]
+        expect_same(*gradients, what="its gradient", than="the plain one", cause=cause)

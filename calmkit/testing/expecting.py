@@ -1,0 +1,131 @@
+"""What contracts of all kinds state about results: shapes, equality, finiteness, refusals."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calmkit.testing.contract import Broken, expect
+from calmkit.testing.trial import Trial
+from calmkit.typing import checks_are_on
+
+__all__ = [
+    "expect_different",
+    "expect_finite",
+    "expect_refused",
+    "expect_same",
+    "expect_shape",
+    "expect_unchanged",
+    "no_shape_checks",
+]
+
+
+def expect_shape(tensor: object, shape: Sequence[int], *, what: str, cause: str) -> None:
+    """A tensor of floats of a given shape."""
+    if not isinstance(tensor, Tensor):
+        raise Broken(seen=f"{what} is a {type(tensor).__name__}", expected="a tensor", cause=cause)
+    seen = f"{what} has shape {tuple(tensor.shape)}"
+    expect(tuple(tensor.shape) == tuple(shape), seen=seen, expected=tuple(shape), cause=cause)
+
+
+def expect_finite(tensor: Tensor, *, what: str, cause: str) -> None:
+    """No NaN and no infinity."""
+    bad = int((~tensor.isfinite()).sum())
+    seen = f"{what}: {bad} of {tensor.numel()} numbers are NaN or infinite"
+    expect(bad == 0, seen=seen, expected="finite numbers", cause=cause)
+
+
+def expect_same(
+    got: Tensor,
+    want: Tensor,
+    *,
+    what: str,
+    than: str,
+    cause: str,
+    rtol: float = 1e-7,
+    atol: float = 1e-7,
+) -> None:
+    """Two tensors of one shape that agree to rounding.
+
+    Args:
+        got: The one.
+        want: The other.
+        what: The one in words.
+        than: The other in words.
+        cause: What usually lies behind a difference.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+    """
+    expect_shape(got, want.shape, what=what, cause=cause)
+    close = torch.isclose(got, want.to(got.dtype), rtol=rtol, atol=atol, equal_nan=True)
+    if not bool(close.all()):
+        apart = float((got - want).detach().abs().max())
+        count = int((~close).sum())
+        raise Broken(
+            seen=f"{what}: {count} of {got.numel()} numbers differ, by up to {apart:.2g}",
+            expected=f"the same as {than}",
+            cause=cause,
+        )
+
+
+def expect_different(got: Tensor, other: Tensor, *, what: str, than: str, cause: str) -> None:
+    """At least one number differs."""
+    expect(
+        got.numel() == 0 or not bool(torch.isclose(got, other, rtol=1e-9, atol=1e-12).all()),
+        seen=f"{what} is the same as {than}, in all {got.numel()} numbers",
+        expected="other numbers",
+        cause=cause,
+    )
+
+
+def expect_unchanged(before: Sequence[Tensor], after: Sequence[Tensor], *, names: str) -> None:
+    """Arguments hold what they held."""
+    for old, new, name in zip(before, after, names.split(), strict=True):
+        expect(
+            torch.equal(old, new),
+            seen=f"{name} was changed in place",
+            expected="arguments that are only read",
+            cause="an in-place operation, such as add_ or an assignment to a slice",
+        )
+
+
+def expect_refused(
+    trial: Trial, function: Callable[..., object], *arguments: Any, naming: str, rule: str
+) -> None:
+    """A ValueError or TypeError whose message names the wrong argument.
+
+    Args:
+        trial: Makes the call.
+        function: What is called.
+        arguments: Of the call; one of them is wrong.
+        naming: A word of the message: the argument's name, or several separated by `|`.
+        rule: Which rule the call breaks.
+    """
+    words = naming.split("|")
+    expected = f"a ValueError or TypeError whose message names {' or '.join(words)}: {rule}"
+    try:
+        result = trial.call(function, *arguments)
+    except (ValueError, TypeError) as error:
+        seen = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        named = any(word in str(error) for word in words)
+        cause = "the refusal does not say which argument is wrong"
+        expect(named, seen=seen, expected=expected, cause=cause)
+    except Exception as error:
+        raise Broken(
+            seen=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            expected=expected,
+            cause="the argument is not checked before it is computed with",
+        ) from error
+    else:
+        shape = f" of shape {tuple(result.shape)}" if isinstance(result, Tensor) else ""
+        raise Broken(
+            seen=f"a result{shape}",
+            expected=expected,
+            cause="the argument is not checked, so that a mistake becomes a wrong number",
+        )
+
+
+def no_shape_checks(trial: object) -> str | None:
+    """Why a contract does not apply that annotated shapes keep."""
+    return None if checks_are_on() else "shape checks are turned off: CALMKIT_TYPECHECK=0"

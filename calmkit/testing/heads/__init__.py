@@ -1,0 +1,3 @@
+"""What every generative head promises."""
+
+from .suite import SUITE as SUITE

@@ -1,0 +1,43 @@
+"""How thoroughly a suite looks: seconds, a minute, or as long as it takes."""
+
+from dataclasses import dataclass
+
+__all__ = ["PROFILES", "Profile", "profile_named"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The depth of a suite.
+
+    Attributes:
+        name: What users call it.
+        examples: Examples that hypothesis tries in each search.
+        rows: Rows of a statistical check; what it can tell apart grows with their root.
+        trains: Whether learning is put to the test by short trainings.
+    """
+
+    name: str
+    examples: int
+    rows: int
+    trains: bool
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("quick", examples=20, rows=5_000, trains=False),
+        Profile("standard", examples=100, rows=20_000, trains=True),
+        Profile("deep", examples=2_000, rows=200_000, trains=True),
+    )
+}
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of a name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}; got {name!r}.")
+    return PROFILES[name]

@@ -1,0 +1,3 @@
+"""What every scoring rule promises."""
+
+from .suite import SUITE as SUITE

@@ -1,0 +1,196 @@
+"""What a rule is for: that no wrong distribution scores better than the truth."""
+
+import torch
+from torch import Tensor
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.testing.chance import LIMIT
+from calmkit.testing.contract import contract, expect
+from calmkit.testing.expecting import expect_same
+from calmkit.testing.rules.enumeration import expected, problem, scores_of, seeds
+from calmkit.testing.rules.trial import RuleTrial
+
+__all__ = [
+    "mean_over_outcomes",
+    "no_wrong_distribution_scores_as_well",
+    "proper_on_finite_supports",
+    "score_averages_over_the_target",
+    "truth_beats_rivals_of_a_gaussian",
+    "unbiased_for_any_number_of_samples",
+]
+
+
+def _not_proper(trial: RuleTrial) -> str | None:
+    rule = trial.build()
+    return None if rule.proper else f"the rule says that it is not proper: {rule.condition}"
+
+
+@contract(searches=True)
+def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
+    """The expected score, enumerated, is the same from one sample more: no self-pairs count."""
+    rule = trial.build()
+
+    def check(number: int) -> None:
+        support, truth, rival = problem(trial, number)
+        least = rule.min_samples
+        few, more = (
+            expected(scores_of(trial, rule, support, count), rival, truth)
+            for count in (least, least + 1)
+        )
+        expect_same(
+            few,
+            more,
+            what=f"the expected score from {least} samples, {float(few):.6g},",
+            than=f"from {least + 1} samples, {float(more):.6g}",
+            cause="pairs of a sample with itself are counted, a divisor is m instead of m - 1, "
+            "or a function of an estimate stands for the estimate of a function",
+            rtol=1e-10,
+            atol=1e-12,
+        )
+
+    trial.search(seeds(), check)
+
+
+@contract(applies=_not_proper, searches=True)
+def proper_on_finite_supports(trial: RuleTrial) -> None:
+    """By enumeration the truth's expected score is no worse than a rival's; better, if strict."""
+    rule = trial.build()
+
+    def check(number: int) -> None:
+        support, truth, rival = problem(trial, number)
+        scores = scores_of(trial, rule, support, rule.min_samples)
+        excess = float(expected(scores, rival, truth) - expected(scores, truth, truth))
+        distance = float((rival - truth).abs().sum() / 2)
+        least = 1e-9 * distance**2 if rule.strictly_proper else -1e-12 * float(scores.abs().max())
+        expect(
+            excess > least,
+            seen=f"a rival at total variation {distance:.3f} from the truth scores better than "
+            f"it by {-excess:.3g}",
+            expected=f"worse by more than {least:.1g}",
+            cause="a wrong weight of a term (the 1/2 of the pair term), a wrong sign, or a "
+            "function of distance that is not of negative type",
+        )
+
+    trial.search(seeds(), check)
+
+
+@contract(applies=_not_proper)
+def no_wrong_distribution_scores_as_well(trial: RuleTrial) -> None:
+    """A search by gradient finds no prediction better than the truth; if strict, none as good."""
+    rule = trial.build()
+    # More points than moments of first and second order: a rule that sees no more is found out.
+    size = 7 if rule.min_samples <= 2 else 4
+    for number in range(3):
+        support, truth, _ = problem(trial, number, size)
+        scores = scores_of(trial, rule, support, rule.min_samples)
+        best = float(expected(scores, truth, truth))
+        for start in 3 * torch.eye(size)[:4]:
+            found = _attack(scores, truth, start)
+            excess = float(expected(scores, found, truth)) - best
+            distance = float((found - truth).abs().sum() / 2)
+            seen = (
+                f"the prediction {[round(p, 4) for p in found.tolist()]} scores {excess:+.3g} "
+                f"compared with the truth {[round(p, 4) for p in truth.tolist()]}"
+            )
+            cause = (
+                "the rule sees only part of the distribution (a mean, some projection, one "
+                "dimension), or rewards spread too much or too little"
+            )
+            expect(excess > -1e-9, seen=seen, expected="a score that is no better", cause=cause)
+            if rule.strictly_proper:
+                expect(
+                    excess > 1e-9 or distance < 0.05,
+                    seen=seen,
+                    expected="a worse score: the rule says that it is strictly proper",
+                    cause=cause,
+                )
+
+
+def _attack(scores: Tensor, truth: Tensor, start: Tensor) -> Tensor:
+    """The prediction with the smallest expected score that descent finds."""
+    logits = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [logits], max_iter=200, line_search_fn="strong_wolfe",
+        tolerance_grad=1e-11, tolerance_change=1e-14,
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = expected(scores, logits.softmax(dim=-1), truth)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return logits.detach().softmax(dim=-1)
+
+
+@contract(applies=_not_proper)
+def truth_beats_rivals_of_a_gaussian(trial: RuleTrial) -> None:
+    """Against a Gaussian its own samples score no worse than shifted, wider and narrower ones."""
+    rule = trial.build()
+    rows, size = trial.profile.rows, max(2, rule.min_samples)
+    draws = 0.6 * torch.randn(size, rows, 2, generator=trial.generator(5))
+    target = DiagonalGaussian(torch.zeros(rows, 2), torch.full((rows, 2), 0.6))
+    truth = trial.score(rule, draws, target, number=6)
+    for name, rival in {
+        "shifted by 0.3": draws + 0.3,
+        "1.7 times as wide": 1.7 * draws,
+        "half as wide": 0.5 * draws,
+        "of equal coordinates": draws[..., :1].expand(-1, -1, 2),
+    }.items():
+        excess = trial.score(rule, rival, target, number=6) - truth
+        error = LIMIT * float(excess.std()) / rows**0.5
+        mean = float(excess.mean())
+        expect(
+            mean > -error,
+            seen=f"samples {name} score {mean:+.4g} compared with the truth, give or take "
+            f"{error:.2g}",
+            expected="no better score",
+            cause="the target's std does not enter as it should: ignored, or as a variance",
+        )
+
+
+@contract()
+def score_averages_over_the_target(trial: RuleTrial) -> None:
+    """The score against a Gaussian is, in the mean, that against points drawn from it."""
+    rule = trial.build()
+    rows = trial.profile.rows
+    samples = torch.randn(rule.min_samples + 1, 2, generator=trial.generator(3))
+    samples = samples[:, None].expand(-1, rows, -1)
+    mean = torch.randn(2, generator=trial.generator(4)).expand(rows, -1)
+    target = DiagonalGaussian(mean, torch.tensor([0.7, 0.2]).expand(rows, -1))
+    points = DiagonalGaussian.point_mass(target.sample(1, trial.generator(5))[0])
+    of_points = trial.score(rule, samples, points, number=6)
+    of_law = trial.score(rule, samples, target, number=7)
+    difference = float(of_law.mean() - of_points.mean())
+    error = float((of_law.var() + of_points.var()).sqrt()) / rows**0.5
+    expect(
+        abs(difference) <= LIMIT * error + 1e-9,
+        seen=f"the two means over {rows} positions differ by {difference:.4g}, "
+        f"{abs(difference) / max(error, 1e-300):.1f} standard errors",
+        expected=f"at most {LIMIT} standard errors",
+        cause="the target's std is ignored, taken for a variance, or the closed form is wrong",
+    )
+
+
+@contract()
+def mean_over_outcomes(trial: RuleTrial) -> None:
+    """`score_outcomes` is the mean over point masses, with the gradients of the mean."""
+    rule = trial.build()
+    samples, target = trial.problem((4,))
+    outcomes = target.sample(3, trial.generator(5))
+    noise = trial.noise(rule, (4,))
+    results = []
+    for at_once in (True, False):
+        x = samples.clone().requires_grad_()
+        if at_once:
+            score = trial.call(rule.score_outcomes, x, outcomes, noise)
+        else:
+            points = map(DiagonalGaussian.point_mass, outcomes)
+            score = torch.stack([rule.score_from(x, y, noise) for y in points]).mean(dim=0)
+        score.sum().backward()
+        assert x.grad is not None
+        results.append((score.detach(), x.grad))
+    cause = "score_outcomes is overridden with another divisor, or other pairs"
+    for what, got, want in zip(("the score", "its gradient"), *results, strict=True):
+        expect_same(got, want, what=what, than="the mean over outcomes", cause=cause)

@@ -1,0 +1,143 @@
+"""From a contract and a trial to a result."""
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import TypeCheckError
+
+from calmkit.testing.calls import name_of
+from calmkit.testing.contract import Broken, Contract
+from calmkit.testing.profiles import Profile
+from calmkit.testing.report import Failure, Result
+from calmkit.testing.suite import Suite
+from calmkit.testing.trial import Trial, neutral
+
+__all__ = ["PartUnderTest"]
+
+_OURS = os.path.dirname(__file__)
+
+
+@dataclass(eq=False)
+class PartUnderTest:
+    """A factory, and how the contracts of its kind are run on it.
+
+    The first contract of a suite is that the part can be built and used at all. Where it is
+    broken the others are not run: they would all say the same.
+
+    Attributes:
+        suite: The contracts.
+        factory: Builds the part.
+        profile: How thoroughly to look.
+        seed: Where all randomness comes from.
+        exempt: Names of contracts that need not hold, with the reason.
+    """
+
+    suite: Suite
+    factory: Callable[..., Any]
+    profile: Profile
+    seed: int
+    exempt: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """Refuse to exempt from what does not exist, and from everything."""
+        self._first: tuple[Result, BaseException | None] | None = None
+        names = [contract.name for contract in self.suite.contracts]
+        for name in self.exempt:
+            if name not in names:
+                raise ValueError(
+                    f"exempt must name contracts of a {self.suite.kind}; {name!r} is none. "
+                    f"There are: {', '.join(names)}."
+                )
+        if self.exempt.keys() >= set(names):
+            raise ValueError("exempt must leave something to run; it names every contract.")
+
+    def run(self, contract: Contract) -> tuple[Result, BaseException | None]:
+        """The result of one contract, and what was raised if it is a failure."""
+        if self._first is None:
+            self._first = self._run(self.suite.contracts[0])
+        if contract is self.suite.contracts[0]:
+            return self._first
+        if self._first[0].status == "failed":
+            reason = f"{self._first[0].name} is broken"
+            return Result(contract.name, contract.sentence, "not run", reason), None
+        return self._run(contract)
+
+    def _run(self, contract: Contract) -> tuple[Result, BaseException | None]:
+        start = time.perf_counter()
+        reason = self.exempt.get(contract.name)
+        if reason is not None and contract.searches:
+            return Result(contract.name, contract.sentence, "exempt", reason), None
+        trial, error = self.suite.trial(self.factory, self.profile, self.seed), None
+        try:
+            with neutral(self.seed):
+                if (why := contract.applies(trial)) is not None and reason is None:
+                    return Result(contract.name, contract.sentence, "does not apply", why), None
+                if why is None:
+                    contract.run(trial)
+        except Exception as raised:
+            error = _first_of(raised)
+        seconds = time.perf_counter() - start
+        if reason is None and error is None:
+            return Result(contract.name, contract.sentence, "passed", seconds=seconds), None
+        if reason is not None and error is not None:
+            return Result(contract.name, contract.sentence, "exempt", reason, None, seconds), None
+        failure = self._failure(contract, trial, error)
+        result = Result(contract.name, contract.sentence, "failed", "", failure, seconds)
+        return result, error
+
+    def _failure(self, contract: Contract, trial: Trial, error: Exception | None) -> Failure:
+        repeat = (
+            f'check_part("{self.suite.kind}", {name_of(self.factory)}, '
+            f'only=["{contract.name}"], profile="{self.profile.name}", seed={self.seed})'
+        )
+        where = {"docs": self.suite.docs, "repeat": repeat}
+        if error is None:
+            return Failure(
+                trial.last_call,
+                f"the contract holds, or does not apply; it is exempt: "
+                f"{self.exempt[contract.name]}",
+                "a contract that is broken, where a part is exempt from it",
+                "the exemption is no longer needed: remove it",
+                **where,
+            )
+        if isinstance(error, Broken):
+            return Failure(trial.last_call, error.seen, error.expected, error.cause, **where)
+        if isinstance(error, TypeCheckError) and "return value" in str(error):
+            return Failure(
+                trial.last_call,
+                f"{_one_line(error)}{_place(error)}",
+                "a result of the shape and dtype that the annotation states",
+                "an axis is missing, summed away or flattened, or the dtype is another",
+                **where,
+            )
+        return Failure(
+            trial.last_call,
+            f"{_one_line(error)}{_place(error)}",
+            "no error",
+            "the part refuses, or cannot handle, a call that every part of its kind must take",
+            **where,
+        )
+
+
+def _first_of(error: Exception) -> Exception:
+    """The error itself, or the first of a group: hypothesis groups what does not repeat."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:400]}"
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of the traceback that is neither ours nor a library's."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((_OURS, "<")) and "site-packages" not in frame.filename:
+            return f" (at {os.path.basename(frame.filename)}:{frame.lineno})"
+    return ""

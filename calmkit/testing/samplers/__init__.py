@@ -1,0 +1,3 @@
+"""What every sampler of chunks promises."""
+
+from .suite import SUITE as SUITE

@@ -1,0 +1,3 @@
+"""What every solver of differential equations promises."""
+
+from .suite import SUITE as SUITE

@@ -1,0 +1,42 @@
+"""A suite: the contracts of one kind of part."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from calmkit.testing.contract import Contract
+from calmkit.testing.profiles import Profile
+from calmkit.testing.trial import Trial
+
+__all__ = ["Suite"]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What every part of a kind promises.
+
+    Attributes:
+        kind: The kind's name, as users write it.
+        trial: Makes a trial of a factory, a profile and a seed.
+        contracts: The promises; the first is that the part can be built and used at all.
+        docs: The page that explains them.
+    """
+
+    kind: str
+    trial: Callable[[Callable[..., Any], Profile, int], Trial]
+    contracts: tuple[Contract, ...]
+    docs: str
+
+    def only(self, names: set[str]) -> tuple[Contract, ...]:
+        """The contracts of these names, in the suite's order.
+
+        Raises:
+            ValueError: If a name is none of theirs.
+        """
+        known = [contract.name for contract in self.contracts]
+        if unknown := sorted(names - set(known)):
+            raise ValueError(
+                f"only must name contracts of a {self.kind}; {unknown[0]!r} is none. There are: "
+                f"{', '.join(known)}."
+            )
+        return tuple(contract for contract in self.contracts if contract.name in names)

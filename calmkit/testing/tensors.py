@@ -1,0 +1,44 @@
+"""Tensors that are hard on a part: axes of length one or zero, and odd layouts in memory."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+__all__ = ["EMPTY_BATCHES", "batches", "laid_out", "layouts"]
+
+
+# Apart from the others: much code that is right otherwise cannot reshape an empty tensor.
+EMPTY_BATCHES = ((0,), (2, 0), (0, 3))
+
+
+def batches() -> "SearchStrategy[tuple[int, ...]]":
+    """Shapes of up to three batch axes, none and axes of length one among them."""
+    from hypothesis import strategies
+
+    return strategies.lists(strategies.integers(1, 3), max_size=3).map(tuple)
+
+
+def layouts() -> "SearchStrategy[str]":
+    """Names of what `laid_out` knows."""
+    from hypothesis import strategies
+
+    return strategies.sampled_from(["turned", "strided", "expanded"])
+
+
+def laid_out(tensor: Tensor, layout: str) -> Tensor:
+    """A tensor in another layout: the same numbers, but for `expanded`, which repeats the first.
+
+    Args:
+        tensor: Contiguous, with at least one axis.
+        layout: `turned` swaps first and last axis in memory, `strided` leaves gaps between
+            numbers, `expanded` has one entry along the first axis, of stride zero.
+    """
+    if layout == "turned":
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    if layout == "strided":
+        return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1)[..., 0]
+    return tensor[:1].expand_as(tensor)

@@ -1,0 +1,70 @@
+"""`calmkit check`: a table or JSON, and an exit code, for parts of one's own."""
+
+import json
+
+import pytest
+
+from calmkit import cli
+
+PARTS = """
+from calmkit.scoring import EnergyScore
+
+
+class Good(EnergyScore):
+    pass
+
+
+class Wrong(EnergyScore):
+    def spread(self, samples):
+        return 1.5 * super().spread(samples)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "rules_of_mine.py").write_text(PARTS)
+
+
+def check(*arguments):
+    return cli.main(["check", *arguments, "--profile", "quick"])
+
+
+def test_a_right_part(capsys):
+    assert check("rules_of_mine.Good", "--only", "dtype_is_kept,proper_on_finite_supports") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Good, a rule, profile quick, seed 0: 2 passed")
+
+
+def test_a_wrong_part_of_a_module(capsys):
+    assert check("rules_of_mine", "--only", "proper_on_finite_supports", "--seed", "2") == 1
+    out = capsys.readouterr().out
+    assert "Good, a rule" in out and "scores better than it by" in out
+    assert (
+        "calmkit check rules_of_mine.Wrong --only proper_on_finite_supports --profile quick "
+        "--seed 2" in out
+    )
+
+
+def test_json_and_an_exemption(capsys):
+    options = ["--only", "dtype_is_kept,proper_on_finite_supports", "--json"]
+    exempt = ["--exempt.proper_on_finite_supports", "an experiment"]
+    assert check("rules_of_mine.Wrong", *options, *exempt) == 0
+    report = json.loads(capsys.readouterr().out)["rules_of_mine.Wrong"]
+    assert report["passed"]
+    assert [result["status"] for result in report["results"]] == ["passed", "exempt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.Rule"], "there is no module nowhere"),
+        (["--seed", "1"], "path must come first"),
+        (["rules_of_mine.Good", "--kind", "hat"], "kind must be one of"),
+        (["rules_of_mine.Good", "--profle", "deep"], "did you mean: profile"),
+    ],
+)
+def test_mistakes_are_named(arguments, words, capsys):
+    assert cli.main(["check", *arguments]) == 2
+    assert words in capsys.readouterr().err
