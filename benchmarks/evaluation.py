@@ -34,11 +34,11 @@ from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
+from calmkit.evaluation import EvaluationSettings, evaluate
+from calmkit.evaluation.scored_text import HIGHEST_ORDER, chunks_to_draw, find_targets
 from calmkit.heads import GaussianHead
 from calmkit.metrics import NgramSums
 from calmkit.models import CALM, ChunkEmbedding
-from calmkit.training import EvaluationSettings, evaluate
-from calmkit.training.scored_text import HIGHEST_ORDER, chunks_to_draw, find_targets
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,11 @@ from torch import Generator, Tensor, nn
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
+from calmkit.evaluation import EvaluationSettings, evaluate, evaluate_softmax
+from calmkit.evaluation.scored_text import HIGHEST_ORDER, find_targets
 from calmkit.metrics import BrierLMResult, combine_brier
 from calmkit.models import CALM, LanguageModel, TokenLM
-from calmkit.training import EvaluationSettings, evaluate, evaluate_softmax, step_generator
-from calmkit.training.scored_text import HIGHEST_ORDER, find_targets
+from calmkit.training import step_generator
 
 __all__ = ["World", "continue_texts", "draw_batch"]
 

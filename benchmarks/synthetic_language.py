@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from calmkit.training.scored_text import Targets
+from calmkit.evaluation.scored_text import Targets
 from calmkit.typing import typed
 
 __all__ = ["SyntheticLanguage", "chunk_numbers", "entropy", "optimal_brier"]

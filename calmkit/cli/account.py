@@ -6,9 +6,9 @@ from calmkit import config
 from calmkit.accounting import PUBLISHED
 from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import new_console
-from calmkit.comparison.account_tables import models_table, notes, parts_table
-from calmkit.comparison.accounts import account_parts, account_preset
 from calmkit.config.parsing import parse_function
+from calmkit.experiments.model_accounts import account_parts, account_preset
+from calmkit.reports.account_tables import models_table, notes, parts_table
 
 __all__ = ["run"]
 

@@ -2,11 +2,11 @@
 
 import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
 
+from calmkit.cli.display import Display
 from calmkit.cli.mistakes import Failed, mistakes, mistakes_in_checkpoints
-from calmkit.cli.output import held, new_console, report, start_output
+from calmkit.cli.output import held, new_console, start_output, write_and_show
+from calmkit.comparison.comparing import compare
 from calmkit.comparison.planning import Preparation, plan_runs, prepare_all
-from calmkit.comparison.progress import Display
-from calmkit.comparison.run import compare
 from calmkit.config import parse_comparison
 
 __all__ = ["run"]
@@ -48,6 +48,6 @@ def _compare(prepared: Preparation) -> None:
             runs = plan_runs(prepared, display)
         with mistakes_in_checkpoints():
             result = compare(prepared, runs, display)
-    report(result, comparison.output, console)
+    write_and_show(result, comparison.output, console)
     if any(variant.failures for variant in result.variants):
         raise Failed("some runs failed; the table says which. Run it again to try those alone.")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from calmkit.cli.mistakes import mistakes
 from calmkit.cli.trust import packages_in
-from calmkit.comparison.checkpoint import convert_checkpoint
 from calmkit.config.parsing import parse_function
+from calmkit.experiments.model_folder import convert_checkpoint
 
 __all__ = ["run"]
 

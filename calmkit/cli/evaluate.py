@@ -1,31 +1,37 @@
 """`calmkit evaluate`: a saved model on held-out text, and what each part of it is worth."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
+import torch
 from rich.console import Console
 
 from calmkit import config
+from calmkit.cli.display import Display
 from calmkit.cli.mistakes import mistakes
-from calmkit.cli.output import held, new_console, report
+from calmkit.cli.output import held, new_console, write_and_show
 from calmkit.cli.trust import packages_in
-from calmkit.comparison.checkpoint import Checkpoint, check_config_fits, load_checkpoint
-from calmkit.comparison.diagnose import diagnose, rows_to_diagnose
-from calmkit.comparison.diagnosis_files import write_diagnosis
-from calmkit.comparison.preparing import check_rows, prepare, with_other_text
-from calmkit.comparison.progress import Display
-from calmkit.comparison.run import evaluate_checkpoint
-from calmkit.comparison.standalone import Protocol, measure_and_write, text_to_score
+from calmkit.comparison.comparing import single
 from calmkit.config.model_config import parse_for_evaluation
 from calmkit.config.parsing import parse_function
 from calmkit.data import Corpus, EvaluationRows
+from calmkit.diagnostics.diagnose import diagnose
+from calmkit.experiments.model_folder import Checkpoint, check_config_fits, load_checkpoint
+from calmkit.experiments.preparing import check_rows, prepare, rows_to_diagnose, with_other_text
+from calmkit.experiments.single_model import evaluate_checkpoint
+from calmkit.experiments.standalone import Protocol, ScoredText, measure, text_to_score
 from calmkit.files import replace_file
 from calmkit.models import CALM
+from calmkit.reports.diagnosis_files import write_diagnosis
 from calmkit.saving import saved_tokenizer
 
 __all__ = ["run"]
+
+# Enough for errors of a few per cent, in seconds on a CPU.
+_POSITIONS_TO_DIAGNOSE = 1536
 
 
 def run(options: list[str]) -> None:
@@ -71,10 +77,9 @@ def _with_config(
     replace_file(output / "config.yaml", head + parsed.text)
     console = new_console()
     with Display(console) as display:
-        result = evaluate_checkpoint(
-            parsed.experiment, checkpoint, corpus, config_text=parsed.text, display=display
-        )
-    report(result, output, console)
+        record = evaluate_checkpoint(parsed.experiment, checkpoint, corpus, display=display)
+    result = single(record, parsed.experiment, corpus, parsed.text)
+    write_and_show(result, output, console)
     if not diagnostics:
         return
     try:
@@ -93,7 +98,9 @@ def _without_config(checkpoint: Checkpoint, chosen: dict[str, Any], output: Path
         text = text_to_score(checkpoint, chosen["data"], protocol)
     console = new_console()
     with held(output):
-        for said in measure_and_write(checkpoint, text, output, diagnostics=chosen["diagnostics"]):
+        for said in _measure_and_write(
+            checkpoint, text, output, diagnostics=chosen["diagnostics"]
+        ):
             console.print(said, markup=False, highlight=False)
 
 
@@ -167,3 +174,37 @@ def _options(
             are imported and run. Without it, nothing runs but calmkit's own code.
         diagnostics: Say too what works and what does not, part by part; takes seconds.
     """
+
+
+def _measure_and_write(
+    checkpoint: Checkpoint, text: ScoredText, output: Path, *, diagnostics: bool
+) -> Iterator[str]:
+    """Measure on the fastest device, write `evaluation.json`, and give what is to be shown.
+
+    Args:
+        checkpoint: The model and its tokenizer.
+        text: By `text_to_score`.
+        output: A folder.
+        diagnostics: Whether to diagnose the model's parts too, where it has any.
+    """
+    model = checkpoint.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    measurement = measure(model, text)
+    measurement.write(output / "evaluation.json")
+    yield f"{measurement.to_text()}{output}/: evaluation.json"
+    if diagnostics and isinstance(model, CALM):
+        settings = text.protocol.settings
+        most = _POSITIONS_TO_DIAGNOSE // text.protocol.positions
+        try:
+            diagnosis = diagnose(
+                model,
+                text.rows(max(2, min(settings.rows, most))),
+                checkpoint.tokenizer,
+                draws=settings.draws,
+                min_context=settings.min_context,
+                seed=text.protocol.seed,
+            )
+        except ValueError as error:
+            yield f"Without diagnostics: {error}"
+        else:
+            names = ", ".join(file.name for file in write_diagnosis(diagnosis, output))
+            yield f"{diagnosis.to_text()}{output}/: {names}"

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from calmkit import __version__
 from calmkit.cli.mistakes import mistakes
-from calmkit.comparison import ComparisonResult, write_report
-from calmkit.comparison.report import to_table
+from calmkit.comparison import ComparisonResult
 from calmkit.files import replace_file
 from calmkit.locks import only_one_in
+from calmkit.reports import Report, to_table, write_report
 
-__all__ = ["held", "make_folder", "new_console", "report", "show", "start_output"]
+__all__ = ["held", "make_folder", "new_console", "show", "start_output", "write_and_show"]
 
 
 def held(directory: Path) -> AbstractContextManager[object]:
@@ -58,17 +58,16 @@ def make_folder(directory: Path) -> None:
         ) from None
 
 
-def report(result: ComparisonResult, directory: Path, console: Console) -> None:
+def write_and_show(result: ComparisonResult, directory: Path, console: Console) -> None:
     """Write a result into its folder and print it."""
-    files = [*write_report(result, directory), directory / "config.yaml"]
-    show(result, files, directory, console)
+    report = Report.of(result)
+    files = [*write_report(report, directory), directory / "config.yaml"]
+    show(report, files, directory, console)
 
 
-def show(
-    result: ComparisonResult, files: Sequence[Path], directory: Path, console: Console
-) -> None:
-    """Print a result, and the files of its folder."""
-    console.print(to_table(result))
+def show(report: Report, files: Sequence[Path], directory: Path, console: Console) -> None:
+    """Print a report, and the files of its folder."""
+    console.print(to_table(report))
     names = ", ".join(str(file.relative_to(directory)) for file in files)
     console.print(f"{directory}/: {names}", markup=False, highlight=False)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import held, new_console, show
-from calmkit.comparison.merging import report_folders
 from calmkit.config.parsing import parse_function
+from calmkit.reports.merging import report_folders
 
 __all__ = ["run"]
 
@@ -17,8 +17,8 @@ def run(options: list[str]) -> None:
     with mistakes():
         chosen = parse_function(_options, options[len(folders) :], command="calmkit report")
     with held(chosen["output"]), mistakes():
-        result, files = report_folders([Path(folder) for folder in folders], chosen["output"])
-    show(result, files, chosen["output"], new_console())
+        report, files = report_folders([Path(folder) for folder in folders], chosen["output"])
+    show(report, files, chosen["output"], new_console())
 
 
 def _options(*, output: Path = Path("runs/report")) -> None:

@@ -3,15 +3,16 @@
 import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
 
 from calmkit import config
+from calmkit.cli.display import Display
 from calmkit.cli.mistakes import mistakes, mistakes_in_checkpoints
-from calmkit.cli.output import held, new_console, report, start_output
+from calmkit.cli.output import held, new_console, start_output, write_and_show
 from calmkit.cli.trust import without_trust
-from calmkit.comparison.finetuning import finetune, prepare_finetuning
-from calmkit.comparison.preparing import prepare
-from calmkit.comparison.progress import Display
-from calmkit.comparison.resuming import check_resumable
-from calmkit.comparison.run import train
+from calmkit.comparison.comparing import single
 from calmkit.data import Corpus
+from calmkit.experiments.finetuning import finetune, prepare_finetuning
+from calmkit.experiments.preparing import prepare
+from calmkit.experiments.resuming import check_resumable
+from calmkit.experiments.single_model import train
 
 __all__ = ["run"]
 
@@ -44,8 +45,9 @@ def _train(experiment: config.TrainExperiment, corpus: Corpus, text: str) -> Non
         start_output(experiment.output, "train", text)
     console = new_console()
     with mistakes_in_checkpoints(), Display(console) as display:
-        result = train(experiment, corpus, config_text=text, display=display)
-    report(result, experiment.output, console)
+        record = train(experiment, corpus, config_text=text, display=display)
+    result = single(record, experiment, corpus, text)
+    write_and_show(result, experiment.output, console)
 
 
 def _finetune(experiment: config.TrainExperiment, text: str, trust: tuple[str, ...]) -> None:

@@ -10,19 +10,19 @@ from pathlib import Path
 import yaml
 
 from calmkit.comparison.budget import plan_steps, with_steps
-from calmkit.comparison.hardware import threads_of_a_run, with_threads
-from calmkit.comparison.identity import (
+from calmkit.comparison.planned_runs import PlannedRun
+from calmkit.config import Comparison, ConfigError, Variant
+from calmkit.data import Corpus
+from calmkit.experiments.hardware import threads_of_a_run, with_threads
+from calmkit.experiments.keys import (
     autoencoder_key,
     code_of_result,
     result_key,
     training_key,
 )
-from calmkit.comparison.lab import Lab
-from calmkit.comparison.preparing import prepare
-from calmkit.comparison.progress import Display
-from calmkit.comparison.runs import PlannedRun
-from calmkit.config import Comparison, ConfigError, Variant
-from calmkit.data import Corpus
+from calmkit.experiments.preparing import prepare
+from calmkit.experiments.run_progress import RunProgress
+from calmkit.experiments.stages import Lab
 from calmkit.files import replace_file
 from calmkit.heads import Head
 from calmkit.locks import turn_in
@@ -64,7 +64,7 @@ def prepare_all(comparison: Comparison) -> Preparation:
     return Preparation(comparison, corpora, code)
 
 
-def plan_runs(prepared: Preparation, display: Display) -> list[PlannedRun]:
+def plan_runs(prepared: Preparation, display: RunProgress) -> list[PlannedRun]:
     """Every variant with every seed.
 
     Args:
@@ -103,7 +103,7 @@ def plan_runs(prepared: Preparation, display: Display) -> list[PlannedRun]:
     return runs
 
 
-def _steps(prepared: Preparation, display: Display) -> dict[str, int]:
+def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
     """Steps of each variant. Seconds are measured once for the same trainings, and kept with them.
 
     So a comparison that goes on, or measures the same models on other text, has the same steps.

@@ -88,6 +88,10 @@ def guided_denoiser(conditional: Denoiser, unconditional: Denoiser, scale: float
     return denoise
 
 
+# One move: its number, x_t, the estimate there, the one before (None at first), and the noise.
+Move = Callable[[int, Tensor, Denoised, Denoised | None, Callable[[], Tensor]], Tensor]
+
+
 class ReverseSampler(abc.ABC):
     """A way through the reverse process."""
 
@@ -110,6 +114,13 @@ class ReverseSampler(abc.ABC):
         """
 
     @abc.abstractmethod
+    def moves(self, chain: NoiseSchedule) -> Move:
+        """The step from x_t to the next x, with its coefficients for all steps.
+
+        Args:
+            chain: The schedule of the visited steps alone.
+        """
+
     def run(
         self,
         denoise: Denoiser,
@@ -129,6 +140,14 @@ class ReverseSampler(abc.ABC):
         Raises:
             ValueError: If the schedule has fewer steps than are to be visited.
         """
+        visited = self.visited(schedule)
+        move = self.moves(schedule.visiting(visited))
+        visited, x, before = visited.to(start.device), start, None
+        for i in reversed(range(len(visited))):
+            estimate = denoise(x, visited[i])
+            x = move(i, x, estimate, before, draw)
+            before = estimate
+        return x
 
     @typed
     def sample_from(
@@ -177,26 +196,21 @@ class DDPMSampler(ReverseSampler):
         """Evenly spaced steps, first and last included."""
         return schedule.even_steps(self.steps)
 
-    def run(
-        self,
-        denoise: Denoiser,
-        schedule: NoiseSchedule,
-        start: Float[Tensor, "*batch latent"],
-        draw: Callable[[], Tensor],
-    ) -> Float[Tensor, "*batch latent"]:
-        """Carry `start` to a clean x; see `ReverseSampler.run`."""
-        visited = self.visited(schedule)
-        chain = schedule.visiting(visited)
+    def moves(self, chain: NoiseSchedule) -> Move:
+        """Mean and noise of the posterior q(x_{t-1} | x_t, x_0) at the estimated clean x."""
         upper, lower = chain.betas.log(), chain.least_variance.log()
-        visited, x = visited.to(start.device), start
-        for i in reversed(range(self.steps)):
-            estimate = denoise(x, visited[i])
-            x = chain.posterior_of_clean[i] * estimate.clean + chain.posterior_of_noisy[i] * x
-            if i > 0:
-                fraction = estimate.variance_fraction
-                log_variance = fraction * upper[i] + (1 - fraction) * lower[i]
-                x = x + (0.5 * log_variance).exp() * draw()
-        return x
+
+        def move(
+            i: int, x: Tensor, now: Denoised, before: Denoised | None, draw: Callable[[], Tensor]
+        ) -> Tensor:
+            x = chain.posterior_of_clean[i] * now.clean + chain.posterior_of_noisy[i] * x
+            if i == 0:
+                return x
+            fraction = now.variance_fraction
+            log_variance = fraction * upper[i] + (1 - fraction) * lower[i]
+            return x + (0.5 * log_variance).exp() * draw()
+
+        return move
 
 
 @dataclass(frozen=True)
@@ -230,27 +244,21 @@ class DDIMSampler(ReverseSampler):
         """Trailing steps."""
         return schedule.trailing_steps(self.steps)
 
-    def run(
-        self,
-        denoise: Denoiser,
-        schedule: NoiseSchedule,
-        start: Float[Tensor, "*batch latent"],
-        draw: Callable[[], Tensor],
-    ) -> Float[Tensor, "*batch latent"]:
-        """Carry `start` to a clean x; see `ReverseSampler.run`."""
-        visited = self.visited(schedule)
-        chain = schedule.visiting(visited)
+    def moves(self, chain: NoiseSchedule) -> Move:
+        """The clean x and the noise that the estimate implies, at the next noise level."""
         std = self.eta * chain.posterior_variance.sqrt()
         # sqrt(b'^2 - s^2) / b, with s^2 / b'^2 cancelled: b' is 0 at the end.
         share = 1 - self.eta**2 * chain.betas / chain.noise_scale.square()
         of_noisy = ((1 - chain.alphas_bar_before) * share).sqrt() / chain.noise_scale
         of_clean = chain.alphas_bar_before.sqrt() - chain.signal_scale * of_noisy
-        visited, x = visited.to(start.device), start
-        for i in reversed(range(self.steps)):
-            x = of_noisy[i] * x + of_clean[i] * denoise(x, visited[i]).clean
-            if i > 0 and self.eta > 0:
-                x = x + std[i] * draw()
-        return x
+
+        def move(
+            i: int, x: Tensor, now: Denoised, before: Denoised | None, draw: Callable[[], Tensor]
+        ) -> Tensor:
+            x = of_noisy[i] * x + of_clean[i] * now.clean
+            return x + std[i] * draw() if i > 0 and self.eta > 0 else x
+
+        return move
 
 
 @dataclass(frozen=True)
@@ -280,30 +288,24 @@ class DPMSolverSampler(ReverseSampler):
         """Trailing steps."""
         return schedule.trailing_steps(self.steps)
 
-    def run(
-        self,
-        denoise: Denoiser,
-        schedule: NoiseSchedule,
-        start: Float[Tensor, "*batch latent"],
-        draw: Callable[[], Tensor],
-    ) -> Float[Tensor, "*batch latent"]:
-        """Carry `start` to a clean x; see `ReverseSampler.run`."""
-        visited = self.visited(schedule)
-        chain = schedule.visiting(visited)
+    def moves(self, chain: NoiseSchedule) -> Move:
+        """The exponential integrator, with the clean x extrapolated from two estimates."""
         half_log_snr = 0.5 * chain.log_snr
         h = torch.cat([half_log_snr.new_full((1,), torch.inf), half_log_snr[:-1]]) - half_log_snr
         of_noisy = (1 - chain.alphas_bar_before).sqrt() / chain.noise_scale
         of_clean = -chain.alphas_bar_before.sqrt() * torch.expm1(-h)
         # Zero at both ends: there D is the estimate itself.
         extrapolation = torch.cat([h.new_zeros(1), 0.5 * h[1:-1] / h[2:], h.new_zeros(1)])
-        visited, x = visited.to(start.device), start
-        before = None
-        for i in reversed(range(self.steps)):
-            clean = denoise(x, visited[i]).clean
-            best = clean if before is None else clean + extrapolation[i] * (clean - before)
-            x = of_noisy[i] * x + of_clean[i] * best
-            before = clean
-        return x
+
+        def move(
+            i: int, x: Tensor, now: Denoised, before: Denoised | None, draw: Callable[[], Tensor]
+        ) -> Tensor:
+            best = now.clean
+            if before is not None:
+                best = best + extrapolation[i] * (best - before.clean)
+            return of_noisy[i] * x + of_clean[i] * best
+
+        return move
 
 
 def _check_steps(steps: int) -> None:

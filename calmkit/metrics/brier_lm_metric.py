@@ -1,8 +1,8 @@
 """BrierLM as a torchmetrics `Metric`: fed batch by batch, summed over processes.
 
 Its states are sums over documents (`NgramSums`), which processes add up; errors and intervals are
-therefore those of all documents, wherever they were scored. `calmkit.training.evaluate` draws for
-a model and sums in the same way.
+therefore those of all documents, wherever they were scored. `calmkit.evaluation.evaluate` draws
+for a model and sums in the same way.
 
     metric = BrierLM(documents=62, chunk_size=4, protocol="8 draws after 64 chunks of true text")
     for ...:

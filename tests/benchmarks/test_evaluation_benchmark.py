@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from calmkit.autoencoders import MLPAutoencoder
+from calmkit.evaluation import EvaluationSettings, evaluate
 from calmkit.heads import GaussianHead
-from calmkit.training import EvaluationSettings, evaluate
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import chisquare
 from torch.testing import assert_close
 
-from calmkit.training.scored_text import find_targets
+from calmkit.evaluation.scored_text import find_targets
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -9,10 +9,12 @@ from sample_results import variant
 
 import calmkit
 from calmkit import config
-from calmkit.comparison import ComparisonResult, plots
-from calmkit.comparison.checkpoint import load_checkpoint, save_checkpoint
+from calmkit.comparison import ComparisonResult
 from calmkit.data import TextTokenizer, prepare_corpus
+from calmkit.experiments.model_folder import load_checkpoint, save_checkpoint
+from calmkit.experiments.run_record import RunRecord
 from calmkit.models import CALM
+from calmkit.reports import plots
 
 
 def result():
@@ -34,21 +36,22 @@ def run(monkeypatch, tmp_path, cache):
     """In place of the work itself: records its arguments and returns a result."""
     calls = []
 
-    def record(command, name):
+    def record(command, name, found):
         def call(*args, **kwargs):
             calls.append((name, args, kwargs))
-            return result()
+            return found
 
         monkeypatch.setattr(f"calmkit.cli.{command}.{name}", call)
 
-    record("compare", "compare")
-    record("train", "train")
-    record("evaluate", "evaluate_checkpoint")
-    # See tests/comparison/test_run.py.
+    record("compare", "compare", result())
+    one = RunRecord("EnergyHead", 10, 5, variant().runs[0], "none")
+    record("train", "train", one)
+    record("evaluate", "evaluate_checkpoint", one)
+    # See tests/comparison/test_comparing.py.
     monkeypatch.setattr("calmkit.cli.train.check_resumable", lambda *args, **inputs: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    # Drawing takes a second; tests/comparison looks at the pictures.
+    # Drawing takes a second; tests/reports looks at the pictures.
     monkeypatch.setattr(plots, "draw_plots", lambda rows: [])
     return types.SimpleNamespace(calls=calls)
 

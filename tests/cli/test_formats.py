@@ -3,8 +3,8 @@ from pathlib import Path
 
 import calmkit
 from calmkit import cli
-from calmkit.comparison.checkpoint import load_checkpoint
 from calmkit.data import TextTokenizer
+from calmkit.experiments.model_folder import load_checkpoint
 from calmkit.models import CALM
 
 

@@ -10,7 +10,7 @@ import pytest
 from sample_results import result, variant
 
 from calmkit import cli
-from calmkit.comparison import write_report
+from calmkit.reports import write_report
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def test_report(run, capsys, monkeypatch):
         write_report(result(variant()), Path(name))
     before = content(".")
     assert len((Path("a") / "results.json").read_bytes()) < 30_000
-    monkeypatch.setattr("calmkit.comparison.report.to_samples", lambda result: "x" * 10**6)
+    monkeypatch.setattr("calmkit.reports.report_files.to_samples", lambda result: "x" * 10**6)
     assert "joint" in full(capsys, "report", "a", "b", "--output", "joint")
     assert content(".") == before
 
@@ -64,7 +64,7 @@ def test_evaluate(run, trained, capsys, monkeypatch):
     options = ["--checkpoint", folder, "--diagnostics", "false"]
     assert cli.main(["evaluate", *options]) == 0
     before = content(folder)
-    monkeypatch.setattr("calmkit.comparison.report.to_samples", lambda result: "x" * 10**6)
+    monkeypatch.setattr("calmkit.reports.report_files.to_samples", lambda result: "x" * 10**6)
     full(capsys, "evaluate", *options)
     assert content(folder) == before
     assert json.loads((Path(folder) / "evaluation" / "results.json").read_text())

@@ -7,10 +7,11 @@ import torch
 from own_code import Files, forget
 
 from calmkit.cli import main
-from calmkit.comparison import plots, read_results
+from calmkit.comparison import read_results
+from calmkit.comparison.planned_runs import do_run
 from calmkit.comparison.planning import plan_runs, prepare_all
-from calmkit.comparison.runs import do_run
 from calmkit.config import parse_comparison
+from calmkit.reports import plots
 
 SIZES = [
     "--autoencoder_training.steps=4", "--autoencoder_training.warmup_steps=0",

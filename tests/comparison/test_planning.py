@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from calmkit.comparison import budget, runs
+from calmkit.comparison import budget, planned_runs
 from calmkit.comparison.budget import step_flops, with_steps
-from calmkit.comparison.lab import Lab, model_objective
+from calmkit.comparison.planned_runs import PlannedRun
 from calmkit.comparison.planning import plan_runs, prepare_all
 from calmkit.comparison.results import Failure
-from calmkit.comparison.running import in_waves, run_all
-from calmkit.comparison.runs import PlannedRun
+from calmkit.comparison.waves import in_waves, run_all
 from calmkit.config import ConfigError, parse_comparison
+from calmkit.experiments.stages import Lab, model_objective
 from calmkit.training import TrainingSettings
 
 SMALL = ["--config=ci", "--evaluation.bootstrap=10"]
@@ -136,7 +136,7 @@ class TestWaves:
                 done.append(experiment.seed)
                 raise Broken("no room\nmore of it")
 
-        monkeypatch.setattr(runs, "Lab", FakeLab)
+        monkeypatch.setattr(planned_runs, "Lab", FakeLab)
         display = Quiet()
         left = planned(tmp_path, "--seeds=2", "--variants", "{a: {}}")
         failures = run_all(left, processes=1, threads=1, display=display)
@@ -148,7 +148,7 @@ class TestWaves:
 
 class TestBudget:
     def test_equal_operations_within_two_per_cent(self, tmp_path):
-        """Counted while a step really runs, not taken from the account."""
+        """Counted while a step really planned_runs, not taken from the account."""
         variants = (
             "{energy: {}, wide: {head: {init_args: {width: 64}}}, "
             "four: {chunk_size: 4, positions: 8}, deep: {backbone: {init_args: {depth: 2}}}, "

@@ -5,7 +5,8 @@ import math
 import pytest
 import sample_results as samples
 
-from calmkit.comparison import ComparisonResult, RunResult, read_results
+from calmkit.comparison import ComparisonResult, read_results
+from calmkit.experiments import RunResult
 
 
 def refuse(name):
@@ -33,14 +34,14 @@ class TestComparison:
         )
         text = samples.result(odd).to_json()
         content = json.loads(text, parse_constant=refuse)
-        assert content["schema_version"] == 3
+        assert content["schema_version"] == 4
         assert content["variants"][0]["runs"][0]["training_seconds"] is None
         again = ComparisonResult.from_json(text).variants[0].runs[0]
         assert math.isnan(again.training_seconds) and math.isnan(again.brier_lm)
 
     def test_refuses_another_version_and_other_json(self):
         other = json.dumps({**json.loads(samples.result().to_json()), "schema_version": 2})
-        with pytest.raises(ValueError, match="schema_version must be 3; got 2"):
+        with pytest.raises(ValueError, match="schema_version must be 3 or 4; got 2"):
             ComparisonResult.from_json(other)
         for text in ("[]", "{", "{}", '{"schema_version": 3, "variants": [{}], "seeds": []}'):
             with pytest.raises(ValueError, match="must be JSON as written by"):

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from calmkit.autoencoders import MLPAutoencoder
-from calmkit.comparison.checkpoint import convert_checkpoint, load_checkpoint
+from calmkit.experiments.model_folder import convert_checkpoint, load_checkpoint
 from calmkit.heads import EnergyHead, GaussianHead
 from calmkit.interop import load_published_autoencoder, load_published_calm
 from calmkit.models import CALM

@@ -8,6 +8,7 @@ from calmkit.autoencoders import ContextualAutoencoder, MLPAutoencoder, Standard
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
+from calmkit.evaluation import EvaluationSettings, evaluate, evaluate_softmax
 from calmkit.finite import NonFiniteError
 from calmkit.models import TokenLM
 from calmkit.sampling import (
@@ -18,7 +19,6 @@ from calmkit.sampling import (
     SoftmaxSampler,
 )
 from calmkit.scoring import EnergyScore
-from calmkit.training import EvaluationSettings, evaluate, evaluate_softmax
 
 PARTS = {
     "states of the backbone": ["input_encoder.mlp.2.weight", "backbone.norm.weight"],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import training_problems
 from torch import nn
 from training_problems import Toy, batch_at, measure, objective, optimizer, run, settings
 
@@ -108,7 +109,7 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, stop):
 
 def test_killed_process_resumes_to_the_same_weights(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("training_problems.py")
+    script = Path(training_problems.__file__)
     child = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
     try:
         deadline = time.monotonic() + 120

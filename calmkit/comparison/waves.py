@@ -1,0 +1,106 @@
+"""Many runs, one after another or side by side in processes of their own.
+
+Runs that share an autoencoder or a training wait for the one that makes it, so that it is made
+once: first one run for every autoencoder, then one for every other training, then the rest. With
+several processes each has a GPU of its own; each run has the same number of threads.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from calmkit.comparison.planned_runs import PlannedRun, do_run
+from calmkit.comparison.pool import Died, Pool
+from calmkit.comparison.results import Failure
+from calmkit.experiments.hardware import with_threads
+from calmkit.experiments.run_progress import RunProgress, Silent
+
+__all__ = ["in_waves", "run_all"]
+
+
+def run_all(
+    runs: Sequence[PlannedRun], *, processes: int, threads: int, display: RunProgress
+) -> dict[tuple[str, int], Failure]:
+    """Do all runs; what fails is told, and the rest go on.
+
+    Args:
+        runs: What to do.
+        processes: How many at a time.
+        threads: Threads of each.
+        display: Where it is shown.
+
+    Returns:
+        Failures by variant and seed.
+    """
+    failures = {}
+    begin = functools.partial(_take_place, threads=threads, devices=_devices())
+    with (
+        with_threads(threads),
+        Pool(processes, _do_quietly, begin=begin, tell=display.note) as pool,
+    ):
+        for wave in in_waves(runs):
+            for run, failure in _done(wave, pool if processes > 1 else None, display):
+                if failure is not None:
+                    failures[run.variant, run.seed] = failure
+                    display.note(f"{run.label}: failed. {failure.reason}")
+    return failures
+
+
+def in_waves(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Runs that can be done side by side, each after those that make what it needs."""
+    waves: list[list[PlannedRun]] = [[], [], []]
+    autoencoders, trainings = set(), set()
+    for run in runs:
+        new_autoencoder = run.autoencoder not in autoencoders
+        place = 0 if new_autoencoder else (1 if run.training not in trainings else 2)
+        autoencoders.add(run.autoencoder)
+        trainings.add(run.training)
+        waves[place].append(run)
+    return [wave for wave in waves if wave]
+
+
+def _done(
+    wave: Sequence[PlannedRun], pool: Pool | None, display: RunProgress
+) -> Iterator[tuple[PlannedRun, Failure | None]]:
+    """Do a wave; a run that is alone is done here, where its progress is seen."""
+    if pool is None or len(wave) == 1:
+        for run in wave:
+            yield run, do_run(run, display)
+        return
+    for run, failure in pool.do(wave):
+        if isinstance(failure, Died):
+            failure = Failure(seed=run.seed, reason=failure.reason)
+        if failure is None:
+            display.note(f"{run.label}: done.")
+        yield run, failure
+
+
+def _devices() -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` can be set to, one for each device that is visible now."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    count = torch.cuda.device_count()
+    return visible.split(",")[:count] if visible else [str(place) for place in range(count)]
+
+
+def _take_place(place: int, *, threads: int, devices: Sequence[str]) -> None:
+    """Take one of the devices and so many threads for this process."""
+    if devices:  # before anything here has asked CUDA, which would then not look again
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
+    torch.set_num_threads(threads)
+
+
+def _do_quietly(run: PlannedRun, tell: Callable[[str], None]) -> Failure | None:
+    return do_run(run, _Notes(tell))
+
+
+class _Notes(Silent):
+    """Sends its notes to another process."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def note(self, text: str) -> None:
+        """Send a line."""
+        self._tell(text)

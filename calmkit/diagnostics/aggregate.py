@@ -1,0 +1,114 @@
+r"""The aggregate posterior, the law of latents of all chunks together, against the prior.
+
+Its mean mu and covariance C over chunks with posteriors N(m, diag(s^2)) are
+
+    mu = E[m],    C = Cov[m] + diag(E[s^2]).
+
+The Gaussian with these moments is compared with the prior N(0, I), and split:
+
+    KL = 1/2 (tr C + |mu|^2 - l - log det C) = sum_i KL(N(mu_i, C_ii) || N(0, 1)) + TC,
+    TC = -1/2 log det corr(C).
+
+The first part says that dimensions have another place or width than the prior's; the total
+correlation TC >= 0 that they are not independent. In nats.
+
+Source: Hoffman and Johnson, "ELBO surgery", 2016, for the aggregate posterior.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.diagnostics.base import Diagnostic
+from calmkit.distributions import DiagonalGaussian
+from calmkit.typing import typed
+
+__all__ = ["PriorGap", "latent_variance", "prior_gap"]
+
+# A dimension of half the prior's width has 0.32 nats, one of twice its width 0.81, one that is
+# off by one standard deviation 0.5.
+_MOST_PER_DIMENSION = 0.3
+
+
+@dataclass(frozen=True)
+class PriorGap(Diagnostic):
+    """Distance of the aggregate posterior from the standard normal, in nats; lower is better.
+
+    Attributes:
+        mean: mu_i of each dimension.
+        std: Root of C_ii.
+        marginal: KL(N(mu_i, C_ii) || N(0, 1)) of each dimension.
+        total_correlation: TC; infinite where latents fill fewer dimensions than they have.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    marginal: tuple[float, ...]
+    total_correlation: float
+
+    @property
+    def is_bad(self) -> bool:
+        """Above 0.3 nats a dimension, from place and width alone."""
+        return sum(self.marginal) > _MOST_PER_DIMENSION * len(self.marginal)
+
+    @property
+    def summary(self) -> str:
+        """The two parts and the range of widths."""
+        return (
+            f"latents have std {min(self.std):.2g} to {max(self.std):.2g}, "
+            f"{sum(self.marginal) / len(self.marginal):.2g} nats a dimension from N(0, 1); "
+            f"total correlation {self.total_correlation:.3g} nats"
+        )
+
+    @property
+    def meaning(self) -> str:
+        """What a bad value means."""
+        return (
+            "latents are not at the scale at which heads start; standardise them "
+            "(StandardizedAutoencoder)"
+        )
+
+
+@typed
+def latent_variance(posterior: DiagonalGaussian) -> Float[Tensor, " latent"]:
+    """C_ii = Var[m_i] + E[s_i^2] over all chunks."""
+    means = posterior.mean.flatten(0, -2)
+    within = posterior.std.square().flatten(0, -2).mean(dim=0)
+    return means.var(dim=0, correction=0) + within
+
+
+@typed
+@torch.no_grad()
+def prior_gap(posterior: DiagonalGaussian) -> PriorGap:
+    """Compare the aggregate posterior with N(0, I); see the module.
+
+    Args:
+        posterior: Of many chunks, `points latent`; more of them than dimensions if point masses.
+
+    Raises:
+        ValueError: If there are fewer than two chunks.
+    """
+    points = posterior.mean.shape[0]
+    if posterior.mean.ndim != 2 or points < 2:
+        raise ValueError(
+            "posterior must have shape (points, latent) with at least 2 points; got "
+            f"{tuple(posterior.mean.shape)}."
+        )
+    means = posterior.mean.double()
+    mu, variance = means.mean(dim=0), latent_variance(posterior).double()
+    centred = means - mu
+    covariance = centred.T @ centred / points + posterior.std.double().square().mean(0).diag()
+    marginal = 0.5 * (mu.square() + variance - 1 - variance.log())
+    # Through eigenvalues of the correlations: a singular matrix has infinite TC, not an error.
+    scale = variance.sqrt()
+    correlations = torch.where(scale > 0, scale, 1.0)
+    values = torch.linalg.eigvalsh(covariance / correlations.outer(correlations))
+    singular = bool((values <= len(values) * torch.finfo(values.dtype).eps * values[-1]).any())
+    return PriorGap(
+        mean=tuple(mu.tolist()),
+        std=tuple(scale.tolist()),
+        marginal=tuple(marginal.tolist()),
+        total_correlation=float("inf") if singular else float(-0.5 * values.log().sum()),
+    )

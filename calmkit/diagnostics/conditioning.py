@@ -1,0 +1,92 @@
+r"""Does the head use its condition, or has it learnt the marginal alone?
+
+With the energy score S of the head's samples at point t against the latent of point t's chunk,
+
+    gap = mean_t [S(P_t, z_{t+1}) - S(P_t, z_t)],
+
+where t + 1 is the next chunk and the last point takes the first's. Targets rolled by one chunk are
+as likely as the right ones if the condition is ignored: the gap is then zero. It is positive
+if samples are nearer to their own target; in units of the latents. The second term of S is that of
+the same samples and drops out.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from calmkit.diagnostics.base import Diagnostic
+from calmkit.diagnostics.groups import mean_over_groups
+from calmkit.distributions import DiagonalGaussian
+from calmkit.metrics.bootstrap import Estimate
+from calmkit.scoring import EnergyScore
+from calmkit.typing import typed
+
+__all__ = ["ConditioningGap", "conditioning_gap"]
+
+# By chance a gap is that large in one case of forty.
+_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class ConditioningGap(Diagnostic):
+    """Energy score against the wrong targets, less that against the right ones.
+
+    Attributes:
+        matched: Score against the right target; lower is better.
+        rolled: Score against the next chunk's.
+        gap: `rolled` less `matched`, point by point; higher is better.
+    """
+
+    matched: Estimate
+    rolled: Estimate
+    gap: Estimate
+
+    @property
+    def is_bad(self) -> bool:
+        """Not above two standard errors."""
+        return self.gap.value <= _ERRORS * self.gap.standard_error
+
+    @property
+    def summary(self) -> str:
+        """The gap and the score that it belongs to."""
+        return (
+            f"conditioning gap {self.gap.value:.3g} ± {self.gap.standard_error:.2g} on an energy "
+            f"score of {self.matched.value:.3g}"
+        )
+
+    @property
+    def meaning(self) -> str:
+        """What a bad value means."""
+        return (
+            "the head ignores what it is told and draws from the marginal, so text has no thread; "
+            "train longer, standardise latents, look at the backbone's learning rate"
+        )
+
+
+@typed
+@torch.no_grad()
+def conditioning_gap(
+    samples: Float[Tensor, "samples points latent"],
+    target: DiagonalGaussian,
+    groups: Int[Tensor, " points"],
+) -> ConditioningGap:
+    """Measure the conditioning gap; see the module.
+
+    Args:
+        samples: The head's, at least two at each point; points in the order of the text.
+        target: Posterior of the chunk that came, `points latent`.
+        groups: Document or row of each point, for the standard errors.
+
+    Raises:
+        ValueError: If there are fewer than two samples or groups, or a value is not finite.
+    """
+    rule = EnergyScore()
+    following = DiagonalGaussian(target.mean.roll(-1, dims=0), target.std.roll(-1, dims=0))
+    matched, rolled = rule.score(samples, target), rule.score(samples, following)
+    return ConditioningGap(
+        matched=mean_over_groups(matched, groups),
+        rolled=mean_over_groups(rolled, groups),
+        gap=mean_over_groups(rolled - matched, groups),
+    )

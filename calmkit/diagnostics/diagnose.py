@@ -1,0 +1,199 @@
+"""Run all diagnostics on one model: why does it babble?
+
+Everything is measured on the same held-out points: full chunks with enough true text before
+them, in rows spread over the documents. The autoencoder is judged on all full chunks of the rows,
+the head by its draws at the points.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calmkit.data import EvaluationRows, TextTokenizer
+from calmkit.diagnostics import (
+    collision_calibration,
+    conditioning_gap,
+    energy_skill,
+    interpolate,
+    latent_use,
+    marginal_samples,
+    nearest_chunks,
+    next_chunk_accuracy,
+    noise_curve,
+    principal_map,
+    prior_gap,
+    sample_spread,
+    tsne_map,
+)
+from calmkit.diagnostics.chunk_texts import texts_of_samples, texts_of_ways
+from calmkit.diagnostics.diagnosis import Diagnosis, LatentPlaces
+from calmkit.distributions import DiagonalGaussian
+from calmkit.extras import is_installed
+from calmkit.finite import read_together
+from calmkit.models import CALM
+from calmkit.models.draws import draw_latents
+from calmkit.nn import evaluation_view
+
+__all__ = ["check_points", "diagnose"]
+
+_NOISE_SAMPLES = 2
+_MARGINAL_DRAWS = 16
+_POINTS_ON_A_MAP = 300
+_ENOUGH_DOCUMENTS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Points of the text: what came there, and what the head draws.
+
+    Attributes:
+        tokens: The chunk that came, (points, chunk).
+        target: Its posterior.
+        samples: The head's latents, (samples, points, latent).
+        group: Document of each point, or its row where documents are few.
+        unit: What the groups are.
+    """
+
+    tokens: Tensor
+    target: DiagonalGaussian
+    samples: Tensor
+    group: Tensor
+    unit: str
+
+
+@torch.no_grad()
+def diagnose(
+    model: CALM,
+    rows: EvaluationRows,
+    tokenizer: TextTokenizer,
+    *,
+    draws: int,
+    min_context: int,
+    seed: int,
+) -> Diagnosis:
+    """Measure everything in evaluation mode, whichever mode the model is in; it is left as it is.
+
+    Args:
+        model: The model, on any device.
+        rows: Held-out rows, one piece of one document in each.
+        tokenizer: Makes texts of chunks.
+        draws: Of the head at each point, at least two; the more, the better their mean.
+        min_context: Chunks of true text before the first point of a row.
+        seed: Decides all draws.
+
+    Raises:
+        ValueError: If fewer than two rows have a full chunk after the context.
+    """
+    check_points(rows, min_context)
+    generator = torch.Generator(model.backbone.device).manual_seed(seed)
+    model = evaluation_view(model)
+    with read_together():
+        batch = rows.batch.to(model.backbone.device)
+        encoded = model.autoencoder.encode_rows(batch)
+        points = _draw(model, rows, encoded, draws, min_context, generator)
+        full = batch.real.all(dim=-1)
+        tokens, posterior = batch.tokens[full], encoded[full]
+        shape = (_NOISE_SAMPLES, *posterior.mean.shape)
+        noise = torch.randn(
+            shape, generator=generator, dtype=posterior.mean.dtype, device=posterior.mean.device
+        )
+        marginal = marginal_samples(points.target, _MARGINAL_DRAWS, generator)
+        real = points.target.sample(1, generator)[0]
+        plane = principal_map(posterior.mean)
+        half = len(tokens) // 2
+        # Chunks of other places of the text: neighbours in it may share words.
+        ways = interpolate(
+            model.autoencoder, posterior.mean[:half], posterior.mean[half : 2 * half]
+        )
+        drawn_tokens = model.autoencoder.decode_tokens(points.samples)
+        # A head knows the text around its point: chunks of every other point are the bank, so
+        # that its samples and real latents have the same chances to find a near one.
+        near = nearest_chunks(points.samples[0, 1::2], real[1::2], points.target.mean[::2])
+        return Diagnosis(
+            noise=noise_curve(model.autoencoder, posterior, tokens, noise),
+            latents=latent_use(posterior),
+            prior=prior_gap(posterior),
+            map=plane,
+            interpolation=ways,
+            conditioning=conditioning_gap(points.samples, points.target, points.group),
+            skill=energy_skill(points.samples, marginal, points.target, points.group),
+            spread=sample_spread(points.samples, points.target),
+            neighbours=near,
+            next_chunk=next_chunk_accuracy(
+                model.autoencoder, points.samples, points.tokens, points.group
+            ),
+            collisions=collision_calibration(drawn_tokens, points.tokens, points.group),
+            principal=LatentPlaces(plane.place(real), plane.place(points.samples[0])),
+            tsne=_tsne(real, points.samples[0]),
+            examples=(
+                *texts_of_samples(
+                    model.autoencoder.decode_tokens(points.samples[0, 1::2]),
+                    points.tokens[1::2],
+                    near,
+                    points.tokens[::2],
+                    tokenizer,
+                ),
+                *texts_of_ways(ways.tokens, tokenizer),
+            ),
+            protocol=(
+                f"Measured on {len(points.tokens)} full chunks after at least {min_context} "
+                f"chunks of true text, {draws} draws each, and on all {len(tokens)} full chunks "
+                f"of {len(rows.document)} held-out rows; errors over "
+                f"{len(points.group.unique())} {points.unit}."
+            ),
+        )
+
+
+def _asked(rows: EvaluationRows, min_context: int) -> Tensor:
+    """(rows, positions): full chunks with enough text before them."""
+    asked = rows.batch.real.all(dim=-1)
+    asked[:, :min_context] = False
+    return asked
+
+
+def check_points(rows: EvaluationRows, min_context: int) -> None:
+    """Refuse rows with too few points to diagnose.
+
+    Raises:
+        ValueError: If fewer than two rows have a full chunk after the context.
+    """
+    fit = int(_asked(rows, min_context).any(dim=-1).sum())
+    points = int(_asked(rows, min_context).sum())
+    if fit < 2 or points < 6:
+        raise ValueError(
+            f"at least 2 rows must hold full chunks after min_context = {min_context} chunks, and "
+            f"6 such chunks in all, to be diagnosed; {fit} of {len(rows.document)} do, with "
+            f"{points}. Lower min_context, give more text, or leave diagnostics out."
+        )
+
+
+def _draw(
+    model: CALM,
+    rows: EvaluationRows,
+    encoded: DiagonalGaussian,
+    draws: int,
+    min_context: int,
+    generator: torch.Generator,
+) -> _Points:
+    batch = rows.batch.to(model.backbone.device)
+    row, place = _asked(rows, min_context).nonzero(as_tuple=True)
+    states = model.hidden_states(batch)[row, place - 1]
+    tokens = batch.tokens[row, place]
+    few = len(rows.document[row].unique()) < _ENOUGH_DOCUMENTS
+    return _Points(
+        tokens=tokens,
+        target=encoded[row, place],
+        samples=draw_latents(model.head, states, draws, generator),
+        group=(row if few else rows.document[row]).to(tokens.device),
+        unit="rows" if few else "documents",
+    )
+
+
+def _tsne(real: Tensor, drawn: Tensor) -> LatentPlaces | None:
+    """Real and drawn latents in one map, where the library is installed."""
+    if not is_installed("sklearn"):
+        return None
+    chosen = torch.linspace(0, len(real) - 1, min(len(real), _POINTS_ON_A_MAP)).long().unique()
+    placed = tsne_map(torch.cat((real[chosen], drawn[chosen])))
+    return LatentPlaces(placed[: len(chosen)], placed[len(chosen) :])

@@ -1,0 +1,116 @@
+"""What the diagnostics of a model found: as numbers, lines and JSON."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.diagnostics import (
+    CollisionCalibration,
+    ConditioningGap,
+    Diagnostic,
+    EnergySkill,
+    Interpolation,
+    LatentUse,
+    NearestChunks,
+    NextChunkAccuracy,
+    NoiseCurve,
+    PrincipalMap,
+    PriorGap,
+    SampleSpread,
+)
+from calmkit.typing import typed
+
+__all__ = ["Diagnosis", "LatentPlaces"]
+
+
+@typed
+@dataclass(frozen=True, eq=False)
+class LatentPlaces:
+    """Latents as points of the plane.
+
+    Attributes:
+        real: Posterior draws of the chunks that came.
+        drawn: The head's, at the same places of the text.
+    """
+
+    real: Float[Tensor, "reals 2"]
+    drawn: Float[Tensor, "points 2"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Diagnosis:
+    """All diagnostics of one model, the autoencoder's first: what it breaks no head can mend.
+
+    Attributes:
+        noise: Accuracy of the autoencoder under noise.
+        latents: Active dimensions and KL.
+        prior: Aggregate posterior against the prior.
+        map: Principal components of the latents.
+        interpolation: Ways between chunks.
+        conditioning: Does the head use its condition?
+        skill: Its energy score between marginal and posterior.
+        spread: Width of its samples.
+        neighbours: Do they lie where latents of text lie?
+        next_chunk: Tokens right without its noise.
+        collisions: Do draws agree with the text as often as with each other?
+        principal: Latents on the map of principal components.
+        tsne: Latents by t-SNE; None without scikit-learn.
+        examples: Texts of some latents and of ways between chunks.
+        protocol: What was measured, in a sentence.
+    """
+
+    noise: NoiseCurve
+    latents: LatentUse
+    prior: PriorGap
+    map: PrincipalMap
+    interpolation: Interpolation
+    conditioning: ConditioningGap
+    skill: EnergySkill
+    spread: SampleSpread
+    neighbours: NearestChunks
+    next_chunk: NextChunkAccuracy
+    collisions: CollisionCalibration
+    principal: LatentPlaces
+    tsne: LatentPlaces | None
+    examples: tuple[str, ...]
+    protocol: str
+
+    @property
+    def diagnostics(self) -> dict[str, Diagnostic]:
+        """The diagnostics by their names, in order."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Diagnostic)}
+
+    def verdicts(self) -> str:
+        """A line for each diagnostic: the numbers, and what a bad value means."""
+        return "\n".join(f"{name:13} {found.verdict}" for name, found in self.diagnostics.items())
+
+    def to_text(self) -> str:
+        """The lines, the examples and the protocol."""
+        return "\n".join((self.verdicts(), "", *self.examples, "", self.protocol, ""))
+
+    def to_json(self) -> str:
+        """Every number, with names; those that are not finite are null."""
+        content: dict[str, Any] = {
+            name: {"is_bad": found.is_bad, "verdict": found.verdict, **_numbers(found)}
+            for name, found in self.diagnostics.items()
+        }
+        content |= {"examples": self.examples, "protocol": self.protocol}
+        return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def _numbers(value: Any) -> Any:
+    """A dataclass of numbers, tuples and tensors as what JSON knows."""
+    if isinstance(value, Tensor):
+        return _numbers(value.tolist())
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _numbers(getattr(value, name)) for name in names}
+    if isinstance(value, list | tuple):
+        return [_numbers(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,135 @@
+r"""The energy score between its two ends: knowing nothing, and knowing the chunk itself.
+
+    marginal: M = mean_t S(Q, z_t),    Q the latents of other chunks of the text,
+    model:    S = mean_t S(P_t, z_t),
+    floor:    F = mean_t 1/2 E||Z_t - Z_t'||,    Z_t, Z_t' from the posterior of chunk t.
+
+Lower is better; the score is proper, so no head has less than F in expectation: that is reached
+by the posterior itself, and is its entropy term. The skill 1 - S / M is the share of the
+marginal's score that knowing the text saves.
+
+Source: Gneiting and Raftery, JASA 2007, section 2.2 for entropy and 2.3 for skill.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from calmkit.diagnostics.base import Diagnostic
+from calmkit.diagnostics.groups import mean_over_groups
+from calmkit.distributions import DiagonalGaussian
+from calmkit.metrics.bootstrap import Estimate
+from calmkit.scoring import EnergyScore, gaussian_norm_moment
+from calmkit.typing import typed
+
+__all__ = ["EnergySkill", "energy_skill", "marginal_samples"]
+
+# As for the conditioning gap.
+_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class EnergySkill(Diagnostic):
+    """Energy scores, lower is better.
+
+    Attributes:
+        model: S, of the head's samples.
+        marginal: M, of latents of other chunks.
+        gain: M - S, point by point; higher is better.
+        floor: F, below which no head can come.
+    """
+
+    model: Estimate
+    marginal: Estimate
+    gain: Estimate
+    floor: float
+
+    @property
+    def skill(self) -> float:
+        """1 - S / M: 0 is no better than the marginal, 1 - F / M the best possible."""
+        return 1 - self.model.value / self.marginal.value
+
+    @property
+    def is_bad(self) -> bool:
+        """The gain is not above two standard errors."""
+        return self.gain.value <= _ERRORS * self.gain.standard_error
+
+    @property
+    def summary(self) -> str:
+        """The three scores and the skill."""
+        return (
+            f"energy score {self.model.value:.3g} between the posterior's {self.floor:.3g} and "
+            f"the marginal's {self.marginal.value:.3g} ± {self.gain.standard_error:.2g}: skill "
+            f"{self.skill:.1%}"
+        )
+
+    @property
+    def meaning(self) -> str:
+        """What a bad value means."""
+        return (
+            "random chunks of other text would score as well as the head; if the conditioning "
+            "gap is fine its samples have the wrong spread, otherwise it has learnt nothing yet"
+        )
+
+
+@typed
+def marginal_samples(
+    target: DiagonalGaussian, num_samples: int, generator: torch.Generator | None = None
+) -> Float[Tensor, "samples points latent"]:
+    """Draws from the posteriors of *other* points, chosen at random for each point.
+
+    Args:
+        target: Posteriors, `points latent`.
+        num_samples: Draws for each point.
+        generator: Source of randomness; torch's global one if None.
+
+    Raises:
+        ValueError: If there is no other point.
+    """
+    mean, std = target.mean, target.std
+    points = mean.shape[0]
+    if mean.ndim != 2 or points < 2:
+        raise ValueError(
+            f"target must have shape (points, latent) with at least 2 points; got "
+            f"{tuple(mean.shape)}."
+        )
+    steps = torch.randint(
+        1, points, (num_samples, points), generator=generator, device=mean.device
+    )
+    other = (torch.arange(points, device=mean.device) + steps) % points
+    return DiagonalGaussian(mean[other], std[other]).sample(1, generator).squeeze(0)
+
+
+@typed
+@torch.no_grad()
+def energy_skill(
+    samples: Float[Tensor, "samples points latent"],
+    marginal: Float[Tensor, "references points latent"],
+    target: DiagonalGaussian,
+    groups: Int[Tensor, " points"],
+) -> EnergySkill:
+    """Score a head between marginal and posterior; see the module.
+
+    Args:
+        samples: The head's, at least two at each point.
+        marginal: From `marginal_samples`, at least two at each point.
+        target: Posterior of the chunk that came.
+        groups: Document or row of each point, for the standard errors.
+
+    Raises:
+        ValueError: If there are fewer than two samples or groups, or a value is not finite.
+    """
+    rule = EnergyScore()
+    model, ignorant = rule.score(samples, target), rule.score(marginal, target)
+    # Z - Z' is a Gaussian at zero of twice the variance.
+    difference = math.sqrt(2) * target.std
+    floor = 0.5 * gaussian_norm_moment(torch.zeros_like(difference), difference)
+    return EnergySkill(
+        model=mean_over_groups(model, groups),
+        marginal=mean_over_groups(ignorant, groups),
+        gain=mean_over_groups(ignorant - model, groups),
+        floor=float(floor.mean()),
+    )

@@ -1,0 +1,104 @@
+r"""How wide are a head's samples, and how wide should they be?
+
+With n samples x_j at each point, their mean x, and the posterior N(m, diag(s^2)) of the chunk that
+came, squared spreads are, averaged over points,
+
+    head:      V = 1/(n-1) sum_j ||x_j - x||^2
+    posterior: sum_i s_i^2
+    marginal:  sum_i C_ii, of the aggregate posterior
+    error:     ||x - m||^2 + sum_i s_i^2 - V / n,    unbiased for E||z - E X||^2.
+
+For a calibrated head the latent that comes is one more draw from the same law: head and error are
+equal, and lie between posterior (nothing left to guess) and marginal (everything). Reported are
+the roots, in units of the latents.
+
+Source: Fortin, Abaza, Anctil and Turcotte, "Why should ensemble spread match the RMSE of the
+ensemble mean?", Journal of Hydrometeorology 2014.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from calmkit.diagnostics.aggregate import latent_variance
+from calmkit.diagnostics.base import Diagnostic
+from calmkit.distributions import DiagonalGaussian
+from calmkit.typing import typed
+
+__all__ = ["SampleSpread", "sample_spread"]
+
+# A fifth less or a quarter more than the error.
+_NARROW, _WIDE = 0.8, 1.25
+
+
+@dataclass(frozen=True)
+class SampleSpread(Diagnostic):
+    """Root mean squared spreads, in units of the latents.
+
+    Attributes:
+        head: Of the head's samples around their mean.
+        posterior: Of the posterior: what a head that knew the chunk would have.
+        marginal: Of the latents of all chunks: what a head that knew nothing would have.
+        error: Of the latent that came around the mean of the samples.
+    """
+
+    head: float
+    posterior: float
+    marginal: float
+    error: float
+
+    @property
+    def ratio(self) -> float:
+        """Head to posterior: 0 is collapsed, 1 as certain as the chunk itself; mostly above."""
+        if self.posterior > 0:
+            return self.head / self.posterior
+        return math.inf if self.head > 0 else 1.0
+
+    @property
+    def is_bad(self) -> bool:
+        """The head's spread is not within [0.8, 1.25] of its error."""
+        return not _NARROW * self.error <= self.head <= _WIDE * self.error
+
+    @property
+    def summary(self) -> str:
+        """Spread of the head beside the others."""
+        return (
+            f"samples spread {self.head:.3g} around an error of {self.error:.3g} (posterior "
+            f"{self.posterior:.3g}, marginal {self.marginal:.3g}; {self.ratio:.2g} posteriors)"
+        )
+
+    @property
+    def meaning(self) -> str:
+        """What a bad value means."""
+        return (
+            "narrower than the error, the head is too sure of itself (0: collapsed to one "
+            "sample); wider, its noise drowns what it knows"
+        )
+
+
+@typed
+@torch.no_grad()
+def sample_spread(
+    samples: Float[Tensor, "samples points latent"], target: DiagonalGaussian
+) -> SampleSpread:
+    """Compare spreads; see the module.
+
+    Args:
+        samples: The head's, at least two at each point.
+        target: Posterior of the chunk that came, `points latent`.
+
+    Raises:
+        ValueError: If there are fewer than two samples.
+    """
+    count = samples.shape[0]
+    if count < 2:
+        raise ValueError(f"samples must hold at least 2 draws to have a spread; got {count}.")
+    head = samples.var(dim=0).sum(dim=-1).mean()
+    posterior = target.std.square().sum(dim=-1).mean()
+    offset = (samples.mean(dim=0) - target.mean).square().sum(dim=-1).mean()
+    error = offset + posterior - head / count
+    squares = head, posterior, latent_variance(target).sum(), error.clamp_min(0)
+    return SampleSpread(*(math.sqrt(float(square)) for square in squares))

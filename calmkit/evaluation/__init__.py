@@ -1,0 +1,14 @@
+"""Scores of any model on rows of held-out text."""
+
+from .chosen_chunks import Choices as Choices
+from .chosen_chunks import choose as choose
+from .sampled_evaluation import Evaluation as Evaluation
+from .sampled_evaluation import EvaluationSettings as EvaluationSettings
+from .sampled_evaluation import evaluate as evaluate
+from .sampled_evaluation import evaluate_unigram as evaluate_unigram
+from .scored_text import check_context as check_context
+from .scores import restored_share as restored_share
+from .scores import score as score
+from .softmax_evaluation import SoftmaxEvaluation as SoftmaxEvaluation
+from .softmax_evaluation import evaluate_softmax as evaluate_softmax
+from .writing_speed import microseconds_per_token as microseconds_per_token

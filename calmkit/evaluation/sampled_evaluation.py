@@ -1,0 +1,223 @@
+"""Scores of a model on held-out text: Brier-1..4, BrierLM and the energy score.
+
+At every scored position the model draws a few continuations from the *true* text before it. They
+are compared with what came: as tokens (Brier-n) and as latents (energy score). Which positions
+are scored, and how much text they see, moves the numbers; it is part of the result
+(`Evaluation.protocol`).
+
+A Brier-n counts the n-grams that start in the predicted chunk and lie inside of what was drawn.
+From K = 4 on that is the chunk itself. Shorter chunks are extended to four tokens or more: each
+draw is read back by the model, which draws the chunk after it, in branches of one cache and
+without a loop over positions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calmkit.backbones import Cache
+from calmkit.chunking import ChunkBatch
+from calmkit.data import EvaluationRows
+from calmkit.evaluation.scored_text import (
+    BRANCHES_AT_ONCE,
+    HIGHEST_ORDER,
+    ROWS_AT_ONCE,
+    Tally,
+    Targets,
+    check_context,
+    find_targets,
+    positions_read,
+)
+from calmkit.finite import read_together
+from calmkit.metrics import BrierLMResult, DocumentScores, Estimate
+from calmkit.models import CALM
+from calmkit.models.draws import draw_latents
+from calmkit.nn import evaluation_view
+from calmkit.scoring import EnergyScore
+
+__all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is scored, and how often it is drawn.
+
+    Attributes:
+        rows: Rows of held-out text, spread over its documents.
+        draws: Continuations drawn at each scored position, all pairs of which enter a Brier-n.
+        min_context: Chunks of true text before the first scored one of a row.
+        bootstrap: Resamples of the documents for standard errors and intervals.
+    """
+
+    rows: int = 128
+    draws: int = 8
+    min_context: int = 16
+    bootstrap: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse settings that make no estimate."""
+        for name, least in {"rows": 2, "draws": 2, "min_context": 1, "bootstrap": 10}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on held-out text.
+
+    Attributes:
+        brier: BrierLM and the signed Brier-1..4, times 100; higher is better.
+        energy_score: Of drawn latents against the posteriors; lower is better.
+        scored_tokens: Tokens that Brier-1 is a mean over.
+        protocol: The evaluation in one sentence, to be printed with its numbers.
+        documents: Sums of each score over documents, for a paired comparison with another model.
+    """
+
+    brier: BrierLMResult
+    energy_score: Estimate
+    scored_tokens: int
+    protocol: str
+    documents: DocumentScores
+
+
+@torch.no_grad()
+def evaluate(
+    model: CALM,
+    rows: EvaluationRows,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    highest_order: int = HIGHEST_ORDER,
+) -> Evaluation:
+    """Score a model in evaluation mode, whichever mode it is in; it is left as it is.
+
+    Args:
+        model: The model, on any device.
+        rows: Held-out rows, one piece of one document in each.
+        settings: What is scored.
+        seed: Decides the draws.
+        highest_order: n of the longest n-grams. BrierLM is 4 as published; another n is another
+            metric.
+
+    Raises:
+        ValueError: If fewer than two rows have text after the context.
+        NonFiniteError: If states, latents or logits are not finite.
+    """
+    check_context(rows, settings.min_context)
+    tally = Tally(rows, settings.min_context, highest_order)
+    device = model.backbone.device
+    generator = torch.Generator(device).manual_seed(seed)
+    model = evaluation_view(model)
+    for chosen in torch.arange(len(rows.document)).split(ROWS_AT_ONCE):
+        with read_together():
+            tokens, real = (x[chosen].to(device) for x in (rows.batch.tokens, rows.batch.real))
+            targets = find_targets(tokens, real, settings.min_context, highest_order)
+            latents, draws = _draw(model, tokens, real, targets, settings.draws, generator)
+            one_document_each = ((tokens.shape[1],),) * len(chosen)
+            posterior = model.autoencoder.encode_rows(ChunkBatch(tokens, real, one_document_each))
+            target = posterior[targets.row, targets.place]
+            tally.add_draws(chosen, targets, draws)
+            tally.add_values(chosen, targets, EnergyScore().score(latents, target))
+    protocol = (
+        f"{settings.draws} draws after {tally.context} of true text, in {tally.rows}; "
+        f"{tally.scored_tokens} tokens scored; seed {seed}; standard errors over {tally.resampled}"
+    )
+    documents = tally.scores("energy_score")
+    return Evaluation(
+        brier=tally.brier(settings.bootstrap, seed, protocol),
+        energy_score=documents.estimate(resamples=settings.bootstrap, seed=seed)[-1],
+        scored_tokens=tally.scored_tokens,
+        protocol=protocol,
+        documents=documents,
+    )
+
+
+def evaluate_unigram(
+    probabilities: Tensor,
+    rows: EvaluationRows,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    highest_order: int = HIGHEST_ORDER,
+) -> BrierLMResult:
+    """Exact scores of drawing tokens by their frequency, at the places that `evaluate` scores.
+
+    An n-gram of independent tokens has the Brier score 2 prod_i p(y_i) - (sum_x p(x)^2)^n.
+
+    Args:
+        probabilities: Probability of each token id.
+        rows: Held-out rows.
+        settings: What is scored.
+        seed: Of the bootstrap, as in `evaluate`.
+        highest_order: As in `evaluate`.
+
+    Raises:
+        ValueError: If fewer than two rows have text after the context.
+    """
+    check_context(rows, settings.min_context)
+    tally = Tally(rows, settings.min_context, highest_order)
+    targets = find_targets(rows.batch.tokens, rows.batch.real, settings.min_context, highest_order)
+    probabilities = probabilities.double()
+    hits = torch.zeros(targets.counted.shape, dtype=probabilities.dtype)
+    for n in range(1, highest_order + 1):
+        windows = probabilities[targets.tokens].unfold(-1, n, 1).prod(dim=-1)
+        starts = windows[:, : hits.shape[2]]
+        hits[:, n - 1, : starts.shape[1]] = starts
+    orders = torch.arange(1, highest_order + 1)
+    collisions = (probabilities.square().sum() ** orders)[:, None].expand_as(hits)
+    tally.add_rates(torch.arange(len(rows.document)), targets, hits, collisions)
+    protocol = (
+        f"token frequencies, after {tally.context} of text, in {tally.rows}; "
+        f"{tally.scored_tokens} tokens scored; standard errors over {tally.resampled}"
+    )
+    return tally.brier(settings.bootstrap, seed, protocol)
+
+
+def _draw(
+    model: CALM,
+    tokens: Tensor,
+    real: Tensor,
+    targets: Targets,
+    num_draws: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Latents of the next chunk, and tokens for the longest n-gram, for each point."""
+    batch, positions, chunk_size = tokens.shape
+    chunks = targets.tokens.shape[1] // chunk_size
+    longest = positions_read(positions, chunk_size, targets.counted.shape[1])
+    cache = model.backbone.new_cache(batch, longest)
+    hidden = model.backbone(model.input_encoder(tokens, real), cache=cache)
+    cond = hidden[targets.row, targets.place - 1]
+    latents = draw_latents(model.head, cond, num_draws, generator)
+    first = model.autoencoder.decode_tokens(latents)
+    return latents, _extend(model, cache, targets, first, chunks, generator)
+
+
+def _extend(
+    model: CALM,
+    cache: Cache,
+    targets: Targets,
+    first: Tensor,
+    chunks: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Let every drawn chunk go on to `chunks` chunks, in its own branch of the cache."""
+    if chunks == 1:
+        return first
+    samples, points, chunk_size = first.shape
+    point = torch.arange(samples * points, device=first.device) % points
+    # Branches of like length together: a step costs as much as its longest row.
+    order = targets.place[point].argsort(stable=True)
+    own, done = None, []
+    for branch in order.split(BRANCHES_AT_ONCE):
+        row, place = targets.row[point[branch]], targets.place[point[branch]]
+        own = cache.select(row, place, out=own)
+        drawn = [first.flatten(0, 1)[branch]]
+        for _ in range(chunks - 1):
+            vectors = model.input_encoder(drawn[-1], torch.ones_like(drawn[-1], dtype=torch.bool))
+            state = model.backbone(vectors[:, None], cache=own)[:, 0]
+            drawn.append(model.sample_chunks(state, 1, generator)[0])
+        done.append(torch.cat(drawn, dim=-1))
+    tokens = torch.cat(done)[order.argsort()]
+    return tokens.view(samples, points, chunks * chunk_size)

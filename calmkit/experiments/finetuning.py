@@ -1,0 +1,180 @@
+"""Fine-tuning: a saved model learns the responses of pairs, and is saved beside the old one.
+
+Autoencoder and tokenizer stay as they are; input encoder, backbone and head are trained, on the
+response chunks only. It is measured on held-out prompts, before and after.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from calmkit.config import TrainExperiment, assemble
+from calmkit.data import (
+    PairBatches,
+    TextPair,
+    TextTokenizer,
+    digest_of,
+    encode_pairs,
+    read_pairs,
+    split_pairs,
+)
+from calmkit.experiments.model_folder import (
+    check_config_fits,
+    load_checkpoint,
+    save_checkpoint,
+)
+from calmkit.experiments.pair_scores import FinetuningResult, PairScores, reproduced
+from calmkit.experiments.resuming import CHECKPOINTS, begin
+from calmkit.experiments.run_progress import RunProgress
+from calmkit.experiments.stages import model_objective
+from calmkit.files import file_digest
+from calmkit.models import LanguageModel
+from calmkit.saving.files import WEIGHTS_FILE
+from calmkit.training import fit, step_generator
+
+__all__ = ["PreparedPairs", "finetune", "prepare_finetuning"]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPairs:
+    """A model and pairs, ready for training.
+
+    Attributes:
+        model: With the weights of the checkpoint.
+        tokenizer: That of the checkpoint.
+        train: Batches of the pairs to learn from.
+        held_out: Batches of those to measure on.
+        name: The file's name.
+        digest: SHA-256 of all pairs.
+        base: SHA-256 of the weights of the checkpoint.
+    """
+
+    model: LanguageModel
+    tokenizer: TextTokenizer
+    train: PairBatches
+    held_out: PairBatches
+    name: str
+    digest: str
+    base: str
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What the training begins with, by digests."""
+        return {"pairs": self.digest, "checkpoint": self.base}
+
+
+def prepare_finetuning(
+    experiment: TrainExperiment, *, trust: Collection[str] = ()
+) -> PreparedPairs:
+    """Load the model and lay out the pairs; all that can be wrong is found here.
+
+    Args:
+        experiment: Has `finetune` and `checkpoint`.
+        trust: Packages outside calmkit that the model's parts come from.
+
+    Raises:
+        ValueError: If the checkpoint or the pairs cannot be read, the config builds a model of
+            other sizes than the checkpoint's, or a pair does not fit in a row.
+    """
+    if experiment.finetune is None or experiment.checkpoint is None:
+        raise ValueError("experiment must have finetune and checkpoint; they are None.")
+    saved = load_checkpoint(experiment.checkpoint, trust=trust)
+    check_config_fits(saved, experiment)
+    with torch.random.fork_rng(devices=[]):
+        model = assemble(experiment, experiment.head)
+    try:
+        model.load_state_dict(saved.model.state_dict())
+    except RuntimeError as error:
+        first = " ".join(str(error).split()[:40])
+        raise ValueError(
+            f"the config must build a model of the sizes of checkpoint {experiment.checkpoint}; "
+            f"it does not. {first}"
+        ) from None
+    pairs = read_pairs(experiment.finetune)
+    train, held_out = split_pairs(
+        pairs, validation_fraction=experiment.validation_fraction, seed=experiment.seed
+    )
+
+    def batches(chosen: list[TextPair], batch_size: int) -> PairBatches:
+        return PairBatches(
+            encode_pairs(chosen, saved.tokenizer),
+            chunk_size=experiment.chunk_size,
+            positions=experiment.positions,
+            batch_size=batch_size,
+            seed=experiment.seed,
+            end_id=saved.tokenizer.end_id,
+        )
+
+    rows = batches(held_out, 1).rows_per_epoch
+    return PreparedPairs(
+        model=model,
+        tokenizer=saved.tokenizer,
+        train=batches(train, experiment.training.batch_size),
+        held_out=batches(held_out, min(rows, experiment.validation_rows)),
+        name=experiment.finetune.name,
+        digest=digest_of([text for pair in pairs for text in (pair.prompt, pair.response)]),
+        base=file_digest(experiment.checkpoint / WEIGHTS_FILE),
+    )
+
+
+def finetune(
+    experiment: TrainExperiment, prepared: PreparedPairs, *, config_text: str, display: RunProgress
+) -> FinetuningResult:
+    """Train the model on the pairs, resuming what the output folder holds of it; save it.
+
+    Args:
+        experiment: What to do.
+        prepared: By `prepare_finetuning`.
+        config_text: The effective config, saved with the model.
+        display: Where progress is shown.
+    """
+    from lightning_fabric import Fabric
+
+    begin(experiment.output, config_text, **prepared.inputs)
+    checkpoints = experiment.output / CHECKPOINTS
+    fabric = Fabric(accelerator=experiment.accelerator, devices=1, precision=experiment.precision)
+    model = prepared.model.to(fabric.device)
+    held_out = prepared.held_out.batch_at(0).to(fabric.device)
+
+    def loss(module: nn.Module) -> Mapping[str, float]:
+        generator = step_generator(experiment.seed, 0, device=fabric.device)
+        with torch.no_grad(), fabric.autocast():
+            return {"loss": float(model.loss(held_out, generator).total)}
+
+    def scores() -> PairScores:
+        few = prepared.held_out.pairs[: experiment.evaluation.rows]
+        model.eval()
+        share = reproduced(model, few, end_id=prepared.tokenizer.end_id, seed=experiment.seed)
+        return PairScores(loss(model)["loss"], share)
+
+    before = scores()
+    training = fit(
+        model,
+        model_objective,
+        prepared.train.batch_at,
+        settings=experiment.training,
+        seed=experiment.seed,
+        optimizer=experiment.optimizer,
+        validate=loss,
+        fabric=fabric,
+        directory=checkpoints / "model",
+        loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
+        progress=display.track("finetune"),
+    )
+    save_checkpoint(
+        experiment.output, model=model, tokenizer=prepared.tokenizer, config_text=config_text
+    )
+    result = FinetuningResult(
+        name=prepared.name,
+        digest=prepared.digest,
+        pairs=len(prepared.train.pairs),
+        held_out_pairs=len(prepared.held_out.pairs),
+        seed=experiment.seed,
+        before=before,
+        after=scores(),
+        training_seconds=training.seconds,
+    )
+    result.write(experiment.output / "finetuning.json")
+    return result

@@ -1,0 +1,95 @@
+"""What a training in an output folder was begun with, so that it only goes on as the same one.
+
+    OUTPUT/checkpoints/config.yaml    the effective config
+                       begun.json     digests of the code and of what is read: text, pairs, model
+
+A run that goes on under another config, other code or other data would end as a model that neither
+of them gives.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from calmkit.experiments.code_digest import changes
+from calmkit.experiments.keys import code_of_training, deciding
+from calmkit.files import replace_file
+from calmkit.training import CheckpointError
+
+__all__ = ["CHECKPOINTS", "begin", "check_resumable"]
+
+CHECKPOINTS = "checkpoints"
+_CONFIG, _BEGUN = "config.yaml", "begun.json"
+
+
+def begin(output: Path, config_text: str, **inputs: str) -> None:
+    """Write down what a training begins with.
+
+    Args:
+        output: The folder of `train`.
+        config_text: The effective config.
+        inputs: Digests of what is read, by name.
+    """
+    folder = output / CHECKPOINTS
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"code": code_of_training(config_text), "inputs": inputs}
+    replace_file(folder / _BEGUN, json.dumps(content, indent=1))
+    replace_file(folder / _CONFIG, config_text)  # last: with it the folder holds a run
+
+
+def check_resumable(output: Path, config_text: str, **inputs: str) -> None:
+    """Refuse to train on what another run has begun in the output folder.
+
+    Args:
+        output: The folder of `train`; nothing is checked if it holds no run.
+        config_text: The effective config.
+        inputs: Digests of what is read, by name, as far as they are known.
+
+    Raises:
+        CheckpointError: If a key that decides the weights, a module or a text differs; names it.
+    """
+    folder = output / CHECKPOINTS
+    if not (folder / _CONFIG).is_file():
+        return
+    before = _fixed((folder / _CONFIG).read_text(encoding="utf-8"))
+    for key, value in _fixed(config_text).items():
+        if before.get(key) != value:
+            raise CheckpointError(
+                f"{key} must be as in {folder}, where another run was begun: "
+                f"{before.get(key)}; got {value}. Restore it, or choose another output."
+            )
+    begun = _begun(folder / _BEGUN)
+    if changed := changes(begun["code"], code_of_training(config_text)):
+        raise CheckpointError(
+            f"code must be as it was when the run in {folder} was begun; {', '.join(changed)}. "
+            f"Choose another output, or delete {folder} to train anew."
+        )
+    for name, digest in inputs.items():
+        if begun["inputs"].get(name) != digest:
+            raise CheckpointError(
+                f"{name} must be as it was when the run in {folder} was begun; it has changed. "
+                "Restore it, or choose another output."
+            )
+
+
+def _begun(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"code": dict(content["code"]), "inputs": dict(content["inputs"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{path} must say with what code and text the run there was begun; it is missing or "
+            f"damaged. Choose another output, or delete {path.parent} to train anew."
+        ) from None
+
+
+def _fixed(config_text: str) -> dict[str, object]:
+    """What a run that goes on must have in common with its beginning."""
+    kept = deciding(yaml.safe_load(config_text))
+    for key in ("autoencoder_training", "training"):
+        # A run at constant rate may be made longer; a decay would have gone another way.
+        if kept[key]["decay_to"] == 1.0:
+            del kept[key]["steps"]
+    return kept

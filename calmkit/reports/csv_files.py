@@ -1,0 +1,110 @@
+"""A comparison as comma-separated values, at full precision: runs, and what they come to.
+
+`to_csv` has a line for each variant and seed; `to_summary_csv` one for each variant, with errors
+and differences to the first one, and one for each unigram baseline. An empty field is a number
+that does not exist.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+from calmkit.comparison.results import ComparisonResult
+from calmkit.experiments.run_result import RunResult
+from calmkit.metrics import Estimate
+from calmkit.reports.base import Report
+from calmkit.reports.lines import Row
+
+__all__ = ["to_csv", "to_summary_csv"]
+
+_Fields = dict[str, str | int | float | None]
+_COSTS = (
+    "training_flops", "training_seconds", "sampling_flops", "microseconds_per_token",
+    "draws_per_chunk", "unsettled", "autoencoder_accuracy",
+)  # fmt: skip
+
+
+def to_csv(result: ComparisonResult) -> str:
+    """One line for each variant and seed; a run that failed has its reason."""
+    lines: list[_Fields] = []
+    for variant in result.variants:
+        size: _Fields = {
+            "variant": variant.name, "head": variant.head, "parameters": variant.parameters,
+            "head_parameters": variant.head_parameters,
+        }  # fmt: skip
+        lines += [size | _run_fields(run) for run in variant.runs]
+        lines += [
+            size | {"seed": failure.seed, "failure": failure.reason}
+            for failure in variant.failures
+        ]
+    return _written(lines)
+
+
+def to_summary_csv(report: Report) -> str:
+    """One line for each variant and one for each baseline."""
+    lines = [_summary_fields(row) for row in report.rows]
+    lines += [{"variant": base.name, **_brier(base.brier)} for base in report.baselines]
+    return _written(lines)
+
+
+def _run_fields(run: RunResult) -> _Fields:
+    return {
+        "seed": run.seed,
+        "steps": run.steps,
+        "trained_tokens": run.trained_tokens,
+        "brier_lm": run.brier_lm,
+        **_brier(run.brier),
+        **_with_error("energy_score", run.energy_score),
+        **_with_error("cross_entropy", run.cross_entropy),
+        **_with_error("chosen_accuracy", run.chosen_accuracy),
+        "evaluations_per_sample": run.evaluations_per_sample,
+        **{name: getattr(run, name) for name in _COSTS},
+        "failure": "",
+    }
+
+
+def _summary_fields(row: Row) -> _Fields:
+    summary = row.summary
+    fields: _Fields = {"variant": row.name, "failures": len(row.variant.failures)}
+    if row.has_failed:
+        return fields | {"seeds": 0}
+    fields |= {"seeds": summary.seeds, **_with_error("brier_lm", summary.brier_lm)}
+    fields |= _brier(summary.brier)
+    for name in ("energy_score", "cross_entropy"):
+        fields |= _with_error(name, row.loss(name))
+    fields |= _with_error("brier_lm_difference", summary.brier_lm_difference)
+    for n, difference in enumerate(summary.brier_difference, 1):
+        fields |= _with_error(f"brier_{n}_difference", difference)
+    fields |= _with_error("loss_difference", summary.loss_difference)
+    fields |= _with_error("chosen_accuracy", summary.accuracy)
+    fields |= _with_error("chosen_accuracy_difference", summary.accuracy_difference)
+    return fields | {name: row.mean(lambda run, name=name: getattr(run, name)) for name in _COSTS}
+
+
+def _brier(scores: Sequence[Estimate]) -> _Fields:
+    fields: _Fields = {}
+    for n, score in enumerate(scores, 1):
+        fields |= _with_error(f"brier_{n}", score)
+    return fields
+
+
+def _with_error(name: str, estimate: Estimate) -> _Fields:
+    return {name: estimate.value, f"{name}_se": estimate.standard_error}
+
+
+def _written(lines: Sequence[Mapping[str, str | int | float | None]]) -> str:
+    text = io.StringIO()
+    # Lines of failures have few fields: columns are those of all lines, in the longest's order.
+    names = dict.fromkeys(name for line in sorted(lines, key=len, reverse=True) for name in line)
+    writer = csv.DictWriter(text, fieldnames=list(names), restval="", lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow(
+            {name: "" if _is_missing(value) else value for name, value in line.items()}
+        )
+    return text.getvalue()
+
+
+def _is_missing(value: str | int | float | None) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))

@@ -1,0 +1,136 @@
+"""Several comparisons in one report: `calmkit report DIR...`.
+
+Variants follow in the order of the runs; differences are to the first variant of the first run.
+Where runs differ in text, budget or machine, the merged result names each, and the notes say so.
+Scores on another text share no documents with the first: its documents get numbers of their own,
+so that a difference is not taken for a paired one.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from calmkit.comparison.results import ComparisonResult, VariantResult, read_results
+from calmkit.experiments.run_result import RunResult
+from calmkit.reports.base import Report
+from calmkit.reports.notes import SEVERAL
+from calmkit.reports.report_files import write_report
+
+__all__ = ["merge", "report_folders"]
+
+RESULTS = "results.json"
+# More documents than any text for an evaluation has.
+_APART = 10**9
+
+
+def merge(results: Sequence[ComparisonResult], names: Sequence[str]) -> ComparisonResult:
+    """One result with the variants of all.
+
+    Args:
+        results: At least one.
+        names: What each is called; before a variant's name where another run has that name too.
+
+    Raises:
+        ValueError: If there is no result, or not one name for each, or a name twice.
+    """
+    if not results or len(names) != len(results) or len(set(names)) != len(names):
+        raise ValueError(
+            "names must be different, one for each of at least one result; got "
+            f"{list(names)} for {len(results)} results."
+        )
+    if len(results) == 1:
+        return results[0]
+    texts = list(dict.fromkeys(result.corpus_digest for result in results))
+    taken = Counter(variant.name for result in results for variant in result.variants)
+    variants: list[VariantResult] = []
+    for result, name in zip(results, names, strict=True):
+        text = texts.index(result.corpus_digest)
+        for variant in result.variants:
+            called = variant.name if taken[variant.name] == 1 else f"{name}-{variant.name}"
+            runs = tuple(_on_text(run, text) for run in variant.runs)
+            variants.append(dataclasses.replace(variant, name=called, runs=runs))
+    versions: dict[str, str] = {}
+    for library in dict.fromkeys(key for result in results for key in result.versions):
+        versions[library] = _joined(result.versions.get(library, "") for result in results)
+    corpora = {result.corpus_digest: result.corpus_name for result in reversed(results)}
+    return ComparisonResult(
+        name=", ".join(names),
+        variants=_different(variants),
+        seeds=tuple(sorted({seed for result in results for seed in result.seeds})),
+        budget=_joined(result.budget for result in results),
+        corpus_name=SEVERAL.join(corpora[digest] for digest in texts),
+        corpus_digest=SEVERAL.join(texts),
+        config="".join(
+            f"# {name}\n{result.config.rstrip()}\n---\n"
+            for result, name in zip(results, names, strict=True)
+        ),
+        hardware=_joined(result.hardware for result in results),
+        versions=versions,
+    )
+
+
+def report_folders(directories: Sequence[Path], output: Path) -> tuple[Report, list[Path]]:
+    """Read the results of several comparisons, and write one report of all.
+
+    Args:
+        directories: Folders with a `results.json`.
+        output: Folder for the report.
+
+    Returns:
+        The merged report, and the files.
+
+    Raises:
+        ValueError: If there is no folder, a folder is named twice or holds no results, or they
+            cannot be read.
+    """
+    if not directories:
+        raise ValueError("directories must name at least one folder with results; got none.")
+    if len({path.resolve() for path in directories}) != len(directories):
+        raise ValueError(f"directories must be different; got {', '.join(map(str, directories))}.")
+    results = [_read(directory) for directory in directories]
+    report = Report.of(merge(results, _names(directories)))
+    return report, write_report(report, output)
+
+
+def _read(directory: Path) -> ComparisonResult:
+    try:
+        return read_results(directory / RESULTS)
+    except OSError as error:
+        raise ValueError(
+            f"directories must each hold a {RESULTS}, as `calmkit compare` writes it; "
+            f"{directory} does not: {error.strerror}."
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{directory / RESULTS}: {error}") from None
+
+
+def _names(directories: Sequence[Path]) -> list[str]:
+    """The last part of each path; of those that are equal, as many as tell them apart."""
+    paths = [path.resolve() for path in directories]
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return ["-".join(path.parts[-depth:]).lstrip("/-") for path in paths]
+
+
+def _on_text(run: RunResult, text: int) -> RunResult:
+    """The run with numbers of documents that belong to one text alone; those of the first stay."""
+    documents = run.documents
+    groups = tuple(text * _APART + group for group in documents.groups)
+    return dataclasses.replace(run, documents=dataclasses.replace(documents, groups=groups))
+
+
+def _different(variants: Iterable[VariantResult]) -> tuple[VariantResult, ...]:
+    """Names that are equal even so get a number."""
+    found: dict[str, VariantResult] = {}
+    for variant in variants:
+        name, number = variant.name, 2
+        while name in found:
+            name, number = f"{variant.name}-{number}", number + 1
+        found[name] = dataclasses.replace(variant, name=name)
+    return tuple(found.values())
+
+
+def _joined(values: Iterable[str]) -> str:
+    return SEVERAL.join(dict.fromkeys(value for value in values if value))

@@ -1,0 +1,42 @@
+"""All pictures of a comparison, in the order of a page."""
+
+from collections.abc import Iterator, Sequence
+
+from calmkit.reports.lines import Row
+from calmkit.reports.plots.brier import draw_brier
+from calmkit.reports.plots.differences import draw_differences
+from calmkit.reports.plots.learning import draw_learning
+from calmkit.reports.plots.losses import draw_losses
+from calmkit.reports.plots.noise import draw_noise
+from calmkit.reports.plots.quality import draw_quality
+from calmkit.reports.plots.style import (
+    Draw,
+    Plot,
+    Sketch,
+    looks,
+    plain_style,
+    rendered,
+)
+
+__all__ = ["draw_plots", "sketches"]
+
+_DRAWS: tuple[Draw, ...] = (
+    draw_brier, draw_differences, draw_quality, draw_learning, draw_losses, draw_noise
+)  # fmt: skip
+
+
+def draw_plots(rows: Sequence[Row]) -> list[Plot]:
+    """Every picture that there are numbers for, as files.
+
+    Args:
+        rows: All variants. One keeps its look in all pictures.
+    """
+    with plain_style():
+        return [rendered(sketch) for sketch in sketches(rows)]
+
+
+def sketches(rows: Sequence[Row]) -> Iterator[Sketch]:
+    """The same before they become files; to be drawn within `plain_style`."""
+    styles = looks(len(rows))
+    for draw in _DRAWS:
+        yield from draw(rows, styles)

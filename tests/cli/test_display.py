@@ -1,0 +1,40 @@
+import io
+import math
+
+from rich.console import Console
+
+from calmkit.cli import display
+from calmkit.cli.display import Display
+from calmkit.training import Progress
+
+
+def run(console, steps=3, loss=2.5):
+    with Display(console) as display:
+        display.note("text [prepared]")
+        show = display.track("energy head")
+        for step in range(1, steps + 1):
+            show(Progress(step=step, steps=steps, loss=loss, seconds_per_step=30.0))
+    return console.file.getvalue()
+
+
+def test_plain_lines_where_there_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(display, "_SECONDS_BETWEEN_LINES", 0.0)
+    text = run(Console(file=io.StringIO(), width=100))
+    assert text.splitlines() == [
+        "text [prepared]",
+        "energy head ...",
+        "energy head: 1/3, loss 2.5, 1:00 left",
+        "energy head: 2/3, loss 2.5, 0:30 left",
+        "energy head: 3/3, loss 2.5, done in 1:30",
+    ]
+
+
+def test_few_lines_for_fast_steps():
+    text = run(Console(file=io.StringIO(), width=100), steps=500, loss=math.nan)
+    assert text.splitlines()[1:] == ["energy head ...", "energy head: 500/500, done in 4:10:00"]
+
+
+def test_a_bar_on_a_terminal():
+    text = run(Console(file=io.StringIO(), width=100, force_terminal=True))
+    assert "energy head" in text and "3/3" in text and "loss 2.5, done in 1:30" in text
+    assert "energy head ..." not in text

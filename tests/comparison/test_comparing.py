@@ -1,0 +1,274 @@
+"""The whole chain at its smallest: what a comparison writes reproduces it."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from calmkit.cli import main
+from calmkit.comparison import read_results
+from calmkit.experiments.model_folder import load_checkpoint
+
+SMALL = [
+    "--config=ci", "--autoencoder_training.steps=20", "--training.steps=6",
+    "--evaluation.rows=6", "--evaluation.bootstrap=20", "--validation_rows=4",
+    "--training.validate_every=3", "--head.width=16",
+]  # fmt: skip
+VARIANTS = (
+    "{energy: {}, flow: {head: FlowHead}, "
+    "few: {head: {class_path: FlowHead, init_args: {solver: {class_path: EulerSolver, "
+    "init_args: {steps: 2}}}}}, "
+    "tokens: {model: token_lm, chunk_size: 1, positions: 32, evaluation: {min_context: 8}}}"
+)
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    """As users run it: the suite's float64 default would not fit checkpoints of float32."""
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.set_default_dtype(torch.float32)
+    folder = tmp_path_factory.mktemp("runs") / "compare"
+    options = ["compare", *SMALL, "--variants", VARIANTS, "--seeds=2", f"--output={folder}"]
+    assert main(options) == 0
+    torch.set_default_dtype(torch.float64)
+    return folder
+
+
+def variant(folder, name):
+    found = {one.name: one for one in read_results(folder / "results.json").variants}
+    return found[name]
+
+
+def without_times(result):
+    """All numbers but those of the clock, and where it ran."""
+    timeless = {"training_seconds": 0.0, "microseconds_per_token": 0.0}
+    variants = tuple(
+        dataclasses.replace(
+            one, runs=tuple(dataclasses.replace(run, **timeless) for run in one.runs)
+        )
+        for one in result.variants
+    )
+    return dataclasses.replace(result, variants=variants, name="", config="")
+
+
+def first_seed(result):
+    """The same comparison with its first seed alone."""
+    variants = tuple(dataclasses.replace(one, runs=one.runs[:1]) for one in result.variants)
+    return dataclasses.replace(result, variants=variants, seeds=result.seeds[:1])
+
+
+def test_every_variant_has_a_run_for_each_seed(folder):
+    result = read_results(folder / "results.json")
+    assert [one.name for one in result.variants] == ["energy", "flow", "few", "tokens"]
+    assert result.seeds == (0, 1) and result.budget == "steps"
+    for one in result.variants:
+        assert [run.seed for run in one.runs] == [0, 1] and one.failures == ()
+        for run in one.runs:
+            assert run.steps == 6 and run.trained_tokens == 6 * 8 * 32
+            assert [step for step, _ in run.validation_brier] == [3, 6]
+            assert all(math.isfinite(loss) for _, loss in run.validation_losses)
+            assert run.training_flops > 0 < run.sampling_flops
+            accuracy = run.documents.select("chosen_accuracy")
+            share = float(accuracy.sums.sum() / accuracy.counts.sum())
+            assert run.chosen_accuracy.value == pytest.approx(100 * share, rel=1e-12)
+            assert 0 < share < 1 and run.draws_per_chunk == 1
+    assert [one.runs[0].evaluations_per_sample for one in result.variants] == [1, 20, 2, 1]
+
+
+def test_a_softmax_model_stands_beside_heads(folder):
+    tokens, energy = variant(folder, "tokens"), variant(folder, "energy")
+    assert tokens.head == "calmkit.models.token_lm.TokenLM"
+    assert math.isfinite(tokens.runs[0].cross_entropy.value)
+    assert math.isnan(tokens.runs[0].energy_score.value)
+    assert math.isnan(tokens.runs[0].autoencoder_accuracy)
+    assert math.isnan(energy.runs[0].cross_entropy.value)
+    # The same documents, so that differences can be paired.
+    assert tokens.runs[0].documents.groups == energy.runs[0].documents.groups
+
+
+def test_ways_to_sample_one_head_are_of_one_training(folder):
+    flow, few = variant(folder, "flow"), variant(folder, "few")
+    assert flow.runs[0].training_losses == few.runs[0].training_losses
+    assert flow.runs[0].energy_score != few.runs[0].energy_score
+    trained = {path.name.partition("-")[0] for path in (folder / "trained").iterdir()}
+    assert trained == {"autoencoder", "model"}
+    # Two seeds: two autoencoders, and two trainings of energy, flow and tokens.
+    assert len(list((folder / "trained").iterdir())) == 2 + 2 * 3
+
+
+def test_parameters(folder):
+    # Input encoder (300 x 32, 64 -> 64 -> 32, norm) and one layer of width 32.
+    encoder = 300 * 32 + (64 + 1) * 64 + (64 + 1) * 32 + 2 * 32
+    backbone = 4 * 32**2 + 3 * 32 * 88 + 3 * 32
+    for name in ("energy", "flow"):
+        found = variant(folder, name)
+        assert found.parameters == encoder + backbone + found.head_parameters
+    tokens = variant(folder, "tokens")
+    assert tokens.head_parameters == 300 * 32
+    assert tokens.parameters == backbone + 2 * 300 * 32
+
+
+def test_a_finished_comparison_is_shown_at_once(folder, capsys):
+    before = (folder / "results.json").read_text()
+    assert main(["compare", f"--config={folder / 'config.yaml'}"]) == 0
+    assert "8 of 8 runs are there already" in capsys.readouterr().out
+    assert (folder / "results.json").read_text() == before
+
+
+def test_the_effective_config_gives_the_same_numbers(folder, tmp_path):
+    again = tmp_path / "again"
+    options = ["--seeds=[0]", "--processes=2", f"--output={again}"]
+    assert main(["compare", f"--config={folder / 'config.yaml'}", *options]) == 0
+    first, second = (read_results(path / "results.json") for path in (folder, again))
+    assert without_times(first_seed(first)) == without_times(second)
+
+
+def test_a_changed_variant_alone_is_done_again(folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    options = [f"--config={folder / 'config.yaml'}", f"--output={copy}"]
+    assert main(["compare", *options, "--variants.few.head.solver.steps=3"]) == 0
+    said = capsys.readouterr().out
+    assert "6 of 8 runs are there already" in said and "few, seed 0: measuring" in said
+    assert "few, seed 0: 6/6" not in said  # sampling alone: nothing is trained
+    assert variant(copy, "few").runs[0].energy_score != variant(folder, "few").runs[0].energy_score
+
+
+def test_a_run_that_fails_is_reported_and_the_rest_go_on(tmp_path, capsys):
+    out = tmp_path / "out"
+    sgd = "{class_path: torch.optim.SGD, init_args: {lr: 1.0e+30}}"
+    variants = f"{{good: {{}}, bad: {{optimizer: {sgd}}}}}"
+    options = ["compare", *SMALL, "--variants", variants, f"--output={out}"]
+    assert main(options) == 1
+    shown = capsys.readouterr()
+    assert "some runs failed" in shown.err and "bad" in shown.out
+    bad, good = variant(out, "bad"), variant(out, "good")
+    assert good.runs and not bad.runs
+    assert "must be finite" in bad.failures[0].reason
+    assert "Traceback" in (out / "runs" / "bad" / "seed-0.error.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["energy", "flow", "tokens"])
+def test_saved_models_measure_as_they_did(folder, name, tmp_path):
+    out = tmp_path / "evaluation"
+    saved = folder / "models" / name
+    assert main(["evaluate", f"--checkpoint={saved}", f"--output={out}"]) == 0
+    (again,) = read_results(out / "results.json").variants
+    first = variant(folder, name).runs[0]
+    assert again.runs[0].documents == first.documents
+    assert again.runs[0].sample_text == first.sample_text
+    model = load_checkpoint(saved).model
+    assert type(getattr(model, "head", model)).__name__ == again.head.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", ["energy", "tokens"])
+def test_generate_writes_the_same_text_for_the_same_seed(folder, name, capsys):
+    options = ["generate", f"--checkpoint={folder / 'models' / name}", "--prompt=The value"]
+    texts = []
+    for seed in (3, 3, 4):
+        assert main([*options, "--max_new_tokens=15", f"--seed={seed}"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    assert texts[0].startswith("The value")
+
+
+@pytest.mark.slow
+def test_a_comparison_killed_at_any_moment_gives_the_same_table(folder, tmp_path):
+    """A real process, killed again and again a little later."""
+    out = tmp_path / "killed"
+    command = [
+        sys.executable, "-c", "from calmkit.cli import main; raise SystemExit(main())", "compare",
+        f"--config={folder / 'config.yaml'}", f"--output={out}", "--seeds=[0]",
+        "--training.checkpoint_every=2",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    kills, seen = 0, 0
+    while True:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        # Killed once it has come further than the one before.
+        while process.poll() is None and (now := len(list(out.rglob("step-*")))) <= seen + 1:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills, seen = kills + 1, now
+        if kills == 3:
+            assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+            break
+    assert kills == 3
+    assert without_times(read_results(out / "results.json")) == without_times(
+        first_seed(read_results(folder / "results.json"))
+    )
+
+
+def test_train_goes_on_where_it_was_stopped(tmp_path, capsys):
+    """Stopped in the middle of the head's training, by an exception as Ctrl-C raises it."""
+    options = ["train", *SMALL[1:], "--positions=16", "--evaluation.min_context=4",
+               "--hidden_size=32", "--vocab_size=300", "--autoencoder_training.warmup_steps=5",
+               "--training.warmup_steps=2"]  # fmt: skip
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert main([*options, f"--output={whole}"]) == 0
+
+    from calmkit.experiments import stages
+
+    ask = stages.model_objective
+    calls = []
+
+    def interrupted(module, batch, generator):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return ask(module, batch, generator)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "model_objective", interrupted)
+        assert main([*options, f"--output={stopped}"]) == 130
+    assert not (stopped / "results.json").exists()
+    assert main([*options, f"--output={stopped}"]) == 0
+    first, second = ((path / "model.safetensors").read_bytes() for path in (whole, stopped))
+    assert first == second
+    assert without_times(read_results(whole / "results.json")) == without_times(
+        read_results(stopped / "results.json")
+    )
+    content = json.loads((stopped / "results.json").read_text())
+    assert content["variants"][0]["runs"][0]["training_seconds"] > 0
+
+    # Another config must neither be taken for this one nor touch the saved model.
+    config = (stopped / "config.yaml").read_bytes()
+    for other in ("--head.num_samples=4", "--autoencoder.kl_weight=0.1", "--training.steps=7"):
+        assert main([*options, other, f"--output={stopped}"]) == 2
+        assert "must be as in" in capsys.readouterr().err
+        assert (stopped / "config.yaml").read_bytes() == config
+    assert main([*options, "--evaluation.draws=3", f"--output={stopped}"]) == 0
+    assert (stopped / "model.safetensors").read_bytes() == first
+
+
+def test_train_and_evaluate_a_softmax_model(tmp_path):
+    options = [
+        "train", *SMALL[1:], "--model=token_lm", "--chunk_size=1", "--positions=32",
+        "--evaluation.min_context=8", "--hidden_size=32", "--vocab_size=300",
+        "--training.warmup_steps=2", "--autoencoder_training.warmup_steps=5",
+        "--training.steps=60", f"--output={tmp_path / 'lm'}",
+    ]  # fmt: skip
+    assert main(options) == 0
+    saved = yaml.safe_load((tmp_path / "lm" / "config.yaml").read_text())
+    assert saved["model"] == "token_lm"
+    (found,) = read_results(tmp_path / "lm" / "results.json").variants
+    assert found.runs[0].cross_entropy.value < math.log(300)
+    assert not (tmp_path / "lm" / "checkpoints" / "autoencoder").exists()

@@ -1,0 +1,78 @@
+import math
+
+import pytest
+import sample_results as samples
+
+from calmkit.metrics import Estimate
+from calmkit.reports.columns import Cell, columns_of, rounded, short
+from calmkit.reports.lines import baselines, rows_of
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "cell"),
+    [
+        (3.14159, 0.1234, Cell("3.14", "±0.12")),
+        (-0.0305, 0.0101, Cell("-0.030", "±0.010")),
+        (12345.6, 78.9, Cell("12346", "±79")),
+        (1e-5, 2e-7, Cell("1.0e-5", "±2e-7")),
+        (-0.0000384, 0.0000091, Cell("-3.8e-5", "±9e-6")),
+        (0.00297, 0.00088, Cell("0.00297", "±0.00088")),
+        (0.89, math.nan, Cell("0.89", "")),
+        (0.0, math.nan, Cell("0", "")),
+        (math.nan, 0.1, Cell()),
+        (math.inf, math.nan, Cell()),
+    ],
+)
+def test_two_digits_of_the_error_are_shown(value, error, cell):
+    assert rounded(Estimate(value, error)) == cell
+
+
+def test_differences_have_a_sign():
+    assert rounded(Estimate(0.5, 0.1), signed=True).value == "+0.50"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1234, "0.123"), (81.25, "81.2"), (999.4, "999"), (999.6, "1k"), (412_345, "412k"),
+     (999_700, "1M"), (1.35e6, "1.35M"), (2.5e13, "2.50e13"), (-5e3, "-5k"), (math.nan, "")],
+)  # fmt: skip
+def test_three_digits_and_a_unit(value, text):
+    assert short(value) == text
+
+
+class TestColumns:
+    def columns(self, found):
+        rows = rows_of(found)
+        return {column.heading: column for column in columns_of(rows, baselines(rows))}
+
+    def test_each_has_a_cell_for_every_variant_and_baseline(self):
+        for column in self.columns(samples.ten()).values():
+            assert len(column.cells) == 11
+
+    def test_losses_of_two_kinds_are_never_in_one_column(self):
+        columns = self.columns(samples.ten())
+        energy, cross = columns["energy", "score ↓"], columns["cross", "entropy ↓"]
+        assert not any(a.value and b.value for a, b in zip(energy.cells, cross.cells, strict=True))
+        assert cross.cells[7].value and energy.cells[0].value
+
+    def test_evaluations_that_depend_are_told_apart_from_those_that_are_none(self):
+        adaptive = samples.variant("flow", evaluations_per_sample=None)
+        found = samples.result(samples.variant(), adaptive, samples.variant("lm", softmax=True))
+        cells = self.columns(found)["evals/", "sample"].cells
+        assert [cell.value for cell in cells] == ["1", "varies", "", ""]
+
+    def test_a_unigram_that_differs_by_less_than_is_shown_is_the_same(self):
+        near = tuple(Estimate(score.value * (1 + 1e-7), 0.1) for score in samples.UNIGRAM)
+        rows = rows_of(
+            samples.result(samples.variant(), samples.variant("lm", unigram_brier=near))
+        )
+        assert [base.name for base in baselines(rows)] == ["unigram"]
+
+    def test_other_places_have_another_unigram(self):
+        other = samples.variant("flow", unigram_brier=(Estimate(0.5, 0.1),) * 4)
+        rows = rows_of(samples.result(samples.variant(), other, samples.variant("mixture")))
+        assert [base.name for base in baselines(rows)] == [
+            "unigram of energy and mixture",
+            "unigram of flow",
+        ]
+        assert [base.brier[0].value for base in baselines(rows)] == [0.89, 0.5]

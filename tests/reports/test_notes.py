@@ -1,0 +1,104 @@
+import dataclasses
+
+import pytest
+import sample_results as samples
+
+from calmkit.reports import Report
+from calmkit.reports.lines import listed
+
+
+def lines_of(result):
+    return list(Report.of(result).notes)
+
+
+def told(*variants, **changes):
+    return lines_of(samples.result(*variants, **changes))
+
+
+class TestWhatSurprises:
+    @pytest.mark.parametrize(
+        ("orders", "words"),
+        [((3,), "-3 is"), ((3, 4), "-3 and -4 are"), ((1, 2, 4), "-1, -2 and -4 are")],
+    )
+    def test_says_why_a_brierlm_is_zero(self, orders, words):
+        run = samples.run()
+        sums = run.documents.sums.clone()
+        sums[:, [n - 1 for n in orders]] *= -1
+        low = dataclasses.replace(run, documents=dataclasses.replace(run.documents, sums=sums))
+        lines = told(dataclasses.replace(samples.variant(), runs=(low,)), samples.variant("flow"))
+        assert lines[0] == f"energy: BrierLM is 0 because Brier{words} not positive."
+        assert not any(line.startswith("flow:") for line in lines)
+
+    def test_names_failures_with_seeds_and_reason(self):
+        failures = [(0, "out of memory"), (1, "loss is nan\nat step 17"), (2, "out of memory")]
+        lines = told(samples.variant(), samples.variant("flow", failures=failures))
+        assert lines[:2] == [
+            "flow: failed with seeds 0 and 2: out of memory",
+            "flow: failed with seed 1: loss is nan at step 17",
+        ]
+
+
+class TestWhatTheNumbersMean:
+    def test_the_error_covers_seeds_only_where_there_are_several(self):
+        assert any(
+            "over resampled text and over 3 seeds" in line for line in lines_of(samples.ten())
+        )
+        assert any("one seed it says nothing of training" in line for line in told())
+
+    def test_says_whose_errors_are_over_rows(self):
+        run = samples.run()
+        rows = dataclasses.replace(run.documents, unit="rows")
+        few = dataclasses.replace(
+            samples.variant("flow"), runs=(dataclasses.replace(run, documents=rows),)
+        )
+        assert any(line.startswith("flow: fewer than 8") for line in told(samples.variant(), few))
+        assert any(line.startswith("fewer than 8 held-out doc") for line in told(few))
+        assert not any("fewer than 8" in line for line in told())
+
+    @pytest.mark.parametrize(
+        ("budget", "words"), [("steps", "steps"), ("flops", "FLOPs"), ("seconds", "time")]
+    )
+    def test_states_budget_and_seeds(self, budget, words):
+        assert f"Budget: equal training {words}. Seeds: 0." in told(budget=budget)
+
+    def test_says_what_differences_are_to(self):
+        assert "Δ: less energy, on the same documents and seeds." in told()
+        assert not any(
+            "Δ" in line or "Budget" in line for line in lines_of(samples.only_measured())
+        )
+
+    def test_says_which_differences_are_not_paired(self):
+        run = samples.run()
+        apart = dataclasses.replace(run.documents, groups=tuple(range(100, 120)))
+        other = dataclasses.replace(
+            samples.variant("flow"), runs=(dataclasses.replace(run, documents=apart),)
+        )
+        lines = told(samples.variant(), other)
+        assert any(line.startswith("flow: measured on other documents") for line in lines)
+        assert not any("other documents" in line for line in told())
+
+    def test_facts_are_told_once_or_for_each_group(self):
+        assert "Autoencoder: 99.93 % of held-out tokens restored." in told()
+        coarse = samples.variant("coarse", autoencoder_accuracy=0.5, protocol="Another one.")
+        lines = told(samples.variant(), coarse, samples.variant("flow"))
+        assert "Autoencoder of energy and flow: 99.93 % of held-out tokens restored." in lines
+        assert "Autoencoder of coarse: 50.00 % of held-out tokens restored." in lines
+        assert "Protocol of coarse: Another one." in lines
+
+    def test_names_text_and_hardware(self):
+        assert told()[-2:] == [
+            "Text: some text, SHA-256 0123456789ab.",
+            "Hardware: x86_64 CPU, 2 of 2 threads.",
+        ]
+        both = told(corpus_name="one; two", corpus_digest="a" * 64 + "; " + "b" * 64)
+        assert "Text: one, SHA-256 aaaaaaaaaaaa; two, SHA-256 bbbbbbbbbbbb." in both
+
+
+def test_long_lists_are_cut_with_their_number():
+    assert [listed(list("abcdefgh"[:n])) for n in (0, 1, 2, 3)] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+    assert listed(list("abcdefgh"), most=4) == "a, b, c and 5 more"
