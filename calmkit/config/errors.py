@@ -13,6 +13,10 @@ from typing import Any
 __all__ = ["ConfigError", "Source", "explain"]
 
 
+# A message is to fit on a screen, also where a user's modules have many classes.
+_MOST_LINES = 8
+
+
 class ConfigError(ValueError):
     """A mistake in a config or on the command line; nothing has been computed.
 
@@ -35,7 +39,12 @@ class ConfigError(ValueError):
             lines.append(f"  did you mean: {by_lower_case[nearest]}")
         if self.allowed:
             listed = textwrap.fill(
-                ", ".join(self.allowed), 88, break_long_words=False, break_on_hyphens=False
+                ", ".join(self.allowed),
+                88,
+                break_long_words=False,
+                break_on_hyphens=False,
+                max_lines=_MOST_LINES,
+                placeholder=" ...",
             )
             lines.append("  allowed: " + listed.replace("\n", "\n           "))
         super().__init__("\n".join(lines))
