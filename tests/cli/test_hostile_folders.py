@@ -99,6 +99,15 @@ def test_a_config_runs_nothing(folder, capsys, values):
     assert "model/config.yaml" in err
 
 
+@pytest.mark.parametrize("name", ["base", "train", "finetune"])
+def test_a_file_of_a_presets_name_is_not_the_preset(folder, name):
+    """Whoever stands in a model's folder may have any file there."""
+    Path(name).write_text("head: evilmod.H\n")
+    assert cli.main(["evaluate", "--checkpoint", "model", "--diagnostics", "false"]) == 0
+    assert finetune("--training.steps", "0") == 2
+    assert nothing_ran(folder)
+
+
 def test_generate_reads_no_config(folder, capsys):
     change(folder, sampler="evilmod.S", head="evilmod.H")
     assert cli.main(["generate", "--checkpoint", "model", "--max_new_tokens", "3"]) == 0
