@@ -191,8 +191,10 @@ def convert_checkpoint(
 
 def is_published(directory: Path) -> bool:
     """Whether a folder's `config.json` is that of the published format."""
+    if not (file := directory / _PUBLISHED).is_file():  # a device may have no end
+        return False
     try:
-        content = parse_json((directory / _PUBLISHED).read_bytes())
+        content = parse_json(file.read_bytes())
     except (OSError, ForeignDataError):
         return False
     return isinstance(content, dict) and "class_path" not in content

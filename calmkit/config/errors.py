@@ -135,6 +135,12 @@ def explain(error: Exception) -> ConfigError:
         error: What was raised. Known mistakes do not come here: `schema` finds them before.
     """
     said = re.split(r"\.? Got value: |\n *Given value", str(error).strip())[0]
+    if untyped := re.search(r"Parameter '(\w+)' from '([\w.]+?)(?:\.__init__)?' does not", said):
+        name, made = untyped.groups()
+        return ConfigError(
+            f"{made} must give its argument {name} a type, by which its value is read, such as "
+            f"`{name}: int`; it has none."
+        )
     # It puts the annotation before what is wrong with the value.
     said = re.sub(r"Type \S.*? expects a function or a callable class: ", "", said)
     lines = [textwrap.shorten(line, 300) for line in said.splitlines()[:6]] or ["no reason given"]
