@@ -1,5 +1,7 @@
 """`calmkit train`: one model, from the start or on from a saved one."""
 
+from pathlib import Path
+
 import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
 
 from calmkit import config
@@ -7,11 +9,13 @@ from calmkit.cli.mistakes import mistakes, mistakes_in_checkpoints
 from calmkit.cli.output import held, new_console, report, start_output
 from calmkit.cli.trust import without_trust
 from calmkit.comparison.finetuning import finetune, prepare_finetuning
+from calmkit.comparison.merging import RESULTS
 from calmkit.comparison.preparing import prepare
 from calmkit.comparison.progress import Display
-from calmkit.comparison.resuming import check_resumable
+from calmkit.comparison.resuming import CHECKPOINTS, check_resumable
 from calmkit.comparison.run import train
 from calmkit.data import Corpus
+from calmkit.saving.files import WEIGHTS_FILE
 
 __all__ = ["run"]
 
@@ -28,6 +32,7 @@ def run(options: list[str]) -> None:
     with mistakes():
         options, trust = without_trust(options)
         parsed = config.parse(options, command="calmkit train", trust=trust)
+        _check_no_comparison(parsed.experiment.output)
         check_resumable(parsed.experiment.output, parsed.text)
     if parsed.experiment.finetune is not None:
         _finetune(parsed.experiment, parsed.text, trust)
@@ -36,6 +41,16 @@ def run(options: list[str]) -> None:
         corpus = prepare(parsed.experiment)
     with held(parsed.experiment.output):
         _train(parsed.experiment, corpus, parsed.text)
+
+
+def _check_no_comparison(output: Path) -> None:
+    """Refuse a folder with results that are not those of a model trained there."""
+    trained_here = (output / WEIGHTS_FILE).exists() or (output / CHECKPOINTS).exists()
+    if (output / RESULTS).is_file() and not trained_here:
+        raise ValueError(
+            f"output must not hold the results of a comparison, which would be lost; {output} "
+            "does. Choose another."
+        )
 
 
 def _train(experiment: config.TrainExperiment, corpus: Corpus, text: str) -> None:

@@ -104,3 +104,7 @@ class TestMistakes:
 
     def test_of_a_preset_name_the_preset(self):
         assert "variants is not a known key (preset ci)." in message("--config", "ci")
+
+    def test_of_a_key_of_a_comparison_name_the_command(self):
+        said = message("--config", "ci")
+        assert "It belongs to `calmkit compare`." in said and "did you mean" not in said
