@@ -8,6 +8,7 @@ from calmkit.cli.output import held, new_console, start_output, write_and_show
 from calmkit.comparison.comparing import compare
 from calmkit.comparison.planning import Preparation, plan_runs, prepare_all
 from calmkit.config import parse_comparison
+from calmkit.saving.files import WEIGHTS_FILE
 
 __all__ = ["run"]
 
@@ -33,6 +34,11 @@ def run(options: list[str]) -> None:
         if "--print_config" in options:
             print(comparison.text, end="")
             return
+        if (comparison.output / WEIGHTS_FILE).is_file():
+            raise ValueError(
+                f"output must not hold a saved model, whose config.yaml would be lost; "
+                f"{comparison.output} does. Choose another."
+            )
         prepared = prepare_all(comparison)
     with held(comparison.output):
         _compare(prepared)

@@ -1,5 +1,7 @@
 """`calmkit train`: one model, from the start or on from a saved one."""
 
+from pathlib import Path
+
 import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
 
 from calmkit import config
@@ -11,8 +13,10 @@ from calmkit.comparison.comparing import single
 from calmkit.data import Corpus
 from calmkit.experiments.finetuning import finetune, prepare_finetuning
 from calmkit.experiments.preparing import prepare
-from calmkit.experiments.resuming import check_resumable
+from calmkit.experiments.resuming import CHECKPOINTS, check_resumable
 from calmkit.experiments.single_model import train
+from calmkit.reports.merging import RESULTS
+from calmkit.saving.files import WEIGHTS_FILE
 
 __all__ = ["run"]
 
@@ -29,6 +33,7 @@ def run(options: list[str]) -> None:
     with mistakes():
         options, trust = without_trust(options)
         parsed = config.parse(options, command="calmkit train", trust=trust)
+        _check_no_comparison(parsed.experiment.output)
         check_resumable(parsed.experiment.output, parsed.text)
     if parsed.experiment.finetune is not None:
         _finetune(parsed.experiment, parsed.text, trust)
@@ -37,6 +42,16 @@ def run(options: list[str]) -> None:
         corpus = prepare(parsed.experiment)
     with held(parsed.experiment.output):
         _train(parsed.experiment, corpus, parsed.text)
+
+
+def _check_no_comparison(output: Path) -> None:
+    """Refuse a folder with results that are not those of a model trained there."""
+    trained_here = (output / WEIGHTS_FILE).exists() or (output / CHECKPOINTS).exists()
+    if (output / RESULTS).is_file() and not trained_here:
+        raise ValueError(
+            f"output must not hold the results of a comparison, which would be lost; {output} "
+            "does. Choose another."
+        )
 
 
 def _train(experiment: config.TrainExperiment, corpus: Corpus, text: str) -> None:

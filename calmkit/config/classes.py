@@ -61,7 +61,7 @@ def find_class(name: str, base: type | None) -> Callable[..., Any] | None:
 
 
 def known_classes(base: type | None) -> list[str]:
-    """Names that would be right: public classes below one that have been imported.
+    """Names that would be right: public classes below one that have been imported, ours first.
 
     Args:
         base: The class; the implementations of a protocol are those beside it.
@@ -75,9 +75,10 @@ def known_classes(base: type | None) -> list[str]:
             for name, found in vars(sys.modules.get(package)).items()
             if isinstance(found, type) and found is not base and _implements(found, base)
         )
-    return sorted(
-        {cls.__name__ for cls in _below(base) if _is_concrete(cls) and cls.__name__[0] != "_"}
-    )
+    public = [cls for cls in _below(base) if _is_concrete(cls) and cls.__name__[0] != "_"]
+    ours = sorted({cls.__name__ for cls in public if cls.__module__.startswith("calmkit.")})
+    others = sorted({cls.__name__ for cls in public} - {*ours})
+    return ours + others
 
 
 def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from .errors import ConfigError, Source
 from .experiment import TrainExperiment
-from .parsing import Parsed, option_pairs, parse_layers, source_of
+from .parsing import Parsed, option_pairs, parse_layers, preset_source, source_of
 from .values import shown, wanted
 from .variants import Entry, expand
 
@@ -108,13 +108,18 @@ def parse_comparison(
     own: dict[str, Any] = dict(_DEFAULTS)
     sources, common = [], []
     of_variant: dict[str, list[str]] = {}
-    for option, value in option_pairs(["--config", "base", "--config", preset, *arguments]):
+
+    def lay(source: Source) -> None:
+        own.update({k: v for k, v in source.values.items() if k in _DEFAULTS})
+        kept = {k: v for k, v in source.values.items() if k not in _DEFAULTS}
+        sources.append(Source(source.name, kept))
+
+    for name in ("base", preset):
+        lay(preset_source(name))
+    for option, value in option_pairs(arguments):
         key, _, rest = option.removeprefix("--").partition(".")
         if option == "--config":
-            source = source_of(value or "")
-            own |= {k: v for k, v in source.values.items() if k in _DEFAULTS}
-            kept = {k: v for k, v in source.values.items() if k not in _DEFAULTS}
-            sources.append(Source(source.name, kept))
+            lay(source_of(value or ""))
         elif key == "variants" and rest:
             name, _, inner = rest.partition(".")
             asks = inner.endswith(".help") and value is None

@@ -13,6 +13,10 @@ from typing import Any
 __all__ = ["ConfigError", "Source", "explain"]
 
 
+# A message is to fit on a screen, also where a user's modules have many classes.
+_MOST_LINES = 8
+
+
 class ConfigError(ValueError):
     """A mistake in a config or on the command line; nothing has been computed.
 
@@ -35,7 +39,12 @@ class ConfigError(ValueError):
             lines.append(f"  did you mean: {by_lower_case[nearest]}")
         if self.allowed:
             listed = textwrap.fill(
-                ", ".join(self.allowed), 88, break_long_words=False, break_on_hyphens=False
+                ", ".join(self.allowed),
+                88,
+                break_long_words=False,
+                break_on_hyphens=False,
+                max_lines=_MOST_LINES,
+                placeholder=" ...",
             )
             lines.append("  allowed: " + listed.replace("\n", "\n           "))
         super().__init__("\n".join(lines))
@@ -126,6 +135,12 @@ def explain(error: Exception) -> ConfigError:
         error: What was raised. Known mistakes do not come here: `schema` finds them before.
     """
     said = re.split(r"\.? Got value: |\n *Given value", str(error).strip())[0]
+    if untyped := re.search(r"Parameter '(\w+)' from '([\w.]+?)(?:\.__init__)?' does not", said):
+        name, made = untyped.groups()
+        return ConfigError(
+            f"{made} must give its argument {name} a type, by which its value is read, such as "
+            f"`{name}: int`; it has none."
+        )
     # It puts the annotation before what is wrong with the value.
     said = re.sub(r"Type \S.*? expects a function or a callable class: ", "", said)
     lines = [textwrap.shorten(line, 300) for line in said.splitlines()[:6]] or ["no reason given"]

@@ -29,7 +29,7 @@ from calmkit.saving.trust import check_name, find
 
 from .errors import ConfigError, Source
 from .experiment import TrainExperiment
-from .parsing import Parsed, parse_layers, source_of
+from .parsing import Parsed, parse_layers, preset_source
 
 __all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "parse_for_evaluation", "read_model_config"]
 
@@ -110,7 +110,7 @@ def parse_for_evaluation(
     import yaml
 
     saved = read_model_config(path, keys=FOR_EVALUATION, trust=trust)
-    layers = [source_of("base"), source_of("train"), saved]
+    layers = [preset_source("base"), preset_source("train"), saved]
     parsed = parse_layers(layers, [*options, f"--output={path.parent}"], command=command)
     values = yaml.safe_load(parsed.text)
     kept = {key: value for key, value in values.items() if key in FOR_EVALUATION}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS", "Parsed", "experiment_schema", "explained", "new_experiment_parser", "new_parser",
     "option_pairs", "parse", "parse_function", "parse_layers", "parse_text", "preset_names",
-    "source_of",
+    "preset_source", "source_of",
 ]  # fmt: skip
 
 PRESETS = Path(calmkit.__file__).parent / "presets"
@@ -67,7 +67,8 @@ def parse(
         ConfigError: If anything is wrong; the text fits a screen and names the key, what is
             allowed, and the nearest right name.
     """
-    layers = [source_of("base"), source_of(preset), *_start_of_finetuning(arguments, trust)]
+    layers = [preset_source("base"), preset_source(preset)]
+    layers += _start_of_finetuning(arguments, trust)
     options = []
     for option, value in option_pairs(arguments):
         if option == "--config" and value is not None:
@@ -149,13 +150,18 @@ def source_of(name: str) -> Source:
     if path.is_file():
         return Source.of_file(path)
     if name in preset_names():
-        return Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
+        return preset_source(name)
     raise ConfigError(
         f"--config {name if len(name) <= 80 else shown(name)}: there is no such file, and no such "
         "preset.",
         wrong=name,
         allowed=preset_names(),
     )
+
+
+def preset_source(name: str) -> Source:
+    """A preset, whatever lies in the current folder: that may be a model from elsewhere."""
+    return Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
 
 
 def parse_function(
@@ -278,4 +284,4 @@ def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> li
             f"{config.name}."
         )
     saved = read_model_config(config, keys=FOR_FINETUNING, trust=trust)
-    return [saved, source_of("finetune")]
+    return [saved, preset_source("finetune")]

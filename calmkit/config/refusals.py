@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from calmkit.extras import with_remedy
 
 from .classes import Argument, arguments_of, find_class
@@ -59,6 +61,8 @@ def refused(key: str, error: Exception) -> ConfigError:
             trace = trace.tb_next
         if trace is not None:
             said += f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    if isinstance(error, AttributeError) and isinstance(error.obj, nn.Module):
+        said += f"\n  Does {type(error.obj).__name__}.__init__ call super().__init__ first?"
     if not any(word in said for word in ("must", "install", "cannot")):
         said += f"\n  --{key}.help tells what it takes."
     return ConfigError(f"{key}: {said}")

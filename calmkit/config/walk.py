@@ -13,6 +13,10 @@ from .values import Part, is_text, loaded, part_of, shown, wanted
 
 __all__ = ["Place", "Walk"]
 
+_OF_COMPARISON = (
+    "variants", "grid", "budget", "context", "scored_after", "processes", "threads", "trained",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Place:
@@ -61,7 +65,10 @@ class Walk:
     def top(self, key: str, rest: list[str], written: str, value: Any, source: str) -> None:
         """A value at a key of the schema, or at the path `rest` below it."""
         if key not in self.schema:
-            raise ConfigError(f"{key} is not a known key{source}.", wrong=key, allowed=self.schema)
+            said = f"{key} is not a known key{source}."
+            if key in _OF_COMPARISON:
+                raise ConfigError(f"{said} It belongs to `calmkit compare`.")
+            raise ConfigError(said, wrong=key, allowed=self.schema)
         self._inside(Place(key, written, self.schema[key].hint, source), rest, value)
 
     def check_complete(self) -> None:

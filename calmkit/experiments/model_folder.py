@@ -8,6 +8,7 @@
 if it is named. The config is not read here; see `calmkit.config.model_config`.
 """
 
+import json
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import nn
 
 from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import TextTokenizer
+from calmkit.data.tokenizer import END_TOKEN
 from calmkit.files import replace_file
 from calmkit.foreign_data import ForeignDataError, parse_json
 from calmkit.interop import load_published_autoencoder, load_published_calm, save_published
@@ -43,7 +45,7 @@ __all__ = [
     "save_checkpoint",
 ]
 
-_CONFIG, _PUBLISHED = "config.yaml", "config.json"
+_CONFIG, _PUBLISHED, _TOKENIZER = "config.yaml", "config.json", "tokenizer_config.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +185,10 @@ def convert_checkpoint(
             save_published(cast(CALM, model), folder)
         if tokenizer:
             (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+            if written != "calmkit's format" and not (source / _TOKENIZER).exists():
+                # Readers of the published format look for the end token here.
+                of_ours = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_TOKEN}
+                (folder / _TOKENIZER).write_text(json.dumps(of_ours, indent=1), encoding="utf-8")
         for name in TOKENIZER_FILES:
             if (source / name).is_file() and not (folder / name).exists():
                 shutil.copyfile(source / name, folder / name)
@@ -191,8 +197,10 @@ def convert_checkpoint(
 
 def is_published(directory: Path) -> bool:
     """Whether a folder's `config.json` is that of the published format."""
+    if not (file := directory / _PUBLISHED).is_file():  # a device may have no end
+        return False
     try:
-        content = parse_json((directory / _PUBLISHED).read_bytes())
+        content = parse_json(file.read_bytes())
     except (OSError, ForeignDataError):
         return False
     return isinstance(content, dict) and "class_path" not in content

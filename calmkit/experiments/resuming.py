@@ -56,9 +56,10 @@ def check_resumable(output: Path, config_text: str, **inputs: str) -> None:
     before = _fixed((folder / _CONFIG).read_text(encoding="utf-8"))
     for key, value in _fixed(config_text).items():
         if before.get(key) != value:
+            name, old, new = _difference(key, before.get(key), value)
             raise CheckpointError(
-                f"{key} must be as in {folder}, where another run was begun: "
-                f"{before.get(key)}; got {value}. Restore it, or choose another output."
+                f"{name} must be as in {folder}, where another run was begun: "
+                f"{old}; got {new}. Restore it, or choose another output."
             )
     begun = _begun(folder / _BEGUN)
     if changed := changes(begun["code"], code_of_training(config_text)):
@@ -72,6 +73,19 @@ def check_resumable(output: Path, config_text: str, **inputs: str) -> None:
                 f"{name} must be as it was when the run in {folder} was begun; it has changed. "
                 "Restore it, or choose another output."
             )
+
+
+def _difference(key: str, before: object, now: object) -> tuple[str, object, object]:
+    """The first key inside of `key`, as an option spells it, with different values, and these."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return key, before, now
+    if before.get("class_path") != now.get("class_path"):
+        return key, before.get("class_path"), now.get("class_path")
+    for name in [*before, *now]:
+        if before.get(name) != now.get(name):
+            inner = key if name == "init_args" else f"{key}.{name}"
+            return _difference(inner, before.get(name), now.get(name))
+    return key, before, now
 
 
 def _begun(path: Path) -> dict[str, Any]:

@@ -88,6 +88,11 @@ class CALM(LanguageModel):
         with torch.no_grad():
             posterior = self.autoencoder.encode_rows(batch)
         per_position = self.head.loss(cond, posterior[:, 1:], generator)
+        if per_position.shape != cond.shape[:-1]:
+            raise ValueError(
+                f"loss of {type(self.head).__name__} must give one number per position, "
+                f"{tuple(cond.shape[:-1])}; got {tuple(per_position.shape)}."
+            )
         return ModelLoss.over(per_position, batch.predictable()[:, 1:])
 
     @typed

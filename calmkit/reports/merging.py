@@ -81,13 +81,18 @@ def report_folders(directories: Sequence[Path], output: Path) -> tuple[Report, l
         The merged report, and the files.
 
     Raises:
-        ValueError: If there is no folder, a folder is named twice or holds no results, or they
-            cannot be read.
+        ValueError: If there is no folder, a folder is named twice or holds no results, they
+            cannot be read, or the output is one of them.
     """
     if not directories:
         raise ValueError("directories must name at least one folder with results; got none.")
     if len({path.resolve() for path in directories}) != len(directories):
         raise ValueError(f"directories must be different; got {', '.join(map(str, directories))}.")
+    if output.resolve() in {path.resolve() for path in directories}:
+        raise ValueError(
+            f"output must be another folder than those that are read; got {output}, whose own "
+            "results would be replaced."
+        )
     results = [_read(directory) for directory in directories]
     report = Report.of(merge(results, _names(directories)))
     return report, write_report(report, output)

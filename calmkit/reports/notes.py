@@ -80,7 +80,7 @@ def _differences(rows: Sequence[Row]) -> list[str]:
     scored = [row for row in rows if not row.has_failed]
     if len(scored) < 2:
         return []
-    lines = [f"Δ: less {scored[0].name}, on the same documents and seeds."]
+    lines = [f"Δ: difference to {scored[0].name}, on the same documents and seeds."]
     apart = [row.name for row in scored if not row.is_paired]
     if apart:
         lines.append(
@@ -97,8 +97,8 @@ def _few_documents(scored: Sequence[Row]) -> list[str]:
         return []
     of = "" if len(few) == len(scored) else f"{listed(few)}: "
     return [
-        f"{of}fewer than 8 held-out documents, so that errors are over rows of text. They are too "
-        "small for other documents; 95 % intervals would be, too, and are left out."
+        f"{of}fewer than 8 held-out documents, so errors are over rows of text. They understate "
+        "how much other documents would differ; 95 % intervals are left out for the same reason."
     ]
 
 

@@ -231,7 +231,7 @@ def _fit_nothing(folder):
 
 
 class TestMissingExtras:
-    @pytest.mark.parametrize("command", dispatch._COMMANDS)
+    @pytest.mark.parametrize("command", sorted({*dispatch._COMMANDS} - {"check"}))
     @pytest.mark.parametrize("library", dispatch._NEEDED)
     def test_that_every_command_needs(self, told, monkeypatch, command, library):
         monkeypatch.setitem(sys.modules, library, None)

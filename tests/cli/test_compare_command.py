@@ -63,10 +63,13 @@ class TestCompare:
             (["--chunk_size", "100000"], "100000"),
             (["--vocab_size", "3"], "vocab_size must be at least 257"),
             (["--output", "empty.txt/out"], "output must be a folder that can be written"),
+            (["--output", "model"], "output must not hold a saved model"),
         ],
     )
     def test_a_mistake_is_told_before_any_work(self, run, tmp_path, capsys, options, text):
         (tmp_path / "empty.txt").write_text("")
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "model.safetensors").write_bytes(b"")
         assert cli.main(["compare", *SMALL, *options]) == 2
         err = capsys.readouterr().err
         assert err.startswith("calmkit compare: ") and text in err

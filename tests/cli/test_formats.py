@@ -14,9 +14,6 @@ class TestBothFormats:
     def test_convert_there_and_back_and_generate(self, run, bare, capsys):
         assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0
         assert capsys.readouterr().out == "published/: the published format\n"
-        Path("published/tokenizer_config.json").write_text(
-            '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}'
-        )
         assert cli.main(["convert", "--checkpoint", "published", "--output", "again"]) == 0
         assert capsys.readouterr().out == "again/: calmkit's format\n"
         texts = []
@@ -29,9 +26,6 @@ class TestBothFormats:
     def test_evaluate_measures_both_alike(self, run, bare, capsys):
         """Neither has a config: text and protocol are options."""
         assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0
-        Path("published/tokenizer_config.json").write_text(
-            '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}'
-        )
         small = ["--rows", "3", "--draws", "2", "--positions", "8", "--min_context", "4"]
         for folder in ("bare", "published"):
             options = ["--checkpoint", folder, *small, "--diagnostics", "false"]

@@ -6,6 +6,7 @@ may happen, by any command, wherever in the folder and in whatever form they are
 
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from calmkit import cli, config
+from calmkit.experiments.model_folder import is_published
 from calmkit.files import replacing
 from calmkit.saving.files import read_model_file, write_model_file
 
@@ -97,6 +99,15 @@ def test_a_config_runs_nothing(folder, capsys, values):
     err = capsys.readouterr().err
     assert "Traceback" not in err and len(err.splitlines()) <= 24
     assert "model/config.yaml" in err
+
+
+@pytest.mark.parametrize("name", ["base", "train", "finetune"])
+def test_a_file_of_a_presets_name_is_not_the_preset(folder, name):
+    """Whoever stands in a model's folder may have any file there."""
+    Path(name).write_text("head: evilmod.H\n")
+    assert cli.main(["evaluate", "--checkpoint", "model", "--diagnostics", "false"]) == 0
+    assert finetune("--training.steps", "0") == 2
+    assert nothing_ran(folder)
 
 
 def test_generate_reads_no_config(folder, capsys):
@@ -231,6 +242,17 @@ def test_published_folders_and_results_run_nothing(folder, capsys, tmp_path):
             err = capsys.readouterr().err
             assert "published" in err and "Traceback" not in err and len(err) < 2000
     assert nothing_ran(folder)
+
+
+def test_what_is_no_file_is_not_read(folder):
+    """A link in a folder may lead to a device, which has no end; here to a pipe."""
+    reading, writing = os.pipe()
+    os.write(writing, b"{}")
+    os.close(writing)
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to(f"/proc/self/fd/{reading}")
+    assert not is_published(folder)
+    os.close(reading)
 
 
 LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(

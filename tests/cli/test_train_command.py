@@ -13,6 +13,16 @@ def test_train_hands_on_the_config_that_builds_the_model(run, tmp_path):
     assert (tmp_path / "out" / "results.json").is_file()
 
 
+def test_a_folder_with_results_of_a_comparison_is_refused(run, tmp_path, capsys):
+    assert cli.main(["compare", "--config", "ci", "--output", "out"]) == 0
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    run.calls.clear()
+    capsys.readouterr()
+    assert cli.main(["train", "--output", "out"]) == 2
+    assert "output must not hold the results of a comparison" in capsys.readouterr().err
+    assert (tmp_path / "out" / "results.json").read_bytes() == before and run.calls == []
+
+
 def test_finetune_trains_the_saved_model_on_pairs(run, trained, tmp_path, capsys):
     """Without the text that the model was trained on."""
     config_file = trained / "config.yaml"

@@ -253,8 +253,13 @@ def test_train_goes_on_where_it_was_stopped(tmp_path, capsys):
     config = (stopped / "config.yaml").read_bytes()
     for other in ("--head.num_samples=4", "--autoencoder.kl_weight=0.1", "--training.steps=7"):
         assert main([*options, other, f"--output={stopped}"]) == 2
-        assert "must be as in" in capsys.readouterr().err
-        assert (stopped / "config.yaml").read_bytes() == config
+        key, value = other.removeprefix("--").split("=")
+        err = capsys.readouterr().err
+        assert f" {key} must be as in" in err and f"; got {value}. " in err
+    assert main([*options, "--head=FlowHead", f"--output={stopped}"]) == 2
+    assert " head must be as in" in (err := capsys.readouterr().err)
+    assert "calmkit.heads.EnergyHead; got calmkit.heads.FlowHead. " in err
+    assert (stopped / "config.yaml").read_bytes() == config
     assert main([*options, "--evaluation.draws=3", f"--output={stopped}"]) == 0
     assert (stopped / "model.safetensors").read_bytes() == first
 

@@ -30,6 +30,17 @@ class TestHeads:
         assert type(head).__name__ == "TheirHead"
         assert any(16 in p.shape for p in head.parameters())
 
+    def test_a_head_that_forgets_its_base_class_is_told_so(self, tmp_path, monkeypatch):
+        (tmp_path / "bare_heads.py").write_text(
+            "from calmkit.heads import FlowHead\n"
+            "class BareHead(FlowHead):\n"
+            "    def __init__(self, cond_size: int, latent_size: int) -> None:\n"
+            "        self.size = 1\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        said = message("--head", "bare_heads.BareHead")
+        assert "Does BareHead.__init__ call super().__init__ first?" in said
+
 
 class TestBuild:
     def test_from_a_mapping_and_from_a_file(self, tmp_path):

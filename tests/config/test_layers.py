@@ -5,7 +5,7 @@ import dataclasses
 import yaml
 from train_configs import train
 
-from calmkit.config import TrainExperiment, check_parts, parse_text, preset_names
+from calmkit.config import TrainExperiment, check_parts, parse_comparison, parse_text, preset_names
 
 
 class TestLayers:
@@ -33,6 +33,14 @@ class TestLayers:
         (tmp_path / "gpu").write_text("seed: 1234\n")
         monkeypatch.chdir(tmp_path)
         assert train("--config=gpu").experiment.seed == 1234
+
+    def test_what_holds_beneath_comes_from_the_presets_themselves(self, tmp_path, monkeypatch):
+        for name in ("base", "train", "compare"):
+            (tmp_path / name).write_text("seed: 1234\n")
+        monkeypatch.chdir(tmp_path)
+        assert train().experiment.seed == 0
+        compared = parse_comparison(["--config", "ci"]).variants
+        assert {variant.experiment.seed for variant in compared} == {0}
 
     def test_the_effective_config_reproduces_itself(self, tmp_path):
         given = ("--config", "gpu", "--head.width", "48", "--optimizer", "torch.optim.SGD",

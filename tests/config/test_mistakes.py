@@ -90,5 +90,21 @@ class TestMistakes:
         file.write_bytes(b"\xff\xfe\x00")
         assert "must be UTF-8 text" in message("--config", str(file))
 
+    def test_an_argument_without_a_type_is_named(self, tmp_path, monkeypatch):
+        (tmp_path / "untyped_heads.py").write_text(
+            "from calmkit.heads import EnergyHead\n"
+            "class Untyped(EnergyHead):\n"
+            "    def __init__(self, c: int, l: int, *, more):\n"
+            "        super().__init__(c, l)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        said = message("--head", "untyped_heads.Untyped", "--head.more", "3")
+        assert "untyped_heads.Untyped must give its argument more a type" in said
+        assert "`more: int`" in said and "fail_untyped" not in said
+
     def test_of_a_preset_name_the_preset(self):
         assert "variants is not a known key (preset ci)." in message("--config", "ci")
+
+    def test_of_a_key_of_a_comparison_name_the_command(self):
+        said = message("--config", "ci")
+        assert "It belongs to `calmkit compare`." in said and "did you mean" not in said

@@ -1,6 +1,7 @@
 """The suite of heads over all exported ones, and what our own promise besides."""
 
 import inspect
+import warnings
 
 import pytest
 import torch

@@ -34,6 +34,16 @@ def test_loss_is_a_loop_over_positions():
     assert loss.counted.all()
 
 
+def test_a_head_that_gives_one_number_for_all_is_named():
+    class Averaged(LinearHead):
+        def loss(self, cond, target, generator=None):
+            return super().loss(cond, target, generator).mean()
+
+    tokens = tokens_of(2, 4, 3)
+    with pytest.raises(ValueError, match=r"loss of Averaged must give .*\(2, 3\); got \(\)"):
+        tiny(head=Averaged(HIDDEN, LATENT)).loss(whole(tokens, ((4,), (4,))))
+
+
 def test_packed_documents_are_as_good_as_separate_rows():
     model, tokens = tiny(), tokens_of(1, 7, 3)
     packed = model.loss(whole(tokens, ((3, 4),)))

@@ -112,6 +112,8 @@ class TestFolders:
             ValueError, match=r"each hold a results\.json.*missing does not: No such"
         ):
             report_folders([good, tmp_path / "missing"], tmp_path)
+        with pytest.raises(ValueError, match="output must be another folder"):
+            report_folders([good], good)
         bad = self.write(tmp_path / "bad", samples.result())
         (bad / "results.json").write_text("{", encoding="utf-8")
         with pytest.raises(ValueError, match=r"bad.results\.json: results must be JSON"):

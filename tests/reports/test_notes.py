@@ -62,7 +62,7 @@ class TestWhatTheNumbersMean:
         assert f"Budget: equal training {words}. Seeds: 0." in told(budget=budget)
 
     def test_says_what_differences_are_to(self):
-        assert "Δ: less energy, on the same documents and seeds." in told()
+        assert "Δ: difference to energy, on the same documents and seeds." in told()
         assert not any(
             "Δ" in line or "Budget" in line for line in lines_of(samples.only_measured())
         )

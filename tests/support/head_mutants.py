@@ -37,7 +37,7 @@ class Right(Head):
         return target.rsample_from(draw((1, *target.mean.shape), generator, target.mean))[0]
 
     def loss(self, cond, target, generator=None):
-        self._check_target(target)
+        target = self._checked_target(target)
         return self.law(cond).log_prob(self.point(target, generator)).neg()
 
     def noise(self, cond, num_samples, generator):
@@ -49,7 +49,7 @@ class Right(Head):
         return self.law(cond).rsample_from(noise.to(self.law(cond).mean)).to(cond.dtype)
 
     def log_prob(self, cond, latents):
-        self._check_latents(latents)
+        latents = self._checked_latents(latents)
         return self.law(cond).log_prob(latents)
 
 
@@ -840,7 +840,7 @@ class LinearL1(Head):
 
     @typed
     def loss(self, cond, target, generator=None):
-        self._check_target(target)
+        target = self._checked_target(target)
         return absolute_error(self.median(cond), target)
 
     def sample(self, cond, num_samples, generator=None):
@@ -870,7 +870,7 @@ class OnASphere(Right):
     log_prob = property()  # hasattr is False
 
     def loss(self, cond, target, generator=None):
-        self._check_target(target)
+        target = self._checked_target(target)
         law = self.law(cond)
         point = self.point(target, generator)
         point = point / point.norm(dim=-1, keepdim=True).clamp_min(1e-6)
