@@ -174,17 +174,18 @@ PUBLIC = {
     "TrainingBatches digest_of encode_pairs evaluation_rows prepare_corpus read_documents "
     "read_pairs split_documents split_into_sections split_pairs",
     "training": (
-        "CheckpointError Evaluation EvaluationSettings MatrixDecayAdamW Means Objective "
-        "Progress SoftmaxEvaluation TrainingDiverged TrainingResult TrainingSettings evaluate "
-        "evaluate_softmax evaluate_unigram fit learning_rate_factor step_generator"
+        "CheckpointError MatrixDecayAdamW Means Objective Progress TrainingDiverged "
+        "TrainingResult TrainingSettings fit learning_rate_factor step_generator"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
         "build build_autoencoder check_parts parse parse_comparison parse_text preset_names"
     ),
-    "comparison": (
-        "ComparisonResult RunResult Summary VariantResult read_results summarize write_report"
-    ),
+    "evaluation": "Choices Evaluation EvaluationSettings SoftmaxEvaluation check_context choose "
+    "evaluate evaluate_softmax evaluate_unigram microseconds_per_token restored_share score",
+    "experiments": "RunResult",
+    "comparison": "ComparisonResult VariantResult read_results",
+    "reports": "Report Summary report_folders summarize to_table write_report",
     "cli": "main",
     "testing": "Report Result check_part parametrize_contracts",
     "accounting": "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account "
@@ -342,3 +343,46 @@ import xformers
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+# House rules. Each list may only become shorter.
+LARGE_ROOMS = {"heads", "testing"}
+SAME_NAMES = {
+    "average_velocity", "batch", "brier", "calm", "density", "energy", "files", "hub",
+    "learning", "neighbours", "noise", "numbers", "pairs", "precision", "randomness",
+    "refusals", "report", "results", "saving", "schedule", "settings", "shapes", "softmax",
+    "suite", "token_lm", "trial", "trust",
+}  # fmt: skip
+
+
+def test_a_room_holds_at_most_2500_lines():
+    rooms = {path for path in ROOT.iterdir() if path.is_dir() and path.name != "presets"}
+    large = {
+        room.name
+        for room in rooms
+        if sum(len(file.read_text("utf-8").splitlines()) for file in room.rglob("*.py")) > 2500
+    }
+    assert large <= LARGE_ROOMS, large
+
+
+def test_a_file_name_occurs_once():
+    names = [
+        path.stem for path in module_files() if path.stem not in ("__init__", "base", "errors")
+    ]
+    twice = {name for name in names if names.count(name) > 1}
+    assert twice == SAME_NAMES
+
+
+def test_only_the_command_line_knows_argv_and_the_console():
+    below = [path for path in module_files() if path.relative_to(ROOT).parts[0] != "cli"]
+    knowing = {
+        path.relative_to(ROOT).as_posix()
+        for path in below
+        if any(
+            name == "rich" or name.startswith(("rich.console", "rich.progress", "sys.argv"))
+            for name in imported_modules(ast.parse(path.read_text("utf-8")), "calmkit")
+        )
+        or "sys.argv" in path.read_text("utf-8")
+    }
+    # A report makes its table of rich's, and whoever has a console prints it.
+    assert knowing <= {"reports/table.py", "reports/account_tables.py"}

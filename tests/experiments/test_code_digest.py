@@ -201,7 +201,7 @@ class TestCalmkit:
                     model = lab.build(lab.train_autoencoder(None))
                     training = lab.train("model", model, None)
                 with Calls() as measured:
-                    lab.describe(model, training, untrained=Zero)
+                    lab.describe(model, training)
                 shell = {"calmkit.experiments.code_digest", "calmkit.config.experiment"}
                 assert trained.modules - shell <= set(code_of_training(variant.text))
                 assert measured.modules - shell <= set(code_of_result(variant.text))
