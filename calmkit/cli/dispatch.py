@@ -112,7 +112,7 @@ def _dispatch(given: list[str]) -> int:
         from calmkit.training import TrainingDiverged
     # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
     # that no file here hides an installed module.
-    if os.getcwd() not in sys.path:
+    if _may_import_from_here(given) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         with warnings_in_one_line(command):
@@ -131,6 +131,17 @@ def _dispatch(given: list[str]) -> int:
         _say(f"{command}: {error}")
         return 1
     return 0
+
+
+def _may_import_from_here(given: Sequence[str]) -> bool:
+    """Whether the user's own code may be in the current folder, and no model from elsewhere.
+
+    Libraries try to import many modules that are not installed, `triton` for one. Whoever stands
+    in a model's folder would run a file of that name in it.
+    """
+    options = {option.partition("=")[0] for option in given}
+    own = given[0] in ("train", "compare", "account") and "--checkpoint" not in options
+    return own or "--trust" in options
 
 
 @contextmanager

@@ -50,13 +50,13 @@ def compare(
         threads=threads_of_a_run(comparison),
         display=display,
     )
-    records = {run: record for run in runs if (record := read_record(run)) is not None}
+    found = [(run, record) for run in runs if (record := read_record(run)) is not None]
     shared = yaml.safe_load(comparison.text)
     variants = tuple(
         _variant(
             variant.name,
             yaml.safe_dump(shared["variants"][variant.name], sort_keys=False),
-            [record for run, record in records.items() if run.variant == variant.name],
+            [record for run, record in found if run.variant == variant.name],
             tuple(
                 failures[variant.name, seed]
                 for seed in comparison.seeds
@@ -73,7 +73,7 @@ def compare(
         comparison.budget,
         prepared.corpora[first.name],
         comparison.text,
-        "; ".join(sorted({record.hardware for record in records.values()})) or "no run ended well",
+        "; ".join(sorted({record.hardware for _, record in found})) or "no run ended well",
     )
 
 

@@ -116,6 +116,8 @@ def read_results(path: Path) -> ComparisonResult:
     Raises:
         ValueError: If it is not JSON of this version's schema.
     """
+    if path.exists() and not path.is_file():  # a device, say, that never ends
+        raise ValueError(f"results must be a file; {path} is none.")
     return ComparisonResult.from_json(path.read_text(encoding="utf-8"))
 
 

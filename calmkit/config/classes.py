@@ -88,8 +88,10 @@ def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:
     found: dict[str, Argument] = {}
     for cls in made.__mro__:
         if cls is made or "__init__" in vars(cls):
-            new = _arguments(cls, cls.__init__)
-            found |= {name: argument for name, argument in new.items() if name not in found}
+            for name, argument in _arguments(cls, cls.__init__).items():
+                # One that a class only hands on may be filled in on the way.
+                required = argument.required and cls is made
+                found.setdefault(name, Argument(argument.hint, required))
             if not takes_any(cls):
                 break
     return found

@@ -52,7 +52,7 @@ def part_of(hint: Any) -> Part | None:
             bound = len(sizes) if isinstance(sizes, list) else 0
             return Part(made if isinstance(made, type) else None, bound, True, optional)
         plain = (torch.Tensor, enum.Enum, Path, str, int, float, dict, list, tuple, set)
-        if isinstance(choice, type) and choice not in (*_WORDS, object, bytes, complex):
+        if isinstance(choice, type) and choice not in (*_WORDS, Any, object, bytes, complex):
             if not (issubclass(choice, plain) or get_origin(choice) or choice in _LISTS):
                 return Part(choice, 0, False, optional)
     return None

@@ -1,13 +1,14 @@
 """What a run tells of its progress, to whoever shows it: a terminal, or nobody."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from calmkit.training import Progress
 
 __all__ = ["RunProgress", "Silent"]
 
 
+@runtime_checkable
 class RunProgress(Protocol):
     """Receives the progress of a run."""
 

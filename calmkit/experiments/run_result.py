@@ -98,8 +98,9 @@ def understood() -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ForeignDataError) as error:
+        said = f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(".")
         raise ValueError(
-            f"results must be JSON as written by `calmkit compare`: {error!r}."
+            f"results must be JSON as written by `calmkit compare`; got {said}."
         ) from error
 
 

@@ -184,9 +184,10 @@ class DocumentScores:
             sums, counts = (_as_tensor(content[name], shape) for name in ("sums", "counts"))
             return DocumentScores(names, sums, counts, groups, content["unit"])
         except (KeyError, TypeError, RuntimeError) as error:
+            said = str(error).partition("\n")[0].removesuffix(".")
             raise ValueError(
                 "content must be a mapping as given by `DocumentScores.to_dict`; "
-                f"got {type(error).__name__}: {error}."
+                f"got {type(error).__name__}: {said}."
             ) from error
 
     def __eq__(self, other: object) -> bool:

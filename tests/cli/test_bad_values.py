@@ -166,8 +166,8 @@ class TestForms:
             ("sampler: torch.nn.Linear", "sampler: torch.nn.Linear is not a Sampler"),
             ("sampler: {class_path: calmkit.sampling.BatchTemperature, "
              "init_args: {candidates: 0}}", "sampler: candidates must be at least 1"),
-            ("optimizer: torch.optim.LBFGS", "optimizer must step without a closure"),
-            ("optimizer: torch.optim.SparseAdam", "optimizer must take dense gradients"),
+            ("optimizer: torch.optim.LBFGS", "must step without a closure; LBFGS"),
+            ("optimizer: torch.optim.SparseAdam", "must take dense gradients; SparseAdam"),
             ("accelerator: mps", "accelerator must be a device of this machine; got 'mps'"),
             ("evaluation_data: /dev/null/x", "evaluation_data must be"),
         ],

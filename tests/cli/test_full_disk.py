@@ -10,7 +10,7 @@ import pytest
 from sample_results import result, variant
 
 from calmkit import cli
-from calmkit.reports import write_report
+from calmkit.reports import Report, write_report
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def test_convert(run, bare, capsys, way):
 
 def test_report(run, capsys, monkeypatch):
     for name in ("a", "b", "joint"):
-        write_report(result(variant()), Path(name))
+        write_report(Report.of(result(variant())), Path(name))
     before = content(".")
     assert len((Path("a") / "results.json").read_bytes()) < 30_000
     monkeypatch.setattr("calmkit.reports.report_files.to_samples", lambda result: "x" * 10**6)

@@ -7,6 +7,7 @@ may happen, by any command, wherever in the folder and in whatever form they are
 import itertools
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -242,6 +243,33 @@ def test_published_folders_and_results_run_nothing(folder, capsys, tmp_path):
             err = capsys.readouterr().err
             assert "published" in err and "Traceback" not in err and len(err) < 2000
     assert nothing_ran(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "imported"),
+    [
+        (["generate", "--max_new_tokens", "2"], False),
+        (["convert", "--output", "other"], False),
+        (["train", "--finetune", "pairs.jsonl"], False),
+        (["generate", "--max_new_tokens", "2", "--trust", "mine"], True),
+    ],
+    ids=str,
+)
+def test_no_module_in_the_current_folder_is_imported(folder, options, imported):
+    """Libraries look for others that are not installed; a model's folder must not be them."""
+    (folder / "not_installed.py").write_text("print('it ran')")
+    program = (
+        "import sys; sys.path.remove(''); from calmkit import cli, comparison\n"
+        "from calmkit.comparison import checkpoint; whole = checkpoint.load\n"
+        "def load(*args, **kwargs):\n"
+        "    try: import not_installed\n"
+        "    except ImportError: pass\n"
+        "    return whole(*args, **kwargs)\n"
+        "checkpoint.load = load; cli.main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", program, *options, "--checkpoint", "."]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert ("it ran" in done.stdout) == imported, done.stderr
 
 
 def test_what_is_no_file_is_not_read(folder):

@@ -1,7 +1,23 @@
 """Whatever is wrong in a config is named, with what was meant."""
 
 import pytest
-from train_configs import message
+from train_configs import message, train
+
+HEADS_OF_MINE = """
+from typing import Any
+from calmkit.heads import EnergyHead
+class Some(EnergyHead):
+    def __init__(self, cond: int, latent: int, *, more: Any = None):
+        super().__init__(cond, latent)
+        self.more = more
+class Wider(EnergyHead):
+    def __init__(self, cond: int, latent: int, **given):
+        super().__init__(cond, latent, **given)
+        self.given = given
+class Untyped(EnergyHead):
+    def __init__(self, cond: int, latent: int, *, more):
+        super().__init__(cond, latent)
+"""
 
 
 class TestMistakes:
@@ -90,16 +106,16 @@ class TestMistakes:
         file.write_bytes(b"\xff\xfe\x00")
         assert "must be UTF-8 text" in message("--config", str(file))
 
-    def test_an_argument_without_a_type_is_named(self, tmp_path, monkeypatch):
-        (tmp_path / "untyped_heads.py").write_text(
-            "from calmkit.heads import EnergyHead\n"
-            "class Untyped(EnergyHead):\n"
-            "    def __init__(self, c: int, l: int, *, more):\n"
-            "        super().__init__(c, l)\n"
-        )
+    def test_arguments_of_any_type_or_none(self, tmp_path, monkeypatch):
+        """A value of them is no class; one that must be given needs a type."""
+        (tmp_path / "heads_of_mine.py").write_text(HEADS_OF_MINE)
         monkeypatch.syspath_prepend(tmp_path)
-        said = message("--head", "untyped_heads.Untyped", "--head.more", "3")
-        assert "untyped_heads.Untyped must give its argument more a type" in said
+        head = train("--head", "heads_of_mine.Some", "--head.more", "os.path").experiment.head
+        assert head(4, 4).more == "os.path"
+        head = train("--head", "heads_of_mine.Wider", "--head.width", "24").experiment.head
+        assert head(4, 4).given["width"] == 24
+        said = message("--head", "heads_of_mine.Untyped", "--head.more", "3")
+        assert "heads_of_mine.Untyped must give its argument more a type" in said
         assert "`more: int`" in said and "fail_untyped" not in said
 
     def test_of_a_preset_name_the_preset(self):

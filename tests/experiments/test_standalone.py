@@ -6,6 +6,7 @@ import torch
 
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
+from calmkit.cli.evaluate import _measure_and_write
 from calmkit.data import TextTokenizer, read_documents
 from calmkit.evaluation import EvaluationSettings
 from calmkit.experiments.model_folder import load_checkpoint
@@ -13,7 +14,6 @@ from calmkit.experiments.standalone import (
     Measurement,
     Protocol,
     measure,
-    measure_and_write,
     text_to_score,
 )
 from calmkit.heads import EnergyHead
@@ -138,7 +138,7 @@ def test_another_kind_of_model_is_refused(checkpoint):
 
 def test_numbers_are_written_and_told(checkpoint, tmp_path):
     text = text_to_score(checkpoint, None, SMALL)
-    (said,) = measure_and_write(checkpoint, text, tmp_path, diagnostics=False)
+    (said,) = _measure_and_write(checkpoint, text, tmp_path, diagnostics=False)
     found = json.loads((tmp_path / "evaluation.json").read_text())
     want = measure(checkpoint.model, text)
     assert found["others"]["energy score"]["value"] == want.others["energy score"].value
@@ -150,7 +150,7 @@ def test_numbers_are_written_and_told(checkpoint, tmp_path):
 
 def test_diagnostics_come_after_the_scores(checkpoint, tmp_path):
     text = text_to_score(checkpoint, None, SMALL)
-    scores, diagnosis = measure_and_write(checkpoint, text, tmp_path, diagnostics=True)
+    scores, diagnosis = _measure_and_write(checkpoint, text, tmp_path, diagnostics=True)
     assert "BrierLM" in scores and "conditioning" in diagnosis
     assert (tmp_path / "diagnostics.json").is_file()
 

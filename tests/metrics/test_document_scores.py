@@ -210,3 +210,10 @@ def test_wrong_tables_are_named():
         DocumentScores.from_dict({k: v for k, v in content.items() if k != "unit"})
     with pytest.raises(ValueError, match=r"sums must have 3 groups and 1 metrics.*\(3, 2\)"):
         scores(names=("brier_1",))
+
+
+def test_what_a_type_check_says_of_a_file_is_one_line():
+    content = {"names": ["a"], "groups": [0], "sums": [[1.0]], "counts": [[1.0]], "unit": "lines"}
+    with pytest.raises(ValueError, match=r"content must be.*TypeCheckError") as caught:
+        DocumentScores.from_dict(content)
+    assert "\n" not in str(caught.value)
