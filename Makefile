@@ -5,14 +5,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+WORKERS ?= 2
 
 .PHONY: compare test lint format docs clean
 
 compare: .venv/cli
 	$(BIN)/calmkit compare $(ARGS)
 
+# Two processes with one thread each: a second thread would cost more than it brings.
 test: .venv/dev
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
