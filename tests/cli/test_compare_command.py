@@ -29,10 +29,10 @@ class TestCompare:
         assert "BrierLM" in out and "out/: results.json" in out
 
     def test_a_head_in_the_current_folder_is_found(self, run, tmp_path):
-        (tmp_path / "heads_of_mine.py").write_text(
+        (tmp_path / "heads_in_this_folder.py").write_text(
             "from calmkit.heads import FlowHead\nclass MyHead(FlowHead): pass\n"
         )
-        variants = "{mine: {head: heads_of_mine.MyHead}}"
+        variants = "{mine: {head: heads_in_this_folder.MyHead}}"
         assert cli.main(["compare", *SMALL, "--variants", variants]) == 0
         (mine,) = run.calls[0][1][0].comparison.variants
         assert type(mine.experiment.head(8, 4)).__name__ == "MyHead"

@@ -64,7 +64,7 @@ class TestWithoutWork:
 def test_ctrl_c_leaves_no_traceback(tmp_path, when):
     code = """
 import sys, time, types
-run = sys.modules["calmkit.experiments.single_model"] = types.ModuleType("run")
+run = sys.modules["calmkit.comparison.comparing"] = types.ModuleType("comparing")
 def compare(*args, **kwargs):
     print("working", flush=True)
     time.sleep(60)

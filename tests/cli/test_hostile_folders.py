@@ -259,13 +259,13 @@ def test_no_module_in_the_current_folder_is_imported(folder, options, imported):
     """Libraries look for others that are not installed; a model's folder must not be them."""
     (folder / "not_installed.py").write_text("print('it ran')")
     program = (
-        "import sys; sys.path.remove(''); from calmkit import cli, comparison\n"
-        "from calmkit.comparison import checkpoint; whole = checkpoint.load\n"
+        "import sys; sys.path.remove(''); from calmkit import cli\n"
+        "from calmkit.experiments import model_folder; whole = model_folder.load\n"
         "def load(*args, **kwargs):\n"
         "    try: import not_installed\n"
         "    except ImportError: pass\n"
         "    return whole(*args, **kwargs)\n"
-        "checkpoint.load = load; cli.main(sys.argv[1:])\n"
+        "model_folder.load = load; cli.main(sys.argv[1:])\n"
     )
     command = [sys.executable, "-c", program, *options, "--checkpoint", "."]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
