@@ -27,6 +27,8 @@ def run(options: list[str]) -> None:
         check_unicode(chosen["prompt"], name="prompt", place="it")
         if chosen["max_new_tokens"] < 1 or chosen["samples"] < 1:
             raise ValueError("max_new_tokens and samples must be at least 1.")
+        if chosen["seed"] < 0:
+            raise ValueError(f"seed must be at least 0; got {chosen['seed']}.")
         checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))
         sampler = choose_sampler(
             checkpoint.model,

@@ -21,6 +21,11 @@ class TestWithoutWork:
         assert "calmkit COMMAND" in out and "generate" in out
         assert len(out.splitlines()) < 25 and max(map(len, out.splitlines())) < 100
 
+    def test_python_runs_it_as_a_module(self):
+        command = [sys.executable, "-m", "calmkit", "--version"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, f"calmkit {__version__}\n")
+
     def test_version(self, capsys):
         assert cli.main(["--version"]) == 0
         assert capsys.readouterr().out == f"calmkit {__version__}\n"

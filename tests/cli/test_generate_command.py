@@ -64,6 +64,7 @@ def test_prompts_come_from_a_file(run, trained, tmp_path, capsys):
         (["--checkpoint", "model", "--prompts", "bad.jsonl"], "bad.jsonl:2 has ['promt']"),
         (["--checkpoint", "model", "--prompts", "empty.txt"], "has none"),
         (["--checkpoint", "model", "--max_new_tokens", "0"], "max_new_tokens"),
+        (["--checkpoint", "model", "--seed", "-1"], "seed must be at least 0; got -1"),
         (
             ["--checkpoint", "model", "--prompt", "ab\udc80"],
             "prompt must be text that UTF-8 can hold; got 'ab\\udc80' (command line)",
