@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from calmkit.attention import backends
 from calmkit.config import check_parts, parse, parse_comparison
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +106,9 @@ def float32():
 
 @pytest.mark.usefixtures("empty_folder", "float32")
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_python_runs(page):
+def test_python_runs(page, monkeypatch):
+    # A page may register a backend, which is not to stay for other tests.
+    monkeypatch.setattr(backends, "_BACKENDS", dict(backends._BACKENDS))
     run_page(page.read_text(encoding="utf-8"), page_name(page))
 
 

