@@ -18,7 +18,7 @@ from calmkit.comparison.comparing import single
 from calmkit.config.model_config import parse_for_evaluation
 from calmkit.config.parsing import parse_function
 from calmkit.data import Corpus, EvaluationRows
-from calmkit.diagnostics.diagnose import diagnose
+from calmkit.diagnostics.diagnose import diagnose, enough_rows
 from calmkit.experiments.model_folder import Checkpoint, check_config_fits, load_checkpoint
 from calmkit.experiments.preparing import check_rows, prepare, rows_to_diagnose, with_other_text
 from calmkit.experiments.single_model import evaluate_checkpoint
@@ -29,9 +29,6 @@ from calmkit.reports.diagnosis_files import write_diagnosis
 from calmkit.saving import saved_tokenizer
 
 __all__ = ["run"]
-
-# Enough for errors of a few per cent, in seconds on a CPU.
-_POSITIONS_TO_DIAGNOSE = 1536
 
 
 def run(options: list[str]) -> None:
@@ -193,11 +190,10 @@ def _measure_and_write(
     yield f"{measurement.to_text()}{output}/: evaluation.json"
     if diagnostics and isinstance(model, CALM):
         settings = text.protocol.settings
-        most = _POSITIONS_TO_DIAGNOSE // text.protocol.positions
         try:
             diagnosis = diagnose(
                 model,
-                text.rows(max(2, min(settings.rows, most))),
+                text.rows(enough_rows(text.protocol.positions, settings.rows)),
                 checkpoint.tokenizer,
                 draws=settings.draws,
                 min_context=settings.min_context,

@@ -29,18 +29,20 @@ from calmkit.diagnostics import (
 from calmkit.diagnostics.chunk_texts import texts_of_samples, texts_of_ways
 from calmkit.diagnostics.diagnosis import Diagnosis, LatentPlaces
 from calmkit.distributions import DiagonalGaussian
+from calmkit.evaluation.scored_text import ENOUGH_DOCUMENTS
 from calmkit.extras import is_installed
 from calmkit.finite import read_together
 from calmkit.models import CALM
 from calmkit.models.draws import draw_latents
 from calmkit.nn import evaluation_view
 
-__all__ = ["check_points", "diagnose"]
+__all__ = ["check_points", "diagnose", "enough_rows"]
 
 _NOISE_SAMPLES = 2
 _MARGINAL_DRAWS = 16
 _POINTS_ON_A_MAP = 300
-_ENOUGH_DOCUMENTS = 8
+# Enough positions for errors of a few per cent, in seconds on a CPU.
+_POSITIONS = 1536
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,16 @@ class _Points:
     samples: Tensor
     group: Tensor
     unit: str
+
+
+def enough_rows(positions: int, most: int) -> int:
+    """Rows that a diagnosis needs, two at least.
+
+    Args:
+        positions: Chunks in a row.
+        most: Rows that there may be.
+    """
+    return max(2, min(most, _POSITIONS // positions))
 
 
 @torch.no_grad()
@@ -180,7 +192,7 @@ def _draw(
     row, place = _asked(rows, min_context).nonzero(as_tuple=True)
     states = model.hidden_states(batch)[row, place - 1]
     tokens = batch.tokens[row, place]
-    few = len(rows.document[row].unique()) < _ENOUGH_DOCUMENTS
+    few = len(rows.document[row].unique()) < ENOUGH_DOCUMENTS
     return _Points(
         tokens=tokens,
         target=encoded[row, place],

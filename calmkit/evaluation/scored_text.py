@@ -22,6 +22,7 @@ from calmkit.metrics import (
 
 __all__ = [
     "BRANCHES_AT_ONCE",
+    "ENOUGH_DOCUMENTS",
     "HIGHEST_ORDER",
     "ROWS_AT_ONCE",
     "Tally",
@@ -36,7 +37,7 @@ HIGHEST_ORDER = 4  # as published
 # Rows that are read together, and branches that go on from them together: a bound on memory.
 ROWS_AT_ONCE = 8
 BRANCHES_AT_ONCE = 128
-_ENOUGH_DOCUMENTS = 8
+ENOUGH_DOCUMENTS = 8
 
 
 def check_context(rows: EvaluationRows, min_context: int) -> None:
@@ -130,7 +131,7 @@ class Tally:
         self, rows: EvaluationRows, min_context: int, highest_order: int = HIGHEST_ORDER
     ) -> None:
         documents = rows.document[_scored_rows(rows, min_context)].unique()
-        few = len(documents) < _ENOUGH_DOCUMENTS
+        few = len(documents) < ENOUGH_DOCUMENTS
         names = torch.arange(len(rows.document)) if few else rows.document
         groups, self._group = names.unique(return_inverse=True)
         self._names: list[int] = groups.tolist()

@@ -14,14 +14,10 @@ from calmkit.data import (
     prepare_corpus,
     read_documents,
 )
-from calmkit.diagnostics.diagnose import check_points
+from calmkit.diagnostics.diagnose import check_points, enough_rows
 from calmkit.evaluation.scored_text import check_context, positions_read
 from calmkit.evaluation.writing_speed import positions_written
 from calmkit.models import LanguageModel
-
-# Positions that are looked at: enough for errors of a few per cent, in seconds on a CPU.
-_POSITIONS_TO_DIAGNOSE = 1536
-
 
 __all__ = ["check_rows", "prepare", "rows_of", "rows_to_diagnose", "with_other_text"]
 
@@ -118,7 +114,7 @@ def rows_to_diagnose(experiment: TrainExperiment, corpus: Corpus) -> EvaluationR
     Raises:
         ValueError: If fewer than two rows have a full chunk after the context.
     """
-    most = _POSITIONS_TO_DIAGNOSE // experiment.positions
-    rows = rows_of(experiment, corpus, max(2, min(experiment.evaluation.rows, most)))
+    count = enough_rows(experiment.positions, experiment.evaluation.rows)
+    rows = rows_of(experiment, corpus, count)
     check_points(rows, experiment.evaluation.min_context)
     return rows
