@@ -1,6 +1,8 @@
 """What a model costs before it exists: parameters, operations, memory."""
 
 from .chunk_model import account as account
+from .language_model import account_of as account_of
+from .language_model import costs_per_token as costs_per_token
 from .published import PUBLISHED as PUBLISHED
 from .published import TRAINING_TOKENS as TRAINING_TOKENS
 from .published import PublishedModel as PublishedModel

@@ -18,12 +18,13 @@ Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, Table 1.
 import torch
 from torch import Tensor, nn
 
-from calmkit.accounting.cost import Cost, cache_bytes_per_position, cost_of
-from calmkit.accounting.dry_run import DryRun
-from calmkit.accounting.results import Account, check_context, parameters_of
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.models import CALM
+
+from .cost import Cost, cache_bytes_per_position, cost_of
+from .dry_run import DryRun
+from .results import Account, check_context, parameters_of
 
 __all__ = ["account"]
 

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from calmkit.accounting.dry_run import DryRun
 from calmkit.backbones import Backbone
+
+from .dry_run import DryRun
 
 __all__ = ["Cost", "cache_bytes_per_position", "cost_of"]
 

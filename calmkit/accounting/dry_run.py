@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from calmkit.accounting.operations import operations_of
-from calmkit.accounting.outline import run_outlined
+from .operations import operations_of
+from .outline import run_outlined
 
 __all__ = ["DryRun"]
 

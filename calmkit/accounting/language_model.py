@@ -3,8 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from calmkit.accounting import Account, account, account_token_lm
 from calmkit.models import CALM, LanguageModel, TokenLM
+
+from .chunk_model import account
+from .results import Account
+from .token_lm import account_token_lm
 
 __all__ = ["TokenCosts", "account_of", "costs_per_token"]
 

@@ -5,7 +5,7 @@ Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, Table 1.
 
 from dataclasses import dataclass
 
-from calmkit.accounting.results import Account
+from .results import Account
 
 __all__ = ["PUBLISHED", "TRAINING_TOKENS", "PublishedModel", "Residuals", "residuals_to"]
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from calmkit.accounting.cost import cache_bytes_per_position, cost_of
-from calmkit.accounting.dry_run import DryRun
-from calmkit.accounting.results import Account, check_context, parameters_of
 from calmkit.models import TokenLM
+
+from .cost import cache_bytes_per_position, cost_of
+from .dry_run import DryRun
+from .results import Account, check_context, parameters_of
 
 __all__ = ["account_token_lm"]
 

@@ -3,6 +3,8 @@
 from .attention import attention as attention
 from .backends import AttentionBackendError as AttentionBackendError
 from .backends import available_backends as available_backends
+from .backends import check_backend as check_backend
 from .backends import register_backend as register_backend
 from .cache import KVCache as KVCache
+from .cache import PositionCache as PositionCache
 from .mask import AttentionMask as AttentionMask

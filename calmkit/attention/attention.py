@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.attention.backends import choose_backend
-from calmkit.attention.mask import AttentionMask
 from calmkit.typing import typed
+
+from .backends import choose_backend
+from .mask import AttentionMask
 
 __all__ = ["attention"]
 

@@ -12,15 +12,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from calmkit.attention.mask import AttentionMask
-from calmkit.attention.reference import reference_attention
-from calmkit.attention.sdpa import sdpa_attention
-from calmkit.attention.tracing import runs_while_tracing
-from calmkit.attention.xformers import (
-    xformers_attention,
-    xformers_missing,
-    xformers_refusal,
-)
+from .mask import AttentionMask
+from .reference import reference_attention
+from .sdpa import sdpa_attention
+from .tracing import runs_while_tracing
+from .xformers import xformers_attention, xformers_missing, xformers_refusal
 
 __all__ = [
     "AttentionBackendError",

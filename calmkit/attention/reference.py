@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout as dropped
 
-from calmkit.attention.mask import AttentionMask
+from .mask import AttentionMask
 
 __all__ = ["reference_attention"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from calmkit.attention.mask import AttentionMask
+from .mask import AttentionMask
 
 __all__ = ["sdpa_attention"]
 

@@ -17,10 +17,11 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import pad
 
-from calmkit.attention.mask import AttentionMask
-from calmkit.attention.tracing import runs_while_tracing
-from calmkit.attention.xformers_bias import xformers_bias
 from calmkit.extras import is_installed
+
+from .mask import AttentionMask
+from .tracing import runs_while_tracing
+from .xformers_bias import xformers_bias
 
 __all__ = ["xformers_attention", "xformers_missing", "xformers_refusal"]
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from calmkit.attention.mask import AttentionMask
+from .mask import AttentionMask
 
 __all__ = ["xformers_bias"]
 

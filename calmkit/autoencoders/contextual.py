@@ -25,13 +25,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from calmkit.autoencoders.attending import AttendingLayer
-from calmkit.autoencoders.base import AutoencoderLoss
-from calmkit.autoencoders.neighbours import neighbourhoods
-from calmkit.autoencoders.regularized import RegularizedAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
+
+from .attending import AttendingLayer
+from .base import AutoencoderLoss
+from .neighbours import neighbourhoods
+from .regularized import RegularizedAutoencoder
 
 __all__ = ["ContextualAutoencoder"]
 

@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from calmkit.autoencoders.regularized import RegularizedAutoencoder
-from calmkit.nn.residual import ResidualBlock
+from calmkit.nn import ResidualBlock
 from calmkit.typing import typed
+
+from .regularized import RegularizedAutoencoder
 
 __all__ = ["MLPAutoencoder"]
 

@@ -23,11 +23,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
 from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
 from calmkit.finite import require_finite
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
+
+from .base import AutoencoderLoss, ChunkAutoencoder
 
 __all__ = ["RegularizedAutoencoder"]
 

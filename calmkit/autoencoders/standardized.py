@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from calmkit.autoencoders.base import AutoencoderLoss, ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.nn import WideBuffers
 from calmkit.typing import typed
+
+from .base import AutoencoderLoss, ChunkAutoencoder
 
 __all__ = ["StandardizedAutoencoder"]
 

@@ -15,15 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask, KVCache
-from calmkit.backbones.base import Backbone, Cache
-from calmkit.backbones.hugging_face_models import (
-    CacheOfLayers,
-    check_model,
-    check_settings,
-    require_transformers,
-)
 from calmkit.nn import WideBuffers
 from calmkit.typing import typed
+
+from .base import Backbone, Cache
+from .hugging_face_models import CacheOfLayers, check_model, check_settings, require_transformers
 
 __all__ = ["HuggingFaceBackbone"]
 

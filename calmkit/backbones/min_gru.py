@@ -18,11 +18,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask
-from calmkit.backbones.base import Backbone, Cache
-from calmkit.backbones.linear_scan import linear_scan
-from calmkit.backbones.state_cache import StateCache
 from calmkit.nn import SwiGLU, scaled_normal_
 from calmkit.typing import typed
+
+from .base import Backbone, Cache
+from .linear_scan import linear_scan
+from .state_cache import StateCache
 
 __all__ = ["MinGRUBackbone"]
 

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.backbones.rope_scaling import RopeScaling
 from calmkit.typing import typed
+
+from .rope_scaling import RopeScaling
 
 __all__ = ["Rotation", "apply_rotary", "rotation_at"]
 

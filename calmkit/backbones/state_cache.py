@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.attention.cache import PositionCache
+from calmkit.attention import PositionCache
 from calmkit.typing import typed
 
 __all__ = ["StateCache"]

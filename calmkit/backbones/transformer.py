@@ -16,15 +16,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from calmkit.attention import AttentionMask, KVCache
-from calmkit.attention.backends import check_backend
-from calmkit.backbones.base import Backbone, Cache
-from calmkit.backbones.rope_scaling import RopeScaling
-from calmkit.backbones.rotary import rotation_at
-from calmkit.backbones.transformer_layer import SelfAttention, TransformerLayer
+from calmkit.attention import AttentionMask, KVCache, check_backend
 from calmkit.nn import SwiGLU, scaled_normal_
 from calmkit.private_torch import in_transform
 from calmkit.typing import typed
+
+from .base import Backbone, Cache
+from .rope_scaling import RopeScaling
+from .rotary import rotation_at
+from .transformer_layer import SelfAttention, TransformerLayer
 
 __all__ = ["TransformerBackbone"]
 

@@ -10,8 +10,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask, KVCache, attention
-from calmkit.backbones.rotary import Rotation, apply_rotary
 from calmkit.nn import SwiGLU
+
+from .rotary import Rotation, apply_rotary
 
 __all__ = ["SelfAttention", "TransformerLayer"]
 

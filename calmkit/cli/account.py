@@ -4,11 +4,12 @@ from pathlib import Path
 
 from calmkit import config
 from calmkit.accounting import PUBLISHED
-from calmkit.cli.mistakes import mistakes
-from calmkit.cli.output import new_console
-from calmkit.config.parsing import parse_function
-from calmkit.experiments.model_accounts import account_parts, account_preset
-from calmkit.reports.account_tables import models_table, notes, parts_table
+from calmkit.config import parse_function
+from calmkit.experiments import account_parts, account_preset
+from calmkit.reports import account_notes, models_table, parts_table
+
+from .mistakes import mistakes
+from .output import new_console
 
 __all__ = ["run"]
 
@@ -35,7 +36,7 @@ def run(options: list[str]) -> None:
     console = new_console()
     for table in tables:
         console.print(table)
-    console.print(notes(**sampling), markup=False, highlight=False)
+    console.print(account_notes(**sampling), markup=False, highlight=False)
 
 
 def _options(

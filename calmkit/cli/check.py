@@ -2,10 +2,11 @@
 
 import json
 
-from calmkit.cli.mistakes import mistakes
-from calmkit.config.parsing import parse_function
+from calmkit.config import parse_function
 from calmkit.testing import check_part
 from calmkit.testing.finding import parts_at
+
+from .mistakes import mistakes
 
 __all__ = ["run"]
 

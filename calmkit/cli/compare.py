@@ -2,13 +2,13 @@
 
 import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
 
-from calmkit.cli.display import Display
-from calmkit.cli.mistakes import Failed, mistakes, mistakes_in_checkpoints
-from calmkit.cli.output import held, new_console, start_output, write_and_show
-from calmkit.comparison.comparing import compare
-from calmkit.comparison.planning import Preparation, plan_runs, prepare_all
+from calmkit.comparison import Preparation, compare, plan_runs, prepare_all
 from calmkit.config import parse_comparison
-from calmkit.saving.files import WEIGHTS_FILE
+from calmkit.saving import WEIGHTS_FILE
+
+from .display import Display
+from .mistakes import Failed, mistakes, mistakes_in_checkpoints
+from .output import held, new_console, start_output, write_and_show
 
 __all__ = ["run"]
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from calmkit.cli.mistakes import mistakes
-from calmkit.cli.trust import packages_in
-from calmkit.config.parsing import parse_function
-from calmkit.experiments.model_folder import convert_checkpoint
+from calmkit.config import parse_function
+from calmkit.experiments import convert_checkpoint
+
+from .mistakes import mistakes
+from .trust import packages_in
 
 __all__ = ["run"]
 

@@ -106,10 +106,11 @@ def _dispatch(given: list[str]) -> int:
         return 2
     with _interrupts_end_the_process(), _imports_are_no_garbage():
         module = importlib.import_module(f"calmkit.cli.{command}")
-        from calmkit.cli.mistakes import Failed, Mistake
-        from calmkit.cli.warned import warnings_in_one_line
         from calmkit.disk import WriteError
         from calmkit.training import TrainingDiverged
+
+        from .mistakes import Failed, Mistake
+        from .warned import warnings_in_one_line
     # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
     # that no file here hides an installed module.
     if _may_import_from_here(given) and os.getcwd() not in sys.path:

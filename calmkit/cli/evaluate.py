@@ -10,23 +10,33 @@ import torch
 from rich.console import Console
 
 from calmkit import config
-from calmkit.cli.display import Display
-from calmkit.cli.mistakes import mistakes
-from calmkit.cli.output import held, new_console, write_and_show
-from calmkit.cli.trust import packages_in
-from calmkit.comparison.comparing import single
-from calmkit.config.model_config import parse_for_evaluation
-from calmkit.config.parsing import parse_function
+from calmkit.comparison import single
+from calmkit.config import parse_for_evaluation, parse_function
 from calmkit.data import Corpus, EvaluationRows
-from calmkit.diagnostics.diagnose import diagnose, enough_rows
-from calmkit.experiments.model_folder import Checkpoint, check_config_fits, load_checkpoint
-from calmkit.experiments.preparing import check_rows, prepare, rows_to_diagnose, with_other_text
-from calmkit.experiments.single_model import evaluate_checkpoint
-from calmkit.experiments.standalone import Protocol, ScoredText, measure, text_to_score
+from calmkit.diagnostics import diagnose, enough_rows
+from calmkit.experiments import (
+    Checkpoint,
+    Protocol,
+    ScoredText,
+    check_config_fits,
+    check_rows,
+    evaluate_checkpoint,
+    load_checkpoint,
+    measure,
+    prepare,
+    rows_to_diagnose,
+    text_to_score,
+    with_other_text,
+)
 from calmkit.files import replace_file
 from calmkit.models import CALM
-from calmkit.reports.diagnosis_files import write_diagnosis
+from calmkit.reports import write_diagnosis
 from calmkit.saving import saved_tokenizer
+
+from .display import Display
+from .mistakes import mistakes
+from .output import held, new_console, write_and_show
+from .trust import packages_in
 
 __all__ = ["run"]
 

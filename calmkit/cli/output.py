@@ -8,11 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from calmkit import __version__
-from calmkit.cli.mistakes import mistakes
 from calmkit.comparison import ComparisonResult
 from calmkit.files import replace_file
 from calmkit.locks import only_one_in
 from calmkit.reports import Report, to_table, write_report
+
+from .mistakes import mistakes
 
 __all__ = ["held", "make_folder", "new_console", "show", "start_output", "write_and_show"]
 

@@ -3,10 +3,11 @@
 import itertools
 from pathlib import Path
 
-from calmkit.cli.mistakes import mistakes
-from calmkit.cli.output import held, new_console, show
-from calmkit.config.parsing import parse_function
-from calmkit.reports.merging import report_folders
+from calmkit.config import parse_function
+from calmkit.reports import report_folders
+
+from .mistakes import mistakes
+from .output import held, new_console, show
 
 __all__ = ["run"]
 

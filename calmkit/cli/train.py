@@ -5,18 +5,23 @@ from pathlib import Path
 import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
 
 from calmkit import config
-from calmkit.cli.display import Display
-from calmkit.cli.mistakes import mistakes, mistakes_in_checkpoints
-from calmkit.cli.output import held, new_console, start_output, write_and_show
-from calmkit.cli.trust import without_trust
-from calmkit.comparison.comparing import single
+from calmkit.comparison import single
 from calmkit.data import Corpus
-from calmkit.experiments.finetuning import finetune, prepare_finetuning
-from calmkit.experiments.preparing import prepare
-from calmkit.experiments.resuming import CHECKPOINTS, check_resumable
-from calmkit.experiments.single_model import train
-from calmkit.reports.merging import RESULTS
-from calmkit.saving.files import WEIGHTS_FILE
+from calmkit.experiments import (
+    CHECKPOINTS,
+    check_resumable,
+    finetune,
+    prepare,
+    prepare_finetuning,
+    train,
+)
+from calmkit.reports import RESULTS
+from calmkit.saving import WEIGHTS_FILE
+
+from .display import Display
+from .mistakes import mistakes, mistakes_in_checkpoints
+from .output import held, new_console, start_output, write_and_show
+from .trust import without_trust
 
 __all__ = ["run"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from calmkit.interop.errors import CheckpointWarning
+from calmkit.interop import CheckpointWarning
 
 __all__ = ["warnings_in_one_line"]
 

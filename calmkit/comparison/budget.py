@@ -17,9 +17,9 @@ from dataclasses import replace
 
 import torch
 
-from calmkit.accounting.language_model import account_of
+from calmkit.accounting import account_of
 from calmkit.config import Comparison, ConfigError, assemble, build_autoencoder
-from calmkit.experiments.stages import Lab, model_objective
+from calmkit.experiments import Lab, model_objective
 from calmkit.training import TrainingSettings
 
 __all__ = ["plan_steps", "with_steps"]

@@ -12,15 +12,14 @@ from importlib.metadata import version
 
 import yaml
 
-from calmkit.comparison.planned_runs import PlannedRun, read_record, why_again
-from calmkit.comparison.planning import Preparation
-from calmkit.comparison.results import ComparisonResult, Failure, VariantResult
-from calmkit.comparison.waves import run_all
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
-from calmkit.experiments.hardware import threads_of_a_run
-from calmkit.experiments.run_progress import RunProgress
-from calmkit.experiments.run_record import RunRecord
+from calmkit.experiments import RunProgress, RunRecord, threads_of_a_run
+
+from .planned_runs import PlannedRun, read_record, why_again
+from .planning import Preparation
+from .results import ComparisonResult, Failure, VariantResult
+from .waves import run_all
 
 __all__ = ["compare", "single"]
 

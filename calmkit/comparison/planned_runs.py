@@ -14,20 +14,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calmkit.comparison.budget import with_steps
-from calmkit.comparison.results import Failure
 from calmkit.config import TrainExperiment, parse_text
-from calmkit.experiments.code_digest import changes
-from calmkit.experiments.hardware import describe_hardware
-from calmkit.experiments.keys import code_of_result
-from calmkit.experiments.model_folder import save_checkpoint
-from calmkit.experiments.preparing import prepare
-from calmkit.experiments.run_progress import RunProgress
-from calmkit.experiments.run_record import RunRecord, describe_model, metrics_of, train_model
-from calmkit.experiments.run_result import RunResult
-from calmkit.experiments.stages import Lab
+from calmkit.experiments import (
+    Lab,
+    RunProgress,
+    RunRecord,
+    RunResult,
+    changes,
+    code_of_result,
+    describe_hardware,
+    describe_model,
+    metrics_of,
+    prepare,
+    save_checkpoint,
+    train_model,
+)
 from calmkit.files import replace_file
 from calmkit.locks import turn_in
+
+from .budget import with_steps
+from .results import Failure
 
 __all__ = ["PlannedRun", "do_run", "read_record", "why_again"]
 

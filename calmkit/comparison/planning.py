@@ -9,23 +9,25 @@ from pathlib import Path
 
 import yaml
 
-from calmkit.comparison.budget import plan_steps, with_steps
-from calmkit.comparison.planned_runs import PlannedRun
 from calmkit.config import Comparison, ConfigError, Variant
 from calmkit.data import Corpus
-from calmkit.experiments.hardware import threads_of_a_run, with_threads
-from calmkit.experiments.keys import (
+from calmkit.experiments import (
+    Lab,
+    RunProgress,
     autoencoder_key,
     code_of_result,
+    prepare,
     result_key,
+    threads_of_a_run,
     training_key,
+    with_threads,
 )
-from calmkit.experiments.preparing import prepare
-from calmkit.experiments.run_progress import RunProgress
-from calmkit.experiments.stages import Lab
 from calmkit.files import replace_file
 from calmkit.heads import Head
 from calmkit.locks import turn_in
+
+from .budget import plan_steps, with_steps
+from .planned_runs import PlannedRun
 
 __all__ = ["Preparation", "plan_runs", "prepare_all"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmkit.experiments.run_result import RunResult, plain, run_from_json, strict_json, understood
+from calmkit.experiments import RunResult, plain, run_from_json, strict_json, understood
 from calmkit.foreign_data import parse_json
 
 __all__ = ["SCHEMA_VERSION", "ComparisonResult", "Failure", "VariantResult", "read_results"]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from calmkit.comparison.planned_runs import PlannedRun, do_run
-from calmkit.comparison.pool import Died, Pool
-from calmkit.comparison.results import Failure
-from calmkit.experiments.hardware import with_threads
-from calmkit.experiments.run_progress import RunProgress, Silent
+from calmkit.experiments import RunProgress, Silent, with_threads
+
+from .planned_runs import PlannedRun, do_run
+from .pool import Died, Pool
+from .results import Failure
 
 __all__ = ["in_waves", "run_all"]
 

@@ -21,8 +21,8 @@ from calmkit.models import (
     TokenAndLatentEmbedding,
     TokenLM,
 )
-from calmkit.nn.without_memory import without_memory
-from calmkit.training.optimizer import build_optimizer
+from calmkit.nn import without_memory
+from calmkit.training import build_optimizer
 
 from .errors import ConfigError, Source
 from .experiment import ModelParts, TrainExperiment

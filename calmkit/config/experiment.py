@@ -10,7 +10,7 @@ from torch import nn
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
-from calmkit.evaluation.sampled_evaluation import EvaluationSettings
+from calmkit.evaluation import EvaluationSettings
 from calmkit.heads import Head
 from calmkit.sampling import Sampler
 from calmkit.training import TrainingSettings

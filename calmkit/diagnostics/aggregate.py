@@ -21,9 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.diagnostics.base import Diagnostic
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
+
+from .base import Diagnostic
 
 __all__ = ["PriorGap", "latent_variance", "prior_gap"]
 

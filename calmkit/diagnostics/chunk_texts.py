@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from calmkit.data import TextTokenizer
-from calmkit.diagnostics import NearestChunks
+
+from .neighbours import NearestChunks
 
 __all__ = ["texts_of_samples", "texts_of_ways"]
 

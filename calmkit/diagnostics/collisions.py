@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from calmkit.diagnostics.base import Diagnostic
-from calmkit.diagnostics.groups import mean_over_groups
-from calmkit.metrics.bootstrap import Estimate
+from calmkit.metrics import Estimate
 from calmkit.scoring import collision_rate, hit_rate
 from calmkit.typing import typed
+
+from .base import Diagnostic
+from .groups import mean_over_groups
 
 __all__ = ["CollisionCalibration", "collision_calibration"]
 

@@ -9,21 +9,20 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.diagnostics import (
-    CollisionCalibration,
-    ConditioningGap,
-    Diagnostic,
-    EnergySkill,
-    Interpolation,
-    LatentUse,
-    NearestChunks,
-    NextChunkAccuracy,
-    NoiseCurve,
-    PrincipalMap,
-    PriorGap,
-    SampleSpread,
-)
 from calmkit.typing import typed
+
+from .aggregate import PriorGap
+from .base import Diagnostic
+from .collisions import CollisionCalibration
+from .conditioning import ConditioningGap
+from .interpolation import Interpolation
+from .latents import LatentUse
+from .maps import PrincipalMap
+from .neighbours import NearestChunks
+from .next_chunk import NextChunkAccuracy
+from .noise import NoiseCurve
+from .skill import EnergySkill
+from .spread import SampleSpread
 
 __all__ = ["Diagnosis", "LatentPlaces"]
 

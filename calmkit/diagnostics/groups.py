@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.metrics.bootstrap import Estimate, bootstrap_ratio
+from calmkit.metrics import Estimate, bootstrap_ratio
 from calmkit.typing import typed
 
 __all__ = ["mean_over_groups"]

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.autoencoders import ChunkAutoencoder
-from calmkit.diagnostics.base import Diagnostic
 from calmkit.typing import typed
+
+from .base import Diagnostic
 
 __all__ = ["Interpolation", "interpolate"]
 

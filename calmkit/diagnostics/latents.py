@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import torch
 
-from calmkit.diagnostics.aggregate import latent_variance
-from calmkit.diagnostics.base import Diagnostic
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
+
+from .aggregate import latent_variance
+from .base import Diagnostic
 
 __all__ = ["LatentUse", "latent_use"]
 

@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.diagnostics.base import Diagnostic
 from calmkit.extras import require
 from calmkit.typing import typed
+
+from .base import Diagnostic
 
 __all__ = ["PrincipalMap", "principal_map", "tsne_map"]
 

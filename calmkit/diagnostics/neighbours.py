@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.diagnostics.base import Diagnostic
 from calmkit.typing import typed
+
+from .base import Diagnostic
 
 __all__ = ["NearestChunks", "nearest_chunks"]
 

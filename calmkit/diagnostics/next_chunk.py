@@ -16,10 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.autoencoders import ChunkAutoencoder
-from calmkit.diagnostics.base import Diagnostic
-from calmkit.diagnostics.groups import mean_over_groups
-from calmkit.metrics.bootstrap import Estimate
+from calmkit.metrics import Estimate
 from calmkit.typing import typed
+
+from .base import Diagnostic
+from .groups import mean_over_groups
 
 __all__ = ["NextChunkAccuracy", "next_chunk_accuracy"]
 

@@ -19,10 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.autoencoders import ChunkAutoencoder
-from calmkit.diagnostics.aggregate import latent_variance
-from calmkit.diagnostics.base import Diagnostic
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
+
+from .aggregate import latent_variance
+from .base import Diagnostic
 
 __all__ = ["NoiseCurve", "noise_curve"]
 

@@ -18,12 +18,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.diagnostics.base import Diagnostic
-from calmkit.diagnostics.groups import mean_over_groups
 from calmkit.distributions import DiagonalGaussian
-from calmkit.metrics.bootstrap import Estimate
+from calmkit.metrics import Estimate
 from calmkit.scoring import EnergyScore, gaussian_norm_moment
 from calmkit.typing import typed
+
+from .base import Diagnostic
+from .groups import mean_over_groups
 
 __all__ = ["EnergySkill", "energy_skill", "marginal_samples"]
 

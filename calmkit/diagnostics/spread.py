@@ -23,10 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.diagnostics.aggregate import latent_variance
-from calmkit.diagnostics.base import Diagnostic
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
+
+from .aggregate import latent_variance
+from .base import Diagnostic
 
 __all__ = ["SampleSpread", "sample_spread"]
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from calmkit.data import EvaluationRows
-from calmkit.evaluation.scored_text import find_targets
 from calmkit.finite import read_together
 from calmkit.metrics import DocumentScores
 from calmkit.models import LanguageModel
 from calmkit.nn import evaluation_view
 from calmkit.sampling import Sampler
+
+from .scored_text import find_targets
 
 __all__ = ["Choices", "choose"]
 

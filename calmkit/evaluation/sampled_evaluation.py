@@ -19,7 +19,13 @@ from torch import Tensor
 from calmkit.backbones import Cache
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
-from calmkit.evaluation.scored_text import (
+from calmkit.finite import read_together
+from calmkit.metrics import BrierLMResult, DocumentScores, Estimate
+from calmkit.models import CALM, draw_latents
+from calmkit.nn import evaluation_view
+from calmkit.scoring import EnergyScore
+
+from .scored_text import (
     BRANCHES_AT_ONCE,
     HIGHEST_ORDER,
     ROWS_AT_ONCE,
@@ -29,12 +35,6 @@ from calmkit.evaluation.scored_text import (
     find_targets,
     positions_read,
 )
-from calmkit.finite import read_together
-from calmkit.metrics import BrierLMResult, DocumentScores, Estimate
-from calmkit.models import CALM
-from calmkit.models.draws import draw_latents
-from calmkit.nn import evaluation_view
-from calmkit.scoring import EnergyScore
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
 

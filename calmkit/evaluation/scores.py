@@ -5,10 +5,11 @@ import torch
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
-from calmkit.evaluation.sampled_evaluation import Evaluation, EvaluationSettings, evaluate
-from calmkit.evaluation.softmax_evaluation import SoftmaxEvaluation, evaluate_softmax
 from calmkit.models import CALM, LanguageModel, TokenLM
 from calmkit.nn import evaluation_view
+
+from .sampled_evaluation import Evaluation, EvaluationSettings, evaluate
+from .softmax_evaluation import SoftmaxEvaluation, evaluate_softmax
 
 __all__ = ["restored_share", "score"]
 

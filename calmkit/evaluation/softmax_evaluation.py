@@ -14,8 +14,14 @@ from torch import Tensor
 
 from calmkit.backbones import Cache
 from calmkit.data import EvaluationRows
-from calmkit.evaluation.sampled_evaluation import EvaluationSettings
-from calmkit.evaluation.scored_text import (
+from calmkit.finite import read_together, require_finite
+from calmkit.metrics import BrierLMResult, DocumentScores, Estimate, softmax_collision
+from calmkit.models import TokenLM
+from calmkit.nn import evaluation_view
+from calmkit.sampling import drawable
+
+from .sampled_evaluation import EvaluationSettings
+from .scored_text import (
     BRANCHES_AT_ONCE,
     HIGHEST_ORDER,
     ROWS_AT_ONCE,
@@ -25,11 +31,6 @@ from calmkit.evaluation.scored_text import (
     find_targets,
     positions_read,
 )
-from calmkit.finite import read_together, require_finite
-from calmkit.metrics import BrierLMResult, DocumentScores, Estimate, softmax_collision
-from calmkit.models import TokenLM
-from calmkit.nn import evaluation_view
-from calmkit.sampling.softmax import drawable
 
 __all__ = ["SoftmaxEvaluation", "evaluate_softmax"]
 

@@ -20,19 +20,16 @@ from calmkit.data import (
     read_pairs,
     split_pairs,
 )
-from calmkit.experiments.model_folder import (
-    check_config_fits,
-    load_checkpoint,
-    save_checkpoint,
-)
-from calmkit.experiments.pair_scores import FinetuningResult, PairScores, reproduced
-from calmkit.experiments.resuming import CHECKPOINTS, begin
-from calmkit.experiments.run_progress import RunProgress
-from calmkit.experiments.stages import model_objective
 from calmkit.files import file_digest
 from calmkit.models import LanguageModel
-from calmkit.saving.files import WEIGHTS_FILE
+from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import fit, step_generator
+
+from .model_folder import check_config_fits, load_checkpoint, save_checkpoint
+from .pair_scores import FinetuningResult, PairScores, reproduced
+from .resuming import CHECKPOINTS, begin
+from .run_progress import RunProgress
+from .stages import model_objective
 
 __all__ = ["PreparedPairs", "finetune", "prepare_finetuning"]
 

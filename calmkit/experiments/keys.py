@@ -19,8 +19,9 @@ import yaml
 
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
-from calmkit.experiments.code_digest import code_of, named_in
-from calmkit.experiments.preparing import rows_of
+
+from .code_digest import code_of, named_in
+from .preparing import rows_of
 
 __all__ = [
     "autoencoder_key",

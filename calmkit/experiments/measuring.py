@@ -11,18 +11,21 @@ from calmkit.config import TrainExperiment
 from calmkit.data import Corpus, EvaluationRows
 from calmkit.diagnostics import noise_curve
 from calmkit.evaluation import (
+    PROMPT_TOKENS,
     Evaluation,
     SoftmaxEvaluation,
+    choose,
     evaluate_unigram,
+    microseconds_per_token,
+    restored_share,
+    score,
 )
-from calmkit.evaluation.chosen_chunks import choose
-from calmkit.evaluation.scores import restored_share, score
-from calmkit.evaluation.writing_speed import PROMPT_TOKENS, microseconds_per_token
-from calmkit.experiments.texts import sample_text
 from calmkit.metrics import DocumentScores, Estimate
 from calmkit.models import CALM, LanguageModel
 from calmkit.nn import evaluation_view
 from calmkit.sampling import PlainSampler
+
+from .texts import sample_text
 
 __all__ = ["Measurements", "measure_run"]
 

@@ -5,15 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from calmkit.accounting import PUBLISHED, Account, account_token_lm
-from calmkit.accounting.language_model import account_of
+from calmkit.accounting import PUBLISHED, Account, account_of, account_token_lm
 from calmkit.backbones import Backbone
-from calmkit.config import ConfigError, ModelParts, assemble
-from calmkit.config.errors import Source
-from calmkit.config.parsing import PRESETS, explained, new_parser
+from calmkit.config import (
+    PRESETS,
+    ConfigError,
+    ModelParts,
+    Source,
+    assemble,
+    explained,
+    new_parser,
+)
 from calmkit.heads import Head
 from calmkit.models import TokenLM
-from calmkit.nn.without_memory import without_memory
+from calmkit.nn import without_memory
 
 __all__ = ["account_parts", "account_preset"]
 

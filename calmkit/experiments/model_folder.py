@@ -18,23 +18,27 @@ from typing import cast
 from torch import nn
 
 from calmkit.config import TrainExperiment, check_parts
-from calmkit.data import TextTokenizer
-from calmkit.data.tokenizer import END_TOKEN
+from calmkit.data import END_TOKEN, TextTokenizer
 from calmkit.files import replace_file
 from calmkit.foreign_data import ForeignDataError, parse_json
-from calmkit.interop import load_published_autoencoder, load_published_calm, save_published
-from calmkit.interop.writing import check_new, new_folder
+from calmkit.interop import (
+    check_new,
+    load_published_autoencoder,
+    load_published_calm,
+    new_folder,
+    save_published,
+)
 from calmkit.models import CALM, LanguageModel
 from calmkit.saving import (
+    TOKENIZER_FILES,
+    WEIGHTS_FILE,
     PretrainedTokenizer,
     SavedModelError,
     load,
     save,
     saved_tokenizer,
 )
-from calmkit.saving.files import WEIGHTS_FILE
 from calmkit.saving.limits import BuildingLimit
-from calmkit.saving.pretrained import TOKENIZER_FILES
 
 __all__ = [
     "Checkpoint",

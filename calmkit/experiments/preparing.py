@@ -14,9 +14,8 @@ from calmkit.data import (
     prepare_corpus,
     read_documents,
 )
-from calmkit.diagnostics.diagnose import check_points, enough_rows
-from calmkit.evaluation.scored_text import check_context, positions_read
-from calmkit.evaluation.writing_speed import positions_written
+from calmkit.diagnostics import check_points, enough_rows
+from calmkit.evaluation import check_context, positions_read, positions_written
 from calmkit.models import LanguageModel
 
 __all__ = ["check_rows", "prepare", "rows_of", "rows_to_diagnose", "with_other_text"]

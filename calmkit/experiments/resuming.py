@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from calmkit.experiments.code_digest import changes
-from calmkit.experiments.keys import code_of_training, deciding
 from calmkit.files import replace_file
 from calmkit.training import CheckpointError
+
+from .code_digest import changes
+from .keys import code_of_training, deciding
 
 __all__ = ["CHECKPOINTS", "begin", "check_resumable"]
 

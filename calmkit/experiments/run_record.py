@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calmkit.autoencoders import ChunkAutoencoder
-from calmkit.experiments.run_result import RunResult
-from calmkit.experiments.stages import Lab
 from calmkit.models import CALM, LanguageModel, TokenLM
 from calmkit.training import TrainingResult
+
+from .run_result import RunResult
+from .stages import Lab
 
 __all__ = ["RunRecord", "describe_model", "metrics_of", "train_model"]
 

@@ -2,12 +2,13 @@
 
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
-from calmkit.experiments.hardware import describe_hardware
-from calmkit.experiments.model_folder import Checkpoint, save_checkpoint
-from calmkit.experiments.resuming import CHECKPOINTS, begin
-from calmkit.experiments.run_progress import RunProgress
-from calmkit.experiments.run_record import RunRecord, describe_model, metrics_of, train_model
-from calmkit.experiments.stages import Lab
+
+from .hardware import describe_hardware
+from .model_folder import Checkpoint, save_checkpoint
+from .resuming import CHECKPOINTS, begin
+from .run_progress import RunProgress
+from .run_record import RunRecord, describe_model, metrics_of, train_model
+from .stages import Lab
 
 __all__ = ["evaluate_checkpoint", "train"]
 

@@ -10,16 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from calmkit.accounting.language_model import costs_per_token
+from calmkit.accounting import costs_per_token
 from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import Corpus, TrainingBatches
-from calmkit.evaluation.scores import restored_share, score
-from calmkit.experiments.measuring import measure_run
-from calmkit.experiments.preparing import rows_of
-from calmkit.experiments.run_progress import RunProgress
-from calmkit.experiments.run_result import RunResult
+from calmkit.evaluation import restored_share, score
 from calmkit.metrics import Estimate
 from calmkit.models import LanguageModel
 from calmkit.training import (
@@ -30,6 +26,11 @@ from calmkit.training import (
     fit,
     step_generator,
 )
+
+from .measuring import measure_run
+from .preparing import rows_of
+from .run_progress import RunProgress
+from .run_result import RunResult
 
 __all__ = ["Lab", "model_objective"]
 

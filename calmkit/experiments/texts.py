@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from calmkit.data import TextTokenizer
-from calmkit.data.json_lines import read_json_lines, read_text
+from calmkit.data import TextTokenizer, read_json_lines, read_text
 from calmkit.models import Generation, LanguageModel, TokenLM
 from calmkit.sampling import (
     BatchTemperature,

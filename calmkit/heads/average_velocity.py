@@ -31,10 +31,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian, standard_uniform
-from calmkit.heads.base import Head, guided, starting_noise
-from calmkit.heads.times import TimeDistribution, UniformTimes, stratified
-from calmkit.nn.average_velocity import AverageVelocity
+from calmkit.nn import AverageVelocity
 from calmkit.typing import typed
+
+from .base import Head, guided, starting_noise
+from .times import TimeDistribution, UniformTimes, stratified
 
 __all__ = ["AverageVelocityHead"]
 

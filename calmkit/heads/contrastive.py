@@ -37,8 +37,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.distributions import DiagonalGaussian, standard_normal
-from calmkit.heads.base import Head, starting_noise
 from calmkit.typing import typed
+
+from .base import Head, starting_noise
 
 __all__ = ["ContrastiveHead"]
 

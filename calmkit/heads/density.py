@@ -26,8 +26,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.heads.ode import Field, Solver
 from calmkit.typing import typed
+
+from .ode import Field, Solver
 
 __all__ = ["estimated_log_density", "log_density"]
 

@@ -26,20 +26,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import Head, starting_noise
-from calmkit.heads.prediction import Prediction, VelocityPrediction
-from calmkit.heads.reverse import (
-    DDPMSampler,
-    Denoised,
-    Denoiser,
-    ReverseSampler,
-    guided_denoiser,
-)
-from calmkit.heads.schedule import NoiseSchedule
-from calmkit.heads.variance import LearnedVariance, ReverseVariance
-from calmkit.heads.weighting import LossWeighting, UniformWeighting
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
+
+from .base import Head, starting_noise
+from .prediction import Prediction, VelocityPrediction
+from .reverse import DDPMSampler, Denoised, Denoiser, ReverseSampler, guided_denoiser
+from .schedule import NoiseSchedule
+from .variance import LearnedVariance, ReverseVariance
+from .weighting import LossWeighting, UniformWeighting
 
 __all__ = ["DiffusionHead"]
 

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import Head, check_num_samples, guided
-from calmkit.heads.noise import Noise, UniformNoise
 from calmkit.nn import scaled_normal_
 from calmkit.scoring import EnergyScore, ScoringRule
 from calmkit.typing import typed
+
+from .base import Head, check_num_samples, guided
+from .noise import Noise, UniformNoise
 
 __all__ = ["EnergyHead"]
 

@@ -24,12 +24,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian, standard_uniform
-from calmkit.heads.base import Head, guided, starting_noise
-from calmkit.heads.density import estimated_log_density, log_density
-from calmkit.heads.ode import Field, MidpointSolver, RungeKutta4Solver, Solver
-from calmkit.heads.times import TimeDistribution, UniformTimes, stratified
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
+
+from .base import Head, guided, starting_noise
+from .density import estimated_log_density, log_density
+from .ode import Field, MidpointSolver, RungeKutta4Solver, Solver
+from .times import TimeDistribution, UniformTimes, stratified
 
 __all__ = ["FlowHead"]
 

@@ -23,9 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.heads.average_velocity import AverageVelocityHead
-from calmkit.nn.dual import Dual
+from calmkit.nn import Dual
 from calmkit.typing import typed
+
+from .average_velocity import AverageVelocityHead
 
 __all__ = ["FlowMapHead"]
 

@@ -28,9 +28,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import Head, starting_noise
-from calmkit.nn.residual import ResidualMLP
+from calmkit.nn import ResidualMLP
 from calmkit.typing import typed
+
+from .base import Head, starting_noise
 
 __all__ = ["GaussianHead", "gaussian_cross_entropy", "initial_std", "positive_std"]
 

@@ -22,9 +22,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.distributions import DiagonalGaussian, standard_uniform
-from calmkit.heads.base import Head
-from calmkit.heads.energy import EnergyHead
 from calmkit.typing import typed
+
+from .base import Head
+from .energy import EnergyHead
 
 __all__ = ["GuidedHead"]
 

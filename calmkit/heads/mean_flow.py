@@ -36,10 +36,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.heads.average_velocity import AverageVelocityHead
-from calmkit.heads.times import TimeDistribution
-from calmkit.nn.dual import Dual
+from calmkit.nn import Dual
 from calmkit.typing import typed
+
+from .average_velocity import AverageVelocityHead
+from .times import TimeDistribution
 
 __all__ = ["MeanFlowHead"]
 

@@ -31,11 +31,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
-from calmkit.heads.base import Head, starting_noise
-from calmkit.heads.gaussian import check_min_std, initial_std, positive_std
-from calmkit.heads.gaussian_mixture import GaussianMixture
-from calmkit.nn.residual import ResidualMLP
+from calmkit.nn import ResidualMLP
 from calmkit.typing import typed
+
+from .base import Head, starting_noise
+from .gaussian import check_min_std, initial_std, positive_std
+from .gaussian_mixture import GaussianMixture
 
 __all__ = ["MixtureHead"]
 

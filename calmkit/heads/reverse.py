@@ -32,8 +32,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.heads.schedule import NoiseSchedule
 from calmkit.typing import typed
+
+from .schedule import NoiseSchedule
 
 __all__ = [
     "DDIMSampler",

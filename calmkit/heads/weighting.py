@@ -24,9 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.heads.prediction import Prediction
-from calmkit.heads.schedule import NoiseSchedule
 from calmkit.typing import typed
+
+from .prediction import Prediction
+from .schedule import NoiseSchedule
 
 __all__ = ["LossWeighting", "MinSNRWeighting", "UniformWeighting"]
 

@@ -7,3 +7,5 @@ from .errors import CheckpointNotFoundError as CheckpointNotFoundError
 from .errors import CheckpointWarning as CheckpointWarning
 from .saving import save_published as save_published
 from .time_embedding import PublishedTimeEmbedding as PublishedTimeEmbedding
+from .writing import check_new as check_new
+from .writing import new_folder as new_folder

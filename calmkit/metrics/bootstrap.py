@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.metrics.intervals import Variance, jackknife, ratios_without_each
 from calmkit.typing import typed
+
+from .intervals import Variance, jackknife, ratios_without_each
 
 __all__ = ["Estimate", "bootstrap_ratio", "errors_of", "estimates_from", "resampled_ratios"]
 

@@ -19,7 +19,7 @@ in arXiv 2510.27688.
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.scoring.discrete import collision_rate, hit_rate
+from calmkit.scoring import collision_rate, hit_rate
 from calmkit.typing import typed
 
 __all__ = ["brier", "brier_ngram", "expected_brier", "ngram_rates"]

@@ -26,10 +26,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.metrics.bootstrap import Estimate, bootstrap_ratio, errors_of, resampled_ratios
-from calmkit.metrics.intervals import Interval, Variance, jackknife, ratios_without_each
-from calmkit.metrics.ngram_sums import NgramSums
 from calmkit.typing import typed
+
+from .bootstrap import Estimate, bootstrap_ratio, errors_of, resampled_ratios
+from .intervals import Interval, Variance, jackknife, ratios_without_each
+from .ngram_sums import NgramSums
 
 __all__ = [
     "BrierLMResult",

@@ -21,9 +21,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from calmkit.extras import with_remedy
-from calmkit.metrics.brier_lm import BrierLMResult, summarize_brier
-from calmkit.metrics.ngram_sums import NgramSums, counted_ngrams
 from calmkit.typing import typed
+
+from .brier_lm import BrierLMResult, summarize_brier
+from .ngram_sums import NgramSums, counted_ngrams
 
 try:
     from torchmetrics import Metric

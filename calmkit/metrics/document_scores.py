@@ -23,15 +23,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.metrics.bootstrap import (
-    Estimate,
-    bootstrap_ratio,
-    errors_of,
-    estimates_from,
-    resampled_ratios,
-)
-from calmkit.metrics.intervals import jackknife, ratios_without_each
 from calmkit.typing import typed
+
+from .bootstrap import Estimate, bootstrap_ratio, errors_of, estimates_from, resampled_ratios
+from .intervals import jackknife, ratios_without_each
 
 __all__ = ["DocumentScores", "paired_difference"]
 

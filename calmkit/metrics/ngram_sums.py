@@ -17,9 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from calmkit.metrics.brier import ngram_rates
-from calmkit.metrics.document_scores import DocumentScores
 from calmkit.typing import typed
+
+from .brier import ngram_rates
+from .document_scores import DocumentScores
 
 __all__ = ["NgramSums", "counted_ngrams"]
 

@@ -3,6 +3,7 @@
 from .base import LanguageModel as LanguageModel
 from .base import ModelLoss as ModelLoss
 from .calm import CALM as CALM
+from .draws import draw_latents as draw_latents
 from .embedding import ChunkEmbedding as ChunkEmbedding
 from .generation import Generation as Generation
 from .input_encoder import InputEncoder as InputEncoder

@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from calmkit.attention import AttentionMask
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch, chunk_prompts
-from calmkit.models.generation import (
+from calmkit.nn import evaluation_view
+from calmkit.recording import Recorded
+from calmkit.sampling import Draw, PlainSampler, Sampler
+from calmkit.typing import typed
+
+from .generation import (
     Generation,
     Written,
     check_request,
@@ -26,11 +31,7 @@ from calmkit.models.generation import (
     tokens_of_one_row,
     write,
 )
-from calmkit.models.input_encoder import InputEncoder
-from calmkit.nn import evaluation_view
-from calmkit.recording import Recorded
-from calmkit.sampling import Draw, PlainSampler, Sampler
-from calmkit.typing import typed
+from .input_encoder import InputEncoder
 
 __all__ = ["LanguageModel", "ModelLoss"]
 

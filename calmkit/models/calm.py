@@ -19,13 +19,14 @@ from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
 from calmkit.heads import Head
-from calmkit.models.base import LanguageModel, ModelLoss
-from calmkit.models.draws import ChunkDraws, draw_latents
-from calmkit.models.input_encoder import InputEncoder
-from calmkit.models.ranking import RankedContinuation, rank_continuations
 from calmkit.nn import evaluation_view
 from calmkit.scoring import ScoringRule
 from calmkit.typing import typed
+
+from .base import LanguageModel, ModelLoss
+from .draws import ChunkDraws, draw_latents
+from .input_encoder import InputEncoder
+from .ranking import RankedContinuation, rank_continuations
 
 __all__ = ["CALM"]
 

@@ -12,9 +12,10 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from calmkit.models.input_encoder import InputEncoder
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
+
+from .input_encoder import InputEncoder
 
 __all__ = ["ChunkEmbedding"]
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from calmkit.backbones import Backbone
-from calmkit.chunking.grid import check_tokens
+from calmkit.chunking import check_tokens
 from calmkit.finite import read_together
-from calmkit.models.input_encoder import InputEncoder
 from calmkit.sampling import Draw, SampledChunks, Sampler
 from calmkit.typing import unchecked
+
+from .input_encoder import InputEncoder
 
 __all__ = [
     "Generation",

@@ -27,10 +27,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from calmkit.autoencoders import ChunkAutoencoder
-from calmkit.models.embedding import ChunkEmbedding
-from calmkit.models.input_encoder import InputEncoder
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
+
+from .embedding import ChunkEmbedding
+from .input_encoder import InputEncoder
 
 __all__ = ["LatentEmbedding", "TokenAndLatentEmbedding"]
 

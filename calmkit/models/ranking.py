@@ -22,13 +22,14 @@ from torch import Tensor
 
 from calmkit.chunking import ChunkBatch, chunk_prompts
 from calmkit.finite import read_together
-from calmkit.models.draws import draw_latents
-from calmkit.models.generation import check_request
 from calmkit.nn import evaluation_view
 from calmkit.scoring import ScoringRule, brier_score
 
+from .draws import draw_latents
+from .generation import check_request
+
 if TYPE_CHECKING:
-    from calmkit.models.calm import CALM
+    from .calm import CALM
 
 __all__ = ["RankedContinuation", "rank_continuations"]
 

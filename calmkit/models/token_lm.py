@@ -16,10 +16,11 @@ from torch.nn.functional import cross_entropy, linear
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
 from calmkit.finite import require_finite
-from calmkit.models.base import LanguageModel, ModelLoss
-from calmkit.models.input_encoder import InputEncoder
-from calmkit.sampling.softmax import drawable
+from calmkit.sampling import drawable
 from calmkit.typing import typed
+
+from .base import LanguageModel, ModelLoss
+from .input_encoder import InputEncoder
 
 __all__ = ["TokenDraws", "TokenEmbedding", "TokenLM"]
 

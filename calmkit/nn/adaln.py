@@ -20,9 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from calmkit.nn.dual import Dual, layer_norm, linear, sequential, silu
-from calmkit.nn.initialization import scaled_normal_
 from calmkit.typing import typed
+
+from .dual import Dual, layer_norm, linear, sequential, silu
+from .initialization import scaled_normal_
 
 __all__ = ["AdaptiveMLP"]
 

@@ -8,10 +8,11 @@ with time embeddings a and b. It gives its derivative along any direction of (x,
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from calmkit.nn.adaln import AdaptiveMLP, TimeEmbedding
-from calmkit.nn.dual import Dual
-from calmkit.nn.initialization import scaled_normal_
 from calmkit.typing import typed
+
+from .adaln import AdaptiveMLP, TimeEmbedding
+from .dual import Dual
+from .initialization import scaled_normal_
 
 __all__ = ["AverageVelocity"]
 

@@ -13,9 +13,10 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from calmkit.nn.initialization import scaled_normal_
-from calmkit.nn.swiglu import SwiGLU
 from calmkit.typing import typed
+
+from .initialization import scaled_normal_
+from .swiglu import SwiGLU
 
 __all__ = ["ResidualBlock", "ResidualMLP"]
 

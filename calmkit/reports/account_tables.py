@@ -8,7 +8,7 @@ from calmkit.accounting import PUBLISHED, TRAINING_TOKENS, Account, residuals_to
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["models_table", "notes", "parts_table"]
+__all__ = ["account_notes", "models_table", "parts_table"]
 
 _NOTES = """\
 A cell of a model of the paper: ours, the paper's number, how far ours is above it.
@@ -19,7 +19,7 @@ N: sampling below temperature 1, {candidates:g} candidates a chunk, {share:.0%} 
 kept: activations of one row for its backward pass, in the number format of the weights."""
 
 
-def notes(candidates: float, share: float) -> str:
+def account_notes(candidates: float, share: float) -> str:
     """What a reader must know to read `models_table`, at most 98 columns wide."""
     return _NOTES.format(tokens=TRAINING_TOKENS, candidates=candidates, share=share)
 

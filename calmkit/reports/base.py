@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from calmkit.comparison import ComparisonResult
-from calmkit.reports.columns import Column, columns_of
-from calmkit.reports.lines import Baseline, Row, baselines, rows_of
-from calmkit.reports.notes import notes
+
+from .columns import Column, columns_of
+from .lines import Baseline, Row, baselines, rows_of
+from .notes import notes
 
 __all__ = ["Report"]
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from calmkit.experiments.run_result import RunResult
+from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
-from calmkit.reports.lines import Baseline, Row, some_choose
+
+from .lines import Baseline, Row, some_choose
 
 __all__ = ["Cell", "Column", "columns_of", "rounded", "short"]
 

@@ -10,11 +10,12 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
-from calmkit.comparison.results import ComparisonResult
-from calmkit.experiments.run_result import RunResult
+from calmkit.comparison import ComparisonResult
+from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
-from calmkit.reports.base import Report
-from calmkit.reports.lines import Row
+
+from .base import Report
+from .lines import Row
 
 __all__ = ["to_csv", "to_summary_csv"]
 

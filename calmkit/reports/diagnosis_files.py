@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calmkit.diagnostics.diagnosis import Diagnosis, LatentPlaces
+from calmkit.diagnostics import Diagnosis, LatentPlaces
 from calmkit.files import replacing
 
 if TYPE_CHECKING:

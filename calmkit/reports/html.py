@@ -9,10 +9,11 @@ import base64
 from collections.abc import Sequence
 
 from calmkit.comparison import ComparisonResult
-from calmkit.reports.base import Report
-from calmkit.reports.lines import listed
-from calmkit.reports.notes import BUDGETS, SEVERAL
-from calmkit.reports.plots import Plot
+
+from .base import Report
+from .lines import listed
+from .notes import BUDGETS, SEVERAL
+from .plots import Plot
 
 __all__ = ["to_page"]
 

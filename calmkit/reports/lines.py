@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from calmkit.comparison.results import ComparisonResult, VariantResult
-from calmkit.experiments.run_result import RunResult
+from calmkit.comparison import ComparisonResult, VariantResult
+from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
-from calmkit.reports.summary import Summary, summarize
+
+from .summary import Summary, summarize
 
 __all__ = [
     "Baseline", "Row", "baselines", "finite_mean", "listed", "rows_of", "some_choose",

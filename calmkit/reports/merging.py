@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from calmkit.comparison.results import ComparisonResult, VariantResult, read_results
-from calmkit.experiments.run_result import RunResult
-from calmkit.reports.base import Report
-from calmkit.reports.notes import SEVERAL
-from calmkit.reports.report_files import write_report
+from calmkit.comparison import ComparisonResult, VariantResult, read_results
+from calmkit.experiments import RunResult
+
+from .base import Report
+from .notes import SEVERAL
+from .report_files import write_report
 
 __all__ = ["merge", "report_folders"]
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Hashable, Sequence
 
-from calmkit.comparison.results import ComparisonResult, VariantResult
-from calmkit.reports.lines import Row, listed
+from calmkit.comparison import ComparisonResult, VariantResult
+
+from .lines import Row, listed
 
 __all__ = ["BUDGETS", "SEVERAL", "notes"]
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from calmkit.comparison import ComparisonResult
 from calmkit.files import replace_files
-from calmkit.reports.base import Report
-from calmkit.reports.csv_files import to_csv, to_summary_csv
+
+from .base import Report
+from .csv_files import to_csv, to_summary_csv
 
 __all__ = ["to_samples", "write_report"]
 
@@ -34,8 +35,8 @@ def write_report(report: Report, directory: Path) -> list[Path]:
     Returns:
         The files. Pictures whose numbers are missing are not among them.
     """
-    from calmkit.reports.html import to_page
-    from calmkit.reports.plots import draw_plots
+    from .html import to_page
+    from .plots import draw_plots
 
     result, plots = report.result, draw_plots(report.rows)
     files: dict[str, str | bytes] = {

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calmkit.metrics import Estimate
-from calmkit.metrics.bootstrap import errors_of, estimates_from
-from calmkit.metrics.intervals import Variance, jackknife
+from calmkit.metrics import Estimate, Variance, errors_of, estimates_from, jackknife
 
 __all__ = ["Sample", "difference"]
 

@@ -34,13 +34,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calmkit.comparison.results import ComparisonResult, VariantResult
-from calmkit.experiments.run_result import RunResult
-from calmkit.metrics import Estimate, combine_brier
-from calmkit.metrics.bootstrap import resampled_ratios
-from calmkit.metrics.brier_lm import brier_lm_interval, linear_weights
-from calmkit.metrics.intervals import ratios_without_each
-from calmkit.reports.sample import Sample, difference
+from calmkit.comparison import ComparisonResult, VariantResult
+from calmkit.experiments import RunResult
+from calmkit.metrics import (
+    Estimate,
+    brier_lm_interval,
+    combine_brier,
+    linear_weights,
+    ratios_without_each,
+    resampled_ratios,
+)
+
+from .sample import Sample, difference
 
 __all__ = ["Summary", "summarize"]
 

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from calmkit.reports.base import Report
-from calmkit.reports.columns import Cell, Column
+from .base import Report
+from .columns import Cell, Column
 
 if TYPE_CHECKING:
     from rich.console import Group

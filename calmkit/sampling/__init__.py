@@ -12,3 +12,4 @@ from .exact import exact_temperature as exact_temperature
 from .frequent import MostFrequent as MostFrequent
 from .frequent import most_frequent as most_frequent
 from .softmax import SoftmaxSampler as SoftmaxSampler
+from .softmax import drawable as drawable

@@ -17,19 +17,13 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, PlainSampler, SampledChunks, check_number, flattened
-from calmkit.sampling.candidates import Candidates
-from calmkit.sampling.counting import count_copies, leaders_of
-from calmkit.sampling.subsets import draw_subsets, first_agreeing, numbers_of_subsets
-from calmkit.sampling.weights import (
-    check_temperature,
-    check_top_p,
-    choose,
-    count_weights,
-    exponent_of,
-    nucleus,
-)
 from calmkit.typing import typed
+
+from .base import Draw, PlainSampler, SampledChunks, check_number, flattened
+from .candidates import Candidates
+from .counting import count_copies, leaders_of
+from .subsets import draw_subsets, first_agreeing, numbers_of_subsets
+from .weights import check_temperature, check_top_p, choose, count_weights, exponent_of, nucleus
 
 __all__ = ["BatchTemperature", "batch_temperature"]
 

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, DrawForm, SelectableDraw, is_integer
-from calmkit.sampling.counting import count_copies, leaders_of
-from calmkit.sampling.undecoded import Decoded, draw_undecoded
 from calmkit.typing import typed
+
+from .base import Draw, DrawForm, SelectableDraw, is_integer
+from .counting import count_copies, leaders_of
+from .undecoded import Decoded, draw_undecoded
 
 __all__ = ["Candidates"]
 

@@ -27,7 +27,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from calmkit.sampling.base import (
+from calmkit.typing import typed
+
+from .base import (
     Draw,
     DrawForm,
     SampledChunks,
@@ -37,8 +39,7 @@ from calmkit.sampling.base import (
     draw_checked,
     flattened,
 )
-from calmkit.sampling.weights import check_temperature, exponent_of
-from calmkit.typing import typed
+from .weights import check_temperature, exponent_of
 
 __all__ = ["DrawBudgetError", "ExactTemperature", "exact_temperature"]
 

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, SampledChunks, check_number, draw_checked
-from calmkit.sampling.batch import batch_temperature
 from calmkit.typing import typed
+
+from .base import Draw, SampledChunks, check_number, draw_checked
+from .batch import batch_temperature
 
 __all__ = ["MostFrequent", "most_frequent"]
 

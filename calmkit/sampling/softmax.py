@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.finite import require_finite
-from calmkit.sampling.base import Draw, SampledChunks, check_number
-from calmkit.sampling.weights import check_top_p
 from calmkit.typing import typed
+
+from .base import Draw, SampledChunks, check_number
+from .weights import check_top_p
 
 __all__ = ["LogitDraw", "SoftmaxSampler", "drawable", "truncated_log_probabilities"]
 

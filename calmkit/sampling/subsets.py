@@ -27,8 +27,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from calmkit.sampling.candidates import Candidates
 from calmkit.typing import typed
+
+from .candidates import Candidates
 
 __all__ = ["agreeing", "by_appearance", "draw_subsets", "first_agreeing", "numbers_of_subsets"]
 

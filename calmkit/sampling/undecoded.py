@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int, Integer
 from torch import Tensor
 
-from calmkit.sampling.base import Draw, DrawForm, draw_checked
+from .base import Draw, DrawForm, draw_checked
 
 __all__ = ["Decoded", "LazyDraw", "Undecoded", "draw_undecoded"]
 

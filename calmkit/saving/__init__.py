@@ -3,6 +3,8 @@
 from .errors import CannotBeSavedError as CannotBeSavedError
 from .errors import SavedModelError as SavedModelError
 from .errors import UntrustedCodeError as UntrustedCodeError
+from .files import WEIGHTS_FILE as WEIGHTS_FILE
+from .pretrained import TOKENIZER_FILES as TOKENIZER_FILES
 from .pretrained import PretrainedTokenizer as PretrainedTokenizer
 from .saving import load as load
 from .saving import save as save

@@ -30,6 +30,7 @@ from .logarithmic import log_score as log_score
 from .moments import expected_distance as expected_distance
 from .moments import gaussian_norm_moment as gaussian_norm_moment
 from .pairwise import PairwiseScore as PairwiseScore
+from .precision import in_full_precision as in_full_precision
 from .sliced import SlicedCRPS as SlicedCRPS
 from .sliced import sliced_crps as sliced_crps
 from .variogram import VariogramScore as VariogramScore

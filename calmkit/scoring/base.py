@@ -22,10 +22,11 @@ from torch import Tensor
 from calmkit.distributions import DiagonalGaussian, standard_normal
 from calmkit.finite import check_finite
 from calmkit.recording import Recorded
-from calmkit.scoring.checks import check_count, check_target
-from calmkit.scoring.precision import in_full_precision
-from calmkit.scoring.recompute import recomputed
 from calmkit.typing import typed
+
+from .checks import check_count, check_target
+from .precision import in_full_precision
+from .recompute import recomputed
 
 __all__ = ["ScoringRule"]
 

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calmkit.scoring.derivatives import needs_plain_operations
+from .derivatives import needs_plain_operations
 
 __all__ = ["Quadrature", "expected_by", "log_grid"]
 

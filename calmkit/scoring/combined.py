@@ -17,11 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count, check_positive
-from calmkit.scoring.pairwise import PairwiseScore
-from calmkit.scoring.recompute import recomputed
 from calmkit.typing import typed
+
+from .base import ScoringRule
+from .checks import check_count, check_positive
+from .pairwise import PairwiseScore
+from .recompute import recomputed
 
 __all__ = ["ChunkedScore", "SampledTarget", "SpreadWeighted", "WeightedSum"]
 

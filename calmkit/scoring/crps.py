@@ -32,10 +32,11 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
-from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count, check_dimensions, check_target
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .base import ScoringRule
+from .checks import check_count, check_dimensions, check_target
+from .precision import in_full_precision
 
 __all__ = ["MarginalCRPS", "crps", "expected_crps", "folded_normal_mean"]
 

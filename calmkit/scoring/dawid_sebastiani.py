@@ -37,10 +37,11 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
-from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .base import ScoringRule
+from .checks import check_count
+from .precision import in_full_precision
 
 __all__ = ["DawidSebastianiScore", "dawid_sebastiani_score"]
 

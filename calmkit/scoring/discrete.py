@@ -25,9 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.scoring.checks import check_categorical
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .checks import check_categorical
+from .precision import in_full_precision
 
 __all__ = ["brier_score", "brier_score_of", "collision_rate", "hit_rate", "spherical_score"]
 

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
-from calmkit.scoring.moments import check_alpha, expected_distance
-from calmkit.scoring.pairwise import PairwiseScore
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .moments import check_alpha, expected_distance
+from .pairwise import PairwiseScore
+from .precision import in_full_precision
 
 __all__ = ["EnergyScore", "energy_score"]
 

@@ -27,12 +27,13 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
-from calmkit.scoring.bernstein import Quadrature, expected_by
-from calmkit.scoring.checks import check_target
-from calmkit.scoring.kernels import Kernel
-from calmkit.scoring.pairwise import PairwiseScore, outcome_distances
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .bernstein import Quadrature, expected_by
+from .checks import check_target
+from .kernels import Kernel
+from .pairwise import PairwiseScore, outcome_distances
+from .precision import in_full_precision
 
 __all__ = ["KernelScore", "expected_dissimilarity", "kernel_score"]
 

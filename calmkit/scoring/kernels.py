@@ -45,9 +45,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.finite import check_finite
-from calmkit.scoring.checks import check_positive
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .checks import check_positive
+from .precision import in_full_precision
 
 __all__ = [
     "GaussianKernel",

@@ -36,10 +36,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring.bernstein import Quadrature, expected_by, log_grid
-from calmkit.scoring.checks import check_dimensions, check_target
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .bernstein import Quadrature, expected_by, log_grid
+from .checks import check_dimensions, check_target
+from .precision import in_full_precision
 
 __all__ = ["check_alpha", "expected_distance", "gaussian_norm_moment"]
 

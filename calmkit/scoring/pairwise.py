@@ -33,10 +33,11 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.private_torch import distance_gradient
-from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count
-from calmkit.scoring.derivatives import needs_plain_operations, smooth_norm
 from calmkit.typing import typed
+
+from .base import ScoringRule
+from .checks import check_count
+from .derivatives import needs_plain_operations, smooth_norm
 
 __all__ = ["PairwiseScore", "outcome_distances", "pair_distances"]
 

@@ -30,12 +30,13 @@ from torch.nn.functional import normalize
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
-from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count
-from calmkit.scoring.crps import expected_crps
-from calmkit.scoring.derivatives import smooth_norm
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .base import ScoringRule
+from .checks import check_count
+from .crps import expected_crps
+from .derivatives import smooth_norm
+from .precision import in_full_precision
 
 __all__ = ["SlicedCRPS", "sliced_crps"]
 

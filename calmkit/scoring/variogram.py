@@ -34,14 +34,15 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
-from calmkit.scoring.base import ScoringRule
-from calmkit.scoring.checks import check_count, check_dimensions, check_not_negative
-from calmkit.scoring.crps import folded_normal_mean
-from calmkit.scoring.derivatives import smooth_norm
-from calmkit.scoring.energy import EnergyScore
-from calmkit.scoring.moments import gaussian_norm_moment
-from calmkit.scoring.precision import in_full_precision
 from calmkit.typing import typed
+
+from .base import ScoringRule
+from .checks import check_count, check_dimensions, check_not_negative
+from .crps import folded_normal_mean
+from .derivatives import smooth_norm
+from .energy import EnergyScore
+from .moments import gaussian_norm_moment
+from .precision import in_full_precision
 
 __all__ = ["VariogramScore", "variogram_score"]
 

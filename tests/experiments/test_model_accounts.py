@@ -20,7 +20,7 @@ from calmkit.accounting import (
 from calmkit.config import check_parts, parse
 from calmkit.config.parsing import PRESETS
 from calmkit.experiments.model_accounts import account_parts, account_preset
-from calmkit.reports.account_tables import models_table, notes, parts_table
+from calmkit.reports.account_tables import account_notes, models_table, parts_table
 
 # How far a model may be from the paper: parameters, training FLOPs, inference FLOPs. The paper's
 # numbers have two to four digits. Measured, in per cent: parameters 0.34, 0.02, -0.23 and 0.20,
@@ -116,7 +116,7 @@ def printed(*tables):
 
 def test_the_tables_fit_and_show_every_residual(accounts):
     settings = {"candidates": 200.0, "share": 0.25}
-    text = printed(models_table(accounts, **settings), notes(**settings))
+    text = printed(models_table(accounts, **settings), account_notes(**settings))
     assert max(map(len, text.splitlines())) <= 100
     for name, ours in accounts.items():
         (row,) = [line for line in text.splitlines() if line.strip().startswith(name)]

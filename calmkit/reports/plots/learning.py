@@ -8,7 +8,7 @@ the rest.
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from calmkit.experiments.run_result import RunResult
+from calmkit.experiments import RunResult
 from calmkit.reports.lines import Row, finite_mean, listed
 from calmkit.reports.plots.style import Look, Sketch, legend_below, panels
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from calmkit.experiments.run_result import RunResult
+from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 from calmkit.reports.columns import short
 from calmkit.reports.lines import Row, listed, some_choose

@@ -18,7 +18,7 @@ from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
 from calmkit.cli import main
 from calmkit.data import EvaluationRows, prepare_corpus
-from calmkit.diagnostics.diagnose import diagnose
+from calmkit.diagnostics.diagnosing import diagnose
 from calmkit.distributions import DiagonalGaussian
 from calmkit.experiments.model_folder import save_checkpoint
 from calmkit.experiments.preparing import rows_to_diagnose

@@ -11,30 +11,26 @@ import torch
 from torch import Tensor
 
 from calmkit.data import EvaluationRows, TextTokenizer
-from calmkit.diagnostics import (
-    collision_calibration,
-    conditioning_gap,
-    energy_skill,
-    interpolate,
-    latent_use,
-    marginal_samples,
-    nearest_chunks,
-    next_chunk_accuracy,
-    noise_curve,
-    principal_map,
-    prior_gap,
-    sample_spread,
-    tsne_map,
-)
-from calmkit.diagnostics.chunk_texts import texts_of_samples, texts_of_ways
-from calmkit.diagnostics.diagnosis import Diagnosis, LatentPlaces
 from calmkit.distributions import DiagonalGaussian
-from calmkit.evaluation.scored_text import ENOUGH_DOCUMENTS
+from calmkit.evaluation import ENOUGH_DOCUMENTS
 from calmkit.extras import is_installed
 from calmkit.finite import read_together
-from calmkit.models import CALM
-from calmkit.models.draws import draw_latents
+from calmkit.models import CALM, draw_latents
 from calmkit.nn import evaluation_view
+
+from .aggregate import prior_gap
+from .chunk_texts import texts_of_samples, texts_of_ways
+from .collisions import collision_calibration
+from .conditioning import conditioning_gap
+from .diagnosis import Diagnosis, LatentPlaces
+from .interpolation import interpolate
+from .latents import latent_use
+from .maps import principal_map, tsne_map
+from .neighbours import nearest_chunks
+from .next_chunk import next_chunk_accuracy
+from .noise import noise_curve
+from .skill import energy_skill, marginal_samples
+from .spread import sample_spread
 
 __all__ = ["check_points", "diagnose", "enough_rows"]
 
