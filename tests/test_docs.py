@@ -146,7 +146,8 @@ def test_the_reference_has_every_public_name():
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^::: calmkit\.(\w+)\n((?: +.*\n)*)", text, re.MULTILINE))
     for init in ROOT.glob("calmkit/*/__init__.py"):
-        handed_on = re.findall(r"import (\w+) as \1$", init.read_text("utf-8"), re.MULTILINE)
+        public = init.read_text("utf-8").partition("# isort: split\n")[0]
+        handed_on = re.findall(r"import (\w+) as \1$", public, re.MULTILINE)
         listed = re.findall(r"^ +- (\w+)$", sections.get(init.parent.name, ""), re.MULTILINE)
         assert listed == handed_on, init.parent.name
 

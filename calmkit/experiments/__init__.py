@@ -1,5 +1,9 @@
 """One model from text to numbers: prepared, trained, saved, measured, and put to use."""
 
+from .run_result import RunResult as RunResult
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
 from .code_digest import changes as changes
 from .finetuning import finetune as finetune
 from .finetuning import prepare_finetuning as prepare_finetuning
@@ -29,7 +33,6 @@ from .run_record import RunRecord as RunRecord
 from .run_record import describe_model as describe_model
 from .run_record import metrics_of as metrics_of
 from .run_record import train_model as train_model
-from .run_result import RunResult as RunResult
 from .run_result import plain as plain
 from .run_result import run_from_json as run_from_json
 from .run_result import strict_json as strict_json

@@ -12,4 +12,7 @@ from .exact import exact_temperature as exact_temperature
 from .frequent import MostFrequent as MostFrequent
 from .frequent import most_frequent as most_frequent
 from .softmax import SoftmaxSampler as SoftmaxSampler
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
 from .softmax import drawable as drawable

@@ -3,9 +3,12 @@
 from .errors import CannotBeSavedError as CannotBeSavedError
 from .errors import SavedModelError as SavedModelError
 from .errors import UntrustedCodeError as UntrustedCodeError
-from .files import WEIGHTS_FILE as WEIGHTS_FILE
-from .pretrained import TOKENIZER_FILES as TOKENIZER_FILES
 from .pretrained import PretrainedTokenizer as PretrainedTokenizer
 from .saving import load as load
 from .saving import save as save
 from .saving import saved_tokenizer as saved_tokenizer
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .files import WEIGHTS_FILE as WEIGHTS_FILE
+from .pretrained import TOKENIZER_FILES as TOKENIZER_FILES
