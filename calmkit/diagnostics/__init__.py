@@ -8,6 +8,8 @@ from .collisions import CollisionCalibration as CollisionCalibration
 from .collisions import collision_calibration as collision_calibration
 from .conditioning import ConditioningGap as ConditioningGap
 from .conditioning import conditioning_gap as conditioning_gap
+from .diagnosing import diagnose as diagnose
+from .diagnosis import Diagnosis as Diagnosis
 from .groups import mean_over_groups as mean_over_groups
 from .interpolation import Interpolation as Interpolation
 from .interpolation import interpolate as interpolate
@@ -31,7 +33,5 @@ from .spread import sample_spread as sample_spread
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
 from .diagnosing import check_points as check_points
-from .diagnosing import diagnose as diagnose
 from .diagnosing import enough_rows as enough_rows
-from .diagnosis import Diagnosis as Diagnosis
 from .diagnosis import LatentPlaces as LatentPlaces
