@@ -165,10 +165,11 @@ PUBLIC = {
     "bootstrap_ratio brier brier_ngram combine_brier counted_ngrams expected_brier "
     "paired_difference reconstructed_tokens softmax_brier softmax_collision summarize_brier",
     "diagnostics": "CollisionCalibration ConditioningGap Diagnosis Diagnostic EnergySkill "
-    "Interpolation LatentUse NearestChunks NextChunkAccuracy NoiseCurve PrincipalMap PriorGap "
-    "SampleSpread collision_calibration conditioning_gap diagnose energy_skill interpolate "
-    "latent_use latent_variance marginal_samples mean_over_groups nearest_chunks next_chunk_accuracy "
-    "noise_curve principal_map prior_gap sample_spread tsne_map",
+    "Interpolation LatentUse NearestChunks NextChunkAccuracy NoiseCurve "
+    "PrincipalMap PriorGap SampleSpread collision_calibration conditioning_gap "
+    "diagnose energy_skill interpolate latent_use latent_variance marginal_samples "
+    "mean_over_groups nearest_chunks next_chunk_accuracy noise_curve principal_map "
+    "prior_gap sample_spread tsne_map",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
     "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM",
     "data": "Corpus EvaluationRows PairBatches TextPair TextTokenizer TokenPair TokenStore "
