@@ -21,11 +21,11 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 
 from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
 from calmkit.finite import require_finite
-from calmkit.nn import scaled_normal_
+from calmkit.nn import scaled_normal_, vocabulary_nats
 from calmkit.typing import typed
 
 from .base import AutoencoderLoss, ChunkAutoencoder
@@ -219,11 +219,8 @@ class RegularizedAutoencoder(ChunkAutoencoder):
             known = known & (self._uniform(read.shape, generator) >= self.token_masking)
         posterior = self._encode(read, known)
         latents = self._disturb(posterior, generator) if self.training else posterior.mean
-        logits = _at_least_float32(self.decode(latents))
-        reconstruction = cross_entropy(
-            logits.flatten(0, -2), tokens.flatten().long(), reduction="none"
-        )
-        reconstruction = reconstruction.view(tokens.shape).sum(dim=-1)
+        features = self._features_at(self.start_decoding(latents), range(self.chunk_size))
+        reconstruction = vocabulary_nats(features, self.embedding.weight, tokens).sum(dim=-1)
         posterior = DiagonalGaussian(
             _at_least_float32(posterior.mean), _at_least_float32(posterior.std)
         )

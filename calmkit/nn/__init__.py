@@ -12,4 +12,5 @@ from .wide import WideBuffers as WideBuffers
 from .average_velocity import AverageVelocity as AverageVelocity
 from .dual import Dual as Dual
 from .residual import ResidualBlock as ResidualBlock
+from .vocabulary import vocabulary_nats as vocabulary_nats
 from .without_memory import without_memory as without_memory
