@@ -210,27 +210,25 @@ PUBLIC = {
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts PRESETS Parsed Source TrainExperiment "
-        "Variant assemble build build_autoencoder check_parts explained new_parser parse "
+        "Variant assemble build build_autoencoder check_device check_parts explained new_parser parse "
         "parse_comparison parse_for_evaluation parse_function parse_text preset_names"
     ),
     "evaluation": (
-        "Choices ENOUGH_DOCUMENTS Evaluation EvaluationSettings PROMPT_TOKENS "
-        "SoftmaxEvaluation check_context choose evaluate evaluate_softmax evaluate_unigram "
-        "microseconds_per_token positions_read positions_written restored_share score"
+        "Choices ENOUGH_DOCUMENTS Evaluation EvaluationSettings PROMPT_TOKENS check_context "
+        "choose evaluate evaluate_softmax evaluate_unigram microseconds_per_token "
+        "positions_read positions_written restored_share score"
     ),
     "experiments": (
-        "CHECKPOINTS Checkpoint Lab Protocol RunProgress RunRecord RunResult ScoredText "
-        "Silent account_parts account_preset autoencoder_key changes check_config_fits "
-        "check_resumable check_rows choose_sampler code_of_result convert_checkpoint "
-        "describe_hardware describe_model evaluate_checkpoint finetune load_checkpoint "
-        "measure metrics_of model_objective pieces_of_text plain prepare prepare_finetuning "
-        "read_prompts result_key rows_to_diagnose run_from_json save_checkpoint strict_json "
-        "text_to_score threads_of_a_run train train_model training_key understood "
-        "with_other_text with_threads write_texts"
+        "CHECKPOINTS Checkpoint EvaluationPlan RunProgress RunRecord RunResult Silent Trainer "
+        "account_parts account_preset autoencoder_key check_resumable choose_sampler "
+        "code_changes code_of_result convert_checkpoint evaluate_checkpoint finetune from_json "
+        "from_plain load_checkpoint model_objective pieces_of_text plan_evaluation prepare "
+        "prepare_finetuning read_prompts result_key save_checkpoint threads_of_a_run to_json "
+        "to_plain train training_key with_threads write_texts"
     ),
     "comparison": (
         "ComparisonResult Preparation VariantResult compare plan_runs prepare_all "
-        "read_results single"
+        "read_results result_of_one"
     ),
     "reports": (
         "RESULTS Report Summary account_notes models_table parts_table report_folders "
@@ -338,7 +336,7 @@ LIGHT = (
     "models chunking interop accounting saving testing"
 ).split()
 EXTRAS = (
-    "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
+    "cattrs lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
     "tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq sklearn torchmetrics"
 ).split()
 

@@ -1,7 +1,7 @@
 """Comparing models fairly: same text, seeds and budget; differences with errors."""
 
 from .comparing import compare as compare
-from .comparing import single as single
+from .comparing import result_of_one as result_of_one
 from .planning import Preparation as Preparation
 from .planning import plan_runs as plan_runs
 from .planning import prepare_all as prepare_all

@@ -12,17 +12,14 @@ from importlib.metadata import version
 
 import yaml
 
-from calmkit.config import TrainExperiment
-from calmkit.data import Corpus
-from calmkit.experiments import RunProgress, RunRecord, threads_of_a_run
+from calmkit.experiments import EvaluationPlan, RunProgress, RunRecord, threads_of_a_run
 
 from .planned_runs import PlannedRun, read_record, why_again
 from .planning import Preparation
 from .results import ComparisonResult, Failure, VariantResult
 from .waves import run_all
 
-__all__ = ["compare", "single"]
-
+__all__ = ["compare", "result_of_one"]
 
 _LIBRARIES = ("calmkit", "torch", "numpy", "tokenizers", "lightning-fabric")
 
@@ -64,13 +61,14 @@ def compare(
         )
         for variant in comparison.variants
     )
-    first = comparison.variants[0]
+    corpus = prepared.corpora[comparison.variants[0].name]
     return _result(
         comparison.output.name,
         variants,
         comparison.seeds,
         comparison.budget,
-        prepared.corpora[first.name],
+        corpus.name,
+        corpus.digest,
         comparison.text,
         "; ".join(sorted({record.hardware for _, record in found})) or "no run ended well",
     )
@@ -104,20 +102,18 @@ def _variant(
     )
 
 
-def single(
-    record: RunRecord, experiment: TrainExperiment, corpus: Corpus, config_text: str
-) -> ComparisonResult:
-    """The result of one model: a comparison with one variant and one seed.
+def result_of_one(record: RunRecord, plan: EvaluationPlan, name: str) -> ComparisonResult:
+    """The result of one model, as that of a comparison with one variant.
 
     Args:
         record: What was measured.
-        experiment: What it was measured by.
-        corpus: The text.
-        config_text: The effective config.
+        plan: How it was measured.
+        name: What the result is called.
     """
-    variant = _variant("model", "", [record], ())
-    name, seeds = experiment.output.name, (experiment.seed,)
-    return _result(name, (variant,), seeds, "steps", corpus, config_text, record.hardware)
+    variant, seed = _variant("model", "", [record], ()), record.result.seed
+    seeds = () if seed is None else (seed,)
+    text = plan.text_name, plan.text_digest
+    return _result(name, (variant,), seeds, "steps", *text, plan.config, record.hardware)
 
 
 def _result(
@@ -125,7 +121,8 @@ def _result(
     variants: tuple[VariantResult, ...],
     seeds: tuple[int, ...],
     budget: str,
-    corpus: Corpus,
+    text_name: str,
+    text_digest: str,
     config: str,
     hardware: str,
 ) -> ComparisonResult:
@@ -134,8 +131,8 @@ def _result(
         variants=variants,
         seeds=seeds,
         budget=budget,
-        corpus_name=corpus.name,
-        corpus_digest=corpus.digest,
+        corpus_name=text_name,
+        corpus_digest=text_digest,
         config=config,
         hardware=hardware,
         versions={"python": platform.python_version()}

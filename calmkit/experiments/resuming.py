@@ -16,7 +16,7 @@ import yaml
 from calmkit.files import replace_file
 from calmkit.training import CheckpointError
 
-from .code_digest import changes
+from .code_digest import code_changes
 from .keys import code_of_training, deciding
 
 __all__ = ["CHECKPOINTS", "begin", "check_resumable"]
@@ -63,7 +63,7 @@ def check_resumable(output: Path, config_text: str, **inputs: str) -> None:
                 f"{old}; got {new}. Restore it, or choose another output."
             )
     begun = _begun(folder / _BEGUN)
-    if changed := changes(begun["code"], code_of_training(config_text)):
+    if changed := code_changes(begun["code"], code_of_training(config_text)):
         raise CheckpointError(
             f"code must be as it was when the run in {folder} was begun; {', '.join(changed)}. "
             f"Choose another output, or delete {folder} to train anew."
