@@ -210,7 +210,7 @@ PUBLIC = {
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts PRESETS Parsed Source TrainExperiment "
-        "Variant assemble build build_autoencoder check_device check_parts explained new_parser parse "
+        "Variant assemble build check_device check_parts explained new_parser parse "
         "parse_comparison parse_for_evaluation parse_function parse_text preset_names"
     ),
     "evaluation": (

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 
 from calmkit.accounting import account_of
-from calmkit.config import Comparison, ConfigError, assemble, build_autoencoder
+from calmkit.config import Comparison, ConfigError, assemble
 from calmkit.experiments import Trainer, model_objective
 from calmkit.training import TrainingSettings
 
@@ -114,13 +114,7 @@ class _Stepper:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer, experiment = trainer, trainer.experiment
-        with torch.random.fork_rng():
-            torch.manual_seed(experiment.seed)
-            autoencoder = None
-            if experiment.model == "calm":
-                autoencoder = build_autoencoder(experiment)
-            model = assemble(experiment, experiment.head, autoencoder=autoencoder)
-        self._model = model.to(trainer.fabric.device).train()
+        model = self._model = trainer.build(None).train()
         trained = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = experiment.optimizer(trained)
         self._batch_at, self._step = trainer.batches(experiment.training), 0

@@ -62,15 +62,16 @@ def compare(
         for variant in comparison.variants
     )
     corpus = prepared.corpora[comparison.variants[0].name]
-    return _result(
-        comparison.output.name,
-        variants,
-        comparison.seeds,
-        comparison.budget,
-        corpus.name,
-        corpus.digest,
-        comparison.text,
-        "; ".join(sorted({record.hardware for _, record in found})) or "no run ended well",
+    return ComparisonResult(
+        name=comparison.output.name,
+        variants=variants,
+        seeds=comparison.seeds,
+        budget=comparison.budget,
+        corpus_name=corpus.name,
+        corpus_digest=corpus.digest,
+        config=comparison.text,
+        hardware="; ".join(sorted({one.hardware for _, one in found})) or "no run ended well",
+        versions=_versions(),
     )
 
 
@@ -110,31 +111,20 @@ def result_of_one(record: RunRecord, plan: EvaluationPlan, name: str) -> Compari
         plan: How it was measured.
         name: What the result is called.
     """
-    variant, seed = _variant("model", "", [record], ()), record.result.seed
-    seeds = () if seed is None else (seed,)
-    text = plan.text_name, plan.text_digest
-    return _result(name, (variant,), seeds, "steps", *text, plan.config, record.hardware)
-
-
-def _result(
-    name: str,
-    variants: tuple[VariantResult, ...],
-    seeds: tuple[int, ...],
-    budget: str,
-    text_name: str,
-    text_digest: str,
-    config: str,
-    hardware: str,
-) -> ComparisonResult:
+    seed = record.result.seed
     return ComparisonResult(
         name=name,
-        variants=variants,
-        seeds=seeds,
-        budget=budget,
-        corpus_name=text_name,
-        corpus_digest=text_digest,
-        config=config,
-        hardware=hardware,
-        versions={"python": platform.python_version()}
-        | {library: version(library) for library in _LIBRARIES},
+        variants=(_variant("model", "", [record], ()),),
+        seeds=() if seed is None else (seed,),
+        budget="steps",
+        corpus_name=plan.text_name,
+        corpus_digest=plan.text_digest,
+        config=plan.config,
+        hardware=record.hardware,
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    libraries = {library: version(library) for library in _LIBRARIES}
+    return {"python": platform.python_version()} | libraries

@@ -22,7 +22,6 @@ is imported by the functions that parse, not by this module.
 
 from .building import assemble as assemble
 from .building import build as build
-from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
 from .building import check_parts as check_parts
 from .comparison import Comparison as Comparison

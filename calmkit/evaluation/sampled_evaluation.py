@@ -114,11 +114,7 @@ def evaluate_unigram(
     orders = torch.arange(1, highest_order + 1)
     collisions = (probabilities.square().sum() ** orders)[:, None].expand_as(hits)
     tally.add_rates(torch.arange(len(rows.document)), targets, hits, collisions)
-    protocol = (
-        f"token frequencies, after {tally.context} of text, in {tally.rows}; "
-        f"{tally.scored_tokens} tokens scored; standard errors over {tally.resampled}"
-    )
-    return tally.brier(settings, seed, protocol)
+    return tally.brier(settings, seed, f"token frequencies, after {tally.context} of text")
 
 
 def _draw(

@@ -78,7 +78,11 @@ class Trainer:
         return autoencoder.freeze()
 
     def build(self, autoencoder: ChunkAutoencoder | None) -> LanguageModel:
-        """An untrained model; equal seeds give equal backbones, whatever the head."""
+        """An untrained model; equal seeds give equal backbones, whatever the head.
+
+        Args:
+            autoencoder: By `train_autoencoder`. None: an untrained one, if the model has any.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(self.experiment.seed)
             model = assemble(self.experiment, self.experiment.head, autoencoder=autoencoder)
