@@ -7,7 +7,7 @@ variant.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from calmkit.experiments import RunResult
@@ -85,121 +85,89 @@ def _nth(estimates: Sequence[Estimate], n: int) -> Estimate | None:
 
 
 def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Column]:
-    blank = (Cell(),) * len(baselines)
-
     def column(
         heading: tuple[str, str],
         about: str,
-        cell: Callable[[Line], Cell],
-        below: Sequence[Cell] = blank,
+        score: Callable[[Line], Estimate | None],
+        below: Sequence[Cell] = (Cell(),) * len(baselines),
+        *,
+        signed: bool = False,
     ) -> Column:
-        cells = map(cell, lines)
+        cells = [rounded(score(line), signed=signed) for line in lines]
         return Column(heading=heading, about=about, group="scores", cells=(*cells, *below))
 
-    yield Column(
-        heading=("BrierLM", "% ↑"),
-        about="100 times the geometric mean of Brier-1 to 4; higher is better",
-        group="scores",
-        cells=(
-            *(
-                Cell("failed") if line.has_failed else rounded(line.summary.brier_lm)
-                for line in lines
-            ),
-            *blank,
-        ),
+    first = column(
+        ("BrierLM", "% ↑"), "100 times the geometric mean of Brier-1 to 4; higher is better",
+        lambda line: line.summary.brier_lm,
     )  # fmt: skip
+    failed = [Cell("failed") if line.has_failed else cell
+              for line, cell in zip(lines, first.cells, strict=False)]  # fmt: skip
+    yield replace(first, cells=(*failed, *first.cells[len(lines) :]))
     for n in range(4):
         yield column(
             (f"Brier-{n + 1}", "% ↑"),
             f"of {n + 1}-grams, signed, in per cent; higher is better",
-            lambda line, n=n: rounded(_nth(line.summary.brier, n)),
+            lambda line, n=n: _nth(line.summary.brier, n),
             [rounded(baseline.brier[n]) for baseline in baselines],
         )
-    for name, about in (
-        ("energy score", "of drawn latents against the held-out posteriors; lower is better"),
-        ("cross entropy", "nats per token; lower is better"),
-    ):
-        yield column(
-            (name.split()[0], f"{name.split()[1]} ↓"),
-            f"{name} {about}",
-            lambda line, name=name: rounded(line.loss(name.replace(" ", "_"))),
-        )
+    yield column(
+        ("energy", "score ↓"),
+        "energy score of drawn latents against the held-out posteriors; lower is better",
+        lambda line: line.loss("energy_score"),
+    )
+    yield column(
+        ("cross", "entropy ↓"), "cross entropy in nats per token; lower is better",
+        lambda line: line.loss("cross_entropy"),
+    )  # fmt: skip
     if some_choose(lines):
         yield column(
-            ("accuracy", "% ↑"),
-            "held-out tokens that a chunk of the variant's sampler has right",
-            lambda line: rounded(line.summary.accuracy),
-        )
+            ("accuracy", "% ↑"), "held-out tokens that a chunk of the variant's sampler has right",
+            lambda line: line.summary.accuracy,
+        )  # fmt: skip
     if len(lines) > 1:
-        first = next((line.name for line in lines if not line.has_failed), "")
-        less = f"less that of {first}, on the same documents and seeds; above 0 is better"
-        yield column(
-            ("ΔBrierLM", "to first"), f"BrierLM {less}",
-            lambda line: rounded(line.summary.brier_lm_difference, signed=True),
-        )  # fmt: skip
-        yield column(
-            ("ΔBrier-1", "to first"), f"Brier-1 {less}",
-            lambda line: rounded(_nth(line.summary.brier_difference, 0), signed=True),
-        )  # fmt: skip
+        reference = next((line.name for line in lines if not line.has_failed), "")
+        less = f"less that of {reference}, on the same documents and seeds; above 0 is better"
+        differences: dict[str, Callable[[Line], Estimate | None]] = {
+            "BrierLM": lambda line: line.summary.brier_lm_difference,
+            "Brier-1": lambda line: _nth(line.summary.brier_difference, 0),
+        }
         if some_choose(lines):
-            yield column(
-                ("Δaccuracy", "to first"), f"accuracy {less}",
-                lambda line: rounded(line.summary.accuracy_difference, signed=True),
-            )  # fmt: skip
+            differences["accuracy"] = lambda line: line.summary.accuracy_difference
+        for name, score in differences.items():
+            yield column((f"Δ{name}", "to first"), f"{name} {less}", score, signed=True)
 
 
 def _costs(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Column]:
-    def column(heading: tuple[str, str], about: str, text: Callable[[Line], str]) -> Column:
-        cells = [Cell(text(line) if not line.has_failed else "") for line in lines]
-        return Column(
-            heading=heading,
-            about=about,
-            group="costs",
-            cells=(*cells, *(Cell() for _ in baselines)),
-        )
-
-    def mean(number: Callable[[RunResult], float | None]) -> Callable[[Line], str]:
-        return lambda line: short(line.mean(number))
-
-    yield column(
-        ("params", "all"), "trained parameters", lambda line: short(line.variant.parameters)
-    )
-    yield column(
-        ("params", "head"), "those of the head, or of a softmax model's output",
-        lambda line: short(line.variant.head_parameters),
-    )  # fmt: skip
-    yield column(
-        ("training", "steps"), "optimiser steps of backbone and head",
-        mean(lambda run: run.steps),
-    )  # fmt: skip
-    yield column(
-        ("training", "FLOPs"),
-        "of those steps, by accounting",
-        mean(lambda run: run.training_flops),
-    )
-    yield column(
-        ("training", "s"), "seconds of those steps", mean(lambda run: run.training_seconds)
-    )
-    yield column(
-        ("evals/", "sample"), "evaluations of the head's network for one latent", _evaluations
-    )
-    yield column(
-        ("FLOPs/", "token"), "of a new token, with plain sampling",
-        mean(lambda run: run.sampling_flops),
-    )  # fmt: skip
-    yield column(
-        ("µs/", "token"), "time of a new token, with the variant's sampler",
-        mean(lambda run: run.microseconds_per_token),
-    )  # fmt: skip
+    means: list[tuple[str, str, str, Callable[[RunResult], float | None]]] = [
+        ("training", "steps", "optimiser steps of backbone and head", lambda run: run.steps),
+        ("training", "FLOPs", "of those steps, by accounting", lambda run: run.training_flops),
+        ("training", "s", "seconds of those steps", lambda run: run.training_seconds),
+        ("FLOPs/", "token", "of a new token, with plain sampling", lambda run: run.sampling_flops),
+        ("µs/", "token", "time of a new token, with the variant's sampler",
+         lambda run: run.microseconds_per_token),
+    ]  # fmt: skip
     if some_choose(lines):
-        yield column(
-            ("draws/", "chunk"), "candidates that the sampler took for a chunk",
-            mean(lambda run: run.draws_per_chunk),
-        )  # fmt: skip
-        yield column(
-            ("unsettled", "%"), "chunks for which they did not suffice",
-            mean(lambda run: 100 * run.unsettled),
-        )  # fmt: skip
+        means += [
+            ("draws/", "chunk", "candidates that the sampler took for a chunk",
+             lambda run: run.draws_per_chunk),
+            ("unsettled", "%", "chunks for which they did not suffice",
+             lambda run: 100 * run.unsettled),
+        ]  # fmt: skip
+    costs: list[tuple[str, str, str, Callable[[Line], str]]] = [
+        (upper, lower, about, lambda line, number=number: short(line.mean(number)))
+        for upper, lower, about, number in means
+    ]
+    of_network = "evaluations of the head's network for one latent"
+    costs.insert(3, ("evals/", "sample", of_network, _evaluations))
+    of_head = "those of the head, or of a softmax model's output"
+    costs[:0] = [
+        ("params", "all", "trained parameters", lambda line: short(line.variant.parameters)),
+        ("params", "head", of_head, lambda line: short(line.variant.head_parameters)),
+    ]
+    for upper, lower, about, text in costs:
+        cells = [Cell("" if line.has_failed else text(line)) for line in lines]
+        cells += [Cell()] * len(baselines)
+        yield Column(heading=(upper, lower), about=about, group="costs", cells=tuple(cells))
 
 
 def _evaluations(line: Line) -> str:
