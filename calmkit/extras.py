@@ -11,6 +11,8 @@ __all__ = ["EXTRAS", "is_installed", "require", "with_remedy"]
 
 # By the name a library is imported under.
 EXTRAS = {
+    "cattrs": "cli",
+    "jinja2": "cli",
     "jsonargparse": "cli",
     "matplotlib": "cli",
     "rich": "cli",

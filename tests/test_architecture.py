@@ -181,9 +181,9 @@ PUBLIC = {
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
-        "build build_autoencoder check_parts parse parse_comparison parse_text preset_names"
+        "build check_parts parse parse_comparison parse_text preset_names"
     ),
-    "evaluation": "Choices Evaluation EvaluationSettings SoftmaxEvaluation check_context choose "
+    "evaluation": "Choices Evaluation EvaluationSettings check_context choose "
     "evaluate evaluate_softmax evaluate_unigram microseconds_per_token restored_share score",
     "experiments": "RunResult",
     "comparison": "ComparisonResult VariantResult read_results",

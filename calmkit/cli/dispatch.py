@@ -50,7 +50,8 @@ calmkit COMMAND --help lists the options of a command; calmkit --version prints 
 """
 
 # Libraries that every command needs, by the name they are imported under.
-_NEEDED = ("jsonargparse", "lightning_fabric", "matplotlib", "rich", "safetensors", "tokenizers")
+_NEEDED = ("cattrs", "jinja2", "jsonargparse", "lightning_fabric", "matplotlib", "rich",
+           "safetensors", "tokenizers")  # fmt: skip
 # Those of the extra `testing`, which is all that `check` needs.
 _NEEDED_TO_CHECK = ("hypothesis", "jsonargparse")
 

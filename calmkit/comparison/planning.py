@@ -12,8 +12,8 @@ import yaml
 from calmkit.config import Comparison, ConfigError, Variant
 from calmkit.data import Corpus
 from calmkit.experiments import (
-    Lab,
     RunProgress,
+    Trainer,
     autoencoder_key,
     code_of_result,
     prepare,
@@ -111,8 +111,9 @@ def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
     So a comparison that goes on, or measures the same models on other text, has the same steps.
     """
     comparison = prepared.comparison
-    labs = {
-        v.name: Lab(v.experiment, prepared.corpora[v.name], display) for v in comparison.variants
+    trainers = {
+        v.name: Trainer(v.experiment, prepared.corpora[v.name], display)
+        for v in comparison.variants
     }
     trainings = {
         v.name: training_key(
@@ -121,7 +122,7 @@ def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
         for v in comparison.variants
     }
     if comparison.budget != "seconds":
-        return plan_steps(comparison, labs, trainings)
+        return plan_steps(comparison, trainers, trainings)
     # What the first takes is what all get.
     keys = list(dict.fromkeys(trainings.values()))
     digest = hashlib.sha256("".join(keys).encode()).hexdigest()
@@ -132,7 +133,7 @@ def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
         if set(known) != set(keys):
             display.note("budget seconds: timing steps of every variant ...")
             with with_threads(threads_of_a_run(comparison)):
-                steps = plan_steps(comparison, labs, trainings)
+                steps = plan_steps(comparison, trainers, trainings)
             known = {trainings[name]: count for name, count in steps.items()}
             replace_file(file, json.dumps(known, indent=1))
     return {name: known[key] for name, key in trainings.items()}

@@ -51,7 +51,7 @@ class CollisionCalibration(Diagnostic):
     def is_bad(self) -> bool:
         """For some n the rates differ by a quarter and by three standard errors."""
         return any(
-            abs(excess.value) > _ERRORS * excess.standard_error
+            abs(excess.value) > _ERRORS * (excess.standard_error or 0.0)
             and max(hit.value, collision.value) > _FACTOR * min(hit.value, collision.value)
             for hit, collision, excess in zip(self.hit, self.collision, self.excess, strict=True)
         )

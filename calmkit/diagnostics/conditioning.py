@@ -47,7 +47,7 @@ class ConditioningGap(Diagnostic):
     @property
     def is_bad(self) -> bool:
         """Not above two standard errors."""
-        return self.gap.value <= _ERRORS * self.gap.standard_error
+        return self.gap.value <= _ERRORS * (self.gap.standard_error or 0.0)
 
     @property
     def summary(self) -> str:
@@ -61,7 +61,7 @@ class ConditioningGap(Diagnostic):
     def meaning(self) -> str:
         """What a bad value means."""
         return (
-            "the head ignores what it is told and draws from the marginal, so text has no thread; "
+            "the head ignores its condition and draws from the marginal, so text has no thread; "
             "train longer, standardise latents, look at the backbone's learning rate"
         )
 

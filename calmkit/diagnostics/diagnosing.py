@@ -19,7 +19,7 @@ from calmkit.models import CALM, draw_latents
 from calmkit.nn import evaluation_view
 
 from .aggregate import prior_gap
-from .chunk_texts import texts_of_samples, texts_of_ways
+from .chunk_texts import texts_of_interpolations, texts_of_samples
 from .collisions import collision_calibration
 from .conditioning import conditioning_gap
 from .diagnosis import Diagnosis, LatentPlaces
@@ -43,10 +43,10 @@ _POSITIONS = 1536
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """Points of the text: what came there, and what the head draws.
+    """Points of the text: the true chunk, and what the head draws.
 
     Attributes:
-        tokens: The chunk that came, (points, chunk).
+        tokens: The true chunk, (points, chunk).
         target: Its posterior.
         samples: The head's latents, (samples, points, latent).
         group: Document of each point, or its row where documents are few.
@@ -111,7 +111,7 @@ def diagnose(
         plane = principal_map(posterior.mean)
         half = len(tokens) // 2
         # Chunks of other places of the text: neighbours in it may share words.
-        ways = interpolate(
+        between = interpolate(
             model.autoencoder, posterior.mean[:half], posterior.mean[half : 2 * half]
         )
         drawn_tokens = model.autoencoder.decode_tokens(points.samples)
@@ -123,7 +123,7 @@ def diagnose(
             latents=latent_use(posterior),
             prior=prior_gap(posterior),
             map=plane,
-            interpolation=ways,
+            interpolation=between,
             conditioning=conditioning_gap(points.samples, points.target, points.group),
             skill=energy_skill(points.samples, marginal, points.target, points.group),
             spread=sample_spread(points.samples, points.target),
@@ -142,7 +142,7 @@ def diagnose(
                     points.tokens[::2],
                     tokenizer,
                 ),
-                *texts_of_ways(ways.tokens, tokenizer),
+                *texts_of_interpolations(between.tokens, tokenizer),
             ),
             protocol=(
                 f"Measured on {len(points.tokens)} full chunks after at least {min_context} "

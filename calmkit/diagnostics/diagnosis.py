@@ -33,7 +33,7 @@ class LatentPlaces:
     """Latents as points of the plane.
 
     Attributes:
-        real: Posterior draws of the chunks that came.
+        real: Posterior draws of the chunks of the text.
         drawn: The head's, at the same places of the text.
     """
 
@@ -50,7 +50,7 @@ class Diagnosis:
         latents: Active dimensions and KL.
         prior: Aggregate posterior against the prior.
         map: Principal components of the latents.
-        interpolation: Ways between chunks.
+        interpolation: Chunks decoded between two others.
         conditioning: Does the head use its condition?
         skill: Its energy score between marginal and posterior.
         spread: Width of its samples.
@@ -59,7 +59,7 @@ class Diagnosis:
         collisions: Do draws agree with the text as often as with each other?
         principal: Latents on the map of principal components.
         tsne: Latents by t-SNE; None without scikit-learn.
-        examples: Texts of some latents and of ways between chunks.
+        examples: Texts of some latents and of interpolations between chunks.
         protocol: What was measured, in a sentence.
     """
 

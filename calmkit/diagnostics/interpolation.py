@@ -26,7 +26,7 @@ _MOST_FOREIGN = 0.5
 @typed
 @dataclass(frozen=True, eq=False)
 class Interpolation(Diagnostic):
-    """Decoded ways from some latents to others.
+    """Decoded interpolations from some latents to others.
 
     Attributes:
         tokens: At each step; the first and the last are the ends.

@@ -56,7 +56,7 @@ class EnergySkill(Diagnostic):
     @property
     def is_bad(self) -> bool:
         """The gain is not above two standard errors."""
-        return self.gain.value <= _ERRORS * self.gain.standard_error
+        return self.gain.value <= _ERRORS * (self.gain.standard_error or 0.0)
 
     @property
     def summary(self) -> str:

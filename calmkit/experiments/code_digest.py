@@ -28,11 +28,12 @@ import torch
 
 from .imports import Import, is_own, read_module, targets
 
-__all__ = ["changes", "code_of", "named_in"]
+__all__ = ["code_changes", "code_of", "named_in"]
 
 # They check, show and store numbers, and make none.
 _NO_NUMBERS = {
     "beartype",
+    "cattrs",
     "jaxtyping",
     "jsonargparse",
     "matplotlib",
@@ -104,23 +105,23 @@ def named_in(config: object) -> list[type | FunctionType]:
     return [one for one in found if inspect.isclass(one) or inspect.isfunction(one)]
 
 
-def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def code_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What differs between two answers of `code_of`, in words; one's own code first."""
-    told: list[str] = []
+    changed: list[str] = []
     versions: list[str] = []
     for name in sorted({*before, *now}):
         was, found = before.get(name, ""), now.get(name, "")
         if was == found:
             continue
         if not (was and found):
-            told.append(f"{name} is used {'no longer' if was else 'now'}")
+            changed.append(f"{name} is used {'no longer' if was else 'now'}")
         elif not found.startswith(_VERSION):
-            told.append(f"{name} has changed")
+            changed.append(f"{name} has changed")
         elif (old := was.split()[1]) != (new := found.split()[1]):
             versions.append(f"{name} was {old} and is {new}")
         else:
             versions.append(f"{name} {new} was installed anew")
-    return told + versions
+    return changed + versions
 
 
 def _with_packages(name: str) -> tuple[str, ...]:
@@ -163,13 +164,13 @@ def _makes_numbers(library: str) -> bool:
 @functools.cache
 def _version(library: str) -> str:
     """Version of a library and a digest of the checksums of its files; empty if it is missing."""
-    told = []
+    found = []
     for name in sorted(set(_distributions().get(library, ()))):
         installed = importlib.metadata.distribution(name)
         record = _CHECKSUM.findall(installed.read_text("RECORD") or "")
         digest = hashlib.sha256("\n".join(sorted(record)).encode()).hexdigest()[:16]
-        told.append(f"{installed.version} {digest}")
-    return _VERSION + " ".join(told) if told else ""
+        found.append(f"{installed.version} {digest}")
+    return _VERSION + " ".join(found) if found else ""
 
 
 @functools.cache

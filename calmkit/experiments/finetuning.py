@@ -20,16 +20,18 @@ from calmkit.data import (
     read_pairs,
     split_pairs,
 )
-from calmkit.files import file_digest
+from calmkit.files import file_digest, replace_file
 from calmkit.models import LanguageModel
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import fit, step_generator
 
+from .hardware import new_fabric
+from .json_converter import to_json
 from .model_folder import check_config_fits, load_checkpoint, save_checkpoint
 from .pair_scores import FinetuningResult, PairScores, reproduced
 from .resuming import CHECKPOINTS, begin
 from .run_progress import RunProgress
-from .stages import model_objective
+from .trainer import model_objective
 
 __all__ = ["PreparedPairs", "finetune", "prepare_finetuning"]
 
@@ -127,11 +129,9 @@ def finetune(
         config_text: The effective config, saved with the model.
         display: Where progress is shown.
     """
-    from lightning_fabric import Fabric
-
     begin(experiment.output, config_text, **prepared.inputs)
     checkpoints = experiment.output / CHECKPOINTS
-    fabric = Fabric(accelerator=experiment.accelerator, devices=1, precision=experiment.precision)
+    fabric = new_fabric(experiment.accelerator, experiment.precision)
     model = prepared.model.to(fabric.device)
     held_out = prepared.held_out.batch_at(0).to(fabric.device)
 
@@ -173,5 +173,5 @@ def finetune(
         after=scores(),
         training_seconds=training.seconds,
     )
-    result.write(experiment.output / "finetuning.json")
+    replace_file(experiment.output / "finetuning.json", to_json(result) + "\n")
     return result

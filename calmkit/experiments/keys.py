@@ -21,7 +21,7 @@ from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
 
 from .code_digest import code_of, named_in
-from .preparing import rows_of
+from .evaluation_plan import EvaluationPlan
 
 __all__ = [
     "autoencoder_key",
@@ -50,7 +50,7 @@ _OF_AUTOENCODER = (
 # Where the code begins that trains anything, and that builds and measures models besides.
 _TRAINS = ("calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.batches")
 _BUILDS = "calmkit.config.building"
-_STAGES = "calmkit.experiments.stages"
+_TRAINER = "calmkit.experiments.trainer"
 # What reads configs, and shows and keeps what comes out, computes nothing.
 _SHELL = ("calmkit.cli", "calmkit.config", "calmkit.saving", "calmkit.experiments.run_progress")
 
@@ -79,7 +79,7 @@ def code_of_result(text: str) -> dict[str, str]:
         text: The config, effective; what it names has been imported.
     """
     config = {key: value for key, value in yaml.safe_load(text).items() if key != "logger"}
-    return code_of((*_TRAINS, _BUILDS, _STAGES), named=named_in(config), without=_SHELL)
+    return code_of((*_TRAINS, _BUILDS, _TRAINER), named=named_in(config), without=_SHELL)
 
 
 def autoencoder_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
@@ -121,7 +121,7 @@ def training_key(
 def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
     """Of everything that is reported of a config."""
     kept = {key: v for key, v in _config(text, experiment).items() if key not in _PATHS}
-    rows = rows_of(experiment, corpus, experiment.evaluation.rows)
+    rows = EvaluationPlan.of_training(experiment, corpus).rows
     # Rows are measured, and the first document gives the prompt of the text that is shown.
     prompt = corpus.validation.document(0)
     measured = [rows.batch.tokens, rows.batch.real, rows.document]
@@ -143,7 +143,7 @@ def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:
 def _training_code(config: Mapping[str, Any], entry: str) -> dict[str, str]:
     """Of what a config names, and of the loop around it; measuring on the way changes nothing."""
     shell = (*_SHELL, "calmkit.experiments")
-    entries, alone = (*_TRAINS, entry), (_STAGES,)
+    entries, alone = (*_TRAINS, entry), (_TRAINER,)
     return code_of(entries, named=named_in(config), alone=alone, without=shell)
 
 

@@ -1,15 +1,11 @@
 """What fine-tuning brings: scores on held-out prompts, before and after."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from calmkit.data import TokenPair
-from calmkit.files import replace_file
 from calmkit.models import LanguageModel
 
 __all__ = ["FinetuningResult", "PairScores", "reproduced"]
@@ -60,15 +56,6 @@ class FinetuningResult:
             f"held out, before and after: loss {self.before.loss:.4g} and {self.after.loss:.4g}, "
             f"responses reproduced {self.before.reproduced:.0%} and {self.after.reproduced:.0%}"
         )
-
-    def write(self, path: Path) -> None:
-        """Write all of it as JSON.
-
-        Args:
-            path: The file.
-        """
-        text = json.dumps(dataclasses.asdict(self), indent=1)
-        replace_file(path, text + "\n")
 
 
 def reproduced(

@@ -6,19 +6,18 @@ from pathlib import Path
 from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import (
     Corpus,
-    EvaluationRows,
     TokenStore,
     TrainingBatches,
     digest_of,
-    evaluation_rows,
     prepare_corpus,
     read_documents,
 )
-from calmkit.diagnostics import check_points, enough_rows
-from calmkit.evaluation import check_context, positions_read, positions_written
+from calmkit.evaluation import positions_read, positions_written
 from calmkit.models import LanguageModel
 
-__all__ = ["check_rows", "prepare", "rows_of", "rows_to_diagnose", "with_other_text"]
+from .evaluation_plan import EvaluationPlan
+
+__all__ = ["check_positions", "prepare", "with_other_text"]
 
 
 def prepare(experiment: TrainExperiment) -> Corpus:
@@ -48,11 +47,11 @@ def prepare(experiment: TrainExperiment) -> Corpus:
         batch_size=experiment.training.batch_size,
         seed=experiment.seed,
     )
-    check_rows(experiment, corpus)
+    EvaluationPlan.of_training(experiment, corpus).check()
     return corpus
 
 
-def check_positions(model: LanguageModel, experiment: TrainExperiment) -> None:
+def check_positions(model: LanguageModel, experiment: TrainExperiment | EvaluationPlan) -> None:
     """See that the backbone holds as many positions as will be read.
 
     Raises:
@@ -84,36 +83,3 @@ def with_other_text(corpus: Corpus, data: Path) -> Corpus:
     store = TokenStore.from_documents(documents, corpus.tokenizer)
     measured = f"measured on {data.name} (SHA-256 {digest_of(documents)[:12]})"
     return replace(corpus, validation=store, name=f"{corpus.name}, {measured}")
-
-
-def check_rows(experiment: TrainExperiment, corpus: Corpus) -> None:
-    """See that there is enough held-out text to be measured on.
-
-    Raises:
-        ValueError: If there is not.
-    """
-    rows = rows_of(experiment, corpus, experiment.evaluation.rows)
-    check_context(rows, experiment.evaluation.min_context)
-
-
-def rows_of(experiment: TrainExperiment, corpus: Corpus, count: int) -> EvaluationRows:
-    """Held-out rows, the same for every seed of training."""
-    return evaluation_rows(
-        corpus.validation,
-        chunk_size=experiment.chunk_size,
-        positions=experiment.positions,
-        max_rows=count,
-        seed=experiment.evaluation_seed,
-    )
-
-
-def rows_to_diagnose(experiment: TrainExperiment, corpus: Corpus) -> EvaluationRows:
-    """Held-out rows for `diagnose`, as many as give enough points.
-
-    Raises:
-        ValueError: If fewer than two rows have a full chunk after the context.
-    """
-    count = enough_rows(experiment.positions, experiment.evaluation.rows)
-    rows = rows_of(experiment, corpus, count)
-    check_points(rows, experiment.evaluation.min_context)
-    return rows

@@ -30,19 +30,20 @@ class Estimate:
 
     Attributes:
         value: The estimate.
-        standard_error: Its standard deviation over resampled documents; NaN where there are not
+        standard_error: Its standard deviation over resampled documents; None where there are not
             two.
         interval: Confidence interval; None where the text allows none.
     """
 
     value: float
-    standard_error: float
+    standard_error: float | None
     interval: tuple[float, float] | None = None
 
     def scaled(self, factor: float) -> "Estimate":
         """The same in other units; the factor must not be negative."""
+        error = None if self.standard_error is None else factor * self.standard_error
         low_high = self.interval and (factor * self.interval[0], factor * self.interval[1])
-        return Estimate(factor * self.value, factor * self.standard_error, low_high)
+        return Estimate(factor * self.value, error, low_high)
 
 
 @typed
@@ -140,9 +141,12 @@ def estimates_from(
     Raises:
         ValueError: If the level is no probability.
     """
-    errors = torch.where(variance.amount.isnan(), math.nan, errors)
+    known = ~(variance.amount.isnan() | errors.isnan())
     none = [None] * len(values)
     intervals = none if level is None else variance.intervals(values, level)
     return [
-        Estimate(*each) for each in zip(values.tolist(), errors.tolist(), intervals, strict=True)
+        Estimate(value, error if there else None, interval)
+        for value, error, there, interval in zip(
+            values.tolist(), errors.tolist(), known.tolist(), intervals, strict=True
+        )
     ]

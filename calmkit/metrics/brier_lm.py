@@ -91,13 +91,13 @@ class BrierLMResult:
 
     def __str__(self) -> str:
         """The numbers as a table, why there is no BrierLM if there is none, and the protocol."""
-        lines = [f"BrierLM  {_told(self.estimate)}"]
+        lines = [f"BrierLM  {_text(self.estimate)}"]
         if self.not_positive:
             which = ", ".join(f"Brier-{n}" for n in self.not_positive)
             lines = [f"BrierLM  0, since not positive: {which}"]
         for n, (score, places) in enumerate(zip(self.ngrams, self.places, strict=True), start=1):
             terms = f"hit {score.hit.value:.2f}, collision {score.collision.value:.2f}"
-            lines.append(f"Brier-{n}  {_told(score.brier)}; {terms}")
+            lines.append(f"Brier-{n}  {_text(score.brier)}; {terms}")
             values = [place.brier.value for place in places]
             if sum(map(math.isfinite, values)) > 1:
                 each = ", ".join(f"{value:.2f}" for value in values if math.isfinite(value))
@@ -182,9 +182,10 @@ def summarize_brier(
         )
     total = 2 * sums.hits.sum(dim=-1) - sums.collisions.sum(dim=-1)
     drawn = combine_brier(resampled_ratios(total, counts, resamples=resamples, seed=seed))
+    error = float(errors_of(drawn[:, None]))
     estimate = Estimate(
         value=float(combine_brier(total.sum(dim=0) / counts.sum(dim=0))),
-        standard_error=float(errors_of(drawn[:, None])),
+        standard_error=None if math.isnan(error) else error,
         interval=None if level is None else _interval(total, counts, level),
     )
     whole, *places = zip(*_scores(sums, resamples=resamples, seed=seed, level=level), strict=True)
@@ -229,11 +230,13 @@ def _scores(
     ]
 
 
-_NOTHING = Estimate(math.nan, math.nan)
+_NOTHING = Estimate(math.nan, None)
 
 
-def _told(estimate: Estimate) -> str:
-    told = f"{estimate.value:.2f} ± {estimate.standard_error:.2f}"
-    if estimate.interval is None:
-        return told
-    return f"{told} ({estimate.interval[0]:.2f} to {estimate.interval[1]:.2f})"
+def _text(estimate: Estimate) -> str:
+    text = f"{estimate.value:.2f}"
+    if estimate.standard_error is not None:
+        text += f" ± {estimate.standard_error:.2f}"
+    if estimate.interval is not None:
+        text += f" ({estimate.interval[0]:.2f} to {estimate.interval[1]:.2f})"
+    return text

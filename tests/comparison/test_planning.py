@@ -14,7 +14,7 @@ from calmkit.comparison.planning import plan_runs, prepare_all
 from calmkit.comparison.results import Failure
 from calmkit.comparison.waves import in_waves, run_all
 from calmkit.config import ConfigError, parse_comparison
-from calmkit.experiments.stages import Lab, model_objective
+from calmkit.experiments.trainer import Trainer, model_objective
 from calmkit.training import TrainingSettings
 
 SMALL = ["--config=ci", "--evaluation.bootstrap=10"]
@@ -136,7 +136,7 @@ class TestWaves:
                 done.append(experiment.seed)
                 raise Broken("no room\nmore of it")
 
-        monkeypatch.setattr(planned_runs, "Lab", FakeLab)
+        monkeypatch.setattr(planned_runs, "Trainer", FakeLab)
         display = Quiet()
         left = planned(tmp_path, "--seeds=2", "--variants", "{a: {}}")
         failures = run_all(left, processes=1, threads=1, display=display)
@@ -163,25 +163,25 @@ class TestBudget:
         assert steps["energy"] == 200 and len(set(steps.values())) == 5
         totals = {}
         for variant in comparison.variants:
-            lab = Lab(variant.experiment, prepared.corpora[variant.name], Quiet())
-            batch = lab.batches(variant.experiment.training)(0)
+            trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Quiet())
+            batch = trainer.batches(variant.experiment.training)(0)
             # One document a row: attention within shorter ones is less work, for all alike.
             whole = ((batch.tokens.shape[1],),) * len(batch.tokens)
             batch = dataclasses.replace(batch, lengths=whole)
             calm = variant.experiment.model == "calm"
-            model = lab.build(lab.train_autoencoder(None) if calm else None)
+            model = trainer.build(trainer.train_autoencoder(None) if calm else None)
             with FlopCounterMode(display=False) as counter:
                 model_objective(model, batch, torch.Generator()).values["loss"].backward()
             totals[variant.name] = steps[variant.name] * counter.get_total_flops()
             torch.testing.assert_close(
-                step_flops(lab), float(counter.get_total_flops()), rtol=0.02, atol=0
+                step_flops(trainer), float(counter.get_total_flops()), rtol=0.02, atol=0
             )
         for name, total in totals.items():
             assert total == pytest.approx(totals["energy"], rel=0.02), name
 
     def test_equal_time_is_by_measured_steps(self, tmp_path, monkeypatch):
         seconds = {"energy": 1.0, "flow": 0.5, "diffusion": 2.0}
-        monkeypatch.setattr(budget, "_seconds", lambda labs: {n: seconds[n] for n in labs})
+        monkeypatch.setattr(budget, "_seconds", lambda trainers: {n: seconds[n] for n in trainers})
         options = ["--budget=seconds", "--training.steps=60"]
         found = planned(tmp_path, *options)
         assert [one.steps for one in found] == [60, 120, 30]
@@ -200,15 +200,15 @@ class TestBudget:
     def test_steps_are_timed(self, tmp_path):
         comparison = parse_comparison([*SMALL, f"--output={tmp_path}", "--variants", "{a: {}}"])
         prepared = prepare_all(comparison)
-        lab = Lab(comparison.variants[0].experiment, prepared.corpora["a"], Quiet())
-        assert 0 < budget._seconds({"a": lab})["a"] < 60
+        trainer = Trainer(comparison.variants[0].experiment, prepared.corpora["a"], Quiet())
+        assert 0 < budget._seconds({"a": trainer})["a"] < 60
 
     def test_one_training_is_measured_once(self, tmp_path, monkeypatch):
         asked = []
 
-        def measure(labs):
-            asked.extend(labs)
-            return dict.fromkeys(labs, 1.0)
+        def measure(trainers):
+            asked.extend(trainers)
+            return dict.fromkeys(trainers, 1.0)
 
         monkeypatch.setattr(budget, "_seconds", measure)
         euler = "{class_path: FlowHead, init_args: {solver: EulerSolver}}"

@@ -20,8 +20,8 @@ from calmkit.cli import main
 from calmkit.data import EvaluationRows, prepare_corpus
 from calmkit.diagnostics.diagnosing import diagnose
 from calmkit.distributions import DiagonalGaussian
+from calmkit.experiments import EvaluationPlan
 from calmkit.experiments.model_folder import save_checkpoint
-from calmkit.experiments.preparing import rows_to_diagnose
 from calmkit.heads import Head
 from calmkit.models import CALM, InputEncoder
 from calmkit.reports.diagnosis_files import write_diagnosis
@@ -235,12 +235,12 @@ class TestReport:
         assert len(known.diagnostics) == 11
         texts = [line for line in lines if line.startswith("sample '")]
         assert len(texts) == 4
-        for line in texts:  # a sample of each chunk is near that chunk, and there came the same
+        for line in texts:  # a sample of each chunk is near that chunk, which the text has too
             chunk = line[8:10]
             assert line.startswith(f"sample '{chunk}': nearest real chunks '{chunk}' at 0.")
-            assert line.endswith(f"; there came '{chunk}'")
-        ways = [line for line in lines if line.startswith("between: ")]
-        assert len(ways) == 4 and all(way.count(" > ") == 6 for way in ways)
+            assert line.endswith(f"; the text has '{chunk}'")
+        between = [line for line in lines if line.startswith("between: ")]
+        assert len(between) == 4 and all(line.count(" > ") == 6 for line in between)
 
     def test_json_is_strict_and_complete(self, known):
         def refuse(name):
@@ -349,4 +349,5 @@ class TestCommand:
         options = ["--config", str(saved / "config.yaml"), "--evaluation.rows=500"]
         parsed = config.parse(options, command="calmkit train")
         corpus = prepare_corpus(None, vocab_size=300, cache_dir=parsed.experiment.cache_dir)
-        assert len(rows_to_diagnose(parsed.experiment, corpus).document) == 1536 // 8
+        plan = EvaluationPlan.of_training(parsed.experiment, corpus)
+        assert len(plan.rows_to_diagnose().document) == 1536 // 8

@@ -11,9 +11,9 @@ import calmkit
 from calmkit.backbones import HuggingFaceBackbone, TransformerBackbone
 from calmkit.comparison.planning import prepare_all
 from calmkit.config import parse, parse_comparison
-from calmkit.experiments.code_digest import changes, code_of, named_in
+from calmkit.experiments.code_digest import code_changes, code_of, named_in
 from calmkit.experiments.keys import code_of_result, code_of_training
-from calmkit.experiments.stages import Lab
+from calmkit.experiments.trainer import Trainer
 from calmkit.heads import AdaptiveSolver, EnergyHead, FlowHead
 from calmkit.scoring import EnergyScore
 from calmkit.training import MatrixDecayAdamW
@@ -35,7 +35,7 @@ class TestOwnCode:
         )
         assert files.write(mine=explained).code() == before
         after = files.write(mine="SCALE = 2.0\ndef f(x):\n    return x * SCALE\n").code()
-        assert changes(before, after) == ["mine has changed"]
+        assert code_changes(before, after) == ["mine has changed"]
 
     @pytest.mark.parametrize(
         "statement",
@@ -50,7 +50,7 @@ class TestOwnCode:
         files.write(mine=statement, other="import helper", helper="SCALE = 1.0")
         before = files.code()
         after = files.write(helper="SCALE = 2.0").code()
-        assert changes(before, after) == ["helper has changed"]
+        assert code_changes(before, after) == ["helper has changed"]
 
     def test_imports_for_type_checkers_alone_do_not(self, files):
         text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import helper\n"
@@ -97,7 +97,7 @@ class TestOwnCode:
         before = files.write(mine="import fast, zlib, sys").code()
         assert "zlib" not in before
         compiled.write_bytes(b"two")
-        assert changes(before, files.code()) == ["fast has changed"]
+        assert code_changes(before, files.code()) == ["fast has changed"]
 
 
 class TestLibraries:
@@ -124,10 +124,10 @@ class TestLibraries:
 
         first = install("1.0", "abc")
         assert set(first) == {"mine", "numbers_of_mine", "python"}
-        assert changes(first, install("1.1", "abc")) == ["numbers_of_mine was 1.0 and is 1.1"]
+        assert code_changes(first, install("1.1", "abc")) == ["numbers_of_mine was 1.0 and is 1.1"]
         again = ["numbers_of_mine 1.0 was installed anew"]
-        assert changes(first, install("1.0", "xyz")) == again
-        assert changes(first, install("1.0", "abc")) == []
+        assert code_changes(first, install("1.0", "xyz")) == again
+        assert code_changes(first, install("1.0", "abc")) == []
 
     def test_what_calmkit_imports_in_a_class_counts_where_the_class_is_used(self, files):
         assert "torchdiffeq" not in code_of([], named=[FlowHead])
@@ -162,7 +162,7 @@ class TestNames:
     def test_changes_are_told_one_s_own_code_first(self):
         before = {"a": "1", "mine": "2", "torch": "version 2.12.0 aa", "x": "version 1.0 bb"}
         now = {"b": "1", "mine": "3", "torch": "version 2.13.0 cc", "x": "version 1.0 bb"}
-        assert changes(before, now) == [
+        assert code_changes(before, now) == [
             "a is used no longer", "b is used now", "mine has changed",
             "torch was 2.12.0 and is 2.13.0",
         ]  # fmt: skip
@@ -193,15 +193,15 @@ class TestCalmkit:
         torch.set_default_dtype(torch.float32)
         try:
             for variant in comparison.variants:
-                lab = Lab(variant.experiment, prepared.corpora[variant.name], Quiet())
-                lab.validation_loss = lambda model: 0.0
-                lab.rough_brier = lambda model: Zero
-                lab.accuracy = lambda autoencoder: 0.0
+                trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Quiet())
+                trainer.validation_loss = lambda model: 0.0
+                trainer.rough_brier = lambda model: Zero
+                trainer.accuracy = lambda autoencoder: 0.0
                 with Calls() as trained:
-                    model = lab.build(lab.train_autoencoder(None))
-                    training = lab.train("model", model, None)
+                    autoencoder = trainer.train_autoencoder(None)
+                    model, training = trainer.train_model("model", autoencoder, None)
                 with Calls() as measured:
-                    lab.describe(model, training)
+                    trainer.measure(model, training)
                 shell = {"calmkit.experiments.code_digest", "calmkit.config.experiment"}
                 assert trained.modules - shell <= set(code_of_training(variant.text))
                 assert measured.modules - shell <= set(code_of_result(variant.text))

@@ -1,6 +1,5 @@
-"""The stages of one run, on one text and one device: autoencoder, model, training, measuring."""
+"""One run on one text and one device: autoencoder, model, training, measuring."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from calmkit.accounting import costs_per_token
 from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.config import TrainExperiment, assemble
@@ -27,30 +25,27 @@ from calmkit.training import (
     step_generator,
 )
 
-from .measuring import measure_run
-from .preparing import rows_of
+from .evaluation_plan import EvaluationPlan
+from .hardware import new_fabric
+from .measuring import measure
 from .run_progress import RunProgress
-from .run_result import RunResult
+from .run_record import RunRecord
 
-__all__ = ["Lab", "model_objective"]
+__all__ = ["Trainer", "model_objective"]
 
 _STANDARDIZE_ON_BATCHES = 16
 # A rough number will do before training and on the way.
 _FEW_DRAWS = 2
 
 
-class Lab:
-    """What all stages of one run share."""
+class Trainer:
+    """Trains and measures one model; its text, device and display serve all stages."""
 
     def __init__(self, experiment: TrainExperiment, corpus: Corpus, display: RunProgress) -> None:
-        from lightning_fabric import Fabric
-
         self.experiment, self.corpus, self.display = experiment, corpus, display
-        self.fabric = Fabric(
-            accelerator=experiment.accelerator, devices=1, precision=experiment.precision
-        )
-        self.rows = rows_of(experiment, corpus, experiment.evaluation.rows)
-        self.few_rows = rows_of(experiment, corpus, max(2, experiment.validation_rows))
+        self.fabric = new_fabric(experiment.accelerator, experiment.precision)
+        self.plan = EvaluationPlan.of_training(experiment, corpus)
+        self.validation_rows = self.plan.some_rows(max(2, experiment.validation_rows))
 
     def train_autoencoder(self, directory: Path | None) -> ChunkAutoencoder | None:
         """The trained autoencoder, frozen; None for a model that has none.
@@ -83,21 +78,28 @@ class Lab:
         return autoencoder.freeze()
 
     def build(self, autoencoder: ChunkAutoencoder | None) -> LanguageModel:
-        """An untrained model; equal seeds give equal backbones, whatever the head."""
+        """An untrained model; equal seeds give equal backbones, whatever the head.
+
+        Args:
+            autoencoder: By `train_autoencoder`. None: an untrained one, if the model has any.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(self.experiment.seed)
             model = assemble(self.experiment, self.experiment.head, autoencoder=autoencoder)
         return model.to(self.fabric.device)
 
-    def train(self, name: str, model: LanguageModel, directory: Path | None) -> TrainingResult:
-        """Train a model in place.
+    def train_model(
+        self, name: str, autoencoder: ChunkAutoencoder | None, directory: Path | None
+    ) -> tuple[LanguageModel, TrainingResult]:
+        """A trained model, and the record of its training.
 
         Args:
             name: What to call it while it trains.
-            model: By `build`.
+            autoencoder: By `train_autoencoder`.
             directory: Where its training is kept and, if it was finished, found.
         """
-        return self._fit(
+        model = self.build(autoencoder)
+        training = self._fit(
             name,
             model,
             model_objective,
@@ -110,42 +112,41 @@ class Lab:
             directory,
             optimizer=self.experiment.optimizer,
         )
+        return model, training
 
-    def describe(self, model: LanguageModel, training: TrainingResult | None) -> RunResult:
+    def measure(self, model: LanguageModel, training: TrainingResult) -> RunRecord:
         """Everything that is reported of a model.
 
         Args:
-            model: The model.
-            training: What its training left; None if it was not trained here.
+            model: By `train_model`.
+            training: By the same.
         """
-        experiment, settings = self.experiment, self.experiment.training
-        costs = costs_per_token(model, experiment.positions)
-        steps = 0 if training is None else training.steps
-        tokens = steps * settings.batch_size * experiment.positions * experiment.chunk_size
-        validation = () if training is None else training.validation
-        return RunResult(
-            seed=experiment.seed,
+        experiment, steps = self.experiment, training.steps
+        batch_size = experiment.training.batch_size
+        tokens = steps * batch_size * experiment.positions * experiment.chunk_size
+        curves = {
+            name: tuple((step, values[name]) for step, values in training.validation)
+            for name in ("loss", "brier_1")
+        }
+        result = replace(
+            measure(model, self.plan, trained_tokens=tokens),
             steps=steps,
-            trained_tokens=tokens,
-            training_flops=costs.training * tokens if steps else math.nan,
-            sampling_flops=costs.sampling,
-            training_seconds=math.nan if training is None else training.seconds,
-            training_losses=() if training is None else training.losses,
-            validation_losses=tuple((step, values["loss"]) for step, values in validation),
-            validation_brier=tuple((step, values["brier_1"]) for step, values in validation),
-            **vars(measure_run(model, self.rows, experiment, self.corpus)),
+            training_seconds=training.seconds,
+            validation_losses=curves["loss"],
+            validation_brier=curves["brier_1"],
         )
+        return RunRecord.of(model, result)
 
     @torch.no_grad()
     def accuracy(self, autoencoder: ChunkAutoencoder) -> float:
         """Share of held-out tokens that come back from the posterior's mean."""
-        return restored_share(autoencoder, self.rows.batch.to(self.fabric.device))
+        return restored_share(autoencoder, self.plan.rows.batch.to(self.fabric.device))
 
     @torch.no_grad()
     def validation_loss(self, model: LanguageModel) -> float:
         """The model's own loss on held-out rows, with the same draws each time."""
         generator = step_generator(self.experiment.seed, 0, device=self.fabric.device)
-        batch = self.few_rows.batch.to(self.fabric.device)
+        batch = self.validation_rows.batch.to(self.fabric.device)
         with self.fabric.autocast():
             return float(model.loss(batch, generator).total)
 
@@ -154,7 +155,7 @@ class Lab:
         settings = replace(self.experiment.evaluation, draws=_FEW_DRAWS)
         return score(
             model,
-            self.few_rows,
+            self.validation_rows,
             settings,
             seed=self.experiment.evaluation_seed,
             highest_order=1,
