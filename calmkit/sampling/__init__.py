@@ -1,4 +1,4 @@
-"""Sampling at a temperature from a black box that can only be drawn from."""
+"""Sampling at a temperature from a black box, which returns draws but no probabilities."""
 
 from .base import Draw as Draw
 from .base import PlainSampler as PlainSampler
@@ -14,5 +14,5 @@ from .frequent import most_frequent as most_frequent
 from .softmax import SoftmaxSampler as SoftmaxSampler
 
 # isort: split
-# For the other rooms of calmkit; no part of the public interface.
+# For the rest of calmkit; not part of the public interface.
 from .softmax import drawable as drawable
