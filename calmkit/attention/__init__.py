@@ -1,4 +1,4 @@
-"""Attention: what may be seen (masks), how it is computed (backends), and the key/value cache."""
+"""Attention: masks, the backends that compute it, and the key/value cache."""
 
 from .attention import attention as attention
 from .backends import AttentionBackendError as AttentionBackendError
@@ -8,6 +8,6 @@ from .cache import KVCache as KVCache
 from .mask import AttentionMask as AttentionMask
 
 # isort: split
-# For the other rooms of calmkit; no part of the public interface.
+# For the rest of calmkit; not part of the public interface.
 from .backends import check_backend as check_backend
 from .cache import PositionCache as PositionCache
