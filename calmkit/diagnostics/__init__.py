@@ -1,4 +1,4 @@
-"""Why does a model babble? Measures of each part, with what a bad value means."""
+"""Diagnostics: measurements of each part of a model, with the meaning of a bad value."""
 
 from .aggregate import PriorGap as PriorGap
 from .aggregate import latent_variance as latent_variance
@@ -31,7 +31,7 @@ from .spread import SampleSpread as SampleSpread
 from .spread import sample_spread as sample_spread
 
 # isort: split
-# For the other rooms of calmkit; no part of the public interface.
+# For the rest of calmkit; not part of the public interface.
 from .diagnosing import check_points as check_points
 from .diagnosing import enough_rows as enough_rows
 from .diagnosis import LatentPlaces as LatentPlaces

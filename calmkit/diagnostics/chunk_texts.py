@@ -1,4 +1,4 @@
-"""Latents as text: what samples decode to, what they lie near, what lies between two chunks."""
+"""Latents as text: decoded samples with their nearest chunks, and decoded interpolations."""
 
 import torch
 from torch import Tensor
@@ -7,46 +7,46 @@ from calmkit.data import TextTokenizer
 
 from .neighbours import NearestChunks
 
-__all__ = ["texts_of_samples", "texts_of_ways"]
+__all__ = ["interpolation_texts", "sample_texts"]
 
 _EXAMPLES = 4
 
 
-def texts_of_samples(
-    drawn: Tensor, came: Tensor, near: NearestChunks, bank: Tensor, tokenizer: TextTokenizer
+def sample_texts(
+    drawn: Tensor, target: Tensor, near: NearestChunks, bank: Tensor, tokenizer: TextTokenizer
 ) -> list[str]:
-    """A line for some samples of a head, spread over the points.
+    """A line for each of a few samples of a head, spread over the points.
 
     Args:
-        drawn: Tokens that each sample decodes to, (points, chunk).
-        came: The chunk that came there.
+        drawn: The decoded tokens of each sample, (points, chunk).
+        target: The true chunk at each point.
         near: The nearest chunks of each sample.
-        bank: Tokens of the chunks that they are from.
-        tokenizer: Makes texts of chunks.
+        bank: Tokens of the chunks that these were chosen from.
+        tokenizer: Decodes tokens to text.
     """
     lines = []
-    for place in _spread_over(len(drawn)):
+    for point in _spread_over(len(drawn)):
         nearest = ", ".join(
             f"{_text(bank[int(index)], tokenizer)} at {float(distance):.3g}"
-            for index, distance in zip(near.index[place], near.distance[place], strict=True)
+            for index, distance in zip(near.index[point], near.distance[point], strict=True)
         )
         lines.append(
-            f"sample {_text(drawn[place], tokenizer)}: nearest real chunks {nearest}; there came "
-            f"{_text(came[place], tokenizer)}"
+            f"sample {_text(drawn[point], tokenizer)}: nearest real chunks {nearest}; target "
+            f"{_text(target[point], tokenizer)}"
         )
     return lines
 
 
-def texts_of_ways(ways: Tensor, tokenizer: TextTokenizer) -> list[str]:
-    """A line for some ways from chunk to chunk, step by step.
+def interpolation_texts(tokens: Tensor, tokenizer: TextTokenizer) -> list[str]:
+    """A line for each of a few interpolations from chunk to chunk, step by step.
 
     Args:
-        ways: Tokens, (steps, points, chunk).
-        tokenizer: Makes texts of chunks.
+        tokens: Decoded tokens, (steps, points, chunk).
+        tokenizer: Decodes tokens to text.
     """
     return [
-        "between: " + " > ".join(_text(step, tokenizer) for step in ways[:, place])
-        for place in _spread_over(ways.shape[1])
+        "between: " + " > ".join(_text(step, tokenizer) for step in tokens[:, point])
+        for point in _spread_over(tokens.shape[1])
     ]
 
 
