@@ -1,4 +1,4 @@
-"""Models in and out of folders, without code that runs by itself."""
+"""Saving models to folders and loading them, without executing code from the file."""
 
 from .errors import CannotBeSavedError as CannotBeSavedError
 from .errors import SavedModelError as SavedModelError
@@ -9,6 +9,6 @@ from .saving import save as save
 from .saving import saved_tokenizer as saved_tokenizer
 
 # isort: split
-# For the other rooms of calmkit; no part of the public interface.
+# For the rest of calmkit; not part of the public interface.
 from .files import WEIGHTS_FILE as WEIGHTS_FILE
 from .pretrained import TOKENIZER_FILES as TOKENIZER_FILES
