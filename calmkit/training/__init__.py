@@ -1,4 +1,4 @@
-"""Training: one loop for every part, with checkpoints that resume to the same numbers."""
+"""Training: one loop for all parts, with checkpoints that resume to the same numbers."""
 
 from .checkpoint_record import CheckpointError as CheckpointError
 from .divergence import TrainingDiverged as TrainingDiverged
@@ -13,5 +13,5 @@ from .schedule import learning_rate_factor as learning_rate_factor
 from .settings import TrainingSettings as TrainingSettings
 
 # isort: split
-# For the other rooms of calmkit; no part of the public interface.
+# For the rest of calmkit; not part of the public interface.
 from .optimizer import build_optimizer as build_optimizer
