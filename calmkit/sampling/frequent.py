@@ -36,7 +36,7 @@ def most_frequent(
 
 @dataclass(frozen=True)
 class MostFrequent:
-    """Greedy decoding of a black box: the mode of its draws, an estimate of its own mode.
+    """Greedy decoding of a black box: the most frequent draw, an estimate of its mode.
 
     Attributes:
         candidates: N, the number of candidates drawn for each row.
