@@ -8,6 +8,6 @@ from .cache import KVCache as KVCache
 from .mask import AttentionMask as AttentionMask
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .backends import check_backend as check_backend
 from .cache import PositionCache as PositionCache

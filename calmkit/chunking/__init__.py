@@ -7,5 +7,5 @@ from .pairs import aligned_loss_mask as aligned_loss_mask
 from .pairs import chunk_pair as chunk_pair
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .grid import check_tokens as check_tokens

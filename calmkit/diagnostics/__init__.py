@@ -31,7 +31,7 @@ from .spread import SampleSpread as SampleSpread
 from .spread import sample_spread as sample_spread
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .diagnosing import check_points as check_points
 from .diagnosing import enough_rows as enough_rows
 from .diagnosis import LatentPlaces as LatentPlaces

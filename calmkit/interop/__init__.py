@@ -9,6 +9,6 @@ from .saving import save_published as save_published
 from .time_embedding import PublishedTimeEmbedding as PublishedTimeEmbedding
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .writing import check_new as check_new
 from .writing import new_folder as new_folder

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .brier_lm_metric import BrierLM as BrierLM
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .bootstrap import errors_of as errors_of
 from .bootstrap import estimates_from as estimates_from
 from .bootstrap import resampled_ratios as resampled_ratios

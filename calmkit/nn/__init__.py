@@ -8,7 +8,7 @@ from .swiglu import SwiGLU as SwiGLU
 from .wide import WideBuffers as WideBuffers
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .average_velocity import AverageVelocity as AverageVelocity
 from .dual import Dual as Dual
 from .residual import ResidualBlock as ResidualBlock

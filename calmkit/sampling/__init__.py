@@ -14,5 +14,5 @@ from .frequent import most_frequent as most_frequent
 from .softmax import SoftmaxSampler as SoftmaxSampler
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .softmax import drawable as drawable

@@ -9,6 +9,6 @@ from .saving import save as save
 from .saving import saved_tokenizer as saved_tokenizer
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .files import WEIGHTS_FILE as WEIGHTS_FILE
 from .pretrained import TOKENIZER_FILES as TOKENIZER_FILES

@@ -36,5 +36,5 @@ from .variogram import VariogramScore as VariogramScore
 from .variogram import variogram_score as variogram_score
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .precision import in_full_precision as in_full_precision

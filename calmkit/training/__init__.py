@@ -13,5 +13,5 @@ from .schedule import learning_rate_factor as learning_rate_factor
 from .settings import TrainingSettings as TrainingSettings
 
 # isort: split
-# For the rest of calmkit; not part of the public interface.
+# For the other rooms of calmkit; no part of the public interface.
 from .optimizer import build_optimizer as build_optimizer
