@@ -1,4 +1,4 @@
-"""Functions that run while a graph is traced and leave only their result in it."""
+"""Functions that run while a graph is traced, and leave only their answer in it."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,10 +9,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def runs_while_tracing(function: F) -> F:
-    """Keep a function out of compiled graphs, where its result is a constant.
+    """Keep a function out of compiled graphs: its result there is a constant.
 
-    `torch.compiler.assume_constant_result` sets the same mark, but it loads the compiler, which
-    takes seconds at import.
+    `torch.compiler.assume_constant_result` sets this same mark, but loads the compiler to do so,
+    at the cost of seconds at import.
 
     Args:
         function: Takes constants only, such as a device; no tensors.

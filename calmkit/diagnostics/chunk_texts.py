@@ -7,46 +7,46 @@ from calmkit.data import TextTokenizer
 
 from .neighbours import NearestChunks
 
-__all__ = ["interpolation_texts", "sample_texts"]
+__all__ = ["texts_of_interpolations", "texts_of_samples"]
 
 _EXAMPLES = 4
 
 
-def sample_texts(
-    drawn: Tensor, target: Tensor, near: NearestChunks, bank: Tensor, tokenizer: TextTokenizer
+def texts_of_samples(
+    drawn: Tensor, true: Tensor, near: NearestChunks, bank: Tensor, tokenizer: TextTokenizer
 ) -> list[str]:
-    """A line for each of a few samples of a head, spread over the points.
+    """A line for some samples of a head, spread over the points.
 
     Args:
-        drawn: The decoded tokens of each sample, (points, chunk).
-        target: The true chunk at each point.
+        drawn: Tokens that each sample decodes to, (points, chunk).
+        true: The chunk of the text there.
         near: The nearest chunks of each sample.
-        bank: Tokens of the chunks that these were chosen from.
-        tokenizer: Decodes tokens to text.
+        bank: Tokens of the chunks that they are from.
+        tokenizer: Makes texts of chunks.
     """
     lines = []
-    for point in _spread_over(len(drawn)):
+    for place in _spread_over(len(drawn)):
         nearest = ", ".join(
             f"{_text(bank[int(index)], tokenizer)} at {float(distance):.3g}"
-            for index, distance in zip(near.index[point], near.distance[point], strict=True)
+            for index, distance in zip(near.index[place], near.distance[place], strict=True)
         )
         lines.append(
-            f"sample {_text(drawn[point], tokenizer)}: nearest real chunks {nearest}; target "
-            f"{_text(target[point], tokenizer)}"
+            f"sample {_text(drawn[place], tokenizer)}: nearest real chunks {nearest}; "
+            f"the text has {_text(true[place], tokenizer)}"
         )
     return lines
 
 
-def interpolation_texts(tokens: Tensor, tokenizer: TextTokenizer) -> list[str]:
-    """A line for each of a few interpolations from chunk to chunk, step by step.
+def texts_of_interpolations(steps: Tensor, tokenizer: TextTokenizer) -> list[str]:
+    """A line for some interpolations from chunk to chunk, step by step.
 
     Args:
-        tokens: Decoded tokens, (steps, points, chunk).
-        tokenizer: Decodes tokens to text.
+        steps: Tokens, (steps, points, chunk).
+        tokenizer: Makes texts of chunks.
     """
     return [
-        "between: " + " > ".join(_text(step, tokenizer) for step in tokens[:, point])
-        for point in _spread_over(tokens.shape[1])
+        "between: " + " > ".join(_text(step, tokenizer) for step in steps[:, place])
+        for place in _spread_over(steps.shape[1])
     ]
 
 

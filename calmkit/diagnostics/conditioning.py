@@ -46,7 +46,7 @@ class ConditioningGap(Diagnostic):
 
     @property
     def is_bad(self) -> bool:
-        """Whether the gap is at most two standard errors."""
+        """Not above two standard errors."""
         return self.gap.value <= _ERRORS * self.gap.standard_error
 
     @property
@@ -61,8 +61,8 @@ class ConditioningGap(Diagnostic):
     def meaning(self) -> str:
         """The meaning of a bad value."""
         return (
-            "the head ignores its condition and draws from the marginal, so text is incoherent; "
-            "train longer, standardise latents, check the backbone's learning rate"
+            "the head ignores its condition and draws from the marginal, so text has no thread; "
+            "train longer, standardise latents, look at the backbone's learning rate"
         )
 
 

@@ -19,7 +19,7 @@ from calmkit.models import CALM, draw_latents
 from calmkit.nn import evaluation_view
 
 from .aggregate import prior_gap
-from .chunk_texts import interpolation_texts, sample_texts
+from .chunk_texts import texts_of_interpolations, texts_of_samples
 from .collisions import collision_calibration
 from .conditioning import conditioning_gap
 from .diagnosis import Diagnosis, LatentPlaces
@@ -43,12 +43,12 @@ _POSITIONS = 1536
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """Points of the text with their targets and the head's samples.
+    """Points of the text: the true chunk, and what the head draws.
 
     Attributes:
         tokens: The true chunk, (points, chunk).
         target: Its posterior.
-        samples: The head's samples, (samples, points, latent).
+        samples: The head's latents, (samples, points, latent).
         group: Document of each point, or its row if there are few documents.
         unit: `documents` or `rows`.
     """
@@ -110,8 +110,8 @@ def diagnose(
         real = points.target.sample(1, generator)[0]
         plane = principal_map(posterior.mean)
         half = len(tokens) // 2
-        # Interpolate between distant chunks: neighbours in the text may share words.
-        interpolation = interpolate(
+        # Chunks of other places of the text: neighbours in it may share words.
+        between = interpolate(
             model.autoencoder, posterior.mean[:half], posterior.mean[half : 2 * half]
         )
         drawn_tokens = model.autoencoder.decode_tokens(points.samples)
@@ -123,7 +123,7 @@ def diagnose(
             latents=latent_use(posterior),
             prior=prior_gap(posterior),
             map=plane,
-            interpolation=interpolation,
+            interpolation=between,
             conditioning=conditioning_gap(points.samples, points.target, points.group),
             skill=energy_skill(points.samples, marginal, points.target, points.group),
             spread=sample_spread(points.samples, points.target),
@@ -135,14 +135,14 @@ def diagnose(
             principal=LatentPlaces(plane.place(real), plane.place(points.samples[0])),
             tsne=_tsne(real, points.samples[0]),
             examples=(
-                *sample_texts(
+                *texts_of_samples(
                     model.autoencoder.decode_tokens(points.samples[0, 1::2]),
                     points.tokens[1::2],
                     near,
                     points.tokens[::2],
                     tokenizer,
                 ),
-                *interpolation_texts(interpolation.tokens, tokenizer),
+                *texts_of_interpolations(between.tokens, tokenizer),
             ),
             protocol=(
                 f"Measured on {len(points.tokens)} full chunks after at least {min_context} "

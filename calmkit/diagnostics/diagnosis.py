@@ -33,8 +33,8 @@ class LatentPlaces:
     """Latents as points of the plane.
 
     Attributes:
-        real: Posterior draws of the true chunks.
-        drawn: The head's samples at the same points of the text.
+        real: Posterior draws of the chunks of the text.
+        drawn: The head's, at the same places of the text.
     """
 
     real: Float[Tensor, "reals 2"]

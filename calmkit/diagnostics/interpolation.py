@@ -26,7 +26,7 @@ _MOST_FOREIGN = 0.5
 @typed
 @dataclass(frozen=True, eq=False)
 class Interpolation(Diagnostic):
-    """Decoded interpolations.
+    """Decoded interpolations from some latents to others.
 
     Attributes:
         tokens: The tokens at each step; the first and last steps are the ends.

@@ -1,4 +1,4 @@
-r"""How many dimensions of the latents carry information about the text.
+r"""The dimensions of the latents that carry information about the text.
 
 The posterior N(m_i, s_i^2) of dimension i, over chunks, has
 

@@ -54,7 +54,7 @@ class EnergySkill(Diagnostic):
 
     @property
     def is_bad(self) -> bool:
-        """Whether the gain is at most two standard errors."""
+        """The gain is not above two standard errors."""
         return self.gain.value <= _ERRORS * self.gain.standard_error
 
     @property

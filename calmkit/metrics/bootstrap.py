@@ -31,9 +31,9 @@ class Estimate:
 
     Attributes:
         value: The estimate.
-        standard_error: Its standard deviation over resampled documents; NaN with fewer than two
-            documents.
-        interval: Confidence interval; None if it cannot be computed.
+        standard_error: Its standard deviation over resampled documents; NaN where there are not
+            two.
+        interval: Confidence interval; None where the text allows none.
     """
 
     value: float
@@ -41,7 +41,7 @@ class Estimate:
     interval: tuple[float, float] | None = None
 
     def scaled(self, factor: float) -> "Estimate":
-        """The estimate in other units; the factor must not be negative."""
+        """The same in other units; the factor must not be negative."""
         low_high = self.interval and (factor * self.interval[0], factor * self.interval[1])
         return Estimate(factor * self.value, factor * self.standard_error, low_high)
 

@@ -90,14 +90,14 @@ class BrierLMResult:
         return tuple(n for n, brier in enumerate(self.brier, start=1) if brier.value <= 0)
 
     def __str__(self) -> str:
-        """The numbers as a table, the reason if BrierLM is undefined, and the protocol."""
-        lines = [f"BrierLM  {_formatted(self.estimate)}"]
+        """The numbers as a table, why there is no BrierLM if there is none, and the protocol."""
+        lines = [f"BrierLM  {_told(self.estimate)}"]
         if self.not_positive:
             which = ", ".join(f"Brier-{n}" for n in self.not_positive)
             lines = [f"BrierLM  0, since not positive: {which}"]
         for n, (score, places) in enumerate(zip(self.ngrams, self.places, strict=True), start=1):
             terms = f"hit {score.hit.value:.2f}, collision {score.collision.value:.2f}"
-            lines.append(f"Brier-{n}  {_formatted(score.brier)}; {terms}")
+            lines.append(f"Brier-{n}  {_told(score.brier)}; {terms}")
             values = [place.brier.value for place in places]
             if sum(map(math.isfinite, values)) > 1:
                 each = ", ".join(f"{value:.2f}" for value in values if math.isfinite(value))
@@ -222,18 +222,18 @@ def _scores(
             level=level,
         )
     )
-    each = iter(next(found).scaled(100) if known else _UNKNOWN for known in counted.tolist())
+    each = iter(next(found).scaled(100) if there else _NOTHING for there in counted.tolist())
     return [
         tuple(NgramScore(next(each), next(each), next(each)) for _ in range(shape[1]))
         for _ in range(shape[0])
     ]
 
 
-_UNKNOWN = Estimate(math.nan, math.nan)
+_NOTHING = Estimate(math.nan, math.nan)
 
 
-def _formatted(estimate: Estimate) -> str:
-    text = f"{estimate.value:.2f} ± {estimate.standard_error:.2f}"
+def _told(estimate: Estimate) -> str:
+    told = f"{estimate.value:.2f} ± {estimate.standard_error:.2f}"
     if estimate.interval is None:
-        return text
-    return f"{text} ({estimate.interval[0]:.2f} to {estimate.interval[1]:.2f})"
+        return told
+    return f"{told} ({estimate.interval[0]:.2f} to {estimate.interval[1]:.2f})"

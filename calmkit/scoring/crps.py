@@ -138,7 +138,7 @@ class MarginalCRPS(ScoringRule):
 
     @property
     def condition(self) -> str:
-        """What it cannot see, and where it is strict."""
+        """That it sees marginals only, and where it is strictly proper."""
         return (
             "sees the margin of each dimension only; strictly proper for one dimension, or among "
             "predictions with independent dimensions, with finite E|X_i|"

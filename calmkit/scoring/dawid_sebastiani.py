@@ -88,7 +88,7 @@ class DawidSebastianiScore(ScoringRule):
 
     @property
     def condition(self) -> str:
-        """Where it is proper, and what it sees."""
+        """The predictions for which it is proper, and the moments that it sees."""
         return (
             "not proper for all predictions, but among those with Gaussian margins, for which "
             "its estimate is unbiased; sees mean and variance of each dimension only"

@@ -11,7 +11,7 @@ that of the true distribution Q by MMD^2 / 2, half the squared maximum mean disc
 
 S is bounded, unlike the energy score, and no moment has to exist. But the gradient vanishes where
 samples and outcome are many bandwidths apart: slowly for the inverse multiquadric kernel, fast for
-the Gaussian one. In high dimensions choose several bandwidths, around `median_heuristic`.
+the Gaussian one. In high dimensions choose several bandwidths, guided by `median_heuristic`.
 
 The expectation over a Gaussian target is elementary for the Gaussian kernel, a product over the
 dimensions; for the others the mixture of `kernels` leaves one integral.

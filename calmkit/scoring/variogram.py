@@ -109,7 +109,7 @@ class VariogramScore(ScoringRule):
 
     @property
     def condition(self) -> str:
-        """What it sees."""
+        """The moments that it sees."""
         return (
             f"sees E|X_i - X_j|^{self.p:g} of pairs of dimensions only, thus neither a common "
             "shift of all dimensions nor their common sign"

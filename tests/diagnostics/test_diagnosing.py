@@ -238,9 +238,9 @@ class TestReport:
         for line in texts:  # a sample of each chunk is near that chunk, and there came the same
             chunk = line[8:10]
             assert line.startswith(f"sample '{chunk}': nearest real chunks '{chunk}' at 0.")
-            assert line.endswith(f"; target '{chunk}'")
-        ways = [line for line in lines if line.startswith("between: ")]
-        assert len(ways) == 4 and all(way.count(" > ") == 6 for way in ways)
+            assert line.endswith(f"; the text has '{chunk}'")
+        between = [line for line in lines if line.startswith("between: ")]
+        assert len(between) == 4 and all(line.count(" > ") == 6 for line in between)
 
     def test_json_is_strict_and_complete(self, known):
         def refuse(name):
