@@ -1,8 +1,8 @@
-"""Parts that remember what they were built of, so that a saved model can be built again.
+"""Parts that record how they were built, so that a saved model can be rebuilt.
 
-A class below `Recorded` keeps the arguments of its constructor; a function under `recorded` has
-what it returns keep the arguments of the call instead. Parts that are dataclasses need neither:
-their fields are their arguments. See `calmkit.saving`, which writes and reads them.
+A subclass of `Recorded` records the arguments of its constructor. The result of a function
+decorated with `recorded` records the arguments of that call instead. Dataclasses need neither:
+their fields are their arguments. `calmkit.saving` writes and reads these records.
 """
 
 import functools
@@ -30,9 +30,9 @@ _KEPT_AS = "_construction"
 
 @dataclass(frozen=True)
 class Factory:
-    """Stands for an argument without a name of its own, such as a lambda that builds a part.
+    """Represents an argument that cannot be imported by name, such as a lambda that builds a part.
 
-    What it built is found as the attribute of the same name.
+    The part that it built is the attribute of the same name.
     """
 
 
@@ -42,7 +42,7 @@ class Construction:
 
     Attributes:
         maker: Its class, or a function.
-        arguments: What was given, by name, and the defaults that are numbers or texts.
+        arguments: The given arguments by name, and defaults that are numbers or strings.
     """
 
     maker: Callable[..., Any]
@@ -50,10 +50,10 @@ class Construction:
 
 
 class Recorded:
-    """Base of parts whose constructor's arguments are kept."""
+    """Base class of parts that record the arguments of their constructor."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Keep the arguments of the constructor, if the class has one of its own."""
+        """Record the arguments of the constructor, if the class defines one."""
         super().__init_subclass__(**keywords)
         if "__init__" in cls.__dict__:
             cls.__init__ = _keeping(cls.__init__)
@@ -78,21 +78,22 @@ def recorded(make: _F) -> _F:
 
 
 def construction_of(part: object) -> Construction | None:
-    """The call that made a part, if it was kept."""
+    """The call that made a part, if it was recorded."""
     kept = vars(part).get(_KEPT_AS) if hasattr(part, "__dict__") else None
     return kept if isinstance(kept, Construction) else None
 
 
 def makes_parts(function: object) -> bool:
-    """Whether it is a function under `recorded`."""
+    """Whether a function is decorated with `recorded`."""
     return inspect.isfunction(function) and vars(function).get(_KEPT_AS) is True
 
 
 def dotted_path(named: Callable[..., Any]) -> str | None:
-    """Where a class or function can be imported from, by the shortest way; None if nowhere.
+    """The shortest path from which a class or function can be imported; None if there is none.
 
     Args:
-        named: `calmkit.heads.energy.EnergyHead`, for one, is in `calmkit.heads` too.
+        named: The class or function. For example, `calmkit.heads.energy.EnergyHead` is also in
+            `calmkit.heads`.
     """
     name, module = getattr(named, "__qualname__", ""), getattr(named, "__module__", None) or ""
     steps = module.split(".")

@@ -1,4 +1,4 @@
-"""Attention: what may be seen (masks), how it is computed (backends), and the key/value cache."""
+"""Attention: masks, the backends that compute it, and the key/value cache."""
 
 from .attention import attention as attention
 from .backends import AttentionBackendError as AttentionBackendError

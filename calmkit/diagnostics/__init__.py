@@ -1,4 +1,4 @@
-"""Why does a model babble? Measures of each part, with what a bad value means."""
+"""Diagnostics: measurements of each part of a model, with the meaning of a bad value."""
 
 from .aggregate import PriorGap as PriorGap
 from .aggregate import latent_variance as latent_variance

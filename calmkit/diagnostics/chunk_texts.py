@@ -1,4 +1,4 @@
-"""Latents as text: what samples decode to, what they lie near, what lies between two chunks."""
+"""Latents as text: decoded samples with their nearest chunks, and decoded interpolations."""
 
 import torch
 from torch import Tensor

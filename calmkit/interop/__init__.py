@@ -1,4 +1,4 @@
-"""Checkpoints in the published format, in and out."""
+"""Reading and writing checkpoints in the published format."""
 
 from .autoencoder import load_published_autoencoder as load_published_autoencoder
 from .calm import load_published_calm as load_published_calm

@@ -1,4 +1,4 @@
-"""Parts of the sizes that a published config states, on the meta device: without weights yet."""
+"""Parts with the sizes of a published config, on the meta device, still without weights."""
 
 import torch
 from torch import nn
@@ -27,16 +27,16 @@ __all__ = [
     "new_input_encoder",
 ]
 
-# Of the norms of an autoencoder whose config is not at hand.
+# Epsilon of the norms of an autoencoder whose config is not available.
 DEFAULT_EPS = 1e-6
-# How the published heads turn time into steps; see `PublishedTimeEmbedding`.
+# Offsets with which the published heads convert time to steps; see `PublishedTimeEmbedding`.
 FLOW_OFFSET = 0.0
 STEP_OFFSET = 0.5
 
 
 @recorded
 def new_autoencoder(settings: Settings) -> MLPAutoencoder:
-    """The autoencoder; of an odd number of layers the last is dropped, as published."""
+    """The autoencoder; the last of an odd number of layers is dropped, as published."""
     settings.require(hidden_act="silu", mlp_bias=False)
     sides = ("encoder", "decoder")
     depth, decoder_depth = (settings.size(f"num_{side}_layers") // 2 for side in sides)

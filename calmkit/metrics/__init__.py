@@ -1,6 +1,6 @@
-"""Measures of quality that need samples only.
+"""Quality metrics that need only samples.
 
-`BrierLM` is a torchmetrics `Metric`, imported when it is first asked for.
+`BrierLM` is a torchmetrics `Metric` and is imported on first access.
 """
 
 import importlib
@@ -39,7 +39,7 @@ from .intervals import ratios_without_each as ratios_without_each
 
 
 def __getattr__(name: str) -> Any:
-    """`BrierLM` when it is first asked for: torchmetrics takes long to import."""
+    """Import `BrierLM` on first access: torchmetrics takes long to import."""
     if name == "BrierLM":
         return importlib.import_module("calmkit.metrics.brier_lm_metric").BrierLM
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Sampling at a temperature from a black box that can only be drawn from."""
+"""Sampling at a temperature from a black box, which returns draws but no probabilities."""
 
 from .base import Draw as Draw
 from .base import PlainSampler as PlainSampler

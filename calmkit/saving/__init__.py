@@ -1,4 +1,4 @@
-"""Models in and out of folders, without code that runs by itself."""
+"""Saving models to folders and loading them, without executing code from the file."""
 
 from .errors import CannotBeSavedError as CannotBeSavedError
 from .errors import SavedModelError as SavedModelError

@@ -1,7 +1,7 @@
-"""What every score refuses, with the argument, the rule and the value in the message.
+"""Argument checks that all scores share.
 
-Values are read where that is free: eagerly, on the CPU. Elsewhere reading one would wait for the
-device, and a NaN shows in the score.
+Values are read only where that is free: eagerly, on the CPU. Elsewhere reading a value would wait
+for the device, and a NaN shows in the score.
 """
 
 import torch
@@ -64,7 +64,7 @@ def check_target(samples: Tensor, target: DiagonalGaussian) -> None:
 
 
 def check_categorical(probabilities: Tensor, target: Tensor) -> None:
-    """Refuse what is no distribution along the last axis, and a target that indexes no outcome."""
+    """Refuse probabilities that are not a distribution, and a target that indexes no outcome."""
     if probabilities.shape[-1] < 1:
         raise ValueError("probabilities must have at least 1 outcome along the last axis; got 0.")
     if is_readable(probabilities):
@@ -72,7 +72,7 @@ def check_categorical(probabilities: Tensor, target: Tensor) -> None:
         if not low >= 0:
             raise ValueError(f"probabilities must not be negative or NaN; got {float(low)}.")
         worst = total[(total - 1).abs().argmax()]
-        # Half of the digits: far beyond the rounding of a softmax, far below a mistake.
+        # Half of the digits: far above the rounding error of a softmax, far below a real mistake.
         tolerance = torch.finfo(total.dtype).eps ** 0.5
         if not (worst - 1).abs() <= tolerance:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Training: one loop for every part, with checkpoints that resume to the same numbers."""
+"""Training: one loop for all parts, with checkpoints that resume to the same numbers."""
 
 from .checkpoint_record import CheckpointError as CheckpointError
 from .divergence import TrainingDiverged as TrainingDiverged
