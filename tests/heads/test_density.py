@@ -142,15 +142,6 @@ def test_evaluates_the_velocity_once_for_all_directions():
     assert calls == [(20, 3)] * 6
 
 
-def test_compiles_in_one_graph():
-    solver = MidpointSolver(2)
-    torch._dynamo.reset()
-    compiled = torch.compile(
-        lambda x: log_density(wavy, x, solver), fullgraph=True, backend="aot_eager"
-    )
-    torch.testing.assert_close(compiled(points()), log_density(wavy, points(), solver))
-
-
 def test_gradient_reaches_the_velocity():
     """d/da log p for v = a x: p is N(0, exp(2 a))."""
     a = torch.tensor(0.4, requires_grad=True)

@@ -169,18 +169,6 @@ def test_a_language_model_writes_the_same_text(tmp_path, dtype):
     assert all(parameter.requires_grad for parameter in again.head.parameters())
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_softmax_model_keeps_what_is_tied(tmp_path, tied):
-    model = TokenLM(
-        VOCAB, backbone=TransformerBackbone(HIDDEN, depth=1, heads=2), tie_embeddings=tied
-    )
-    save(model, tmp_path)
-    again = load(tmp_path, TokenLM)
-    assert len(list(again.parameters())) == len(list(model.parameters()))
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name])
-
-
 def test_loading_and_saving_draw_nothing_from_the_callers_generator(tmp_path):
     model = calm()
     before = torch.get_rng_state()
