@@ -8,16 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import batch_law, expected_batch_law, tempered
+from seeding import seeded
 
 from calmkit.sampling import BatchTemperature, PlainSampler, batch_temperature
 from calmkit.sampling import batch as module
 from calmkit.sampling.weights import choose, exponent_of
 
 TEMPERATURES = [1.0, 0.9, 0.7, 0.5, 0.4, 1 / 3, 0.3, 0.25]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Weights:

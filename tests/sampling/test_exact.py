@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import tempered
+from seeding import seeded
 
 from calmkit.sampling import (
     BatchTemperature,
@@ -21,10 +22,6 @@ from calmkit.sampling.exact import ExactState
 from calmkit.sampling.weights import exponent_of
 
 TEMPERATURES = [1 / 3, 0.4, 0.5, 0.7, 0.9, 1.0]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def key(state):

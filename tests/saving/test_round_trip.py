@@ -17,6 +17,7 @@ from part_strategies import (
     models,
     parts,
 )
+from seeding import seeded
 from torch import nn
 
 from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder, StandardizedAutoencoder
@@ -43,10 +44,6 @@ ALL = [part for kind in KINDS for part in finals(kind)]
 REFERRING = [LatentEmbedding, TokenAndLatentEmbedding]
 ALONE = [part for part in ALL if part not in REFERRING]
 MODULES = [part for part in ALONE if issubclass(part, nn.Module)]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def randomize(module):

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from seeding import seeded
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from calmkit.distributions import DiagonalGaussian
@@ -16,10 +17,6 @@ from calmkit.scoring import (
     WeightedSum,
     energy_score,
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def problem(batch=(5,), latent=3, samples=4, std=0.5):

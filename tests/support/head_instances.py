@@ -32,6 +32,7 @@ from calmkit.heads import (
 from calmkit.scoring import EnergyScore
 
 SMALL = {"width": 8, "depth": 2}
+NARROW = {"width": 6, "depth": 1}
 LEARNING = {"width": 32, "depth": 2}
 # The spread of the contrastive head, which no training moves.
 TEMPERATURE = 0.3
@@ -71,8 +72,7 @@ KNOWN_HEADS = {
         small=energy_head,
         learner=energy_learner,
         others={
-            "width": 6,
-            "depth": 1,
+            **NARROW,
             "noise_size": 4,
             "num_samples": 4,
             "noise": GaussianNoise(),
@@ -87,13 +87,7 @@ KNOWN_HEADS = {
             cond, latent, **SMALL, draws=2, solver=MidpointSolver(2)
         ),
         learner=lambda cond, latent: FlowHead(cond, latent, **LEARNING),
-        others={
-            "width": 6,
-            "depth": 1,
-            "draws": 3,
-            "solver": EulerSolver(2),
-            "times": LogitNormalTimes(),
-        },
+        others={**NARROW, "draws": 3, "solver": EulerSolver(2), "times": LogitNormalTimes()},
         network="velocity",
         guided=True,
     ),
@@ -110,8 +104,7 @@ KNOWN_HEADS = {
             cond, latent, **LEARNING, schedule=NoiseSchedule.cosine(200), sampler=DDPMSampler(50)
         ),
         others={
-            "width": 6,
-            "depth": 1,
+            **NARROW,
             "draws": 3,
             "schedule": NoiseSchedule.cosine(7),
             "prediction": NoisePrediction(),
@@ -128,8 +121,7 @@ KNOWN_HEADS = {
         ),
         learner=lambda cond, latent: MeanFlowHead(cond, latent, **LEARNING),
         others={
-            "width": 6,
-            "depth": 1,
+            **NARROW,
             "draws": 4,
             "jumps": 2,
             "steps": 3,
@@ -143,28 +135,21 @@ KNOWN_HEADS = {
     FlowMapHead: KnownHead(
         small=lambda cond, latent: FlowMapHead(cond, latent, **SMALL, draws=3, jumps=1, steps=2),
         learner=lambda cond, latent: FlowMapHead(cond, latent, **LEARNING),
-        others={
-            "width": 6,
-            "depth": 1,
-            "draws": 4,
-            "jumps": 2,
-            "steps": 3,
-            "times": LogitNormalTimes(),
-        },
+        others={**NARROW, "draws": 4, "jumps": 2, "steps": 3, "times": LogitNormalTimes()},
         network="velocity",
         guided=True,
     ),
     GaussianHead: KnownHead(
         small=lambda cond, latent: GaussianHead(cond, latent, **SMALL),
         learner=lambda cond, latent: GaussianHead(cond, latent, **LEARNING),
-        others={"width": 6, "depth": 1, "std": 0.5, "min_std": 0.1},
+        others={**NARROW, "std": 0.5, "min_std": 0.1},
         network="network",
         one_mode=True,
     ),
     MixtureHead: KnownHead(
         small=lambda cond, latent: MixtureHead(cond, latent, **SMALL, components=3, rank=1),
         learner=lambda cond, latent: MixtureHead(cond, latent, **LEARNING, components=16),
-        others={"width": 6, "depth": 1, "components": 2, "rank": 2, "draws": 5, "min_std": 0.1},
+        others={**NARROW, "components": 2, "rank": 2, "draws": 5, "min_std": 0.1},
         network="network",
     ),
     ContrastiveHead: KnownHead(
