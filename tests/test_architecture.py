@@ -449,6 +449,17 @@ def test_only_the_command_line_knows_argv_and_the_console():
     assert knowing <= {"reports/table.py", "reports/account_tables.py"}
 
 
+def test_tests_mirror_the_rooms():
+    """A folder of tests is a room's, or one of those that no room has."""
+    tests = ROOT.parent / "tests"
+    rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    folders = {path.parent.name for path in tests.glob("*/*.py")}
+    assert folders <= rooms | {"benchmarks", "contracts", "support"}
+    stray = [path.name for path in tests.glob("test_*.py")
+             if not (ROOT / path.name.removeprefix("test_")).exists()]  # fmt: skip
+    assert sorted(stray) == ["test_architecture.py", "test_docs.py"]
+
+
 # Modules behind a front door that another room may still enter. This list may only become shorter.
 BACK_DOORS = {
     ("calmkit.config.model_config", "calmkit.saving.limits"),

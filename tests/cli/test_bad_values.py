@@ -292,7 +292,9 @@ class TestMissingExtras:
     ],
 )
 def test_an_output_that_takes_nothing(tail, code, part):
-    program = "import sys; from calmkit.cli import main; sys.exit(main(['account']))"
+    program = (
+        "import sys; from calmkit.cli import main; sys.exit(main(['account', '--config=calm-m']))"
+    )
     shell = f'set -o pipefail; {sys.executable} -c "{program}" {tail}'
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
     assert done.returncode == code and part in done.stderr, done.stderr

@@ -6,14 +6,10 @@ import math
 import pytest
 import torch
 from gaussian_flows import GAUSSIAN, MIXTURE
+from seeding import seeded
 
 from calmkit.heads.density import estimated_log_density, log_density
 from calmkit.heads.ode import AdaptiveSolver, EulerSolver, MidpointSolver, RungeKutta4Solver
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
 
 WEIGHT = torch.randn(3, 3, generator=seeded(1))
 

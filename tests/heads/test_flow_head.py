@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from gaussian_flows import GAUSSIAN, MIXTURE
+from seeding import seeded
 from torch import nn
 
 from calmkit.distributions import DiagonalGaussian
@@ -17,10 +18,6 @@ from calmkit.heads.ode import (
     RungeKutta4Solver,
 )
 from calmkit.heads.times import LogitNormalTimes, UniformTimes, stratified
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def small(latent=3, **settings):

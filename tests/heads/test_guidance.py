@@ -3,24 +3,11 @@
 import pytest
 import torch
 from head_instances import KNOWN_HEADS, energy_head
+from seeding import randomized, seeded
 from torch import nn
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import AdaptiveSolver, FlowHead, GuidedHead, Head
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randomized(head):
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.copy_(
-                0.4 * torch.randn(parameter.shape, generator=seeded(parameter.numel()))
-            )
-    return head
-
 
 GUIDED = {kind: known.small for kind, known in KNOWN_HEADS.items() if known.guided}
 

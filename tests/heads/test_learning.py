@@ -10,6 +10,7 @@ import math
 import pytest
 import torch
 from head_instances import KNOWN_HEADS, TEMPERATURE
+from seeding import seeded
 from short_training import PICTURE, TARGETS, energy_distance, train
 
 from calmkit.distributions import DiagonalGaussian
@@ -47,10 +48,6 @@ every_target = pytest.mark.parametrize("target", TARGETS)
 
 def by_kind(kinds):
     return pytest.mark.parametrize("kind", kinds, ids=lambda kind: kind.__name__)
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @functools.cache

@@ -215,13 +215,6 @@ def test_rule_sees_one_piece_at_a_time_and_again_in_the_backward_pass():
     assert sorted(seen) == [2, 2, 4, 4, 4, 4]
 
 
-def test_three_pieces_of_ten_positions():
-    x, target = problem((2, 5))
-    torch.testing.assert_close(
-        ChunkedScore(EnergyScore(), 4).score(x, target), EnergyScore().score(x, target)
-    )
-
-
 @pytest.mark.parametrize("wrap", [ChunkedScore, SampledTarget])
 def test_wrappers_state_what_the_rule_states(wrap):
     for rule in (EnergyScore(), SquaredError(), SpreadWeighted(EnergyScore(), 0.5)):

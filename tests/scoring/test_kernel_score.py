@@ -66,13 +66,6 @@ def test_matches_a_loop(score, problem, kernel):
     torch.testing.assert_close(score(x, y, kernel), want)
 
 
-@given(problems(), kernels)
-def test_function_and_rule_are_one(problem, kernel):
-    torch.testing.assert_close(
-        by_functions(*problem, kernel), by_rule(*problem, kernel), rtol=1e-14, atol=1e-14
-    )
-
-
 @both_ways
 @given(problems(), st.lists(st.floats(0.2, 5.0), min_size=1, max_size=3))
 def test_matches_scoringrules(score, problem, bandwidths):
