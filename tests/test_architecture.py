@@ -399,6 +399,16 @@ def test_only_the_command_line_knows_argv_and_the_console():
     assert knowing <= {"reports/table.py", "reports/account_tables.py"}
 
 
+def test_tests_mirror_the_rooms():
+    """A folder of tests is a room's, or one of those that no room has."""
+    tests = ROOT.parent / "tests"
+    rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    folders = {path.parent.name for path in tests.glob("*/*.py")}
+    assert folders <= rooms | {"benchmarks", "contracts", "support"}
+    subjects = {path.stem for path in ROOT.iterdir()} | {"architecture", "docs"}
+    assert {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")} <= subjects
+
+
 # Modules behind a front door that another room may still enter. This list may only become shorter.
 BACK_DOORS = {
     ("calmkit.config.model_config", "calmkit.saving.limits"),

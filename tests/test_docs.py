@@ -6,6 +6,7 @@ block is a config if its first line says `# config for calmkit compare` or `... 
 """
 
 import re
+import runpy
 import sys
 import tomllib
 import types
@@ -169,6 +170,21 @@ class TestTheTestsThemselves:
         page = tmp_path / "page.md"
         page.write_text("# A title\n[a](#a-title) [b](page.md#no) [c](gone.md) [d](https://x.y)\n")
         assert broken_links(page) == ["page.md#no", "gone.md"]
+
+    def test_broken_links_of_the_built_site_are_found(self, tmp_path):
+        check = runpy.run_path(str(ROOT / ".ci" / "check_site.py"))["broken_links"]
+        (tmp_path / "heads").mkdir()
+        (tmp_path / "heads" / "index.html").write_text('<h1 id="flow"><a name="old"></a></h1>')
+        (tmp_path / "a b.png").touch()
+        # fmt: off
+        good = ["#top", "heads/", "heads/#flow", "heads/index.html#old", "/heads/", "./",
+                "a%20b.png", "a%20b.png?v=1", "https://x.y/z", "//x.y/z", "mailto:a@b.c"]
+        bad = ["#flow", "heads/#top", "no/", "/no/", "no.png", "../index.html", "heads/../../a"]
+        # fmt: on
+        links = [f'<a href="{link}"></a>' for link in good + bad]
+        page = '<h1 id="top"></h1><img src="lost.png">' + "".join(links)
+        (tmp_path / "index.html").write_text(page)
+        assert check(tmp_path) == [f"index.html: {link}" for link in ["lost.png", *bad]]
 
     def test_there_are_pages_with_code(self):
         assert len(DOCS) > 10

@@ -45,8 +45,10 @@ def planned(tmp_path, *options):
     return plan_runs(prepare_all(comparison), Quiet())
 
 
-def keys(tmp_path, *options, of="training"):
-    return {run.variant: getattr(run, of) for run in planned(tmp_path, *options)}
+def keys(tmp_path, *options):
+    """The key of each variant's training, and that of its run."""
+    found = planned(tmp_path, *options)
+    return {run.variant: run.training for run in found}, {run.variant: run.key for run in found}
 
 
 class TestKeys:
@@ -70,16 +72,16 @@ class TestKeys:
             "wide: {head: {class_path: FlowHead, init_args: {width: 48}}}, "
             "cold: {head: FlowHead, sampler: {class_path: calmkit.sampling.BatchTemperature}}}"
         )
-        trainings = keys(tmp_path, "--variants", variants)
+        trainings, runs = keys(tmp_path, "--variants", variants)
         assert trainings["few"] == trainings["many"] == trainings["cold"] != trainings["wide"]
-        assert len(set(keys(tmp_path, "--variants", variants, of="key").values())) == 4
+        assert len(set(runs.values())) == 4
 
     def test_what_only_shows_or_measures_is_not_in_a_training(self, tmp_path):
-        before = keys(tmp_path), keys(tmp_path, of="key")
+        trainings, runs = keys(tmp_path)
         for option in ("--evaluation.draws=3", "--sample_tokens=7", "--validation_rows=5"):
-            assert keys(tmp_path, option) == before[0]
-            assert keys(tmp_path, option, of="key") != before[1]
-        assert keys(tmp_path, f"--cache_dir={tmp_path}", of="key") == before[1]
+            same, others = keys(tmp_path, option)
+            assert same == trainings and others != runs
+        assert keys(tmp_path, f"--cache_dir={tmp_path}")[1] == runs
 
     @pytest.mark.parametrize(
         ("option", "reaches_autoencoder"),

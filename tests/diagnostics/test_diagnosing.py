@@ -10,10 +10,10 @@ import math
 
 import pytest
 import torch
+from rounding import RoundingAutoencoder
 from torch import nn
 
 from calmkit import config
-from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
 from calmkit.cli import main
@@ -30,21 +30,7 @@ CHUNK, VOCAB = 2, 9
 STD = 0.1
 
 
-class Rounding(ChunkAutoencoder):
-    """Token x becomes the latent N(x, STD^2), and a latent the nearest token."""
-
-    def encode(self, tokens):
-        mean = tokens.to(torch.get_default_dtype())
-        return DiagonalGaussian(mean, torch.full_like(mean, STD))
-
-    def decode(self, latents):
-        return -(latents[..., None] - torch.arange(self.vocab_size)).square()
-
-    def loss(self, tokens, generator=None):
-        raise NotImplementedError
-
-
-class InRows(Rounding):
+class InRows(RoundingAutoencoder):
     """One that reads neighbours: a chunk alone has no posterior."""
 
     def encode(self, tokens):
@@ -132,7 +118,7 @@ def rows(count=20, positions=12):
 
 def model(head, autoencoder=None):
     return CALM(
-        autoencoder=autoencoder or Rounding(CHUNK, VOCAB, CHUNK),
+        autoencoder=autoencoder or RoundingAutoencoder(CHUNK, VOCAB, std=STD),
         input_encoder=Tokens(),
         backbone=Identity(),
         head=head,
@@ -194,7 +180,7 @@ class TestPoints:
         assert len(known.principal.real) == len(known.principal.drawn) == 173
 
     def test_chunks_are_encoded_where_they_stand(self, known):
-        one = model(HEADS["knows"], InRows(CHUNK, VOCAB, CHUNK))
+        one = model(HEADS["knows"], InRows(CHUNK, VOCAB, std=STD))
         found = diagnose(one, rows(), Digits(), draws=6, min_context=3, seed=0)
         assert found.noise == known.noise and found.spread == known.spread
 

@@ -7,20 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from seeding import randomized, seeded
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.contrastive import ContrastiveHead
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randomized(head):
-    with torch.no_grad():
-        for index, parameter in enumerate(head.parameters()):
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=seeded(index)))
-    return head.requires_grad_(False)
 
 
 def problem(batch=(4,), latent=3, seed=1):

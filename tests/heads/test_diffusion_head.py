@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from seeding import seeded
 from torch import nn
 
 from calmkit.distributions import DiagonalGaussian
@@ -16,10 +17,6 @@ from calmkit.heads.weighting import MinSNRWeighting, UniformWeighting
 
 MEAN = torch.tensor([1.0, -2.0])
 STD = torch.tensor([0.5, 1.5])
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def small(steps=8, training_steps=20, **changes):

@@ -2,24 +2,12 @@
 
 import pytest
 import torch
+from seeding import randomized, seeded
 from torch.nn.functional import layer_norm, linear, silu
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import EnergyHead, GaussianNoise
 from calmkit.scoring import DawidSebastianiScore, EnergyScore, energy_score
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randomized(head):
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.copy_(
-                0.5 * torch.randn(parameter.shape, generator=seeded(parameter.numel()))
-            )
-    return head
 
 
 def literal(head, cond, noise):

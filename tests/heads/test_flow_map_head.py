@@ -12,6 +12,7 @@ from exact_flows import (
     normal_distribution,
     random_times,
 )
+from seeding import seeded
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.flow_map import FlowMapHead
@@ -22,10 +23,6 @@ FLOWS = pytest.mark.parametrize(
     [(GAUSSIAN, Known, 1e-20), (MIXTURE, KnownByDifferences, 1e-14)],
     ids=["gaussian", "mixture"],
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def head_with(network, latent, **settings):

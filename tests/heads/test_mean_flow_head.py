@@ -12,13 +12,10 @@ from exact_flows import (
     normal_distribution,
     random_times,
 )
+from seeding import seeded
 
 from calmkit.heads.mean_flow import MeanFlowHead
 from calmkit.nn.dual import Dual
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def head_with(network, latent, **settings):

@@ -8,6 +8,7 @@ import torch
 from calm_models import VOCAB, energy_head, tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from seeding import seeded
 
 from calmkit.chunking import chunk_pair, chunk_prompts
 from calmkit.sampling import (
@@ -22,10 +23,6 @@ from calmkit.typing import checks_are_on
 prompts = st.lists(
     st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12), min_size=1, max_size=4
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def literally(model, prompt, max_new_tokens, eos_id):

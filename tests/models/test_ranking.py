@@ -3,16 +3,13 @@
 import pytest
 import torch
 from calm_models import LATENT, VOCAB, energy_head, tiny
+from seeding import seeded
 from torch import nn
 
 from calmkit.autoencoders import ContextualAutoencoder
 from calmkit.chunking import ChunkBatch, chunk_prompts
 from calmkit.heads import Head
 from calmkit.scoring import EnergyScore, brier_score
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class CoinHead(Head):

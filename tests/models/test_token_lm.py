@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from seeding import seeded
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -13,10 +14,6 @@ from calmkit.models import TokenLM
 from calmkit.sampling import BatchTemperature, SoftmaxSampler
 
 VOCAB, HIDDEN = 11, 8
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def tiny(seed=0, **changes):
