@@ -237,7 +237,7 @@ PUBLIC = {
         "summarize to_table write_diagnosis write_report"
     ),
     "cli": "main",
-    "testing": "Report Result check_part parametrize_contracts",
+    "testing": "Report Result UnfitPart check_part parametrize_contracts try_model try_part",
     "accounting": (
         "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account account_of "
         "account_token_lm costs_per_token residuals_to"

@@ -8,6 +8,7 @@ A run whose file has the right key is not done again. Comparisons that share a t
 """
 
 import json
+import textwrap
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -97,8 +98,9 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
     """Train what has not been trained, measure it, and keep the result.
 
     Returns:
-        What went wrong, if something did; the traceback is in a file beside the result's.
+        What went wrong, if something did, and the file beside the result's that has all of it.
     """
+    whole = run.file.with_suffix(".error.txt")
     try:
         experiment = run.experiment()
         lab = Lab(experiment, prepare(experiment), display)
@@ -124,10 +126,11 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
             )
         _write_record(run, replace(record, code=run.code))
     except Exception as error:  # whatever it is, the other runs go on
-        run.file.parent.mkdir(parents=True, exist_ok=True)
-        run.file.with_suffix(".error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return Failure(seed=run.seed, reason=f"{type(error).__name__}: {error}".splitlines()[0])
-    run.file.with_suffix(".error.txt").unlink(missing_ok=True)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        whole.write_text(traceback.format_exc(), encoding="utf-8")
+        said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        return Failure(seed=run.seed, reason=f"{said} (the whole error: {whole})")
+    whole.unlink(missing_ok=True)
     return None
 
 

@@ -18,6 +18,8 @@ from calmkit.diagnostics import check_points, enough_rows
 from calmkit.evaluation import check_context, positions_read, positions_written
 from calmkit.models import LanguageModel
 
+from .rehearsal import rehearse
+
 __all__ = ["check_rows", "prepare", "rows_of", "rows_to_diagnose", "with_other_text"]
 
 
@@ -25,10 +27,12 @@ def prepare(experiment: TrainExperiment) -> Corpus:
     """Try every constructor and read the text: what would fail later fails here.
 
     Raises:
-        ValueError: If a part refuses its arguments, the backbone has too few positions, or the
-            text cannot be read or is too short.
+        ValueError: If a part refuses its arguments or, not being calmkit's, cannot be used, the
+            backbone has too few positions, or the text cannot be read or is too short.
     """
-    check_positions(check_parts(experiment), experiment)
+    model = check_parts(experiment)
+    check_positions(model, experiment)
+    rehearse(experiment, model)
     corpus = prepare_corpus(
         experiment.data,
         vocab_size=experiment.vocab_size,

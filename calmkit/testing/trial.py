@@ -37,9 +37,9 @@ class Trial:
         self.seed = seed
         self.last_call = "none"
 
-    def generator(self, number: int = 0) -> torch.Generator:
+    def generator(self, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
         """The generator of a number: the same for the same seed of the suite."""
-        return torch.Generator().manual_seed(1_000_003 * self.seed + number)
+        return torch.Generator(device).manual_seed(1_000_003 * self.seed + number)
 
     def call(self, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         """Call the part, and remember the call."""
