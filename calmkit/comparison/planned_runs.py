@@ -79,6 +79,11 @@ class PlannedRun:
         """Where its result is kept."""
         return self.output / "runs" / self.variant / f"seed-{self.seed}.json"
 
+    @property
+    def error_file(self) -> Path:
+        """Where the whole error of one that failed is kept."""
+        return self.file.with_suffix(".error.txt")
+
     def experiment(self) -> TrainExperiment:
         """Its config, built.
 
@@ -98,9 +103,8 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
     """Train what has not been trained, measure it, and keep the result.
 
     Returns:
-        What went wrong, if something did, and the file beside the result's that has all of it.
+        What went wrong, if something did; the traceback is in the run's `error_file`.
     """
-    whole = run.file.with_suffix(".error.txt")
     try:
         experiment = run.experiment()
         lab = Lab(experiment, prepare(experiment), display)
@@ -126,11 +130,11 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
             )
         _write_record(run, replace(record, code=run.code))
     except Exception as error:  # whatever it is, the other runs go on
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        whole.write_text(traceback.format_exc(), encoding="utf-8")
+        run.error_file.parent.mkdir(parents=True, exist_ok=True)
+        run.error_file.write_text(traceback.format_exc(), encoding="utf-8")
         said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-        return Failure(seed=run.seed, reason=f"{said} (the whole error: {whole})")
-    whole.unlink(missing_ok=True)
+        return Failure(seed=run.seed, reason=said)
+    run.error_file.unlink(missing_ok=True)
     return None
 
 

@@ -7,6 +7,7 @@ tried by its tests.
 """
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -108,9 +109,13 @@ def _device(accelerator: str) -> torch.device:
 
 @contextmanager
 def _aside(device: torch.device, experiment: TrainExperiment) -> Iterator[None]:
-    """A block with random states of its own, and in the precision of the training."""
-    mixed = experiment.precision == "bf16-mixed"
+    """A block with random states of its own, in the precision of the training.
+
+    What is worth a warning will be warned of there.
+    """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.autocast(device.type, enabled=mixed):
+    mixed = torch.autocast(device.type, torch.bfloat16, experiment.precision == "bf16-mixed")
+    with torch.random.fork_rng(devices=devices), mixed, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.manual_seed(experiment.seed)
         yield

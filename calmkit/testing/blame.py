@@ -24,7 +24,8 @@ _MOST_LETTERS = 300
 _INSTALLED = ("site-packages", "dist-packages")
 _BETWEEN = tuple(os.path.dirname(str(m.__file__)) for m in (beartype, calmkit, jaxtyping, torch))
 _RETURNED = re.compile(
-    r"return value of (?:\w+\.)*?(\w+\.\w+)\.\s*Actual value: (.*?)\s*Expected type: (.*?)\.\s*--",
+    r"return value of (?:\w+\.)*?(\w+\.\w+)\.\s*Actual value: (.*?)(?:\(torch\))?\s*"
+    r"Expected type: (.*?)\.\s*--",
     re.DOTALL,
 )
 
@@ -40,11 +41,13 @@ def told_of(error: Exception, call: str) -> str:
         return f"{error}. The likely cause: {error.cause}."
     if isinstance(error, jaxtyping.TypeCheckError) and (found := _RETURNED.search(str(error))):
         name, got, wanted = (" ".join(text.split()) for text in found.groups())
-        said = f"{name} must return {wanted}, as it is annotated; got {got}."
-    else:
-        text = " ".join(str(error).split())
-        text = text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]} ..."
-        said = f"{call} raised {type(error).__name__}: {text}"
+        called = call.partition("(")[0]
+        if called.rpartition(".")[2] == name.rpartition(".")[2]:
+            name = called  # with the part's own class, not the one that it is inherited from
+        return f"{name} must return {wanted}, as it is annotated; got {got}."
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]} ..."
+    said = f"{call} raised {type(error).__name__}: {text}"
     return "\n".join([said, *map(_line, _lines_that_count(error))])
 
 

@@ -4,6 +4,7 @@ It is the first contract of every suite, and all that `try_part` does. It search
 no extra is needed. A part is used with the sizes that it says it has.
 """
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +37,6 @@ REDUCED_LOSS = "the loss is reduced over the batch, or summed over another axis 
 MISPLACED_SAMPLES = "the samples' axis is missing, or not the first"
 REDUCED_SCORE = "samples or dimensions are not summed away, or positions are averaged too"
 _KEPT_AXES = "an axis is averaged or flattened that should be kept"
-_LOGITS = "(*batch, chunk, vocab)"
 
 
 def use_head(
@@ -139,19 +139,19 @@ def use_autoencoder(
     name, device = type(model).__name__, device_of(model)
     shape = (*batch, model.chunk_size)
     tokens = torch.randint(model.vocab_size, shape, generator=trial.generator(1)).to(device)
+    check = functools.partial(_expect_form, cause=_KEPT_AXES, dtype=dtype)
     posterior = trial.call(model.encode, tokens)
+    sizes, axes = (*batch, model.latent_size), "(*batch, latent)"
+    for x in ("mean", "std"):
+        what, of = f"the posterior's {x}", f"the {x} of {name}.encode"
+        check(getattr(posterior, x), sizes, of=of, what=what, axes=axes)
     logits = trial.call(model.decode, posterior.mean)
+    sizes, axes = (*shape, model.vocab_size), "(*batch, chunk, vocab)"
+    check(logits, sizes, of=f"{name}.decode", what="decode returns what", axes=axes)
     loss = trial.call(model.loss, tokens, trial.generator(0, device))
-    codes, scores = ("(*batch, latent)", (*batch, model.latent_size)), ("(*batch)", batch)
-    parts = ("total", "reconstruction", "kl")
-    for got, of, what, (axes, wanted) in (
-        (posterior.mean, "the mean of {}.encode", "the posterior's mean", codes),
-        (posterior.std, "the std of {}.encode", "the posterior's std", codes),
-        (logits, "{}.decode", "decode returns what", (_LOGITS, (*shape, model.vocab_size))),
-        *((getattr(loss, x), f"the {x} of {{}}.loss", f"the loss's {x}", scores) for x in parts),
-    ):
-        of, cause = of.format(name), _KEPT_AXES
-        _expect_form(got, wanted, of=of, what=what, axes=axes, cause=cause, dtype=dtype)
+    for x in ("total", "reconstruction", "kl"):
+        what, of = f"the loss's {x}", f"the {x} of {name}.loss"
+        check(getattr(loss, x), batch, of=of, what=what, axes="(*batch)")
     _expect_trains(model, loss.total.sum(), of=f"{name}.loss", what="the loss")
 
 

@@ -76,9 +76,9 @@ def try_model(model: LanguageModel, sampler: Sampler | None = None) -> None:
     device = device_of(model)
     with _trial() as trial:
         rows = _rows(trial, model.chunk_size, model.vocab_size, device)
-        trial.last_call = "the loss of a model with it"
+        trial.last_call = "a training step"
         model.loss(rows, trial.generator(0, device)).total.backward()
-        trial.last_call = "writing with a model with it"
+        trial.last_call = "generating text"
         model.generate(
             [[0]],
             max_new_tokens=2 * model.chunk_size,
