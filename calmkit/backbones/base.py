@@ -98,6 +98,11 @@ class Backbone(nn.Module, Recorded, abc.ABC):
             ValueError: If there are other features than `hidden_size`, both mask and cache, or a
                 mask for other rows.
         """
+        if vectors.dim() != 3:
+            raise ValueError(
+                "vectors must have axes for rows, positions and features; got shape "
+                f"{tuple(vectors.shape)}."
+            )
         rows, new, features = vectors.shape
         if features != self.hidden_size:
             raise ValueError(
