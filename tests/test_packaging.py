@@ -119,7 +119,8 @@ def test_the_suites_work_from_a_wheel_in_an_empty_folder(wheel, tmp_path):
     (folder / "test_my_rules.py").write_text(TEST)
 
     def run(*arguments):
-        command = [sys.executable, "-m", *arguments]
+        # Safe paths: as the command `calmkit` begins, without the current folder.
+        command = [sys.executable, "-P", "-m", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(place)}
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
