@@ -98,6 +98,11 @@ class Backbone(nn.Module, Recorded, abc.ABC):
             ValueError: If the number of features is not `hidden_size`, both mask and cache are
                 given, or the mask is for another number of rows.
         """
+        if vectors.dim() != 3:
+            raise ValueError(
+                "vectors must have axes for rows, positions and features; got shape "
+                f"{tuple(vectors.shape)}."
+            )
         rows, new, features = vectors.shape
         if features != self.hidden_size:
             raise ValueError(

@@ -24,6 +24,8 @@ _HELP = """keys of a comparison, beside those of `calmkit train` below:
   trained        folder of trainings to share with other comparisons
 """
 
+_MOST_FILES = 4
+
 
 def run(options: list[str]) -> None:
     """Plan the runs, do them and report; options are the keys of a comparison."""
@@ -56,4 +58,9 @@ def _compare(prepared: Preparation) -> None:
             result = compare(prepared, runs, display)
     write_and_show(result, comparison.output, console)
     if any(variant.failures for variant in result.variants):
-        raise Failed("some runs failed; the table says which. Run it again to try those alone.")
+        errors = [str(run.error_file) for run in runs if run.error_file.exists()]
+        kept = f"\n  the whole errors: {', '.join(errors[:_MOST_FILES])}" if errors else ""
+        more = f", and {len(errors) - _MOST_FILES} more" if len(errors) > _MOST_FILES else ""
+        raise Failed(
+            f"some runs failed; the table says which. Run it again to try those alone.{kept}{more}"
+        )

@@ -142,7 +142,7 @@ def _may_import_from_here(given: Sequence[str]) -> bool:
     in a model's folder would run a file of that name in it.
     """
     options = {option.partition("=")[0] for option in given}
-    own = given[0] in ("train", "compare", "account") and "--checkpoint" not in options
+    own = given[0] in ("train", "compare", "account", "check") and "--checkpoint" not in options
     return own or "--trust" in options
 
 

@@ -8,6 +8,7 @@ A run whose file has the right key is not done again. Comparisons that share a t
 """
 
 import json
+import textwrap
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -75,6 +76,11 @@ class PlannedRun:
         """Where its result is kept."""
         return self.output / "runs" / self.variant / f"seed-{self.seed}.json"
 
+    @property
+    def error_file(self) -> Path:
+        """Where the whole error of one that failed is kept."""
+        return self.file.with_suffix(".error.txt")
+
     def experiment(self) -> TrainExperiment:
         """Its config, built.
 
@@ -109,7 +115,7 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
     """Train what has not been trained, measure it, and keep the result.
 
     Returns:
-        What went wrong, if something did; the traceback is in a file beside the result's.
+        What went wrong, if something did; the traceback is in the run's `error_file`.
     """
     try:
         experiment = run.experiment()
@@ -136,10 +142,11 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
         run.file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(run.file, to_json(_Kept(run.key, run.code, record)))
     except Exception as error:  # whatever it is, the other runs go on
-        run.file.parent.mkdir(parents=True, exist_ok=True)
-        run.file.with_suffix(".error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return Failure(seed=run.seed, reason=f"{type(error).__name__}: {error}".splitlines()[0])
-    run.file.with_suffix(".error.txt").unlink(missing_ok=True)
+        run.error_file.parent.mkdir(parents=True, exist_ok=True)
+        run.error_file.write_text(traceback.format_exc(), encoding="utf-8")
+        said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        return Failure(seed=run.seed, reason=said)
+    run.error_file.unlink(missing_ok=True)
     return None
 
 

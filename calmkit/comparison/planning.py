@@ -148,6 +148,9 @@ def _read_plan(file: Path) -> dict[str, int]:
 
 def _sampling_arguments(variant: Variant) -> frozenset[str]:
     """Arguments of a variant's head that only sampling reads."""
-    module, _, name = yaml.safe_load(variant.text)["head"]["class_path"].rpartition(".")
+    named = yaml.safe_load(variant.text)["head"]
+    if isinstance(named, str):  # a function that makes one, from sizes alone
+        return frozenset()
+    module, _, name = named["class_path"].rpartition(".")
     head: type[Head] = getattr(importlib.import_module(module), name)
     return head.sampling_arguments

@@ -141,6 +141,14 @@ def explain(error: Exception) -> ConfigError:
             f"{made} must give its argument {name} a type, by which its value is read, such as "
             f"`{name}: int`; it has none."
         )
+    if unlike := re.search(
+        r'Parser key "([\w.]+)".*does not implement protocol (\w+)', said, re.S
+    ):
+        key, protocol = unlike.groups()
+        return ConfigError(
+            f"{key}: the class must have the methods of a {protocol}, with its arguments and "
+            "results annotated as there."
+        )
     # It puts the annotation before what is wrong with the value.
     said = re.sub(r"Type \S.*? expects a function or a callable class: ", "", said)
     lines = [textwrap.shorten(line, 300) for line in said.splitlines()[:6]] or ["no reason given"]

@@ -1,6 +1,7 @@
 """Configs laid over each other, key by key: which class each part has, and what it takes."""
 
 import dataclasses
+import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -193,6 +194,7 @@ class Walk:
                     allowed=known_classes(part.base),
                 )
             self._choose(at, self.named(at, part, name))
+            self._check_is_class(at, part)
         made = self.class_at(at)
         if "dict_kwargs" in value and made is not None and not takes_any(made):
             raise ConfigError(
@@ -225,6 +227,7 @@ class Walk:
                 allowed=known_classes(None if part is None else part.base),
             )
         self.made[at.key], self.bound[at.key] = made, part.bound
+        self._check_is_class(at, part)
         arguments = arguments_of(made)
         if name in list(arguments)[: part.bound]:
             raise ConfigError(
@@ -256,6 +259,16 @@ class Walk:
             wrong=name.rpartition(".")[2],
             allowed=known_classes(part.base),
         )
+
+    def _check_is_class(self, at: Place, part: Part) -> None:
+        """Refuse a function where its arguments are set: only the sizes reach it."""
+        made = self.made[at.key]
+        if part.is_factory and inspect.isfunction(made):
+            raise ConfigError(
+                f"{at.written}: {_name(made)} must be a class to take arguments or stand as "
+                f"class_path{at.source}; it is a function, which is given the sizes alone. Name "
+                f"it by itself: --{at.key} {made.__module__}.{_name(made)}."
+            )
 
     def _choose(self, at: Place, made: Callable[..., Any] | None) -> None:
         """From here on the part is of that class; arguments that it does not take are dropped."""

@@ -112,9 +112,11 @@ def training_key(
         config = {key: config[key] for key in config if not key.startswith("autoencoder")}
         del config["head"], config["latent_size"], config["standardize"]
     else:
-        arguments = config["head"].get("init_args", {})
-        kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
-        config["head"] = {**config["head"], "init_args": kept}
+        # A function that makes a head is named alone.
+        if isinstance(config["head"], Mapping):
+            arguments = config["head"].get("init_args", {})
+            kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
+            config["head"] = {**config["head"], "init_args": kept}
     return _digest(config, corpus, _training_code(config, _BUILDS))
 
 

@@ -16,6 +16,7 @@ from calmkit.evaluation import positions_read, positions_written
 from calmkit.models import LanguageModel
 
 from .evaluation_plan import EvaluationPlan
+from .rehearsal import rehearse
 
 __all__ = ["check_positions", "prepare", "with_other_text"]
 
@@ -24,10 +25,12 @@ def prepare(experiment: TrainExperiment) -> Corpus:
     """Try every constructor and read the text: what would fail later fails here.
 
     Raises:
-        ValueError: If a part refuses its arguments, the backbone has too few positions, or the
-            text cannot be read or is too short.
+        ValueError: If a part refuses its arguments or, not being calmkit's, cannot be used, the
+            backbone has too few positions, or the text cannot be read or is too short.
     """
-    check_positions(check_parts(experiment), experiment)
+    model = check_parts(experiment)
+    check_positions(model, experiment)
+    rehearse(experiment, model)
     corpus = prepare_corpus(
         experiment.data,
         vocab_size=experiment.vocab_size,

@@ -1,5 +1,6 @@
 """From a dotted path to parts, and from a part to its kind."""
 
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -25,12 +26,17 @@ _BASES = {
 
 
 def kind_of(part: object) -> str | None:
-    """The kind of a class or an instance; None if there is no suite for it."""
+    """The kind of a class, of an instance, or of what a function is annotated to return.
+
+    None if there is no suite for it.
+    """
+    if inspect.isfunction(part):
+        part = inspect.get_annotations(part).get("return")
     cls = part if inspect.isclass(part) else type(part)
     for base, kind in _BASES.items():
         if issubclass(cls, base):
             return kind if kind in KINDS else None
-    call = vars(cls).get("__call__")
+    call = next((vars(one)["__call__"] for one in cls.__mro__ if "__call__" in vars(one)), None)
     if inspect.isfunction(call):
         # A protocol: what it is called with says what it is.
         if list(inspect.signature(call).parameters)[1:] == ["draw", "generator"]:
@@ -64,14 +70,16 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
     own = kind or kind_of(found)
     if own is None:
         raise ValueError(
-            f"{path} is no class of a kind that there is a suite for; for a function that builds "
-            f"one, say which with --kind: {', '.join(KINDS)}."
+            f"{path} is no class of a kind that there is a suite for. A function that builds a "
+            "part must be annotated with what it returns, such as `-> Head`; or say which kind "
+            f"with --kind: {', '.join(KINDS)}."
         )
     return {path: (own, found if callable(found) and not _is_part(found) else lambda: found)}
 
 
 def _is_part(value: object) -> bool:
-    return not inspect.isclass(value) and kind_of(value) is not None
+    builds = inspect.isclass(value) or inspect.isfunction(value)
+    return not builds and kind_of(value) is not None
 
 
 def _is_final_of(value: object, module: ModuleType) -> bool:
@@ -84,6 +92,11 @@ def _is_final_of(value: object, module: ModuleType) -> bool:
 
 def _named(path: str) -> Any:
     """What a dotted path names: a module, or what is reached from one by its attributes."""
+    if not all(step.isidentifier() for step in path.split(".")) or path.endswith(".py"):
+        raise ValueError(
+            f"path must be a module, or a class in it, with dots between; got {path!r}. For "
+            "MyHead in my_head.py of this folder it is my_head.MyHead."
+        )
     first, *steps = path.split(".")
     name, found = first, _imported(first)
     if found is None:
@@ -93,7 +106,9 @@ def _named(path: str) -> Any:
         if below is None and isinstance(found, ModuleType):
             below = _imported(f"{name}.{step}")
         if below is None:
-            raise ValueError(f"{name} has no {step}.")
+            near = difflib.get_close_matches(step, vars(found), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{name} has no {step}.{hint}")
         name, found = f"{name}.{step}", below
     return found
 

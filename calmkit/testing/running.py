@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxtyping import TypeCheckError
 
+from calmkit import recording
 from calmkit.testing.calls import name_of
 from calmkit.testing.contract import Broken, Contract
 from calmkit.testing.profiles import Profile
@@ -18,7 +19,8 @@ from calmkit.testing.trial import Trial, neutral
 
 __all__ = ["PartUnderTest"]
 
-_OURS = os.path.dirname(__file__)
+# What stands between a contract and the part: this package, and what wraps every constructor.
+_OURS = (os.path.dirname(__file__), recording.__file__)
 
 
 @dataclass(eq=False)
@@ -138,6 +140,6 @@ def _one_line(error: Exception) -> str:
 def _place(error: Exception) -> str:
     """The innermost line of the traceback that is neither ours nor a library's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith((_OURS, "<")) and "site-packages" not in frame.filename:
+        if not frame.filename.startswith((*_OURS, "<")) and "site-packages" not in frame.filename:
             return f" (at {os.path.basename(frame.filename)}:{frame.lineno})"
     return ""

@@ -1,6 +1,7 @@
 """`calmkit check`: a table or JSON, and an exit code, for parts of one's own."""
 
 import json
+import sys
 
 import pytest
 
@@ -22,8 +23,10 @@ class Wrong(EnergyScore):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
+    # As the command `calmkit` begins, which finds installed modules only.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.delitem(sys.modules, "rules_of_mine", raising=False)
     (tmp_path / "rules_of_mine.py").write_text(PARTS)
 
 

@@ -160,7 +160,8 @@ def test_a_run_that_fails_is_reported_and_the_rest_go_on(tmp_path, capsys):
     bad, good = variant(out, "bad"), variant(out, "good")
     assert good.runs and not bad.runs
     assert "must be finite" in bad.failures[0].reason
-    assert "Traceback" in (out / "runs" / "bad" / "seed-0.error.txt").read_text()
+    whole = out / "runs" / "bad" / "seed-0.error.txt"
+    assert "Traceback" in whole.read_text() and f"the whole errors: {whole}\n" in shown.err
 
 
 @pytest.mark.parametrize("name", ["energy", "flow", "tokens"])

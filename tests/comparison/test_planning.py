@@ -143,9 +143,10 @@ class TestWaves:
         left = planned(tmp_path, "--seeds=2", "--variants", "{a: {}}")
         failures = run_all(left, processes=1, threads=1, display=display)
         assert done == [0, 1]
-        assert failures["a", 1] == Failure(seed=1, reason="Broken: no room")
-        assert "a, seed 1: failed. Broken: no room" in display.notes
-        assert "Traceback" in left[0].file.with_suffix(".error.txt").read_text()
+        assert failures["a", 1] == Failure(seed=1, reason="Broken: no room more of it")
+        whole = left[1].file.with_name("seed-1.error.txt")
+        assert f"a, seed 1: failed. Broken: no room more of it ({whole})" in display.notes
+        assert "Traceback" in whole.read_text()
 
 
 class TestBudget:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from rule_mutants import Counting, DoublePairs, MeansOnly, Right
 
+import calmkit.sampling
 from calmkit.testing import check_part, parametrize_contracts
 from calmkit.testing.finding import kind_of, parts_at
 from calmkit.testing.kinds import KINDS, suite_of
@@ -19,6 +20,17 @@ def ids(decorator):
 
 def checks(decorator):
     return {parameter.id: parameter.values[0] for parameter in decorator.args[1]}
+
+
+class NeedsWidth(Right):
+    def __init__(self, *, width):
+        pass
+
+
+def test_a_constructor_that_needs_more_is_placed_nowhere_else():
+    report = check_part("rule", NeedsWidth, only=["can_be_built_and_used"], profile="quick")
+    seen = report.results[0].failure.seen
+    assert seen.endswith("missing 1 required keyword-only argument: 'width'"), seen
 
 
 class TestExemptions:
@@ -108,6 +120,8 @@ class TestReports:
         first, *others = report.results
         assert first.status == "failed"
         assert {result.status for result in others} == {"not run"}
+        first, *rows = str(report).splitlines()
+        assert f"{len(others)} not run" in first and rows[1] == "", "they are not listed"
 
     def test_an_error_inside_a_part_is_placed(self):
         class Raising(Right):
@@ -210,6 +224,22 @@ class TestFinding:
         assert kind_of(calmkit.sampling.ExactTemperature) == "sampler"
         assert kind_of(torch.nn.Linear) is None
 
+    def test_a_sampler_may_inherit_its_call(self):
+        class Mine(calmkit.sampling.PlainSampler):
+            pass
+
+        assert kind_of(Mine) == "sampler"
+
+    def test_a_function_tells_its_kind_by_its_annotation(self, tmp_path, monkeypatch):
+        text = (
+            "from calmkit.scoring import EnergyScore\n"
+            "def half() -> EnergyScore:\n    return EnergyScore(alpha=0.5)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "annotated_part.py").write_text(text)
+        ((kind, factory),) = parts_at("annotated_part.half").values()
+        assert kind == "rule" and factory().alpha == 0.5
+
     def test_a_module_stands_for_its_parts(self):
         found = parts_at("calmkit.scoring.energy")
         assert {path: kind for path, (kind, _) in found.items()} == {
@@ -222,8 +252,10 @@ class TestFinding:
         ("path", "words"),
         [
             ("no_such.Part", "no module no_such here"),
-            ("calmkit.heads.NoHead", "calmkit.heads has no NoHead"),
-            ("calmkit.scoring.energy_score", "for a function that builds one, say which"),
+            ("calmkit.heads.FlowHaed", r"calmkit.heads has no FlowHaed\. Did you mean FlowHead\?"),
+            ("./heads.py", "path must be a module, or a class in it, with dots between"),
+            ("heads.py", "path must be a module, or a class in it, with dots between"),
+            ("calmkit.scoring.energy_score", "A function that builds a part must be annotated"),
         ],
     )
     def test_what_is_not_there_is_named(self, path, words):

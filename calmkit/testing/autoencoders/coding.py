@@ -15,6 +15,7 @@ from calmkit.testing.expecting import (
     expect_same,
     expect_shape,
 )
+from calmkit.testing.first_use import use_autoencoder
 from calmkit.testing.tensors import EMPTY_BATCHES, batches
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def can_be_built_and_used(trial: AutoencoderTrial) -> None:
         expected=(CHUNK, VOCAB, LATENT),
         cause="super().__init__ is not given the three sizes, in this order",
     )
-    _expect_shapes(trial, model, (4,))
-    trial.call(model.loss, trial.tokens(4), trial.generator()).total.sum().backward()
+    use_autoencoder(trial, model)
 
 
 def _expect_shapes(

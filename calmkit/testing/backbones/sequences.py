@@ -9,6 +9,7 @@ from calmkit.attention import AttentionMask
 from calmkit.testing.backbones.trial import HIDDEN, BackboneTrial
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_refused, expect_same, expect_shape
+from calmkit.testing.first_use import use_backbone
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -33,9 +34,7 @@ def can_be_built_and_used(trial: BackboneTrial) -> None:
     seen = f"hidden_size = {backbone.hidden_size}"
     cause = "super().__init__ is not given the size"
     expect(backbone.hidden_size == HIDDEN, seen=seen, expected=HIDDEN, cause=cause)
-    states = trial.states(backbone, trial.vectors(2, 5))
-    expect_shape(states, (2, 5, HIDDEN), what="what it returns", cause="axes are exchanged")
-    states.sum().backward()
+    use_backbone(trial, backbone)
 
 
 def _sizes() -> "SearchStrategy[tuple[int, int]]":

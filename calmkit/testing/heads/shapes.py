@@ -8,6 +8,7 @@ from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_finite, expect_same, expect_shape, expect_unchanged
+from calmkit.testing.first_use import MISPLACED_SAMPLES, REDUCED_LOSS, use_head
 from calmkit.testing.heads.trial import COND, LATENT, HeadTrial
 from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
 
@@ -22,9 +23,6 @@ __all__ = [
     "shapes_fit_any_batch",
 ]
 
-_LOSS = "the loss is reduced over the batch, or summed over another axis than the last"
-_SAMPLES = "the samples' axis is missing, or not the first"
-
 
 @contract()
 def can_be_built_and_used(trial: HeadTrial) -> None:
@@ -36,19 +34,7 @@ def can_be_built_and_used(trial: HeadTrial) -> None:
         expected=f"the sizes it was built from, {COND} and {LATENT}",
         cause="super().__init__ is not given (cond_size, latent_size), in this order",
     )
-    cond, target = trial.problem((4,))
-    loss = trial.loss(head, cond, target)
-    expect_shape(loss, (4,), what="the loss", cause=_LOSS)
-    loss.sum().backward()
-    samples = trial.sample(head, cond, 2)
-    expect_shape(samples, (2, 4, LATENT), what="what sample returns", cause=_SAMPLES)
-    number = head.evaluations_per_sample
-    expect(
-        number is None or (isinstance(number, int) and number >= 0),
-        seen=f"evaluations_per_sample = {number!r}",
-        expected="a whole number, or None where it depends on the data",
-        cause="it is a method, not a property, or a float",
-    )
+    use_head(trial, head)
 
 
 def _problems() -> "SearchStrategy[tuple[int, tuple[int, ...], int]]":
@@ -77,10 +63,12 @@ def _expect_shapes(
 ) -> None:
     cond, target = trial.problem(batch, latent)
     loss = trial.loss(heads[latent], cond, target)
-    expect_shape(loss, batch, what="the loss", cause=_LOSS)
+    expect_shape(loss, batch, what="the loss", cause=REDUCED_LOSS)
     expect_finite(loss, what="the loss", cause="a division by the size of an empty axis")
     samples = trial.sample(heads[latent], cond, count)
-    expect_shape(samples, (count, *batch, latent), what="what sample returns", cause=_SAMPLES)
+    expect_shape(
+        samples, (count, *batch, latent), what="what sample returns", cause=MISPLACED_SAMPLES
+    )
     expect_finite(samples, what="samples", cause="a division by zero, or a logarithm of it")
 
 

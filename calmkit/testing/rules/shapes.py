@@ -15,6 +15,7 @@ from calmkit.testing.expecting import (
     expect_unchanged,
     no_shape_checks,
 )
+from calmkit.testing.first_use import REDUCED_SCORE, use_rule
 from calmkit.testing.rules.trial import LATENT, RuleTrial
 from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
 
@@ -29,15 +30,12 @@ __all__ = [
     "wrong_arguments_are_named",
 ]
 
-_SCORE = "samples or dimensions are not summed away, or positions are averaged too"
-
 
 @contract()
 def can_be_built_and_used(trial: RuleTrial) -> None:
     """A rule is built, says whether and where it is proper, and has a score for each position."""
     rule = trial.build()
-    samples, target = trial.problem((4,), samples=max(5, rule.min_samples))
-    expect_shape(trial.score(rule, samples, target), (4,), what="the score", cause=_SCORE)
+    use_rule(trial, rule)
     expect(
         isinstance(rule.condition, str) and rule.condition,
         seen=f"condition = {rule.condition!r}",
@@ -79,7 +77,7 @@ def _expect_scores(
 ) -> None:
     samples, target = trial.problem(batch, latent, samples=rule.min_samples + more)
     score = trial.score(rule, samples, target)
-    expect_shape(score, batch, what="the score", cause=_SCORE)
+    expect_shape(score, batch, what="the score", cause=REDUCED_SCORE)
     expect_finite(score, what="the score", cause="a division by zero")
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from calmkit.sampling import SampledChunks, Sampler
-from calmkit.testing.contract import expect
+from calmkit.testing.first_use import use_sampler
 from calmkit.testing.samplers.box import Box, LogitBox, SelectableBox
 from calmkit.testing.trial import Trial
 
@@ -73,11 +73,4 @@ class SamplerTrial(Trial):
 
     def choose(self, sampler: Sampler, box: Box, *, number: int = 0) -> SampledChunks:
         """What the sampler chooses, from the generator of a number."""
-        chosen = self.call(sampler, box, self.generator(number))
-        expect(
-            isinstance(chosen, SampledChunks),
-            seen=f"a {type(chosen).__name__}",
-            expected="calmkit.sampling.SampledChunks",
-            cause="the chosen tokens are returned alone",
-        )
-        return chosen
+        return use_sampler(self, sampler, box, self.generator(number))
