@@ -9,8 +9,10 @@ from typing import Any
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
-from calmkit.heads import Head, Solver
-from calmkit.scoring import ScoringRule
+from calmkit.heads import Head, Noise, Solver
+from calmkit.models import InputEncoder
+from calmkit.scoring import Kernel, ScoringRule
+from calmkit.testing.calls import name_of
 from calmkit.testing.kinds import KINDS
 
 __all__ = ["kind_of", "parts_at"]
@@ -18,23 +20,32 @@ __all__ = ["kind_of", "parts_at"]
 _BASES = {
     Head: "head",
     ScoringRule: "rule",
-    Backbone: "backbone",
-    ChunkAutoencoder: "autoencoder",
+    Kernel: "kernel",
+    Noise: "noise",
     Solver: "solver",
+    ChunkAutoencoder: "autoencoder",
+    InputEncoder: "input_encoder",
+    Backbone: "backbone",
+}
+
+# Protocols: what they are called with says what they are.
+_PARAMETERS = {
+    ("draw", "generator"): "sampler",
+    ("q", "k", "v", "mask", "scale", "dropout"): "attention",
 }
 
 
 def kind_of(part: object) -> str | None:
-    """The kind of a class or an instance; None if there is no suite for it."""
+    """The kind of a class, an instance or a function; None if there is no suite for it."""
+    if inspect.isfunction(part):
+        return _PARAMETERS.get(tuple(inspect.signature(part).parameters))
     cls = part if inspect.isclass(part) else type(part)
     for base, kind in _BASES.items():
         if issubclass(cls, base):
-            return kind if kind in KINDS else None
+            return kind
     call = vars(cls).get("__call__")
     if inspect.isfunction(call):
-        # A protocol: what it is called with says what it is.
-        if list(inspect.signature(call).parameters)[1:] == ["draw", "generator"]:
-            return "sampler"
+        return _PARAMETERS.get(tuple(inspect.signature(call).parameters)[1:])
     return None
 
 
@@ -42,7 +53,7 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
     """Kind and factory of each part that a path names, by the part's own path.
 
     Args:
-        path: Of a class, a function or an instance, or of a module: then all classes that it
+        path: Of a class, a function or an instance, or of a module: then all parts that it
             defines of a kind there is a suite for.
         kind: The kind, for what does not tell it by itself; of a module's parts only these.
 
@@ -52,7 +63,7 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
     found = _named(path)
     if isinstance(found, ModuleType):
         parts = {
-            f"{path}.{name}": (own, value)
+            f"{path}.{name}": (own, _factory_of(value))
             for name, value in vars(found).items()
             if _is_final_of(value, found) and (own := kind_of(value)) is not None
             if kind in (None, own)
@@ -64,18 +75,28 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
     own = kind or kind_of(found)
     if own is None:
         raise ValueError(
-            f"{path} is no class of a kind that there is a suite for; for a function that builds "
+            f"{path} is of no kind that there is a suite for; for a function that builds "
             f"one, say which with --kind: {', '.join(KINDS)}."
         )
-    return {path: (own, found if callable(found) and not _is_part(found) else lambda: found)}
+    return {path: (own, _factory_of(found))}
 
 
-def _is_part(value: object) -> bool:
-    return not inspect.isclass(value) and kind_of(value) is not None
+def _factory_of(found: Any) -> Callable[..., Any]:
+    """What builds a part: a class or a function; a part itself is handed out as it is."""
+    if inspect.isclass(found) or (callable(found) and kind_of(found) is None):
+        return found
+
+    def make() -> Any:
+        return found
+
+    make.__qualname__ = name_of(found)
+    return make
 
 
 def _is_final_of(value: object, module: ModuleType) -> bool:
-    if not inspect.isclass(value) or inspect.isabstract(value):
+    if not (inspect.isclass(value) or inspect.isfunction(value)) or inspect.isabstract(value):
+        return False
+    if getattr(value, "_is_protocol", False):
         return False
     return value.__module__ == module.__name__ or value.__module__.startswith(
         f"{module.__name__}."

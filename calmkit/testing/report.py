@@ -100,13 +100,16 @@ class Report:
 
     def __str__(self) -> str:
         """A table, and each failure in full."""
-        width = max((len(result.name) for result in self.results), default=0)
+        width = max(len(result.name) for result in self.results)
+        wide = max(len(result.status) for result in self.results)
         rows = [
-            f"  {result.name:<{width}}  {result.status:<8}  {result.reason}".rstrip()
+            f"  {result.name:<{width}}  {result.status:<{wide}}  {result.reason}".rstrip()
             for result in self.results
         ]
         counted = ", ".join(f"{count} {status}" for status, count in self.counts().items())
         if not self.counts()["passed"]:
             counted += "; nothing ran and passed, which is a failure"
-        head = f"{self.part}, a {self.kind}, profile {self.profile}, seed {self.seed}: {counted}"
-        return "\n".join([head, *rows, *(f"\n{x.explain()}" for x in self.failures())])
+        head = f"{self.part}, kind {self.kind}, profile {self.profile}, seed {self.seed}"
+        return "\n".join(
+            [f"{head}: {counted}", *rows, *(f"\n{x.explain()}" for x in self.failures())]
+        )

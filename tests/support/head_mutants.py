@@ -742,7 +742,7 @@ MUTANTS = {
         Inverting: "BFloat16",
     },
     "bfloat16_is_finite": {
-        SingleSamples: "samples are torch.float32",
+        SingleSamples: "what sample returns is torch.float32",
         TinyLogarithm: "the loss: 4 of 4 numbers are NaN or infinite",
         TinyRoot: "the gradient of inner.weight",
     },
