@@ -53,8 +53,8 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
     """Kind and factory of each part that a path names, by the part's own path.
 
     Args:
-        path: Of a class, a function or an instance, or of a module: then all parts that it
-            defines of a kind there is a suite for.
+        path: Of a class, a function or an instance, or of a module: then all public parts
+            that it defines of a kind there is a suite for.
         kind: The kind, for what does not tell it by itself; of a module's parts only these.
 
     Raises:
@@ -65,6 +65,7 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
         parts = {
             f"{path}.{name}": (own, _factory_of(value))
             for name, value in vars(found).items()
+            if not name.startswith("_")
             if _is_final_of(value, found) and (own := kind_of(value)) is not None
             if kind in (None, own)
         }

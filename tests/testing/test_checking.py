@@ -220,7 +220,7 @@ class TestRefusals:
         def another(first: Tensor, second: Float[Tensor, "rows 2"]) -> None: ...
 
         self.refused(named)
-        with pytest.raises(Broken, match="TypeCheckError.*parameter 'second'"):
+        with pytest.raises(Broken, match=r"TypeCheckError.*parameter 'second'"):
             self.refused(another)
 
     def test_nan_agrees_with_nothing(self):
@@ -302,7 +302,7 @@ class TestFinding:
             Right: "rule",
             Right(): "rule",
             calmkit.heads.FlowHead: "head",
-            calmkit.scoring.LaplaceKernel([1.0, 2.0]): "kernel",
+            calmkit.scoring.LaplaceKernel(2.0): "kernel",
             calmkit.heads.UniformNoise: "noise",
             calmkit.heads.HeunSolver: "solver",
             calmkit.sampling.ExactTemperature: "sampler",
