@@ -29,7 +29,7 @@ _BASES = {
 }
 
 # Protocols: what they are called with says what they are.
-_PARAMETERS = {
+_PARAMETERS: dict[tuple[str, ...], str] = {
     ("draw", "generator"): "sampler",
     ("q", "k", "v", "mask", "scale", "dropout"): "attention",
 }

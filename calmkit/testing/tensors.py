@@ -40,5 +40,7 @@ def laid_out(tensor: Tensor, layout: str) -> Tensor:
     if layout == "turned":
         return tensor.transpose(0, -1).contiguous().transpose(0, -1)
     if layout == "strided":
-        return torch.stack([tensor, torch.full_like(tensor, torch.nan)], dim=-1)[..., 0]
+        # What stands in the gaps must not be read; integers have no NaN.
+        gap = torch.nan if tensor.is_floating_point() else 1
+        return torch.stack([tensor, torch.full_like(tensor, gap)], dim=-1)[..., 0]
     return tensor[:1].expand_as(tensor)
