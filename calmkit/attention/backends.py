@@ -51,7 +51,7 @@ class AttentionFunction(Protocol):
         scale: float | None,
         dropout: float,
     ) -> Tensor:
-        """Attend."""
+        """Attend; a query that sees no key gives zeros."""
         ...  # fmt: skip
 
 

@@ -184,6 +184,11 @@ class InvertedReal(Right):
         return self.encode(torch.where(real, 0, tokens))
 
 
+class WholeChunksOnly(Right):
+    def encode_partial(self, tokens, real):
+        return self.encode(torch.where(real.all(-1, keepdim=True), tokens, 0))
+
+
 class HalfUnknown(Right):
     def encode_partial(self, tokens, real):
         known = self.encode(torch.where(real, tokens, 0)).mean
@@ -440,6 +445,7 @@ MUTANTS = {
         ReadsUnknown: "the same as with other unknown ids",
         InvertedReal: "the posterior",
         HalfUnknown: "the same as with other unknown ids",
+        WholeChunksOnly: "the posterior of partial chunks is the same as with other known ids",
     },
     "packed_documents_are_apart": {
         ReadsTheChunkBefore: "posteriors: ",

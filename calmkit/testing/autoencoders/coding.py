@@ -150,7 +150,7 @@ def places_can_be_decoded_alone(trial: AutoencoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def unknown_places_do_not_matter(trial: AutoencoderTrial) -> None:
-    """`encode_partial` reads the ids of known places only; where all are known, it is `encode`."""
+    """`encode_partial` reads known places and no others; where all are known, it is `encode`."""
     model, tokens = trial.build().eval(), trial.tokens(20)
     real = torch.rand(20, CHUNK, generator=trial.generator(3)) < 0.5
     other = torch.where(real, tokens, trial.tokens(20, number=4))
@@ -158,6 +158,13 @@ def unknown_places_do_not_matter(trial: AutoencoderTrial) -> None:
     cause = "unknown ids are not replaced before they are embedded"
     what = "the posterior"
     expect_same(second, first, what=what, than="with other unknown ids", cause=cause)
+    other = torch.where(real, (tokens + 1) % VOCAB, tokens)
+    partial = real.any(dim=-1) & ~real.all(dim=-1)
+    changed = trial.call(model.encode_partial, other, real).mean
+    cause = "a chunk that is not full is not read at all"
+    what, than = "the posterior of partial chunks", "with other known ids"
+    expect_different(changed[partial], first[partial], what=what, than=than, cause=cause)
+    what = "the posterior"
     got = trial.call(model.encode_partial, tokens, torch.ones_like(real)).mean
     want = trial.call(model.encode, tokens).mean
     cause = "`real` is inverted, or a known place is masked"
