@@ -7,16 +7,13 @@ device, random state and gradient mode are set for one block and set back behind
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from calmkit.testing.calls import call_in_words
 from calmkit.testing.contract import expect
 from calmkit.testing.profiles import Profile
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = ["Trial", "neutral"]
 
@@ -75,9 +72,16 @@ class Trial:
         except (TypeError, ValueError):
             return False
 
-    def search(self, strategy: "SearchStrategy[Any]", check: Callable[[Any], None]) -> None:
-        """Try a check on many examples; the smallest that fails is the one that is reported."""
+    def search(self, examples: Callable[[Any], Any], check: Callable[[Any], None]) -> None:
+        """Try a check on many examples; the smallest that fails is the one that is reported.
+
+        Args:
+            examples: From the module `hypothesis.strategies`, which is imported only here, to the
+                strategy that draws them.
+            check: Raises where an example breaks the contract.
+        """
         import hypothesis
+        from hypothesis import strategies
 
         @hypothesis.seed(self.seed)
         @hypothesis.settings(
@@ -91,7 +95,7 @@ class Trial:
             suppress_health_check=list(hypothesis.HealthCheck),
             verbosity=hypothesis.Verbosity.quiet,
         )
-        @hypothesis.given(strategy)
+        @hypothesis.given(examples(strategies))
         def run(example: Any) -> None:
             with neutral(self.seed):
                 check(example)

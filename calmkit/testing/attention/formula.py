@@ -1,5 +1,7 @@
 """That a backend computes softmax(scale * q k^T, over the visible keys) v, and its gradients."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -48,13 +50,11 @@ def can_be_built_and_used(trial: AttentionTrial) -> None:
 
 def _search(trial: AttentionTrial, masks: list[str], cause: str) -> None:
     """Compare with the formula at many shapes, axes of length one among them."""
-    from hypothesis import strategies
 
-    small = strategies.integers(1, 3)
-    case = strategies.tuples(
-        strategies.sampled_from(masks), small, strategies.integers(1, 5), strategies.integers(0, 3)
-    )
-    rest = strategies.tuples(small, strategies.sampled_from([1, 4, 8]), strategies.integers(0, 99))
+    def examples(st: Any) -> Any:
+        small = st.integers(1, 3)
+        case = st.tuples(st.sampled_from(masks), small, st.integers(1, 5), st.integers(0, 3))
+        return st.tuples(case, st.tuples(small, st.sampled_from([1, 4, 8]), st.integers(0, 99)))
 
     def check(example: tuple[tuple[str, int, int, int], tuple[int, int, int]]) -> None:
         (mask, rows, q_len, more), (heads, size, number) = example
@@ -64,7 +64,7 @@ def _search(trial: AttentionTrial, masks: list[str], cause: str) -> None:
         if trial.refused(made) is None:
             _expect_formula(trial, made, f"attention under a {mask} mask", cause)
 
-    trial.search(strategies.tuples(case, rest), check)
+    trial.search(examples, check)
 
 
 def _expect_formula(

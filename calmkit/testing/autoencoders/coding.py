@@ -1,7 +1,5 @@
 """Chunks to latents and back."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -16,9 +14,6 @@ from calmkit.testing.expecting import (
     expect_shape,
 )
 from calmkit.testing.tensors import EMPTY_BATCHES, batches
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = [
     "can_be_built_and_used",
@@ -71,7 +66,7 @@ def _expect_shapes(
 def shapes_fit_any_batch(trial: AutoencoderTrial) -> None:
     """For any batch posterior, logits and losses have its shape."""
     model = trial.build()
-    trial.search(batches(), lambda batch: _expect_shapes(trial, model, batch))
+    trial.search(batches, lambda batch: _expect_shapes(trial, model, batch))
 
 
 @contract()
@@ -171,12 +166,6 @@ def unknown_places_do_not_matter(trial: AutoencoderTrial) -> None:
     expect_same(got, want, what=f"{what} of whole chunks", than="of encode", cause=cause)
 
 
-def _packings() -> "SearchStrategy[list[int]]":
-    from hypothesis import strategies
-
-    return strategies.lists(strategies.integers(1, 3), min_size=1, max_size=4)
-
-
 @contract(searches=True)
 def packed_documents_are_apart(trial: AutoencoderTrial) -> None:
     """In a row of packed documents a chunk is encoded as in a row of its own document."""
@@ -199,7 +188,7 @@ def packed_documents_are_apart(trial: AutoencoderTrial) -> None:
                 expect_same(losses[part], want, what="losses", than=than, cause=cause)
                 start += length
 
-    trial.search(_packings(), check)
+    trial.search(lambda st: st.lists(st.integers(1, 3), min_size=1, max_size=4), check)
 
 
 @contract()

@@ -1,7 +1,5 @@
 """That a head can be trained: gradients for all of it, finite for any target."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from calmkit.distributions import DiagonalGaussian
@@ -9,9 +7,6 @@ from calmkit.testing.contract import Broken, contract, expect
 from calmkit.testing.expecting import expect_finite
 from calmkit.testing.heads.trial import HeadTrial
 from calmkit.testing.modules import expect_all_learn, expect_finite_gradients
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = ["any_target_has_a_finite_loss", "every_parameter_learns", "the_condition_learns"]
 
@@ -45,15 +40,6 @@ def the_condition_learns(trial: HeadTrial) -> None:
     )
 
 
-def _targets() -> "SearchStrategy[tuple[float, float]]":
-    from hypothesis import strategies
-
-    return strategies.tuples(
-        strategies.sampled_from([0.0, 1e-6, 1e-2, 1.0, 1e2, 1e4]),
-        strategies.sampled_from([0.0, 1e-8, 1e-3, 0.3, 1.0, 1e2]),
-    )
-
-
 @contract(searches=True)
 def any_target_has_a_finite_loss(trial: HeadTrial) -> None:
     """Loss and gradients are finite for targets near and far, wide, narrow and point masses."""
@@ -69,4 +55,5 @@ def any_target_has_a_finite_loss(trial: HeadTrial) -> None:
         expect_finite(loss, what=f"the loss {where}", cause=cause)
         expect_finite_gradients(head, loss, where=f" {where}", cause=cause)
 
-    trial.search(_targets(), check)
+    scales, stds = (0.0, 1e-6, 1e-2, 1.0, 1e2, 1e4), (0.0, 1e-8, 1e-3, 0.3, 1.0, 1e2)
+    trial.search(lambda st: st.tuples(*map(st.sampled_from, (scales, stds))), check)

@@ -16,7 +16,7 @@ from calmkit.testing.expecting import (
     no_shape_checks,
 )
 from calmkit.testing.input_encoders.trial import CHUNK, HIDDEN, VOCAB, EncoderTrial
-from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
+from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts_and_batches
 
 __all__ = [
     "any_integers_are_read",
@@ -66,7 +66,7 @@ def _expect_vectors(trial: EncoderTrial, encoder: InputEncoder, batch: tuple[int
 def shapes_fit_any_batch(trial: EncoderTrial) -> None:
     """For any batch there is one finite vector for each chunk, also where no place is known."""
     encoder = trial.build()
-    trial.search(batches(), lambda batch: _expect_vectors(trial, encoder, batch))
+    trial.search(batches, lambda batch: _expect_vectors(trial, encoder, batch))
 
 
 @contract()
@@ -81,8 +81,6 @@ def empty_batches_are_empty(trial: EncoderTrial) -> None:
 @torch.no_grad()
 def layout_in_memory_does_not_matter(trial: EncoderTrial) -> None:
     """Expanded and non-contiguous tokens give the same as their contiguous copies."""
-    from hypothesis import strategies
-
     encoder = trial.build()
 
     def check(example: tuple[str, tuple[int, ...]]) -> None:
@@ -95,7 +93,7 @@ def layout_in_memory_does_not_matter(trial: EncoderTrial) -> None:
         cause = "`view` where `reshape` is needed, or a result written through an expanded tensor"
         expect_same(got, want, what="the vectors", than=than, cause=cause)
 
-    trial.search(strategies.tuples(layouts(), batches()), check)
+    trial.search(layouts_and_batches, check)
 
 
 @contract()

@@ -32,8 +32,6 @@ def _matrix(trial: KernelTrial, kernel: Kernel, points: Tensor) -> Tensor:
 @contract(searches=True)
 def matrices_are_positive_definite(trial: KernelTrial) -> None:
     """The matrix k(x_i, x_j) of any points has no negative eigenvalue: ties, near and far ones."""
-    from hypothesis import strategies
-
     kernel = trial.build()
 
     def check(example: tuple[int, float, bool, bool, int]) -> None:
@@ -56,12 +54,12 @@ def matrices_are_positive_definite(trial: KernelTrial) -> None:
         )
 
     trial.search(
-        strategies.tuples(
-            strategies.integers(1, 6),
-            strategies.sampled_from([1e-3, 0.03, 0.1, 0.3, 0.7, 1.0, 3.0, 30.0]),
-            strategies.booleans(),
-            strategies.booleans(),
-            strategies.integers(0, 10**6),
+        lambda st: st.tuples(
+            st.integers(1, 6),
+            st.sampled_from([1e-3, 0.03, 0.1, 0.3, 0.7, 1.0, 3.0, 30.0]),
+            st.booleans(),
+            st.booleans(),
+            st.integers(0, 10**6),
         ),
         check,
     )

@@ -16,7 +16,7 @@ from calmkit.testing.expecting import (
     expect_unchanged,
 )
 from calmkit.testing.kernels.trial import KernelTrial, without_bandwidths
-from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
+from calmkit.testing.tensors import EMPTY_BATCHES, laid_out, layouts_and_batches
 from calmkit.testing.trial import neutral
 
 __all__ = [
@@ -55,8 +55,6 @@ def can_be_built_and_used(trial: KernelTrial) -> None:
 @contract(searches=True)
 def each_distance_by_itself(trial: KernelTrial) -> None:
     """In tensors of any shape and layout, value and dissimilarity are those of each distance."""
-    from hypothesis import strategies
-
     kernel = trial.build()
 
     def check(example: tuple[str, tuple[int, ...]]) -> None:
@@ -68,7 +66,7 @@ def each_distance_by_itself(trial: KernelTrial) -> None:
             want = torch.stack(alone).view(r.shape)
             expect_same(got, want, what=name, than="of each distance alone", cause=_ELEMENTWISE)
 
-    trial.search(strategies.tuples(layouts(), batches()), check)
+    trial.search(layouts_and_batches, check)
     for empty in EMPTY_BATCHES:
         cause = "a maximum over no distances, or a reshape that infers an axis with -1"
         got = trial.value(kernel, torch.ones(empty))

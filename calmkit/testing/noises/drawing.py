@@ -49,7 +49,7 @@ def shapes_are_those_asked_for(trial: NoiseTrial) -> None:
         cause = "an axis is squeezed, or the numbers of axes are built in"
         expect_shape(trial.draw(noise, shape), shape, what="what draw returns", cause=cause)
 
-    trial.search(batches(), check)
+    trial.search(batches, check)
     for shape in EMPTY_BATCHES:
         check(shape)
 

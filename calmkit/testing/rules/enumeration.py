@@ -7,7 +7,7 @@ checked to rounding, without a single draw. It is also a polynomial in p, which 
 a wrong distribution that scores as well as the truth.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,6 @@ from torch import Tensor
 from calmkit.distributions import DiagonalGaussian
 from calmkit.scoring import ScoringRule
 from calmkit.testing.rules.trial import RuleTrial
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = ["expected", "problem", "scores_of", "seeds"]
 
@@ -44,10 +41,8 @@ def expected(scores: Tensor, prediction: Tensor, truth: Tensor) -> Tensor:
     return total
 
 
-def seeds() -> "SearchStrategy[int]":
-    """Numbers of problems."""
-    from hypothesis import strategies
-
+def seeds(strategies: Any) -> Any:
+    """Strategy of numbers of problems."""
     return strategies.integers(0, 10**6)
 
 

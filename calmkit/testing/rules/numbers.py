@@ -1,7 +1,5 @@
 """A rule's arithmetic: gradients, dtypes, randomness and compilation."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from calmkit.distributions import DiagonalGaussian
@@ -16,9 +14,6 @@ from calmkit.testing.expecting import (
 from calmkit.testing.rules.trial import RuleTrial
 from calmkit.testing.trial import neutral
 
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
-
 __all__ = [
     "compiles",
     "dtype_is_kept",
@@ -27,16 +22,6 @@ __all__ = [
     "randomness_is_the_generators",
     "single_precision_is_close",
 ]
-
-
-def _scales() -> "SearchStrategy[tuple[float, float, bool]]":
-    from hypothesis import strategies
-
-    return strategies.tuples(
-        strategies.sampled_from([0.0, 1e-6, 1e-3, 1.0, 1e3, 1e6]),
-        strategies.sampled_from([0.0, 1e-8, 1e-3, 0.5, 1e3, 1e8]),
-        strategies.booleans(),
-    )
 
 
 @contract(searches=True)
@@ -65,7 +50,10 @@ def gradients_are_finite_at_ugly_points(trial: RuleTrial) -> None:
                 what = f"the gradient of {name} {where}"
                 expect_finite(tensor.grad, what=what, cause=cause)
 
-    trial.search(_scales(), check)
+    scales, stds = (0.0, 1e-6, 1e-3, 1.0, 1e3, 1e6), (0.0, 1e-8, 1e-3, 0.5, 1e3, 1e8)
+    trial.search(
+        lambda st: st.tuples(st.sampled_from(scales), st.sampled_from(stds), st.booleans()), check
+    )
 
 
 @contract()

@@ -48,7 +48,7 @@ def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
             atol=1e-12,
         )
 
-    trial.search(seeds(), check)
+    trial.search(seeds, check)
 
 
 @contract(applies=_not_proper, searches=True)
@@ -71,7 +71,7 @@ def proper_on_finite_supports(trial: RuleTrial) -> None:
             "function of distance that is not of negative type",
         )
 
-    trial.search(seeds(), check)
+    trial.search(seeds, check)
 
 
 @contract(applies=_not_proper)
