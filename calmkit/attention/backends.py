@@ -48,7 +48,7 @@ class AttentionFunction(Protocol):
         scale: float | None,
         dropout: float,
     ) -> Tensor:
-        """Compute attention."""
+        """Compute attention; a query that sees no key returns zeros."""
         ...  # fmt: skip
 
 

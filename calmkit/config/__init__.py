@@ -37,6 +37,7 @@ from .parsing import preset_names as preset_names
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
 from .errors import Source as Source
 from .model_config import parse_for_evaluation as parse_for_evaluation

@@ -30,7 +30,7 @@ from .parsing import experiment_schema, explained, new_parser
 from .refusals import refused
 from .schema import check_layers
 
-__all__ = ["assemble", "build", "check_device", "check_parts"]
+__all__ = ["assemble", "build", "build_autoencoder", "check_device", "check_parts"]
 
 
 def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
@@ -108,7 +108,7 @@ def check_parts(experiment: TrainExperiment) -> LanguageModel:
     return model
 
 
-def _build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
+def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
     """The autoencoder as heads see it, untrained."""
     new = parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
     return StandardizedAutoencoder(new) if parts.standardize else new
@@ -132,7 +132,7 @@ def _assemble(
         )
     if autoencoder is None:
         with _blame("autoencoder"):
-            autoencoder = call(lambda: _build_autoencoder(parts))
+            autoencoder = call(lambda: build_autoencoder(parts))
     with _blame("hidden_size"):
         encoder = call(lambda: _build_input(parts, autoencoder))
     with _blame("backbone"):

@@ -102,9 +102,12 @@ class Report:
         """A table, and each failure in full."""
         # All that was not run, for the same reason, is counted in the first line.
         shown = [result for result in self.results if result.status != "not run"]
-        width = max((len(result.name) for result in shown), default=0)
+        width, wide = (
+            max((len(text) for text in texts), default=0)
+            for texts in ([one.name for one in shown], [one.status for one in shown])
+        )
         rows = [
-            f"  {result.name:<{width}}  {result.status:<8}  {result.reason}".rstrip()
+            f"  {result.name:<{width}}  {result.status:<{wide}}  {result.reason}".rstrip()
             for result in shown
         ]
         counted = ", ".join(f"{count} {status}" for status, count in self.counts().items())

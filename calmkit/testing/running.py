@@ -1,5 +1,6 @@
 """From a contract and a trial to a result."""
 
+import functools
 import os
 import time
 import traceback
@@ -36,6 +37,7 @@ class PartUnderTest:
         profile: How thoroughly to look.
         seed: Where all randomness comes from.
         exempt: Names of contracts that need not hold, with the reason.
+        told: Whether the user has been told of a failure.
     """
 
     suite: Suite
@@ -43,28 +45,33 @@ class PartUnderTest:
     profile: Profile
     seed: int
     exempt: dict[str, str]
+    told: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse to exempt from what does not exist, and from everything."""
-        self._first: tuple[Result, BaseException | None] | None = None
+        """Refuse to exempt from what does not exist, without a reason, and from everything."""
         names = [contract.name for contract in self.suite.contracts]
-        for name in self.exempt:
+        for name, reason in self.exempt.items():
+            if not reason:
+                raise ValueError(f"exempt must give a reason for {name}; got {reason!r}.")
             if name not in names:
                 raise ValueError(
-                    f"exempt must name contracts of a {self.suite.kind}; {name!r} is none. "
+                    f"exempt must name contracts of the kind {self.suite.kind}; {name!r} is none. "
                     f"There are: {', '.join(names)}."
                 )
         if self.exempt.keys() >= set(names):
             raise ValueError("exempt must leave something to run; it names every contract.")
 
+    @functools.cached_property
+    def first(self) -> tuple[Result, BaseException | None]:
+        """The result of the first contract: whether the part can be built and used at all."""
+        return self._run(self.suite.contracts[0])
+
     def run(self, contract: Contract) -> tuple[Result, BaseException | None]:
         """The result of one contract, and what was raised if it is a failure."""
-        if self._first is None:
-            self._first = self._run(self.suite.contracts[0])
         if contract is self.suite.contracts[0]:
-            return self._first
-        if self._first[0].status == "failed":
-            reason = f"{self._first[0].name} is broken"
+            return self.first
+        if self.first[0].status == "failed":
+            reason = f"{self.first[0].name} is broken"
             return Result(contract.name, contract.sentence, "not run", reason), None
         return self._run(contract)
 

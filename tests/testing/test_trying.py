@@ -4,8 +4,8 @@ import sys
 
 import autoencoder_mutants
 import backbone_mutants
-import head_mutants
 import pytest
+import right_head
 import rule_mutants
 import torch
 from sampler_mutants import TokensAlone
@@ -142,7 +142,7 @@ def test_right_parts_are_right(head):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for part in (
-        head()(16, 8), head_mutants.Right(5, 3), rule_mutants.Right(),
+        head()(16, 8), right_head.Right(5, 3), rule_mutants.Right(),
         backbone_mutants.Right(8), autoencoder_mutants.Right(3, 11, 5),
         nn.Linear(2, 2),  # of no kind
     ):  # fmt: skip

@@ -1,7 +1,5 @@
 """What a head takes and what it gives back."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from calmkit.distributions import DiagonalGaussian
@@ -10,10 +8,7 @@ from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_finite, expect_same, expect_shape, expect_unchanged
 from calmkit.testing.first_use import MISPLACED_SAMPLES, REDUCED_LOSS, use_head
 from calmkit.testing.heads.trial import COND, LATENT, HeadTrial
-from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
+from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts_and_batches
 
 __all__ = [
     "arguments_are_left_alone",
@@ -37,17 +32,14 @@ def can_be_built_and_used(trial: HeadTrial) -> None:
     use_head(trial, head)
 
 
-def _problems() -> "SearchStrategy[tuple[int, tuple[int, ...], int]]":
-    from hypothesis import strategies
-
-    return strategies.tuples(strategies.integers(1, 3), batches(), strategies.integers(0, 3))
-
-
 @contract(searches=True)
 def shapes_fit_any_batch(trial: HeadTrial) -> None:
     """For any batch the loss has its shape, and the samples one axis before it."""
     heads = {latent: trial.lively(latent) for latent in (1, 2, 3)}
-    trial.search(_problems(), lambda example: _expect_shapes(trial, heads, *example))
+    trial.search(
+        lambda st: st.tuples(st.integers(1, 3), batches(st), st.integers(0, 3)),
+        lambda example: _expect_shapes(trial, heads, *example),
+    )
 
 
 @contract()
@@ -92,9 +84,7 @@ def layout_in_memory_does_not_matter(trial: HeadTrial) -> None:
         got = trial.sample(head, odd, 2)
         expect_same(got, want, what="samples", than=than, cause=cause)
 
-    from hypothesis import strategies
-
-    trial.search(strategies.tuples(layouts(), batches()), check)
+    trial.search(layouts_and_batches, check)
 
 
 @contract()

@@ -14,7 +14,9 @@ from calmkit.distributions import DiagonalGaussian
 from calmkit.scoring import ScoringRule
 from calmkit.testing.rules.trial import RuleTrial
 
-__all__ = ["expected", "problem", "scores_of", "seeds"]
+__all__ = ["PROBLEMS", "expected", "problem", "scores_of"]
+
+PROBLEMS = range(10**6)  # by number
 
 _FEW = 3
 
@@ -37,11 +39,6 @@ def expected(scores: Tensor, prediction: Tensor, truth: Tensor) -> Tensor:
     while total.ndim:
         total = torch.tensordot(prediction, total, dims=1)
     return total
-
-
-def seeds() -> range:
-    """Numbers of problems."""
-    return range(10**6)
 
 
 def problem(trial: RuleTrial, number: int, size: int = _FEW) -> tuple[Tensor, Tensor, Tensor]:

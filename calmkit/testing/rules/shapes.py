@@ -17,7 +17,7 @@ from calmkit.testing.expecting import (
 )
 from calmkit.testing.first_use import REDUCED_SCORE, use_rule
 from calmkit.testing.rules.trial import LATENT, RuleTrial
-from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
+from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts_and_batches
 
 __all__ = [
     "arguments_are_left_alone",
@@ -53,13 +53,10 @@ def can_be_built_and_used(trial: RuleTrial) -> None:
 @contract(searches=True)
 def shapes_fit_any_batch(trial: RuleTrial) -> None:
     """For any batch the score has its shape, and is finite."""
-    from hypothesis import strategies
-
     rule = trial.build()
     # What is between dimensions needs two of them.
-    sizes, more = strategies.integers(2, 4), strategies.integers(0, 3)
     trial.search(
-        strategies.tuples(sizes, batches(), more),
+        lambda st: st.tuples(st.integers(2, 4), batches(st), st.integers(0, 3)),
         lambda example: _expect_scores(trial, rule, *example),
     )
 
@@ -97,9 +94,7 @@ def layout_in_memory_does_not_matter(trial: RuleTrial) -> None:
         cause = "`view` where `reshape` is needed, or a result written through an expanded tensor"
         expect_same(got, want, what="the score", than=than, cause=cause)
 
-    from hypothesis import strategies
-
-    trial.search(strategies.tuples(layouts(), batches()), check)
+    trial.search(layouts_and_batches, check)
 
 
 @contract()

@@ -1,6 +1,5 @@
 """A sampler under test."""
 
-import inspect
 from collections.abc import Sequence
 
 import torch
@@ -22,10 +21,7 @@ class SamplerTrial(Trial):
     @property
     def tempered(self) -> bool:
         """Whether the factory takes a temperature; if not, its sampler's is 1."""
-        try:
-            return "temperature" in inspect.signature(self.factory).parameters
-        except (TypeError, ValueError):
-            return False
+        return self.takes("temperature")
 
     @property
     def temperatures(self) -> tuple[float, ...]:
