@@ -211,7 +211,8 @@ PUBLIC = {
     "config": (
         "Comparison ConfigError Experiment ModelParts PRESETS Parsed Source TrainExperiment "
         "Variant assemble build build_autoencoder check_parts explained new_parser parse "
-        "parse_comparison parse_for_evaluation parse_function parse_text preset_names"
+        "parse_comparison parse_for_evaluation parse_function parse_text preset_names "
+        "rehearse"
     ),
     "evaluation": (
         "Choices ENOUGH_DOCUMENTS Evaluation EvaluationSettings PROMPT_TOKENS "

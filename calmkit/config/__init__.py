@@ -41,3 +41,4 @@ from .parsing import parse as parse
 from .parsing import parse_function as parse_function
 from .parsing import parse_text as parse_text
 from .parsing import preset_names as preset_names
+from .rehearsal import rehearse as rehearse

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from calmkit.config import TrainExperiment, check_parts
+from calmkit.config import TrainExperiment, check_parts, rehearse
 from calmkit.data import (
     Corpus,
     EvaluationRows,
@@ -17,8 +17,6 @@ from calmkit.data import (
 from calmkit.diagnostics import check_points, enough_rows
 from calmkit.evaluation import check_context, positions_read, positions_written
 from calmkit.models import LanguageModel
-
-from .rehearsal import rehearse
 
 __all__ = ["check_rows", "prepare", "rows_of", "rows_to_diagnose", "with_other_text"]
 
