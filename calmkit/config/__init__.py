@@ -45,3 +45,4 @@ from .parsing import PRESETS as PRESETS
 from .parsing import explained as explained
 from .parsing import new_parser as new_parser
 from .parsing import parse_function as parse_function
+from .rehearsal import rehearse as rehearse

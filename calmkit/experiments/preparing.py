@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from calmkit.config import TrainExperiment, check_parts
+from calmkit.config import TrainExperiment, check_parts, rehearse
 from calmkit.data import (
     Corpus,
     TokenStore,
@@ -16,7 +16,6 @@ from calmkit.evaluation import positions_read, positions_written
 from calmkit.models import LanguageModel
 
 from .evaluation_plan import EvaluationPlan
-from .rehearsal import rehearse
 
 __all__ = ["check_positions", "prepare", "with_other_text"]
 

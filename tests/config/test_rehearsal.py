@@ -6,9 +6,8 @@ import pytest
 import torch
 import yaml
 
-from calmkit.config import ConfigError, check_parts, parse
-from calmkit.experiments import preparing, rehearsal
-from calmkit.experiments.rehearsal import rehearse
+from calmkit.config import ConfigError, check_parts, parse, rehearsal, rehearse
+from calmkit.experiments import preparing
 
 PARTS = """
 from torch import Generator

@@ -18,10 +18,13 @@ from torch import nn
 
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import MinGRUBackbone
-from calmkit.config import ConfigError, TrainExperiment, assemble, build_autoencoder
 from calmkit.heads import GaussianHead
 from calmkit.models import LanguageModel
 from calmkit.testing import UnfitPart, try_model, try_part
+
+from .building import assemble, build_autoencoder
+from .errors import ConfigError
+from .experiment import TrainExperiment
 
 __all__ = ["rehearse"]
 
