@@ -48,6 +48,7 @@ FLOORS = [
     {"files"},
     {"disk"},
     {"extras"},
+    {"bounds"},
     {"private_torch"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
@@ -176,7 +177,8 @@ PUBLIC = {
         "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead "
         "MidpointSolver MinSNRWeighting MixtureHead Noise NoisePrediction NoiseSchedule "
         "Prediction ReverseSampler ReverseVariance RungeKutta4Solver Solver TimeDistribution "
-        "UniformNoise UniformTimes UniformWeighting VelocityPrediction ZeroTerminalSNR"
+        "UniformNoise UniformTimes UniformWeighting VelocityPrediction ZeroTerminalSNR "
+        "check_num_samples"
     ),
     "metrics": (
         "BrierLM BrierLMResult DocumentScores Estimate NgramScore NgramSums Variance "
@@ -251,7 +253,10 @@ PUBLIC = {
         "CannotBeSavedError PretrainedTokenizer SavedModelError TOKENIZER_FILES "
         "UntrustedCodeError WEIGHTS_FILE load save saved_tokenizer"
     ),
-    "recording": "Construction Factory Recorded construction_of dotted_path makes_parts recorded",
+    "recording": (
+        "Construction Factory Recorded construction_of dotted_path makes_parts record_changes "
+        "recorded"
+    ),
     "typing": "checks_are_on typed unchecked",
     "distributions": "DiagonalGaussian standard_normal standard_uniform",
     "chunking": "ChunkBatch aligned_loss_mask check_tokens chunk_pair chunk_prompts chunk_tokens",
