@@ -9,21 +9,21 @@ import math
 __all__ = ["check_at_least", "check_in", "check_positive"]
 
 
-def check_at_least(least: float, **numbers: float) -> None:
+def check_at_least(least: int | float, **numbers: int | float) -> None:
     """Refuse numbers below `least`."""
     for name, number in numbers.items():
         if not number >= least:
             raise ValueError(f"{name} must be at least {least}; got {number}.")
 
 
-def check_positive(**numbers: float) -> None:
+def check_positive(**numbers: int | float) -> None:
     """Refuse numbers that are not positive and finite."""
     for name, number in numbers.items():
         if not 0 < number < math.inf:
             raise ValueError(f"{name} must be positive and finite; got {number}.")
 
 
-def check_in(interval: str, **numbers: float) -> None:
+def check_in(interval: str, **numbers: int | float) -> None:
     """Refuse numbers outside an interval.
 
     Args:

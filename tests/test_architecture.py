@@ -1,6 +1,7 @@
 """The house itself: imports run one way, public names are pinned, light imports stay light."""
 
 import ast
+import graphlib
 import importlib
 import importlib.util
 import os
@@ -139,6 +140,65 @@ def test_the_rule_itself(source, wrong):
     assert upward_imports(source, "calmkit.backbones.mine", "calmkit.backbones") == wrong
 
 
+def imports_among(modules):
+    """For each module the others that it imports, wherever in its file.
+
+    Args:
+        modules: Sources, by the names of their files without `.py`; a package's is `a.__init__`.
+    """
+    names = {name.removesuffix(".__init__") for name in modules}
+    graph = {}
+    for file, source in modules.items():
+        module, found = file.removesuffix(".__init__"), set()
+        for name in imported_modules(ast.parse(source), file.rpartition(".")[0]):
+            while name and name not in names:
+                name = name.rpartition(".")[0]
+            found.add(name)
+        graph[module] = found - {"", "calmkit", module}  # calmkit itself imports on demand
+    return graph
+
+
+def circle_in(modules):
+    """A circle of modules that import each other, as a sorted list; empty if there is none."""
+    try:
+        list(graphlib.TopologicalSorter(imports_among(modules)).static_order())
+    except graphlib.CycleError as error:
+        return sorted(set(error.args[1]))
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = {
+        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path.read_text("utf-8")
+        for path in module_files()
+    }
+    assert circle_in(files) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "circle"),
+    [
+        ("from .b import B", "from .a import A", ["calmkit.p.a", "calmkit.p.b"]),
+        ("from .b import B", "def f():\n    from .a import A", ["calmkit.p.a", "calmkit.p.b"]),
+        ("from calmkit.p import b", "from calmkit.p import a", ["calmkit.p.a", "calmkit.p.b"]),
+        (
+            "import calmkit.p.b",
+            "from calmkit.p import A",
+            ["calmkit.p", "calmkit.p.a", "calmkit.p.b"],
+        ),
+        ("from .b import B", "if TYPE_CHECKING:\n    from .a import A", []),
+        ("from .b import B", "from calmkit import __version__", []),
+        ("from .b import B", "", []),
+    ],
+)
+def test_a_circle_is_noticed(first, second, circle):
+    modules = {
+        "calmkit.__init__": "", "calmkit.p.__init__": "from .a import A as A",
+        "calmkit.p.a": first, "calmkit.p.b": second,
+    }  # fmt: skip
+    assert circle_in(modules) == circle
+
+
 PUBLIC = {
     "nn": (
         "AdaptiveMLP AverageVelocity Dual ResidualBlock ResidualMLP SwiGLU WideBuffers "
@@ -197,7 +257,7 @@ PUBLIC = {
     ),
     "models": (
         "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding ModelLoss "
-        "RankedContinuation TokenAndLatentEmbedding TokenLM draw_latents"
+        "RankedContinuation TokenAndLatentEmbedding TokenLM draw_latents rank"
     ),
     "data": (
         "Corpus EMBEDDED_NAME END_TOKEN EvaluationRows PairBatches TextPair TextTokenizer "

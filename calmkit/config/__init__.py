@@ -32,12 +32,12 @@ from .errors import Source as Source
 from .experiment import Experiment as Experiment
 from .experiment import ModelParts as ModelParts
 from .experiment import TrainExperiment as TrainExperiment
-from .model_config import parse_for_evaluation as parse_for_evaluation
 from .parsing import PRESETS as PRESETS
 from .parsing import Parsed as Parsed
 from .parsing import explained as explained
 from .parsing import new_parser as new_parser
 from .parsing import parse as parse
+from .parsing import parse_for_evaluation as parse_for_evaluation
 from .parsing import parse_function as parse_function
 from .parsing import parse_text as parse_text
 from .parsing import preset_names as preset_names

@@ -12,7 +12,7 @@ is rounded further. Losses and log-densities have float32 at least, samples the 
 import abc
 import copy
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,8 @@ from calmkit.distributions import DiagonalGaussian, standard_normal
 from calmkit.recording import Recorded, record_changes
 
 __all__ = ["Head", "check_num_samples", "guided", "starting_noise"]
+
+AnyHead = TypeVar("AnyHead", bound="Head")
 
 
 class Head(nn.Module, Recorded, abc.ABC):
@@ -117,7 +119,7 @@ class Head(nn.Module, Recorded, abc.ABC):
         """What the head samples with, by the names that `with_sampling` takes."""
         return {name: getattr(self, name) for name in sorted(self.sampling_arguments)}
 
-    def with_sampling(self, **settings: Any) -> Self:
+    def with_sampling(self: AnyHead, **settings: Any) -> AnyHead:
         """The same head with other settings of sampling.
 
         The weights are shared: training or moving one of the two heads trains or moves both. This

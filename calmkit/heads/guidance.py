@@ -16,7 +16,7 @@ Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
 """
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -84,7 +84,7 @@ class GuidedHead(Head):
         own = super().sampling_settings
         return {**own, **self.head.sampling_settings, **own}
 
-    def with_sampling(self, **settings: Any) -> Self:
+    def with_sampling(self, **settings: Any) -> "GuidedHead":
         """The same head with another scale, or other settings of the head inside.
 
         Args:
