@@ -5,6 +5,7 @@ import graphlib
 import importlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,31 @@ def test_a_circle_is_noticed(first, second, circle):
         "calmkit.p.a": first, "calmkit.p.b": second,
     }  # fmt: skip
     assert circle_in(modules) == circle
+
+
+def private_names_of_torch(source):
+    """Names of PyTorch with a leading underscore that are imported, or reached from `torch`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "torch":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            found.add(ast.unparse(node))
+    # Operators are PyTorch's own vocabulary, which a dispatch mode is handed: torch.ops.aten._x.
+    private = re.compile(r"(torch|Tensor|nn)\.(?!ops\.)(.*\.)?_(?!_)")
+    return {name for name in found if private.match(name)}
+
+
+def test_private_names_of_torch_are_used_in_one_file():
+    using = {
+        path.relative_to(ROOT).as_posix()
+        for path in module_files()
+        if private_names_of_torch(path.read_text(encoding="utf-8"))
+    }
+    assert using == {"private_torch.py"}
+    assert private_names_of_torch("from torch.utils._pytree import tree_map") != set()
+    assert private_names_of_torch("x = torch._C._nn.gelu(y)") != set()
+    assert private_names_of_torch("import torch\nself._x = torch.zeros(1)") == set()
 
 
 PUBLIC = {

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS", "Parsed", "experiment_schema", "explained", "new_experiment_parser", "new_parser",
-    "option_pairs", "parse", "parse_for_evaluation", "parse_function", "parse_layers", "parse_text",
-    "preset_names",
-    "preset_source", "source_of",
+    "option_pairs", "parse", "parse_for_evaluation", "parse_function", "parse_layers",
+    "parse_text", "preset_names", "preset_source", "source_of",
 ]  # fmt: skip
 
 PRESETS = Path(calmkit.__file__).parent / "presets"
