@@ -87,19 +87,14 @@ def construction_of(part: object) -> Construction | None:
 def record_changes(part: object, changes: Mapping[str, Any]) -> None:
     """Let a copy of a part remember other arguments than the part that it was copied from.
 
-    If the maker does not take them, nothing changes; `calmkit.save` then refuses the copy.
+    If the maker does not take them, `calmkit.save` refuses the copy.
 
     Args:
         part: The copy.
         changes: Values by the names of arguments.
     """
-    if (made := construction_of(part)) is None:
-        return
-    try:
-        inspect.signature(made.maker).bind_partial(**changes)
-    except TypeError:
-        return
-    _keep(part, made.maker, {**made.arguments, **changes})
+    if (made := construction_of(part)) is not None:
+        _keep(part, made.maker, {**made.arguments, **changes})
 
 
 def makes_parts(function: object) -> bool:

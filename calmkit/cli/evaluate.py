@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
 import torch
 from rich.console import Console
 

@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
 from calmkit.typing import typed
@@ -75,8 +76,7 @@ class SlicedCRPS(ScoringRule):
 
     def __post_init__(self) -> None:
         """Refuse no directions."""
-        if self.num_directions < 1:
-            raise ValueError(f"num_directions must be at least 1; got {self.num_directions}.")
+        check_at_least(1, num_directions=self.num_directions)
 
     @property
     def strictly_proper(self) -> bool:
