@@ -21,6 +21,7 @@ __all__ = [
     "construction_of",
     "dotted_path",
     "makes_parts",
+    "record_changes",
     "recorded",
 ]
 
@@ -70,7 +71,7 @@ def recorded(make: _F) -> _F:
     @functools.wraps(make)
     def call(*args: Any, **keywords: Any) -> Any:
         part = make(*args, **keywords)
-        _keep(part, call, signature.bind(*args, **keywords))
+        _keep(part, call, _given(signature.bind(*args, **keywords)))
         return part
 
     setattr(call, _KEPT_AS, True)
@@ -81,6 +82,19 @@ def construction_of(part: object) -> Construction | None:
     """The call that made a part, if it was recorded."""
     kept = vars(part).get(_KEPT_AS) if hasattr(part, "__dict__") else None
     return kept if isinstance(kept, Construction) else None
+
+
+def record_changes(part: object, changes: Mapping[str, Any]) -> None:
+    """Let a copy of a part remember other arguments than the part that it was copied from.
+
+    If the maker does not take them, `calmkit.save` refuses the copy.
+
+    Args:
+        part: The copy.
+        changes: Values by the names of arguments.
+    """
+    if (made := construction_of(part)) is not None:
+        _keep(part, made.maker, {**made.arguments, **changes})
 
 
 def makes_parts(function: object) -> bool:
@@ -113,12 +127,12 @@ def _keeping(init: Callable[..., None]) -> Callable[..., None]:
         if not torch.compiler.is_compiling() and type(self).__init__ is call:
             bound = inspect.signature(init).bind(self, *args, **keywords)
             del bound.arguments[next(iter(bound.arguments))]
-            _keep(self, type(self), bound)
+            _keep(self, type(self), _given(bound))
 
     return call
 
 
-def _keep(part: Any, maker: Callable[..., Any], bound: inspect.BoundArguments) -> None:
+def _given(bound: inspect.BoundArguments) -> dict[str, Any]:
     # Defaults too: another version may have others.
     given: dict[str, Any] = {
         name: parameter.default
@@ -130,8 +144,12 @@ def _keep(part: Any, maker: Callable[..., Any], bound: inspect.BoundArguments) -
             given |= value
         else:
             given[name] = value
-    for name, value in given.items():
+    return given
+
+
+def _keep(part: Any, maker: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
         # A lambda could not be pickled: a part that was picklable stays so.
         if inspect.isroutine(value) or isinstance(value, functools.partial):
-            given[name] = value if dotted_path(value) else Factory()
-    object.__setattr__(part, _KEPT_AS, Construction(maker, given))
+            arguments[name] = value if dotted_path(value) else Factory()
+    object.__setattr__(part, _KEPT_AS, Construction(maker, arguments))

@@ -1,9 +1,11 @@
 """The house itself: imports run one way, public names are pinned, light imports stay light."""
 
 import ast
+import graphlib
 import importlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +50,7 @@ FLOORS = [
     {"files"},
     {"disk"},
     {"extras"},
+    {"bounds"},
     {"private_torch"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
@@ -138,6 +141,90 @@ def test_the_rule_itself(source, wrong):
     assert upward_imports(source, "calmkit.backbones.mine", "calmkit.backbones") == wrong
 
 
+def imports_among(modules):
+    """For each module the others that it imports, wherever in its file.
+
+    Args:
+        modules: Sources, by the names of their files without `.py`; a package's is `a.__init__`.
+    """
+    names = {name.removesuffix(".__init__") for name in modules}
+    graph = {}
+    for file, source in modules.items():
+        module, found = file.removesuffix(".__init__"), set()
+        for name in imported_modules(ast.parse(source), file.rpartition(".")[0]):
+            while name and name not in names:
+                name = name.rpartition(".")[0]
+            found.add(name)
+        graph[module] = found - {"", "calmkit", module}  # calmkit itself imports on demand
+    return graph
+
+
+def circle_in(modules):
+    """A circle of modules that import each other, as a sorted list; empty if there is none."""
+    try:
+        list(graphlib.TopologicalSorter(imports_among(modules)).static_order())
+    except graphlib.CycleError as error:
+        return sorted(set(error.args[1]))
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = {
+        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path.read_text("utf-8")
+        for path in module_files()
+    }
+    assert circle_in(files) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "circle"),
+    [
+        ("from .b import B", "from .a import A", ["calmkit.p.a", "calmkit.p.b"]),
+        ("from .b import B", "def f():\n    from .a import A", ["calmkit.p.a", "calmkit.p.b"]),
+        ("from calmkit.p import b", "from calmkit.p import a", ["calmkit.p.a", "calmkit.p.b"]),
+        (
+            "import calmkit.p.b",
+            "from calmkit.p import A",
+            ["calmkit.p", "calmkit.p.a", "calmkit.p.b"],
+        ),
+        ("from .b import B", "if TYPE_CHECKING:\n    from .a import A", []),
+        ("from .b import B", "from calmkit import __version__", []),
+        ("from .b import B", "", []),
+    ],
+)
+def test_a_circle_is_noticed(first, second, circle):
+    modules = {
+        "calmkit.__init__": "", "calmkit.p.__init__": "from .a import A as A",
+        "calmkit.p.a": first, "calmkit.p.b": second,
+    }  # fmt: skip
+    assert circle_in(modules) == circle
+
+
+def private_names_of_torch(source):
+    """Names of PyTorch with a leading underscore that are imported, or reached from `torch`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "torch":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            found.add(ast.unparse(node))
+    # Operators are PyTorch's own vocabulary, which a dispatch mode is handed: torch.ops.aten._x.
+    private = re.compile(r"(torch|Tensor|nn)\.(?!ops\.)(.*\.)?_(?!_)")
+    return {name for name in found if private.match(name)}
+
+
+def test_private_names_of_torch_are_used_in_one_file():
+    using = {
+        path.relative_to(ROOT).as_posix()
+        for path in module_files()
+        if private_names_of_torch(path.read_text(encoding="utf-8"))
+    }
+    assert using == {"private_torch.py"}
+    assert private_names_of_torch("from torch.utils._pytree import tree_map") != set()
+    assert private_names_of_torch("x = torch._C._nn.gelu(y)") != set()
+    assert private_names_of_torch("import torch\nself._x = torch.zeros(1)") == set()
+
+
 PUBLIC = {
     "nn": "AdaptiveMLP ResidualMLP SwiGLU WideBuffers evaluation_view scaled_normal_",
     "attention": "AttentionBackendError AttentionMask KVCache attention available_backends "
@@ -160,7 +247,8 @@ PUBLIC = {
     "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead "
     "MidpointSolver MinSNRWeighting MixtureHead Noise NoisePrediction NoiseSchedule "
     "Prediction ReverseSampler ReverseVariance RungeKutta4Solver Solver TimeDistribution "
-    "UniformNoise UniformTimes UniformWeighting VelocityPrediction ZeroTerminalSNR",
+    "UniformNoise UniformTimes UniformWeighting VelocityPrediction ZeroTerminalSNR "
+    "check_num_samples",
     "metrics": "BrierLM BrierLMResult DocumentScores Estimate NgramScore NgramSums "
     "bootstrap_ratio brier brier_ngram combine_brier counted_ngrams expected_brier "
     "paired_difference reconstructed_tokens softmax_brier softmax_collision summarize_brier",
@@ -171,7 +259,7 @@ PUBLIC = {
     "mean_over_groups nearest_chunks next_chunk_accuracy noise_curve principal_map "
     "prior_gap sample_spread tsne_map",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
-    "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM",
+    "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM rank",
     "data": "Corpus EvaluationRows PairBatches TextPair TextTokenizer TokenPair TokenStore "
     "TrainingBatches digest_of encode_pairs evaluation_rows prepare_corpus read_documents "
     "read_pairs split_documents split_into_sections split_pairs",

@@ -13,10 +13,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from calmkit.private_torch import runs_while_tracing
+
 from .mask import AttentionMask
 from .reference import reference_attention
 from .sdpa import sdpa_attention
-from .tracing import runs_while_tracing
 from .xformers import xformers_attention, xformers_missing, xformers_refusal
 
 __all__ = [

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from calmkit.extras import is_installed
+from calmkit.private_torch import runs_while_tracing
 
 from .mask import AttentionMask
-from .tracing import runs_while_tracing
 from .xformers_bias import xformers_bias
 
 __all__ = ["xformers_attention", "xformers_missing", "xformers_refusal"]

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import require_finite
@@ -52,11 +53,7 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
 
     def __init__(self, chunk_size: int, vocab_size: int, latent_size: int) -> None:
         super().__init__()
-        for name, size in {
-            "chunk_size": chunk_size, "vocab_size": vocab_size, "latent_size": latent_size
-        }.items():  # fmt: skip
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+        check_at_least(1, chunk_size=chunk_size, vocab_size=vocab_size, latent_size=latent_size)
         self.chunk_size = chunk_size
         self.vocab_size = vocab_size
         self.latent_size = latent_size

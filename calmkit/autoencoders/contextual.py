@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
@@ -81,17 +82,10 @@ class ContextualAutoencoder(RegularizedAutoencoder):
             ValueError: If a size, weight or share is out of range, or the heads do not divide the
                 width.
         """
-        for name, number, least in (
-            ("width", width, 1),
-            ("depth", depth, 1),
-            ("heads", heads, 1),
-            # From a single vector all queries would read the same.
-            ("memory_size", memory_size, 2),
-            ("neighbours_before", neighbours_before, 0),
-            ("neighbours_after", neighbours_after, 0),
-        ):
-            if number < least:
-                raise ValueError(f"{name} must be at least {least}; got {number}.")
+        check_at_least(1, width=width, depth=depth, heads=heads)
+        # Of a single vector every query reads the same, whatever it asks for.
+        check_at_least(2, memory_size=memory_size)
+        check_at_least(0, neighbours_before=neighbours_before, neighbours_after=neighbours_after)
         if width % heads != 0:
             raise ValueError(f"heads must divide width = {width}; got {heads}.")
         super().__init__(

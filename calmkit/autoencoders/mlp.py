@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from calmkit.bounds import check_at_least
 from calmkit.nn import ResidualBlock
 from calmkit.typing import typed
 
@@ -59,11 +60,8 @@ class MLPAutoencoder(RegularizedAutoencoder):
             ValueError: If a size, weight or share is out of range.
         """
         decoder_depth = depth if decoder_depth is None else decoder_depth
-        if width < 1 or min(depth, decoder_depth) < 0:
-            raise ValueError(
-                "width must be at least 1, depth and decoder_depth at least 0; "
-                f"got {width}, {depth} and {decoder_depth}."
-            )
+        check_at_least(1, width=width)
+        check_at_least(0, depth=depth, decoder_depth=decoder_depth)
         super().__init__(
             chunk_size,
             vocab_size,

@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from calmkit.bounds import check_in
 from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
 from calmkit.finite import require_finite
 from calmkit.nn import scaled_normal_, vocabulary_nats
@@ -69,12 +70,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
                 "kl_weight and kl_clip must be finite and must not be negative; got "
                 f"{kl_weight} and {kl_clip}."
             )
-        for name, share in {
-            "token_masking": token_masking,
-            "latent_dropout": latent_dropout,
-        }.items():
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be in [0, 1); got {share}.")
+        check_in("[0, 1)", token_masking=token_masking, latent_dropout=latent_dropout)
         self.kl_weight = kl_weight
         self.kl_clip = kl_clip
         self.token_masking = token_masking

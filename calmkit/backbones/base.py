@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask
+from calmkit.bounds import check_at_least
 from calmkit.recording import Recorded
 
 __all__ = ["Backbone", "Cache"]
@@ -44,8 +45,7 @@ class Backbone(nn.Module, Recorded, abc.ABC):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        if hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1; got {hidden_size}.")
+        check_at_least(1, hidden_size=hidden_size)
         self.hidden_size = hidden_size
 
     @abc.abstractmethod

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask
+from calmkit.bounds import check_at_least
 from calmkit.nn import SwiGLU, scaled_normal_
 from calmkit.typing import typed
 
@@ -38,8 +39,7 @@ class MinGRUBackbone(Backbone):
             ValueError: If a size is not positive.
         """
         super().__init__(hidden_size)
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1; got {depth}.")
+        check_at_least(1, depth=depth)
         self.layers = nn.ModuleList(MinGRULayer(hidden_size, ff_size) for _ in range(depth))
         self.norm = nn.RMSNorm(hidden_size, eps=1e-6)
         scaled_normal_(self)

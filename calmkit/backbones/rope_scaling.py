@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.recording import Recorded
 from calmkit.typing import typed
 
@@ -82,8 +83,7 @@ class Llama3Scaling(RopeScaling):
             ValueError: If a value is out of range.
         """
         self.factor = _checked(factor)
-        if original_positions < 1:
-            raise ValueError(f"original_positions must be at least 1; got {original_positions}.")
+        check_at_least(1, original_positions=original_positions)
         if not 0 < low_freq_factor < high_freq_factor:
             raise ValueError(
                 "low_freq_factor must be positive and below high_freq_factor; "
@@ -132,8 +132,7 @@ class YarnScaling(RopeScaling):
             ValueError: If a value is out of range.
         """
         self.factor = _checked(factor)
-        if original_positions < 1:
-            raise ValueError(f"original_positions must be at least 1; got {original_positions}.")
+        check_at_least(1, original_positions=original_positions)
         if not 0 < beta_slow < beta_fast:
             raise ValueError(
                 f"beta_slow must be positive and below beta_fast; got {beta_slow} and {beta_fast}."

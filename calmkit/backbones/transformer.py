@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from calmkit.attention import AttentionMask, KVCache, check_backend
+from calmkit.bounds import check_at_least, check_positive
 from calmkit.nn import SwiGLU, scaled_normal_
 from calmkit.private_torch import in_transform
 from calmkit.typing import typed
@@ -70,10 +71,7 @@ class TransformerBackbone(Backbone):
         """
         super().__init__(hidden_size)
         kv_heads = heads if kv_heads is None else kv_heads
-        if depth < 1 or heads < 1 or kv_heads < 1:
-            raise ValueError(
-                f"depth, heads and kv_heads must be at least 1; got {depth}, {heads}, {kv_heads}."
-            )
+        check_at_least(1, depth=depth, heads=heads, kv_heads=kv_heads)
         if hidden_size % (2 * heads) != 0:
             raise ValueError(
                 f"hidden_size must be a multiple of 2 * heads = {2 * heads}, since each head "
@@ -81,8 +79,7 @@ class TransformerBackbone(Backbone):
             )
         if heads % kv_heads != 0:
             raise ValueError(f"kv_heads must divide heads = {heads}; got {kv_heads}.")
-        if not 0 < rope_theta < math.inf:
-            raise ValueError(f"rope_theta must be positive and finite; got {rope_theta}.")
+        check_positive(rope_theta=rope_theta)
         if not 0 <= norm_eps < math.inf:
             raise ValueError(f"norm_eps must be finite and must not be negative; got {norm_eps}.")
         check_backend(attention_backend)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 __all__ = ["check_tokens", "chunk_prompts", "chunk_tokens"]
@@ -60,8 +61,7 @@ def chunk_tokens(
     Raises:
         ValueError: If the text is empty or an argument is out of range.
     """
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}.")
+    check_at_least(1, chunk_size=chunk_size)
     if not 0 <= phase < chunk_size:
         raise ValueError(f"phase must be in [0, chunk_size = {chunk_size}); got {phase}.")
     if tokens.shape[0] == 0:

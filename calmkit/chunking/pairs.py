@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 from .grid import check_tokens, chunk_tokens
@@ -54,8 +55,7 @@ def chunk_pair(
         if len(tokens) == 0:
             raise ValueError(f"{name} must hold at least one token; got none.")
         check_tokens(name, tokens)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}.")
+    check_at_least(1, chunk_size=chunk_size)
     phase = -len(prompt) % chunk_size
     text = [*prompt, *response, *([] if end_id is None else [end_id])]
     tokens, real = chunk_tokens(torch.tensor(text), chunk_size, phase=phase, fill_id=fill_id)

@@ -1,7 +1,5 @@
 """`calmkit compare`: several models on the same text, seeds and budget."""
 
-import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
-
 from calmkit.comparison import Preparation, compare, plan_runs, prepare_all
 from calmkit.config import parse_comparison
 from calmkit.saving import WEIGHTS_FILE

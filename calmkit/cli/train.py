@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
-
 from calmkit import config
 from calmkit.comparison import result_of_one
 from calmkit.data import Corpus

@@ -44,5 +44,6 @@ from .model_config import parse_for_evaluation as parse_for_evaluation
 from .parsing import PRESETS as PRESETS
 from .parsing import explained as explained
 from .parsing import new_parser as new_parser
+from .parsing import parse_for_evaluation as parse_for_evaluation
 from .parsing import parse_function as parse_function
 from .rehearsal import rehearse as rehearse

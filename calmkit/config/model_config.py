@@ -29,9 +29,8 @@ from calmkit.saving.trust import check_name, find
 
 from .errors import ConfigError, Source
 from .experiment import TrainExperiment
-from .parsing import Parsed, parse_layers, preset_source
 
-__all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "parse_for_evaluation", "read_model_config"]
+__all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "read_model_config"]
 
 _KEYS = frozenset(entry.name for entry in fields(TrainExperiment))
 FOR_FINETUNING = _KEYS - {"output", "cache_dir", "finetune", "checkpoint"}
@@ -87,34 +86,6 @@ def read_model_config(path: Path, *, keys: Collection[str], trust: Collection[st
     except SavedModelError as error:
         raise type(error)(f"{path}: {error}") from None
     return Source(str(path), kept)
-
-
-def parse_for_evaluation(
-    path: Path, options: Collection[str], *, trust: Collection[str] = (), command: str
-) -> Parsed:
-    """Parse what the config of a model's folder says of the model and how it is measured.
-
-    Args:
-        path: The file.
-        options: As `--key=value`, laid over it.
-        trust: As in `read_model_config`.
-        command: What the user typed, for the help text.
-
-    Returns:
-        The experiment, with the folder as its output and the optimisers and the logger of the
-        preset `train`; the text has the keys that were read.
-
-    Raises:
-        ValueError: As in `read_model_config` and `parse`.
-    """
-    import yaml
-
-    saved = read_model_config(path, keys=FOR_EVALUATION, trust=trust)
-    layers = [preset_source("base"), preset_source("train"), saved]
-    parsed = parse_layers(layers, [*options, f"--output={path.parent}"], command=command)
-    values = yaml.safe_load(parsed.text)
-    kept = {key: value for key, value in values.items() if key in FOR_EVALUATION}
-    return Parsed(parsed.experiment, yaml.safe_dump(kept, sort_keys=False))
 
 
 def _check(values: Mapping[str, Any], trust: Collection[str]) -> None:

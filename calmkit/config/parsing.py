@@ -14,6 +14,7 @@ from calmkit.extras import require
 from .classes import Argument, arguments_of
 from .errors import ConfigError, Source, explain
 from .experiment import TrainExperiment
+from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
 from .refusals import refusals_named
 from .schema import HelpAsked, check_layers
 from .values import shown, wanted
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS", "Parsed", "experiment_schema", "explained", "new_experiment_parser", "new_parser",
-    "option_pairs", "parse", "parse_function", "parse_layers", "parse_text", "preset_names",
-    "preset_source", "source_of",
+    "option_pairs", "parse", "parse_for_evaluation", "parse_function", "parse_layers",
+    "parse_text", "preset_names", "preset_source", "source_of",
 ]  # fmt: skip
 
 PRESETS = Path(calmkit.__file__).parent / "presets"
@@ -76,6 +77,34 @@ def parse(
         else:
             options.append(option if value is None else f"{option}={value}")
     return parse_layers(layers, options, command=command)
+
+
+def parse_for_evaluation(
+    path: Path, options: Collection[str], *, trust: Collection[str] = (), command: str
+) -> Parsed:
+    """Parse what the config of a model's folder says of the model and how it is measured.
+
+    Args:
+        path: The file.
+        options: As `--key=value`, laid over it.
+        trust: As in `read_model_config`.
+        command: What the user typed, for the help text.
+
+    Returns:
+        The experiment, with the folder as its output and the optimisers and the logger of the
+        preset `train`; the text has the keys that were read.
+
+    Raises:
+        ValueError: As in `read_model_config` and `parse`.
+    """
+    import yaml
+
+    saved = read_model_config(path, keys=FOR_EVALUATION, trust=trust)
+    layers = [preset_source("base"), preset_source("train"), saved]
+    parsed = parse_layers(layers, [*options, f"--output={path.parent}"], command=command)
+    values = yaml.safe_load(parsed.text)
+    kept = {key: value for key, value in values.items() if key in FOR_EVALUATION}
+    return Parsed(parsed.experiment, yaml.safe_dump(kept, sort_keys=False))
 
 
 def parse_text(text: str) -> Parsed:
@@ -270,8 +299,6 @@ def new_experiment_parser(command: str) -> "ArgumentParser":
 
 def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> list[Source]:
     """The config of the model named by `--checkpoint`, and what fine-tuning does otherwise."""
-    from .model_config import FOR_FINETUNING, read_model_config
-
     folder = Source.of_options(arguments).values.get("checkpoint")
     if not folder:
         return []

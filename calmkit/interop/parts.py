@@ -5,7 +5,14 @@ from torch import nn
 
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
-from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, NoisePrediction
+from calmkit.heads import (
+    DiffusionHead,
+    EnergyHead,
+    FlowHead,
+    NoisePrediction,
+    ReverseSampler,
+    Solver,
+)
 from calmkit.models import ChunkEmbedding
 from calmkit.nn import AdaptiveMLP
 from calmkit.recording import recorded
@@ -91,7 +98,7 @@ def new_backbone(settings: Settings) -> TransformerBackbone:
 
 
 @recorded
-def new_energy_head(settings: Settings) -> EnergyHead:
+def new_energy_head(settings: Settings, *, noise_scale: float = 1.0) -> EnergyHead:
     """The energy head, with the exponent it was trained with."""
     hidden_size = settings.size("hidden_size")
     with torch.device("meta"):
@@ -103,12 +110,13 @@ def new_energy_head(settings: Settings) -> EnergyHead:
             noise_size=settings.size("noise_size"),
             num_samples=settings.size("num_samples"),
             rule=EnergyScore(settings.number("beta")),
+            noise_scale=noise_scale,
         )
 
 
 @recorded
-def new_flow_head(settings: Settings) -> FlowHead:
-    """The flow head, with 10 midpoint steps."""
+def new_flow_head(settings: Settings, *, solver: Solver | None = None) -> FlowHead:
+    """The flow head, with 10 midpoint steps if no solver is given."""
     hidden_size = settings.size("hidden_size")
     with torch.device("meta"):
         head = FlowHead(
@@ -116,13 +124,16 @@ def new_flow_head(settings: Settings) -> FlowHead:
             settings.size("latent_size"),
             width=hidden_size,
             depth=settings.size("num_mlp_layers"),
+            solver=solver,
         )
         _embed_steps(head.velocity, hidden_size, FLOW_OFFSET)
     return head
 
 
 @recorded
-def new_diffusion_head(settings: Settings) -> DiffusionHead:
+def new_diffusion_head(
+    settings: Settings, *, sampler: ReverseSampler | None = None
+) -> DiffusionHead:
     """The diffusion head: noise prediction, learned variance, 1000 cosine steps."""
     hidden_size = settings.size("hidden_size")
     with torch.device("meta"):
@@ -132,6 +143,7 @@ def new_diffusion_head(settings: Settings) -> DiffusionHead:
             width=hidden_size,
             depth=settings.size("num_mlp_layers"),
             prediction=NoisePrediction(),
+            sampler=sampler,
         )
         _embed_steps(head.network, hidden_size, STEP_OFFSET)
     return head

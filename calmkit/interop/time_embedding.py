@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 __all__ = ["PublishedTimeEmbedding"]
@@ -40,8 +41,7 @@ class PublishedTimeEmbedding(nn.Module):
             ValueError: If the width is not positive or the offset not in [0, 1).
         """
         super().__init__()
-        if width < 1:
-            raise ValueError(f"width must be at least 1; got {width}.")
+        check_at_least(1, width=width)
         if not 0 <= offset < 1:
             raise ValueError(
                 f"offset must be in [0, 1): 0 truncates, 0.5 rounds to nearest; got {offset}."

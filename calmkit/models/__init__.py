@@ -9,6 +9,7 @@ from .input_encoder import InputEncoder as InputEncoder
 from .latent_embedding import LatentEmbedding as LatentEmbedding
 from .latent_embedding import TokenAndLatentEmbedding as TokenAndLatentEmbedding
 from .ranking import RankedContinuation as RankedContinuation
+from .ranking import rank as rank
 from .token_lm import TokenLM as TokenLM
 
 # isort: split

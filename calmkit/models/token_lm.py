@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from calmkit.backbones import Backbone
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.finite import require_finite
 from calmkit.nn import vocabulary_nats
@@ -43,10 +44,7 @@ class TokenEmbedding(InputEncoder):
             ValueError: If a size is not positive.
         """
         super().__init__()
-        if min(vocab_size, hidden_size) < 1:
-            raise ValueError(
-                f"vocab_size and hidden_size must be at least 1; got {vocab_size}, {hidden_size}."
-            )
+        check_at_least(1, vocab_size=vocab_size, hidden_size=hidden_size)
         self.vocab_size, self.hidden_size = vocab_size, hidden_size
         self.tokens = nn.Embedding(vocab_size, hidden_size)
         nn.init.normal_(self.tokens.weight, std=1 / math.sqrt(hidden_size))

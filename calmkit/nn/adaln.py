@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 from .dual import Dual, layer_norm, linear, sequential, silu
@@ -55,15 +56,9 @@ class AdaptiveMLP(nn.Module):
             ValueError: If a size is not positive.
         """
         super().__init__()
-        for name, size in {
-            "cond_size": cond_size,
-            "in_size": in_size,
-            "out_size": out_size,
-            "width": width,
-            "depth": depth,
-        }.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+        check_at_least(
+            1, cond_size=cond_size, in_size=in_size, out_size=out_size, width=width, depth=depth
+        )
         self.time_embedding = TimeEmbedding(width, resolution=resolution)
         self.cond_embedding = nn.Linear(cond_size, width)
         self.input = nn.Linear(in_size, width)

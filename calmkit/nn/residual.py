@@ -13,6 +13,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 from .initialization import scaled_normal_
@@ -60,14 +61,7 @@ class ResidualMLP(nn.Module):
             ValueError: If a size is not positive.
         """
         super().__init__()
-        for name, size in {
-            "in_size": in_size,
-            "out_size": out_size,
-            "width": width,
-            "depth": depth,
-        }.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+        check_at_least(1, in_size=in_size, out_size=out_size, width=width, depth=depth)
         self.input = nn.Linear(in_size, width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
         self.output_norm = nn.RMSNorm(width, eps=1e-6)

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from calmkit.private_torch import TorchDispatchMode
 
 from .errors import SavedModelError
 

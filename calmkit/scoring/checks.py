@@ -15,7 +15,6 @@ __all__ = [
     "check_count",
     "check_dimensions",
     "check_not_negative",
-    "check_positive",
     "check_target",
 ]
 
@@ -35,13 +34,6 @@ def check_dimensions(least: int = 1, **vectors: Tensor) -> None:
         if vector.shape[-1] < least:
             wanted = "1 dimension" if least == 1 else f"{least} dimensions, for there to be a pair"
             raise ValueError(f"{name} must have at least {wanted}; got {vector.shape[-1]}.")
-
-
-def check_positive(**settings: float) -> None:
-    """Refuse settings that are not positive and finite."""
-    for name, value in settings.items():
-        if not 0.0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite; got {value}.")
 
 
 def check_not_negative(**tensors: Tensor) -> None:

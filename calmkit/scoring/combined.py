@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_at_least, check_positive
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
 
 from .base import ScoringRule
-from .checks import check_count, check_positive
+from .checks import check_count
 from .pairwise import PairwiseScore
 from .recompute import recomputed
 
@@ -183,9 +184,8 @@ class SampledTarget(_SameRule):
     num_targets: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse numbers below 1."""
-        if self.num_targets < 1:
-            raise ValueError(f"num_targets must be at least 1; got {self.num_targets}.")
+        """Refuse to draw nothing."""
+        check_at_least(1, num_targets=self.num_targets)
 
     @property
     def noise_size(self) -> int:
@@ -220,8 +220,7 @@ class ChunkedScore(_SameRule):
 
     def __post_init__(self) -> None:
         """Refuse empty pieces."""
-        if self.positions < 1:
-            raise ValueError(f"positions must be at least 1; got {self.positions}.")
+        check_at_least(1, positions=self.positions)
 
     @property
     def noise_size(self) -> int:

@@ -46,10 +46,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_positive
 from calmkit.finite import check_finite
 from calmkit.typing import typed
 
-from .checks import check_positive
 from .precision import in_full_precision
 
 __all__ = [

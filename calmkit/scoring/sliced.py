@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
 from calmkit.typing import typed
@@ -74,9 +75,8 @@ class SlicedCRPS(ScoringRule):
     num_directions: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse numbers below 1."""
-        if self.num_directions < 1:
-            raise ValueError(f"num_directions must be at least 1; got {self.num_directions}.")
+        """Refuse no directions."""
+        check_at_least(1, num_directions=self.num_directions)
 
     @property
     def strictly_proper(self) -> bool:

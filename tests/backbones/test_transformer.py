@@ -64,7 +64,7 @@ def test_initial_spread_is_as_documented():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"depth": 0}, "depth, heads and kv_heads must be at least 1; got 0, 2, 2"),
+        ({"depth": 0}, "depth must be at least 1; got 0"),
         ({"heads": 3}, r"hidden_size must be a multiple of 2 \* heads = 6"),
         ({"heads": 4, "kv_heads": 3}, "kv_heads must divide heads = 4; got 3"),
         ({"kv_heads": 0}, "kv_heads must be at least 1"),

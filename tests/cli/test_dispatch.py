@@ -1,6 +1,5 @@
 """What is the same for every command."""
 
-import gc
 import os
 import signal
 import subprocess
@@ -44,10 +43,6 @@ class TestWithoutWork:
         )
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         assert out.splitlines()[-1] == "[]"
-
-    def test_garbage_is_collected_again_after_the_imports(self, capsys):
-        assert cli.main(["account", "--help"]) == 0
-        assert gc.isenabled()
 
     def test_a_missing_extra_is_one_line(self, monkeypatch, capsys):
         monkeypatch.setattr(dispatch, "_NEEDED", ("jsonargparse", "not_installed_here"))

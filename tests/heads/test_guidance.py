@@ -23,7 +23,7 @@ def test_scale_one_and_zero_are_the_head_itself(make):
     with_cond = head.head.sample(cond, 2, seeded(2))
     without = head.head.sample(head.null.expand(5, 4), 2, seeded(2))
     for scale, want in ((1.0, with_cond), (0.0, without)):
-        assert torch.equal(head.sample(cond, 2, seeded(2), scale=scale), want)
+        assert torch.equal(head.with_sampling(scale=scale).sample(cond, 2, seeded(2)), want)
         # The guided path itself must agree with the short cut.
         guided = head.head.sample_guided(cond, head.null, scale, 2, seeded(2))
         torch.testing.assert_close(guided, want)
@@ -33,18 +33,18 @@ def test_scale_one_and_zero_are_the_head_itself(make):
 def test_guidance_by_the_null_condition_changes_nothing(make):
     head = randomized(GuidedHead(4, 3, head=make))
     cond = head.null.detach().expand(5, 4)
-    torch.testing.assert_close(
-        head.sample(cond, 2, seeded(), scale=3.0), head.sample(cond, 2, seeded(), scale=1.0)
-    )
+    guided = head.with_sampling(scale=3.0)
+    torch.testing.assert_close(guided.sample(cond, 2, seeded()), head.sample(cond, 2, seeded()))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_of_a_one_step_head_it_extrapolates_the_sample(scale):
     head = randomized(GuidedHead(4, 3, head=energy_head))
     cond = torch.randn(5, 4, generator=seeded(1))
-    with_cond, without = (head.sample(cond, 2, seeded(), scale=w) for w in (1.0, 0.0))
-    want = without + scale * (with_cond - without)
-    torch.testing.assert_close(head.sample(cond, 2, seeded(), scale=scale), want)
+    with_cond, without, got = (
+        head.with_sampling(scale=w).sample(cond, 2, seeded()) for w in (1.0, 0.0, scale)
+    )
+    torch.testing.assert_close(got, without + scale * (with_cond - without))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
@@ -60,9 +60,9 @@ def test_of_a_flow_it_extrapolates_the_velocity(scale):
     with torch.no_grad():
         head.null.copy_(torch.tensor([1.0, -2.0, 0.5]))
     cond = torch.randn(5, 3, generator=seeded(1))
-    noise = head.sample(cond, 2, seeded(), scale=1.0) - cond
+    noise = head.sample(cond, 2, seeded()) - cond
     want = noise + (1 - scale) * head.null + scale * cond
-    torch.testing.assert_close(head.sample(cond, 2, seeded(), scale=scale), want)
+    torch.testing.assert_close(head.with_sampling(scale=scale).sample(cond, 2, seeded()), want)
 
 
 @every_head
@@ -93,8 +93,8 @@ def test_a_head_that_cannot_be_guided_is_refused_before_it_is_trained(kind):
         GuidedHead(4, 3, head=kind, scale=1.5)
     head = GuidedHead(4, 3, head=kind, scale=0.0)
     assert head.sample(torch.zeros(2, 4), 5, seeded()).shape == (5, 2, 3)
-    with pytest.raises(ValueError, match=f"{kind.__name__} cannot be guided"):
-        head.sample(torch.zeros(2, 4), 5, scale=1.5)
+    with pytest.raises(ValueError, match=message):
+        head.with_sampling(scale=1.5)
 
 
 def test_dropout_hides_the_condition_of_whole_positions():
@@ -121,7 +121,7 @@ def test_dropout_hides_the_condition_of_whole_positions():
     hidden = (head.head.seen == 0).all(dim=-1).double().mean()
     assert abs(hidden - 0.3) < 4.9 * (0.21 / 10_000) ** 0.5
     with pytest.raises(ValueError, match="Recorder cannot be guided; use scale = 0 or 1"):
-        head.sample(cond, 2, scale=2.0)
+        head.head.sample_guided(cond, head.null, 2.0, 2)
 
 
 @pytest.mark.parametrize(
@@ -135,5 +135,3 @@ def test_dropout_hides_the_condition_of_whole_positions():
 def test_bad_settings_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         GuidedHead(4, 3, head=energy_head, **arguments)
-    with pytest.raises(ValueError, match="scale must be at least 0"):
-        GuidedHead(4, 3, head=energy_head).sample(torch.zeros(2, 4), 2, scale=-1.0)

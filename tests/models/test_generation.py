@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from seeding import seeded
 
 from calmkit.chunking import chunk_pair, chunk_prompts
+from calmkit.models import rank
 from calmkit.sampling import (
     BatchTemperature,
     ExactTemperature,
@@ -219,8 +220,8 @@ def test_every_token_of_a_prompt_is_looked_at_and_nothing_is_drawn(wrong):
     for call in (
         lambda: tiny().generate([[1], prompt], max_new_tokens=3),
         lambda: tiny().stream(prompt, max_new_tokens=3),
-        lambda: tiny().rank(prompt, [[1]], num_samples=16),
-        lambda: tiny().rank([1], [prompt], num_samples=16),
+        lambda: rank(tiny(), prompt, [[1]], num_samples=16),
+        lambda: rank(tiny(), [1], [prompt], num_samples=16),
         lambda: chunk_prompts.__wrapped__([prompt], 3, fill_id=0),
         lambda: chunk_pair.__wrapped__([1], prompt, 3, fill_id=0, end_id=None),
     ):

@@ -11,8 +11,7 @@ from torch import nn
 from calmkit.attention import AttentionMask
 from calmkit.backbones import Backbone
 from calmkit.distributions import standard_normal
-from calmkit.heads import Head
-from calmkit.heads.base import check_num_samples
+from calmkit.heads import Head, check_num_samples
 from calmkit.sampling import SampledChunks
 
 

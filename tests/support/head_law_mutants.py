@@ -7,7 +7,7 @@ from head_randomness_mutants import IgnoresInSamples, MeanOnly
 from right_head import Right
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads.base import check_num_samples
+from calmkit.heads import check_num_samples
 
 
 class MeanDensity(Right):

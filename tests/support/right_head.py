@@ -5,8 +5,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads import Head
-from calmkit.heads.base import check_num_samples
+from calmkit.heads import Head, check_num_samples
 
 
 def draw(shape, generator, like):

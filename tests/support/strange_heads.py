@@ -6,8 +6,7 @@ import torch
 from right_head import Right, draw
 from torch import nn
 
-from calmkit.heads import Head
-from calmkit.heads.base import check_num_samples
+from calmkit.heads import Head, check_num_samples
 from calmkit.typing import typed
 
 
