@@ -40,7 +40,6 @@ from .parsing import preset_names as preset_names
 from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
 from .errors import Source as Source
-from .model_config import parse_for_evaluation as parse_for_evaluation
 from .parsing import PRESETS as PRESETS
 from .parsing import explained as explained
 from .parsing import new_parser as new_parser
