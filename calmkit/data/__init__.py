@@ -1,12 +1,13 @@
 """From text to batches of chunks."""
 
-from .batches import EvaluationRows as EvaluationRows
 from .batches import TrainingBatches as TrainingBatches
-from .batches import evaluation_rows as evaluation_rows
 from .corpus import Corpus as Corpus
 from .corpus import digest_of as digest_of
 from .corpus import prepare_corpus as prepare_corpus
 from .corpus import split_documents as split_documents
+from .held_out_rows import EvaluationRows as EvaluationRows
+from .held_out_rows import evaluation_rows as evaluation_rows
+from .mixing import shares_of as shares_of
 from .pair_batches import PairBatches as PairBatches
 from .pairs import TextPair as TextPair
 from .pairs import TokenPair as TokenPair
@@ -16,4 +17,5 @@ from .pairs import split_pairs as split_pairs
 from .sources import read_documents as read_documents
 from .sources import split_into_sections as split_into_sections
 from .store import TokenStore as TokenStore
+from .text_mixture import TextMixture as TextMixture
 from .tokenizer import TextTokenizer as TextTokenizer

@@ -3,8 +3,8 @@
 A generator that is read in order has to be read up to a place before that place is known. Batches
 that are pure functions of (seed, step) want the number at a place at once, and those of many
 places in one NumPy expression. SplitMix64 is made so: its word n is a mixing function of
-key + (n + 1) * c with the odd constant c = 0x9E3779B97F4A7C15, all modulo 2^64. The mixing function
-is a bijection whose every output bit depends on every input bit:
+key + (n + 1) * c with the odd constant c = 0x9E3779B97F4A7C15, all modulo 2^64. The mixing
+function is a bijection whose every output bit depends on every input bit:
 
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
     z = (z ^ z >> 27) * 0x94D049BB133111EB
@@ -41,17 +41,21 @@ def key_of(seed: int, *parts: int) -> int:
 
 
 def words(key: Words, *address: Words) -> np.ndarray:
-    """The 64-bit word at an address; arrays give an array of words, by broadcasting.
+    """The 64-bit words at addresses that are broadcast against each other; an array in any case.
 
     Args:
         key: By `key_of`, or a word.
         address: Whole numbers from 0 on.
     """
-    word = np.asarray(key, dtype=np.uint64)
+    word = _words_of(key)
     for part in address:
-        # Arrays wrap around in silence, scalars with a warning.
-        word = _mixed(np.atleast_1d(word) + (np.asarray(part, np.uint64) + _ONE) * _STEP)
+        word = _mixed(word + (_words_of(part) + _ONE) * _STEP)
     return word
+
+
+def _words_of(numbers: Words) -> np.ndarray:
+    """As an array: those wrap around in silence, scalars with a warning."""
+    return np.atleast_1d(np.asarray(numbers, dtype=np.uint64))
 
 
 def _mixed(word: np.ndarray) -> np.ndarray:

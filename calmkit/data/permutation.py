@@ -10,12 +10,12 @@ and each round of a *Feistel network* moves one coordinate by a random function 
     x <- (x + F_0(y)) mod a,    y <- (y + F_1(x)) mod b,    x <- (x + F_2(y)) mod a,    ...
 
 Each round can be undone, whatever the functions F, so all of them together are a bijection of the
-grid. It has a b < n + a places; the few above n - 1 are left by *walking the cycle*: the network is
-applied again until the result is below n. That is a bijection of [0, n), since a bijection's cycle
-through i comes back to a number below n.
+grid. It has a b < n + a places; the few above n - 1 are left by *walking the cycle*: the network
+is applied again until the result is below n. That is a bijection of [0, n), since a bijection's
+cycle through i comes back to a number below n.
 
-Each F_r is a counter-based random word (`counter_random`). Ten rounds leave, down to the smallest
-n, no measurable difference from a uniform order in where one thing goes or a pair of them.
+Each F_r is a counter-based random word (`counter_random`). There are 24 rounds. Large n would do
+with fewer; at n = 5, sixteen still show in a million orders, in where a pair of things goes.
 
 Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002: the generalised
 Feistel construction and cycle walking.
@@ -27,7 +27,7 @@ from .counter_random import words
 
 __all__ = ["permuted"]
 
-_ROUNDS = 10
+_ROUNDS = 24
 
 
 def permuted(
@@ -58,8 +58,9 @@ def _network(place: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarr
     """The bijection of the grid that all rounds are together."""
     columns = np.ceil(np.sqrt(sizes)).astype(np.uint64)
     rows = (sizes + columns - np.uint64(1)) // columns
-    x, y = place % columns, place // columns
-    for number in range(0, _ROUNDS, 2):
-        x = (x + words(keys, number, y) % columns) % columns
-        y = (y + words(keys, number + 1, x) % rows) % rows
+    x, y, rounds = place % columns, place // columns, np.uint64(_ROUNDS)
+    # Word r + _ROUNDS * z of the key is F_r(z).
+    for r in range(0, _ROUNDS, 2):
+        x = (x + words(keys, np.uint64(r) + rounds * y) % columns) % columns
+        y = (y + words(keys, np.uint64(r + 1) + rounds * x) % rows) % rows
     return x + columns * y

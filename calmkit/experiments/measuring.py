@@ -68,8 +68,8 @@ def measure_run(
     settings, seed = experiment.evaluation, experiment.evaluation_seed
     sampler = PlainSampler() if experiment.sampler is None else experiment.sampler
     prompt = corpus.validation.document(0)[:PROMPT_TOKENS].tolist()
-    counts = torch.from_numpy(corpus.train.token_counts())
-    unigram = evaluate_unigram(counts / counts.sum(), rows, settings, seed=seed)
+    frequencies = torch.from_numpy(corpus.train.token_frequencies())
+    unigram = evaluate_unigram(frequencies, rows, settings, seed=seed)
     found = score(model, rows, settings, seed=seed)
     batch = rows.batch.to(model.backbone.device)
     autoencoder = model.autoencoder if isinstance(model, CALM) else None
