@@ -15,6 +15,7 @@ from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import held, new_console, write_and_show
 from calmkit.cli.trust import packages_in
 from calmkit.comparison.comparing import single
+from calmkit.config.experiment import WeightedText
 from calmkit.config.model_config import parse_for_evaluation
 from calmkit.config.parsing import parse_function
 from calmkit.data import Corpus, EvaluationRows
@@ -52,9 +53,9 @@ def run(options: list[str]) -> None:
             checkpoint.config, overrides, trust=trust, command="calmkit evaluate"
         )
         check_config_fits(checkpoint, parsed.experiment)
-        for text in (parsed.experiment.data, parsed.experiment.evaluation_data):
-            if text is not None:
-                print(f"Reading {text}, which {checkpoint.config} names.", flush=True)
+        named = (parsed.experiment.data, parsed.experiment.evaluation_data)
+        for text in _texts(*named):
+            print(f"Reading {text}, which {checkpoint.config} names.", flush=True)
         corpus = _held_out(parsed.experiment, checkpoint, chosen["data"])
         check_rows(parsed.experiment, corpus)
     with held(output):
@@ -112,12 +113,19 @@ def _held_out(
         same = again.read_text(encoding="utf-8") == saved_tokenizer(checkpoint.folder)
     if not same:
         raise ValueError(
-            f"data {experiment.data or '(embedded text)'} has changed since the model was trained "
-            "on it, so what was held out is not known any more. Restore it."
+            f"data {', '.join(map(str, _texts(experiment.data))) or '(embedded text)'} has "
+            "changed since the model was trained on it, so what was held out is not known any "
+            "more. Restore it."
         )
     if data is None:
         return corpus
     return with_other_text(corpus, data)
+
+
+def _texts(*named: dict[str, WeightedText] | Path | None) -> list[Path]:
+    """The paths of texts, and of those in mixtures."""
+    lists = [[t.path for t in one.values()] if isinstance(one, dict) else [one] for one in named]
+    return [path for one in lists for path in one if path is not None]
 
 
 def _diagnose(
@@ -159,7 +167,8 @@ def _options(
     Args:
         checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published one. Only
             `calmkit train` writes a config that says what text was held out, and how it is scored.
-        data: Other text to measure on, all of it. None: what training held out; without a config
+        data: Other text to measure on, all of it; of a folder written by `calmkit prepare`, what
+            is held out there. None: what training held out; without a config
             the embedded English text.
         rows: Rows of text. None: as in the model's config, or 128.
         draws: Head samples for each position. None: as in the model's config, or 8.

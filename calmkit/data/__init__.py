@@ -7,6 +7,7 @@ from .corpus import prepare_corpus as prepare_corpus
 from .corpus import split_documents as split_documents
 from .held_out_rows import EvaluationRows as EvaluationRows
 from .held_out_rows import evaluation_rows as evaluation_rows
+from .mixed_corpus import mixed_corpus as mixed_corpus
 from .mixing import shares_of as shares_of
 from .pair_batches import PairBatches as PairBatches
 from .pairs import TextPair as TextPair

@@ -29,8 +29,10 @@ from calmkit.extras import require
 from calmkit.files import file_digest
 
 from .content import content_key
+from .manifest import Manifest, is_prepared
 from .sources import EMBEDDED_NAME, read_documents
 from .store import TokenStore
+from .text_mixture import TextMixture
 from .tokenizer import TextTokenizer, check_vocab_size
 
 __all__ = ["Corpus", "digest_of", "prepare_corpus", "split_documents"]
@@ -56,11 +58,22 @@ class Corpus:
             between Python versions, files change.
     """
 
-    train: TokenStore
-    validation: TokenStore
+    train: TokenStore | TextMixture
+    validation: TokenStore | TextMixture
     tokenizer: TextTokenizer
     name: str
     digest: str
+
+    @classmethod
+    def of_folder(cls, folder: Path, *, name: str) -> "Corpus":
+        """Map a prepared folder."""
+        return cls(
+            train=TokenStore.open(folder, "train"),
+            validation=TokenStore.open(folder, "validation"),
+            tokenizer=TextTokenizer.load(folder / "tokenizer.json"),
+            name=name,
+            digest=Manifest.read(folder).digest,
+        )
 
 
 def prepare_corpus(
@@ -86,6 +99,14 @@ def prepare_corpus(
             small for `vocab_size`, or the cache folder cannot be written.
         WriteError: If the disk of the cache folder is full.
     """
+    if path is not None and is_prepared(Path(path)):
+        corpus = Corpus.of_folder(Path(path), name=Path(path).resolve().name)
+        if vocab_size is not None and corpus.tokenizer.vocab_size != vocab_size:
+            raise ValueError(
+                f"vocab_size must be {corpus.tokenizer.vocab_size}, that of the tokenizer of "
+                f"{corpus.name}; got {vocab_size}."
+            )
+        return corpus
     check_vocab_size(vocab_size)
     _check_split(validation_fraction, seed)
     require("tokenizers", "prepare_corpus")

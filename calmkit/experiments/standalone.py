@@ -12,12 +12,13 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from calmkit.data import EvaluationRows, TokenStore, digest_of, evaluation_rows, read_documents
+from calmkit.data import EvaluationRows, TokenStore, evaluation_rows
 from calmkit.data.sources import EMBEDDED_NAME
 from calmkit.evaluation import EvaluationSettings, SoftmaxEvaluation
 from calmkit.evaluation.scored_text import check_context
 from calmkit.evaluation.scores import restored_share, score
 from calmkit.experiments.model_folder import Checkpoint
+from calmkit.experiments.preparing import text_to_measure
 from calmkit.files import replace_file
 from calmkit.metrics import Estimate
 from calmkit.models import CALM, LanguageModel
@@ -152,17 +153,17 @@ def text_to_score(checkpoint: Checkpoint, data: Path | None, protocol: Protocol)
 
     Args:
         checkpoint: The model and its tokenizer.
-        data: A file or folder as of `read_documents`. None: the embedded English prose.
+        data: As in `text_to_measure`. None: the embedded English prose.
         protocol: How it will be scored.
 
     Raises:
         ValueError: If the text cannot be read, or does not fill two rows after the context.
     """
-    documents = read_documents(data)
+    store, digest = text_to_measure(data, checkpoint.tokenizer)
     text = ScoredText(
         name=EMBEDDED_NAME if data is None else data.resolve().name,
-        digest=digest_of(documents),
-        store=TokenStore.from_documents(documents, checkpoint.tokenizer),
+        digest=digest,
+        store=store,
         chunk_size=checkpoint.model.chunk_size,
         protocol=protocol,
     )
