@@ -10,11 +10,11 @@ from .held_out_rows import evaluation_rows as evaluation_rows
 from .mixed_corpus import mixed_corpus as mixed_corpus
 from .mixing import shares_of as shares_of
 from .pair_batches import PairBatches as PairBatches
+from .pair_store import PairStore as PairStore
+from .pair_store import TokenPair as TokenPair
 from .pairs import TextPair as TextPair
-from .pairs import TokenPair as TokenPair
 from .pairs import encode_pairs as encode_pairs
 from .pairs import read_pairs as read_pairs
-from .pairs import split_pairs as split_pairs
 from .sources import read_documents as read_documents
 from .sources import split_into_sections as split_into_sections
 from .store import TokenStore as TokenStore

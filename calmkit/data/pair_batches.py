@@ -1,45 +1,56 @@
 r"""Rows of chunks for fine-tuning: pairs packed side by side, only responses scored.
 
-Each pair is laid on the grid with its response at a chunk's edge (`chunk_pair`). The pairs, the
-longest first, go to rows of `positions` chunks by *best fit*: each to the row with the least room
-that still takes it. What is left of a row is one run of empty chunks.
+Each pair is laid on the grid with its response at a chunk's edge, as `chunk_pair` does it. The
+pairs, the longest first, go to rows of `positions` chunks by *best fit*: each to the row with the
+least room that still takes it. What is left of a row is one run of empty chunks.
 
     row      [ . p p p ][ r r r end ] | [ . . . q ][ s s s s ][ end . . . ] | [ . . . . ]
     scored        -          yes             -         yes         yes           -
 
 How lengths are packed is the same in every epoch. Which of the pairs of one length fills which of
-their places, and the order of the rows, is drawn anew. All of it is a pure function of
-(seed, step): nothing has to be saved to resume.
+their places, and the order of the rows, are keyed permutations that differ from epoch to epoch.
+All of it is a pure function of (seed, step): nothing has to be saved to resume, and a process may
+make its own rows of a batch alone.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from calmkit.chunking import ChunkBatch, chunk_pair
+from calmkit.chunking import ChunkBatch
 
-from .batches import check_sizes
-from .pairs import TokenPair
+from .batches import check_sizes, chosen_rows
+from .best_fit import best_fit
+from .counter_random import key_of, words
+from .pair_store import PairStore
+from .permutation import permuted
 
 __all__ = ["PairBatches"]
 
+_ROWS, _PAIRS = range(2)  # what words of an epoch's key are for
+
 
 @dataclass(frozen=True, eq=False)
-class _Epoch:
-    """The random choices of one epoch."""
+class _Lengths:
+    """Pairs by their length in chunks.
 
-    number: int
-    pairs: np.ndarray  # the pair in each place of the packing
-    rows: np.ndarray  # the packing's rows, in the order of the batches' rows
+    Attributes:
+        pairs: All pairs, the shortest first.
+        first: Where the pairs of each length begin in `pairs`.
+        counts: How many there are of each length.
+    """
+
+    pairs: np.ndarray
+    first: np.ndarray
+    counts: np.ndarray
 
 
 class PairBatches:
     """An endless sequence of batches of pairs, each a pure function of (seed, step).
 
     Args:
-        pairs: At least one pair.
+        pairs: The pairs.
         chunk_size: K, tokens in a chunk.
         positions: Chunks in a row.
         batch_size: Rows in a batch.
@@ -50,13 +61,12 @@ class PairBatches:
         rows_per_epoch: Rows that go once through the pairs.
 
     Raises:
-        ValueError: If a size is below 1, the seed is negative, or there is no pair or one that is
-            longer than a row.
+        ValueError: If a size is below 1, the seed is negative, or a pair is longer than a row.
     """
 
     def __init__(
         self,
-        pairs: Sequence[TokenPair],
+        pairs: PairStore,
         *,
         chunk_size: int,
         positions: int,
@@ -65,97 +75,90 @@ class PairBatches:
         end_id: int,
     ) -> None:
         check_sizes(chunk_size=chunk_size, positions=positions, batch_size=batch_size, seed=seed)
-        if not pairs:
-            raise ValueError("pairs must hold at least one pair; got none.")
         self.pairs = pairs
         self.chunk_size = chunk_size
         self.positions = positions
         self.batch_size = batch_size
         self.seed = seed
         self.end_id = end_id
+        prompts, responses = pairs.sizes()
         # The response's end token counts too.
-        self._lengths = np.array(
-            [-(-len(p.prompt) // chunk_size) - (-(len(p.response) + 1) // chunk_size)
-             for p in pairs]
-        )  # fmt: skip
-        self._refuse_long_pairs()
-        self._packing = _best_fit(np.sort(self._lengths)[::-1], positions)
-        self.rows_per_epoch = len(self._packing)
-        self._epoch = self._draw_epoch(0)
+        lengths = -(-prompts // chunk_size) - (-(responses + 1) // chunk_size)
+        self._refuse_long_pairs(lengths)
+        counts = np.bincount(lengths, minlength=positions + 1)
+        order = np.argsort(lengths, kind="stable")
+        self._lengths = _Lengths(order, np.cumsum(counts) - counts, counts)
+        self._groups = best_fit({n: int(c) for n, c in enumerate(counts) if c}, positions)
+        self._ends = np.cumsum([group.rows for group in self._groups])
+        self.rows_per_epoch = int(self._ends[-1])
+        self._key = key_of(seed)
 
-    def batch_at(self, step: int) -> ChunkBatch:
+    def batch_at(self, step: int, rows: slice = slice(None)) -> ChunkBatch:
         """The batch of one step; every call with this step gives the same.
 
         Args:
             step: Number of the step, from 0 on.
+            rows: Which rows of the batch to make.
 
         Raises:
-            ValueError: If the step is negative.
+            ValueError: If the step is negative or no row is chosen.
         """
-        if step < 0:
-            raise ValueError(f"step must be at least 0; got {step}.")
-        shape = (self.batch_size, self.positions, self.chunk_size)
-        tokens = torch.full(shape, self.end_id)
-        real = torch.zeros(shape, dtype=torch.bool)
-        scored = torch.zeros(shape[:2], dtype=torch.bool)
+        pairs_of_rows = self._pairs_of_rows(chosen_rows(step, self.batch_size, rows))
+        size = self.chunk_size
+        shape = (len(pairs_of_rows), self.positions * size)
+        tokens = np.full(shape, self.end_id, dtype=np.int64)
+        real = np.zeros(shape, dtype=bool)
+        scored = np.zeros((len(pairs_of_rows), self.positions), dtype=bool)
         packed = []
-        for row in range(self.batch_size):
-            lengths = []
-            written = 0
-            for pair in self._pairs_of_row(step * self.batch_size + row):
-                laid = chunk_pair(
-                    pair.prompt.tolist(),
-                    pair.response.tolist(),
-                    self.chunk_size,
-                    fill_id=self.end_id,
-                    end_id=self.end_id,
-                )
-                place = slice(written, written + len(laid[0]))
-                tokens[row, place], real[row, place], scored[row, place] = laid
-                lengths.append(len(laid[0]))
-                written = place.stop
+        for row, pairs in enumerate(pairs_of_rows):
+            lengths, written = [], 0
+            for pair in map(self.pairs.__getitem__, pairs):
+                of_prompt = -(-len(pair.prompt) // size)
+                middle = (written + of_prompt) * size
+                end = middle + len(pair.response)
+                tokens[row, middle - len(pair.prompt) : middle] = pair.prompt
+                tokens[row, middle:end] = pair.response
+                real[row, middle - len(pair.prompt) : end + 1] = True  # with the end token
+                lengths.append(of_prompt - (-(end + 1 - middle) // size))
+                written += lengths[-1]
+                scored[row, middle // size : written] = True
             rest = self.positions - written
             packed.append((*lengths, rest) if rest else tuple(lengths))
-        return ChunkBatch(tokens, real, tuple(packed), scored)
+        grid = (-1, self.positions, size)
+        return ChunkBatch(
+            torch.from_numpy(tokens.reshape(grid)),
+            torch.from_numpy(real.reshape(grid)),
+            tuple(packed),
+            torch.from_numpy(scored),
+        )
 
-    def _pairs_of_row(self, index: int) -> list[TokenPair]:
-        """The pairs in row `index` of the endless sequence."""
-        number, place = divmod(index, self.rows_per_epoch)
-        epoch = self._epoch
-        if epoch.number != number:
-            self._epoch = epoch = self._draw_epoch(number)
-        places = self._packing[int(epoch.rows[place])]
-        return [self.pairs[int(epoch.pairs[place])] for place in places]
+    def _pairs_of_rows(self, numbers: np.ndarray) -> list[list[int]]:
+        """The pairs in some rows of the endless sequence."""
+        epochs, places = np.divmod(numbers, self.rows_per_epoch)
+        keys = words(self._key, epochs)
+        rows = permuted(places, self.rows_per_epoch, words(keys, _ROWS))
+        groups = self._ends.searchsorted(rows, side="right")
+        found, counts = [], []
+        for row, group, key in zip(rows.tolist(), groups.tolist(), keys, strict=True):
+            in_group = row - (int(self._ends[group]) - self._groups[group].rows)
+            parts = self._groups[group].parts
+            for part in parts:
+                begin = part.first + in_group * part.each
+                found += [(key, part.length, place) for place in range(begin, begin + part.each)]
+            counts.append(sum(part.each for part in parts))
+        key, length, place = (np.array(column) for column in zip(*found, strict=True))
+        of_length = self._lengths
+        drawn = permuted(place, of_length.counts[length], words(words(key, _PAIRS), length))
+        pairs = of_length.pairs[of_length.first[length] + drawn]
+        return [piece.tolist() for piece in np.split(pairs, np.cumsum(counts)[:-1])]
 
-    def _draw_epoch(self, number: int) -> _Epoch:
-        generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(number,)))
-        # From the longest to the shortest, equal ones in random order.
-        pairs = np.lexsort((generator.random(len(self.pairs)), -self._lengths))
-        return _Epoch(number, pairs, generator.permutation(self.rows_per_epoch))
-
-    def _refuse_long_pairs(self) -> None:
-        (too_long,) = (self._lengths > self.positions).nonzero()
+    def _refuse_long_pairs(self, lengths: np.ndarray) -> None:
+        (too_long,) = (lengths > self.positions).nonzero()
         if len(too_long) == 0:
             return
         others = f" ({len(too_long)} pairs are too long)" if len(too_long) > 1 else ""
         raise ValueError(
             f"a pair must fit in positions = {self.positions} chunks of {self.chunk_size} tokens; "
-            f"{self.pairs[too_long[0]].place} does not: {self._lengths[too_long[0]]} chunks"
-            f"{others}. Raise positions to {self._lengths.max()}, or shorten it."
+            f"{self.pairs[int(too_long[0])].place} does not: {lengths[too_long[0]]} chunks"
+            f"{others}. Raise positions to {lengths.max()}, or shorten it."
         )
-
-
-def _best_fit(lengths: np.ndarray, positions: int) -> list[list[int]]:
-    """Rows of places, packed in the given order."""
-    rows: list[list[int]] = []
-    with_room: list[list[int]] = [[] for _ in range(positions + 1)]
-    for place, length in enumerate(lengths.tolist()):
-        room = next((room for room in range(length, positions + 1) if with_room[room]), None)
-        if room is None:
-            rows.append([])
-            room, row = positions, len(rows) - 1
-        else:
-            row = with_room[room].pop()
-        rows[row].append(place)
-        with_room[room - length].append(row)
-    return rows

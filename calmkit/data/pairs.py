@@ -1,25 +1,29 @@
 r"""Prompts with their responses, for fine-tuning.
 
-They are read from JSON lines, each with the strings "prompt" and "response":
+They are read from JSON lines, one after the other, each with the strings "prompt" and "response":
 
     {"prompt": "Which animal barks?\n", "response": "The dog."}
 
 As tokens a pair is end + prompt, response + end. That is what `calmkit generate` begins with, and
-what it stops at. Prompt and response are encoded apart, as they are when the model is used: no
-token straddles their border.
+what it stops at; the last end token is not stored. Prompt and response are encoded apart, as they
+are when the model is used: no token straddles their border.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from .content import content_key
 from .json_lines import read_json_lines
+from .pair_store import PairStore, TokenPair
 from .tokenizer import TextTokenizer
 
-__all__ = ["TextPair", "TokenPair", "encode_pairs", "read_pairs", "split_pairs"]
+__all__ = ["TextPair", "encode_pairs", "read_pairs"]
+
+_TOGETHER = 1024  # pairs that are tokenized at a time
 
 
 @dataclass(frozen=True)
@@ -29,31 +33,18 @@ class TextPair:
     Attributes:
         prompt: May be empty: the response then begins a document.
         response: Some text.
-        place: Where it is from, "file:line", for error messages.
+        path: The file that it is from, for error messages.
+        line: Its line there.
     """
 
     prompt: str
     response: str
-    place: str
+    path: str = ""
+    line: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class TokenPair:
-    """A tokenized pair.
-
-    Attributes:
-        prompt: The end token, then the prompt's ids.
-        response: The response's ids, without an end token.
-        place: Where it is from, "file:line", for error messages.
-    """
-
-    prompt: np.ndarray
-    response: np.ndarray
-    place: str
-
-
-def read_pairs(path: Path | str) -> list[TextPair]:
-    """Read a `.jsonl` file of pairs.
+def read_pairs(path: Path | str) -> Iterator[TextPair]:
+    """Read a `.jsonl` file of pairs, line by line.
 
     Raises:
         ValueError: If the file cannot be read, holds fewer than two pairs, or a line lacks one of
@@ -62,74 +53,41 @@ def read_pairs(path: Path | str) -> list[TextPair]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"finetune must be an existing .jsonl file; got {str(path)!r}.")
-    pairs = [
-        TextPair(place=place, **fields)
-        for place, fields in read_json_lines(path, ["prompt", "response"], name="finetune")
-    ]
-    for pair in pairs:
-        if not pair.response.strip():
-            raise ValueError(f'"response" must hold some text; {pair.place} has none.')
-    if len(pairs) < 2:
+    count = 0
+    for line, fields in read_json_lines(path, ["prompt", "response"], name="finetune"):
+        if not fields["response"].strip():
+            raise ValueError(f'"response" must hold some text; {path}:{line} has none.')
+        yield TextPair(**fields, path=str(path), line=line)
+        count += 1
+    if count < 2:
         raise ValueError(
             "finetune must hold at least 2 pairs, one to train on and one to validate on; "
-            f"{str(path)!r} holds {len(pairs)}."
+            f"{str(path)!r} holds {count}."
         )
-    return pairs
 
 
-def split_pairs(
-    pairs: Sequence[TextPair], *, validation_fraction: float, seed: int
-) -> tuple[list[TextPair], list[TextPair]]:
-    """Hold out random prompts, each with all of its responses.
-
-    Prompts that agree but for white space count as one.
+def encode_pairs(pairs: Iterable[TextPair], tokenizer: TextTokenizer) -> PairStore:
+    """Tokenize pairs; prompts that agree but for white space count as one.
 
     Args:
-        pairs: At least two different prompts.
-        validation_fraction: Share of the prompts to hold out, in (0, 1); at least one prompt is
-            on either side.
-        seed: The same seed gives the same split.
-
-    Returns:
-        Training pairs, validation pairs, each in the given order.
+        pairs: At least one pair; they are read once, some at a time.
+        tokenizer: Gives the ids.
 
     Raises:
-        ValueError: If there are fewer than two different prompts or an argument is out of range.
+        ValueError: If there is no pair.
     """
-    if not 0.0 < validation_fraction < 1.0:
-        raise ValueError(f"validation_fraction must be in (0, 1); got {validation_fraction}.")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0; got {seed}.")
-    keys = [content_key(pair.prompt) for pair in pairs]
-    prompts = list(dict.fromkeys(keys))
-    if len(prompts) < 2:
-        raise ValueError(
-            "pairs must have at least 2 different prompts, one to train on and one to validate "
-            f"on; got {len(prompts)}."
-        )
-    count = min(max(1, round(validation_fraction * len(prompts))), len(prompts) - 1)
-    order = np.random.default_rng(seed).permutation(len(prompts))
-    held_out = {prompts[index] for index in order[:count].tolist()}
-    sides: tuple[list[TextPair], list[TextPair]] = ([], [])
-    for pair, key in zip(pairs, keys, strict=True):
-        sides[int(key in held_out)].append(pair)
-    return sides
+    return PairStore.of(_encoded(iter(pairs), tokenizer))
 
 
-def encode_pairs(pairs: Sequence[TextPair], tokenizer: TextTokenizer) -> list[TokenPair]:
-    """Tokenize pairs.
-
-    Args:
-        pairs: Any pairs.
-        tokenizer: Gives the ids.
-    """
-    prompts = tokenizer.encode_many([pair.prompt for pair in pairs])
-    responses = tokenizer.encode_many([pair.response for pair in pairs])
-    return [
-        TokenPair(
-            np.array([tokenizer.end_id, *prompt], dtype=np.int32),
-            np.array(response, dtype=np.int32),
-            pair.place,
-        )
-        for pair, prompt, response in zip(pairs, prompts, responses, strict=True)
-    ]
+def _encoded(pairs: Iterator[TextPair], tokenizer: TextTokenizer) -> Iterator[TokenPair]:
+    while group := list(islice(pairs, _TOGETHER)):
+        prompts = tokenizer.encode_many([pair.prompt for pair in group])
+        responses = tokenizer.encode_many([pair.response for pair in group])
+        for pair, prompt, response in zip(group, prompts, responses, strict=True):
+            yield TokenPair(
+                np.array([tokenizer.end_id, *prompt], dtype=np.int32),
+                np.array(response, dtype=np.int32),
+                pair.path,
+                pair.line,
+                int.from_bytes(content_key(pair.prompt)[:8], "little"),
+            )

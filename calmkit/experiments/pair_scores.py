@@ -34,7 +34,7 @@ class FinetuningResult:
 
     Attributes:
         name: Name of the file of pairs.
-        digest: SHA-256 of the pairs.
+        digest: SHA-256 of that file.
         pairs: How many were trained on.
         held_out_pairs: How many were not.
         seed: Seed of everything that was drawn.

@@ -27,7 +27,7 @@ class Writer:
 
 def pairs():
     return [
-        TokenPair(np.array([0, place]), np.array(response), "")
+        TokenPair(np.array([0, place]), np.array(response))
         for place, response in enumerate(RESPONSES)
     ]
 
