@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .content import content_key
-from .json_lines import read_json_lines
+from calmkit.text import content_key, read_json_lines
+
 from .tokenizer import TextTokenizer
 
 __all__ = ["TextPair", "TokenPair", "encode_pairs", "read_pairs", "split_pairs"]
