@@ -21,8 +21,8 @@ from calmkit.extras import is_installed, with_remedy
 
 __all__ = ["main"]
 
-_COMMANDS = ("compare", "train", "evaluate", "generate", "convert", "account", "check",
-             "report")  # fmt: skip
+_COMMANDS = ("compare", "train", "evaluate", "generate", "prepare", "convert", "account",
+             "check", "report")  # fmt: skip
 
 _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 
@@ -34,6 +34,7 @@ commands:
   train      train one model and save it, or a saved one further, on pairs, with --finetune
   evaluate   measure a saved model on held-out text
   generate   write text with a saved model
+  prepare    text of any size as a folder of token ids: calmkit prepare SOURCE... --output DIR
   convert    write a published model in calmkit's format, or the other way
   account    parameters, FLOPs and memory of a model, without building its weights
   check      run the contracts of its kind on a part of your own: calmkit check my_head.MyHead

@@ -7,9 +7,9 @@ from pathlib import Path
 from calmkit.cli.mistakes import mistakes
 from calmkit.cli.trust import packages_in
 from calmkit.config.parsing import parse_function
-from calmkit.data.json_lines import check_unicode
 from calmkit.experiments.model_folder import load_checkpoint
 from calmkit.experiments.texts import choose_sampler, pieces_of_text, read_prompts, write_texts
+from calmkit.text import check_unicode
 
 __all__ = ["run"]
 

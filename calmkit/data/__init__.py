@@ -4,9 +4,11 @@ from .batches import TrainingBatches as TrainingBatches
 from .corpus import Corpus as Corpus
 from .corpus import digest_of as digest_of
 from .corpus import prepare_corpus as prepare_corpus
-from .corpus import split_documents as split_documents
 from .held_out_rows import EvaluationRows as EvaluationRows
 from .held_out_rows import evaluation_rows as evaluation_rows
+from .known_tokenizers import find_tokenizer as find_tokenizer
+from .manifest import Manifest as Manifest
+from .manifest import is_prepared as is_prepared
 from .mixed_corpus import mixed_corpus as mixed_corpus
 from .mixing import shares_of as shares_of
 from .pair_batches import PairBatches as PairBatches
@@ -15,8 +17,8 @@ from .pair_store import TokenPair as TokenPair
 from .pairs import TextPair as TextPair
 from .pairs import encode_pairs as encode_pairs
 from .pairs import read_pairs as read_pairs
+from .preparation import Preparation as Preparation
 from .sources import read_documents as read_documents
-from .sources import split_into_sections as split_into_sections
 from .store import TokenStore as TokenStore
 from .text_mixture import TextMixture as TextMixture
 from .tokenizer import TextTokenizer as TextTokenizer

@@ -15,9 +15,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from calmkit import __version__
 from calmkit.files import file_digest, replace_file
@@ -99,6 +101,11 @@ class TokenizerFacts:
     padding_id: int | None
     name: str
 
+    @property
+    def dtype(self) -> np.dtype:
+        """What holds an id in the files: two bytes while the vocabulary allows it, else four."""
+        return np.dtype("<u2" if self.vocab_size <= 2**16 else "<u4")
+
 
 @dataclass(frozen=True)
 class SourceFacts:
@@ -129,6 +136,7 @@ class Manifest:
         sources: Where the text came from.
         held_out: The rule: {"by": "hash", "fraction": 0.1, "seed": 0}, or {"by": "files", ...}.
         skipped: Bad lines that were left out: {"count": 2, "first": ["a.jsonl:7 ...", ...]}.
+        options: What it was asked for.
         calmkit: The version that wrote it.
     """
 
@@ -139,13 +147,14 @@ class Manifest:
     sources: tuple[SourceFacts, ...]
     held_out: Mapping[str, Any]
     skipped: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
     calmkit: str = __version__
 
     @property
     def digest(self) -> str:
         """SHA-256 of what defines the content: the tokens, their documents, the tokenizer."""
-        tokenizer = dataclasses.asdict(self.tokenizer)
-        del tokenizer["name"]
+        facts = dataclasses.asdict(self.tokenizer)
+        tokenizer = {key: value for key, value in facts.items() if key != "name"}
         sides = [dataclasses.asdict(side) for side in (self.train, self.validation)]
         content = [tokenizer, self.shard_tokens, *sides]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -194,7 +203,7 @@ class Manifest:
             raise ValueError(
                 f"{path} is damaged: its digest does not fit. Prepare the text again."
             )
-        for file in (*manifest.train.files, *manifest.validation.files):
+        for file in manifest.files:
             size = (folder / file.name).stat().st_size if (folder / file.name).is_file() else None
             if size != file.bytes:
                 raise ValueError(
@@ -213,7 +222,7 @@ class Manifest:
         Raises:
             ValueError: If a file is another one; names it.
         """
-        wanted = {file.name: file.sha256 for side in self._sides() for file in side.files}
+        wanted = {file.name: file.sha256 for file in self.files}
         wanted[TOKENIZER_FILE] = self.tokenizer.sha256
         for name, digest in wanted.items():
             if not (folder / name).is_file() or file_digest(folder / name) != digest:
@@ -222,8 +231,10 @@ class Manifest:
                     f"that in {MANIFEST_FILE}. Prepare the text again."
                 )
 
-    def _sides(self) -> tuple[SideFacts, SideFacts]:
-        return self.train, self.validation
+    @property
+    def files(self) -> tuple[FileFacts, ...]:
+        """The files of both sides."""
+        return (*self.train.files, *self.validation.files)
 
 
 def is_prepared(path: Path) -> bool:
@@ -245,5 +256,6 @@ def _manifest_of(content: dict[str, Any]) -> Manifest:
         sources=tuple(SourceFacts(**source) for source in content["sources"]),
         held_out=content["held_out"],
         skipped=content["skipped"],
+        options=content["options"],
         calmkit=content["calmkit"],
     )

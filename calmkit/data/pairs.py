@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .content import content_key
-from .json_lines import read_json_lines
+from calmkit.text import content_key, read_json_lines
+
 from .pair_store import PairStore, TokenPair
 from .tokenizer import TextTokenizer
 

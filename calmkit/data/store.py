@@ -11,7 +11,6 @@ are read where they are asked for. So nothing here, nor in what cuts rows out of
 or walk through something of each document.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,7 +23,7 @@ from .manifest import Manifest
 from .sharded_tokens import ShardedTokens
 from .tokenizer import TextTokenizer
 
-__all__ = ["TokenStore", "dtype_of"]
+__all__ = ["TokenStore"]
 
 _BATCH_CHARACTERS = 10_000_000
 _BLOCK_TOKENS, _MOST_BLOCKS = 2**16, 2**11
@@ -94,7 +93,7 @@ class TokenStore:
             )
         files = [folder / file.name for file in facts.shards]
         return cls(
-            tokens=ShardedTokens(files, manifest.shard_tokens, dtype_of(vocab_size)),
+            tokens=ShardedTokens(files, manifest.shard_tokens, manifest.tokenizer.dtype),
             offsets=np.memmap(folder / facts.offsets.name, dtype="<i8", mode="r"),
             vocab_size=vocab_size,
             end_id=manifest.tokenizer.end_id,
@@ -175,49 +174,6 @@ class TokenStore:
             tokens = self.read(begin, min(begin + _BLOCK_TOKENS, self.num_tokens))
             counts += np.bincount(tokens, minlength=self.vocab_size)
         return counts / counts.sum()
-
-    def save(self, folder: Path) -> None:
-        """Write `tokens.bin`, `offsets.bin` (little-endian) and `store.json` into a new folder.
-
-        Args:
-            folder: Made here; must not exist.
-        """
-        folder.mkdir()
-        self.tokens.astype(dtype_of(self.vocab_size)).tofile(folder / "tokens.bin")
-        self.offsets.astype("<i8").tofile(folder / "offsets.bin")
-        facts = {
-            "vocab_size": self.vocab_size,
-            "end_id": self.end_id,
-            "num_characters": self.num_characters,
-        }
-        (folder / "store.json").write_text(json.dumps(facts), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> "TokenStore":
-        """Map what `save` wrote; tokens are read from the file when they are needed.
-
-        Args:
-            folder: The folder given to `save`.
-
-        Raises:
-            ValueError: If a file is missing or they do not fit together.
-        """
-        try:
-            facts = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-            dtype = dtype_of(facts["vocab_size"])
-            tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
-            offsets = np.fromfile(folder / "offsets.bin", dtype="<i8")
-            return cls(tokens=tokens, offsets=offsets, **facts)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"folder must hold a store written by TokenStore.save; {str(folder)!r} cannot be "
-                f"read: {error}"
-            ) from error
-
-
-def dtype_of(vocab_size: int) -> np.dtype:
-    """Of a token id in memory and in files."""
-    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
 def _groups(documents: Sequence[str]) -> list[Sequence[str]]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calmkit.data import EvaluationRows, TokenStore, evaluation_rows
-from calmkit.data.sources import EMBEDDED_NAME
 from calmkit.evaluation import EvaluationSettings, SoftmaxEvaluation
 from calmkit.evaluation.scored_text import check_context
 from calmkit.evaluation.scores import restored_share, score
@@ -22,6 +21,7 @@ from calmkit.experiments.preparing import text_to_measure
 from calmkit.files import replace_file
 from calmkit.metrics import Estimate
 from calmkit.models import CALM, LanguageModel
+from calmkit.text import EMBEDDED_NAME
 
 __all__ = ["Measurement", "Protocol", "ScoredText", "measure", "text_to_score"]
 

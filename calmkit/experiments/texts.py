@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from calmkit.data import TextTokenizer
-from calmkit.data.json_lines import read_json_lines, read_text
 from calmkit.models import Generation, LanguageModel, TokenLM
 from calmkit.sampling import (
     BatchTemperature,
@@ -15,6 +14,7 @@ from calmkit.sampling import (
     Sampler,
     SoftmaxSampler,
 )
+from calmkit.text import read_json_lines, read_text
 
 __all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "sample_text", "write_texts"]
 

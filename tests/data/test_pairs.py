@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calmkit.data import PairStore, TextPair, TextTokenizer, TokenPair, encode_pairs, read_pairs
-from calmkit.data.content import content_key
+from calmkit.text import content_key
 
 GOOD = '{"prompt": "a", "response": "b"}\n'
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["check_unicode", "read_json_lines", "read_text"]
+__all__ = ["check_unicode", "read_json_lines", "read_text", "string_fields"]
 
 
 def read_text(path: Path, *, name: str) -> str:
@@ -48,7 +48,7 @@ def read_json_lines(
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, _string_fields(line.rstrip("\n"), fields, f"{path}:{number}")
+                    yield number, string_fields(line.rstrip("\n"), fields, f"{path}:{number}")
     except (UnicodeDecodeError, OSError):
         read_text(path, name=name)  # tells what is wrong, and at which byte of the file
         raise
@@ -74,14 +74,28 @@ def check_unicode(text: str, *, name: str, place: str) -> None:
         ) from error
 
 
-def _string_fields(line: str, fields: Sequence[str], place: str) -> dict[str, str]:
+def string_fields(line: str, fields: Sequence[str], place: str) -> dict[str, str]:
+    """The strings of one line of JSON.
+
+    Args:
+        line: An object.
+        fields: Keys that it must have, each with a string.
+        place: Where it stands.
+
+    Raises:
+        ValueError: If it is not such an object.
+    """
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"each line of a .jsonl file must be JSON; {place} is not: {error.msg} "
             f"at column {error.colno}."
-        ) from error
+        ) from None
+    except (RecursionError, ValueError) as error:  # nested without end; digits without end
+        raise ValueError(
+            f"each line of a .jsonl file must be JSON of a sensible size; {place} is not: {error}."
+        ) from None
     return {field: _string_field(record, field, place) for field in fields}
 
 
