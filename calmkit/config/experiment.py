@@ -10,9 +10,9 @@ from torch import nn
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
-from calmkit.data import shares_of
 from calmkit.evaluation.sampled_evaluation import EvaluationSettings
 from calmkit.heads import Head
+from calmkit.orders import shares_of
 from calmkit.sampling import Sampler
 from calmkit.training import TrainingSettings
 

@@ -10,13 +10,6 @@ from .known_tokenizers import find_tokenizer as find_tokenizer
 from .manifest import Manifest as Manifest
 from .manifest import is_prepared as is_prepared
 from .mixed_corpus import mixed_corpus as mixed_corpus
-from .mixing import shares_of as shares_of
-from .pair_batches import PairBatches as PairBatches
-from .pair_store import PairStore as PairStore
-from .pair_store import TokenPair as TokenPair
-from .pairs import TextPair as TextPair
-from .pairs import encode_pairs as encode_pairs
-from .pairs import read_pairs as read_pairs
 from .preparation import Preparation as Preparation
 from .sources import read_documents as read_documents
 from .store import TokenStore as TokenStore

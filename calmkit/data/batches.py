@@ -5,7 +5,7 @@
 
 Row i of the endless sequence of rows is row i mod B of step i // B, with B rows in a batch. Whose
 row it is, where its window begins and in which phases its segments stand is computed from i and
-the seed alone (`mixing`, `token_ring`, `packing`). So nothing has to be saved to resume, and a
+the seed alone (`Turns`, `token_ring`, `packing`). So nothing has to be saved to resume, and a
 process that trains on some rows of a batch, or on a few at a time, makes these and no others: the
 batch of a step is the same for any number of processes and any size of the pieces it is made in.
 Memory and the time to the first batch do not grow with the text.
@@ -15,15 +15,14 @@ import numpy as np
 import torch
 
 from calmkit.chunking import ChunkBatch
+from calmkit.orders import Turns, check_sizes, key_of, rows_of_step
 
-from .counter_random import key_of
-from .mixing import Turns
 from .packing import pack
 from .store import TokenStore
 from .text_mixture import TextMixture
 from .token_ring import TokenRing
 
-__all__ = ["TrainingBatches", "check_sizes", "chosen_rows"]
+__all__ = ["TrainingBatches"]
 
 
 class TrainingBatches:
@@ -87,7 +86,7 @@ class TrainingBatches:
         Raises:
             ValueError: If the step is negative or no row is chosen.
         """
-        texts, numbers = self._turns.at(chosen_rows(step, self.batch_size, rows))
+        texts, numbers = self._turns.at(rows_of_step(step, self.batch_size, rows))
         shape = (len(texts), self.positions, self.chunk_size)
         tokens = torch.empty(shape, dtype=torch.int64)
         real = torch.empty(shape, dtype=torch.bool)
@@ -103,28 +102,3 @@ class TrainingBatches:
             for place, of_row in zip(places.tolist(), packed.lengths, strict=True):
                 lengths[place] = of_row
         return ChunkBatch(tokens, real, tuple(lengths))
-
-
-def chosen_rows(step: int, batch_size: int, rows: slice) -> np.ndarray:
-    """Numbers, in the endless sequence of rows, of some rows of a step's batch.
-
-    Raises:
-        ValueError: If the step is negative or no row is chosen.
-    """
-    if step < 0:
-        raise ValueError(f"step must be at least 0; got {step}.")
-    chosen = np.arange(batch_size)[rows]
-    if len(chosen) == 0:
-        raise ValueError(
-            f"rows must choose at least one of the {batch_size} rows of a batch; got {rows}."
-        )
-    return step * batch_size + chosen
-
-
-def check_sizes(*, seed: int, **sizes: int) -> None:
-    """Refuse sizes below 1 and a negative seed."""
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}.")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0; got {seed}.")

@@ -18,12 +18,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from calmkit.chunking import ChunkBatch
+from calmkit.orders import Turns, check_sizes, key_of, permuted, words
 from calmkit.typing import typed
 
-from .batches import check_sizes
-from .counter_random import key_of, words
-from .mixing import Turns
-from .permutation import permuted
 from .store import TokenStore
 from .text_mixture import TextMixture
 

@@ -32,6 +32,7 @@ __all__ = [
     "SideFacts",
     "SourceFacts",
     "TokenizerFacts",
+    "dtype_of_ids",
     "is_prepared",
 ]
 
@@ -104,7 +105,7 @@ class TokenizerFacts:
     @property
     def dtype(self) -> np.dtype:
         """What holds an id in the files: two bytes while the vocabulary allows it, else four."""
-        return np.dtype("<u2" if self.vocab_size <= 2**16 else "<u4")
+        return dtype_of_ids(self.vocab_size)
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,11 @@ class Manifest:
     def files(self) -> tuple[FileFacts, ...]:
         """The files of both sides."""
         return (*self.train.files, *self.validation.files)
+
+
+def dtype_of_ids(vocab_size: int) -> np.dtype:
+    """What holds a token id: two bytes while the vocabulary allows it, else four."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
 def is_prepared(path: Path) -> bool:

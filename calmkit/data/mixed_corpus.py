@@ -7,9 +7,10 @@ is what is held out of each folder; held-out rows are mixed in the same shares.
 from collections.abc import Mapping
 from pathlib import Path
 
+from calmkit.orders import shares_of
+
 from .corpus import Corpus, digest_of
 from .manifest import TOKENIZER_FILE, Manifest, is_prepared
-from .mixing import shares_of
 from .store import TokenStore
 from .text_mixture import TextMixture
 from .tokenizer import TextTokenizer

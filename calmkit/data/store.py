@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from .manifest import Manifest
+from .manifest import Manifest, dtype_of_ids
 from .sharded_tokens import ShardedTokens
 from .tokenizer import TextTokenizer
 
@@ -113,7 +113,7 @@ class TokenStore:
         """
         if not documents:
             raise ValueError("documents must hold at least one text; got none.")
-        dtype = dtype_of(tokenizer.vocab_size)
+        dtype = dtype_of_ids(tokenizer.vocab_size)
         end = [tokenizer.end_id]
         arrays = [
             np.array(end + ids + end, dtype=dtype)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .counter_random import words
-from .permutation import permuted
+from calmkit.orders import permuted, words
+
 from .store import TokenStore
 
 __all__ = ["TokenRing", "Windows"]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from calmkit.config import TrainExperiment, assemble
-from calmkit.data import PairBatches, PairStore, TextTokenizer, encode_pairs, read_pairs
+from calmkit.data import TextTokenizer
 from calmkit.experiments.model_folder import (
     check_config_fits,
     load_checkpoint,
@@ -23,6 +23,7 @@ from calmkit.experiments.run_progress import RunProgress
 from calmkit.experiments.stages import model_objective
 from calmkit.files import file_digest
 from calmkit.models import LanguageModel
+from calmkit.pairs import PairBatches, PairStore, encode_pairs, read_pairs
 from calmkit.saving.files import WEIGHTS_FILE
 from calmkit.training import fit, step_generator
 

@@ -47,7 +47,10 @@ _OF_AUTOENCODER = (
 
 
 # Where the code begins that trains anything, and that builds and measures models besides.
-_TRAINS = ("calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.batches")
+_TRAINS = (
+    "calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.mixed_corpus",
+    "calmkit.data.batches",
+)  # fmt: skip
 _BUILDS = "calmkit.config.building"
 _STAGES = "calmkit.experiments.stages"
 # What reads configs, and shows and keeps what comes out, computes nothing.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from calmkit.data import TokenPair
 from calmkit.files import replace_file
 from calmkit.models import LanguageModel
+from calmkit.pairs import TokenPair
 
 __all__ = ["FinetuningResult", "PairScores", "reproduced"]
 

@@ -12,7 +12,8 @@ from prepared_folders import write_prepared
 from token_stores import END, equal, huge_store, make_store
 
 from calmkit.chunking import chunk_tokens
-from calmkit.data import TextMixture, TokenStore, TrainingBatches, shares_of
+from calmkit.data import TextMixture, TokenStore, TrainingBatches
+from calmkit.orders import shares_of
 
 
 @st.composite

@@ -16,8 +16,8 @@ from calmkit.data import (
     TextMixture,
     evaluation_rows,
     held_out_rows,
-    shares_of,
 )
+from calmkit.orders import shares_of
 
 
 @st.composite

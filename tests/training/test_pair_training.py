@@ -10,9 +10,9 @@ import torch
 from calmkit.autoencoders import MLPAutoencoder, StandardizedAutoencoder
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
-from calmkit.data import PairBatches, PairStore, TokenPair
 from calmkit.heads import EnergyHead
 from calmkit.models import CALM, ChunkEmbedding
+from calmkit.pairs import PairBatches, PairStore, TokenPair
 from calmkit.training import CheckpointError, MatrixDecayAdamW, TrainingSettings, fit
 
 VOCAB, K, END = 12, 2, 0

@@ -6,9 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from calmkit.data import permutation
-from calmkit.data.counter_random import words
-from calmkit.data.permutation import permuted
+from calmkit.orders import permutation, permuted, words
 
 KEYS = words(1, np.arange(20_000))
 

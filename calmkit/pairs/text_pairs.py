@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from calmkit.data import TextTokenizer
 from calmkit.text import content_key, read_json_lines
 
 from .pair_store import PairStore, TokenPair
-from .tokenizer import TextTokenizer
 
 __all__ = ["TextPair", "encode_pairs", "read_pairs"]
 

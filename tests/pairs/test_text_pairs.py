@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.data import PairStore, TextPair, TextTokenizer, TokenPair, encode_pairs, read_pairs
+from calmkit.data import TextTokenizer
+from calmkit.pairs import PairStore, TextPair, TokenPair, encode_pairs, read_pairs
 from calmkit.text import content_key
 
 GOOD = '{"prompt": "a", "response": "b"}\n'

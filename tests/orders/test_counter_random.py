@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.data.counter_random import key_of, words
+from calmkit.orders import key_of, words
 
 u64 = st.integers(0, 2**64 - 1)
 

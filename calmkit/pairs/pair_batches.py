@@ -19,12 +19,9 @@ import numpy as np
 import torch
 
 from calmkit.chunking import ChunkBatch
+from calmkit.orders import best_fit, check_sizes, key_of, permuted, rows_of_step, words
 
-from .batches import check_sizes, chosen_rows
-from .best_fit import best_fit
-from .counter_random import key_of, words
 from .pair_store import PairStore
-from .permutation import permuted
 
 __all__ = ["PairBatches"]
 
@@ -103,7 +100,7 @@ class PairBatches:
         Raises:
             ValueError: If the step is negative or no row is chosen.
         """
-        pairs_of_rows = self._pairs_of_rows(chosen_rows(step, self.batch_size, rows))
+        pairs_of_rows = self._pairs_of_rows(rows_of_step(step, self.batch_size, rows))
         size = self.chunk_size
         shape = (len(pairs_of_rows), self.positions * size)
         tokens = np.full(shape, self.end_id, dtype=np.int64)

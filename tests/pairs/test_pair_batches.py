@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calmkit.chunking import chunk_pair
-from calmkit.data import PairBatches, PairStore, TokenPair
-from calmkit.data.best_fit import best_fit
+from calmkit.orders import best_fit
+from calmkit.pairs import PairBatches, PairStore, TokenPair
 
 END = 0
 

@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from calmkit.disk import writing
-
-from .counter_random import key_of, words
+from calmkit.orders import key_of, words
 
 __all__ = ["PairStore", "TokenPair"]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.data.mixing import Turns, shares_of
+from calmkit.orders import Turns, shares_of
 
 weights = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 
