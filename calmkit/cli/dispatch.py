@@ -21,7 +21,7 @@ from calmkit.extras import is_installed, with_remedy
 
 __all__ = ["main"]
 
-_COMMANDS = ("compare", "train", "evaluate", "generate", "prepare", "convert", "account",
+_COMMANDS = ("compare", "train", "evaluate", "generate", "prepare", "data", "convert", "account",
              "check", "report")  # fmt: skip
 
 _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
@@ -35,6 +35,7 @@ commands:
   evaluate   measure a saved model on held-out text
   generate   write text with a saved model
   prepare    text of any size as a folder of token ids: calmkit prepare SOURCE... --output DIR
+  data       what is inside such a folder: calmkit data DIR [--output PICTURE.png] [--verify]
   convert    write a published model in calmkit's format, or the other way
   account    parameters, FLOPs and memory of a model, without building its weights
   check      run the contracts of its kind on a part of your own: calmkit check my_head.MyHead
