@@ -26,6 +26,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"data"},
+    {"text"},
     {"saving"},
     {"interop"},
     {"testing"},
@@ -171,9 +172,13 @@ PUBLIC = {
     "noise_curve principal_map prior_gap sample_spread tsne_map",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
     "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM",
-    "data": "Corpus EvaluationRows PairBatches TextPair TextTokenizer TokenPair TokenStore "
-    "TrainingBatches digest_of encode_pairs evaluation_rows prepare_corpus read_documents "
-    "read_pairs split_documents split_into_sections split_pairs",
+    "data": "Corpus EvaluationRows Manifest PairBatches Preparation TextPair TextTokenizer "
+    "TokenPair TokenStore TrainingBatches digest_of encode_pairs evaluation_rows find_tokenizer "
+    "is_prepared prepare_corpus read_documents read_pairs split_pairs",
+    "text": "BadInputError ByHash DocumentStream EMBEDDED_NAME EncodedBatch EncodedSide Encoder "
+    "EncodingError FORMATS Filling Journal OneSide RawDocument Sample Source State WORK_FOLDER "
+    "check_same_plan check_unicode content_key encode_exactly encoding_in_order find_sources "
+    "hash_of read_json_lines read_text rule_for_both_sides sources_of split_into_sections text_of",
     "training": (
         "CheckpointError MatrixDecayAdamW Means Objective Progress TrainingDiverged "
         "TrainingResult TrainingSettings fit learning_rate_factor step_generator"
@@ -284,7 +289,8 @@ LIGHT = (
 ).split()
 EXTRAS = (
     "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
-    "tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq sklearn torchmetrics"
+    "pyarrow zstandard tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq "
+    "sklearn torchmetrics"
 ).split()
 
 
