@@ -118,12 +118,12 @@ def like(request, tmp_path_factory):
     return path, TextTokenizer.load(path), ENDS[request.param]
 
 
-tokens_spelled = st.sampled_from(
+spelled = st.sampled_from(
     [*ENDS.values(), "<tool>", "<s>", "<0x0A>", " ", "word", "\n", "é"]
 )
 
 
-@given(text=st.one_of(st.text(), st.lists(st.sampled_from(spelled)).map("".join)))
+@given(text=st.one_of(st.text(), st.lists(spelled).map("".join)))
 def test_any_text_comes_back_from_tokenizers_of_other_models(like, text):
     """And what spells a special token is text, of no special token."""
     _, tokenizer, end = like
