@@ -55,8 +55,7 @@ class Experiment(ModelParts):
     """What a training run needs besides its head.
 
     Attributes:
-        data: Text: a file, a folder or a pattern, or a folder of calmkit prepare. None: the
-            embedded English text.
+        data: Text: a .txt or .jsonl file or a folder of them. None: the embedded English text.
         output: Folder for results.
         cache_dir: Folder for prepared text. None: the user's cache folder.
         validation_fraction: Share of the text, in whole documents, that is held out.

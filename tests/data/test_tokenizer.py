@@ -118,9 +118,7 @@ def like(request, tmp_path_factory):
     return path, TextTokenizer.load(path), ENDS[request.param]
 
 
-spelled = st.sampled_from(
-    [*ENDS.values(), "<tool>", "<s>", "<0x0A>", " ", "word", "\n", "é"]
-)
+spelled = st.sampled_from([*ENDS.values(), "<tool>", "<s>", "<0x0A>", " ", "word", "\n", "é"])
 
 
 @given(text=st.one_of(st.text(), st.lists(spelled).map("".join)))
