@@ -293,7 +293,8 @@ LIGHT = (
 ).split()
 EXTRAS = (
     "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
-    "tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq sklearn torchmetrics"
+    "pyarrow zstandard tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq "
+    "sklearn torchmetrics"
 ).split()
 
 

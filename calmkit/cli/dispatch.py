@@ -111,6 +111,7 @@ def _dispatch(given: list[str]) -> int:
         from calmkit.cli.mistakes import Failed, Mistake
         from calmkit.cli.warned import warnings_in_one_line
         from calmkit.disk import WriteError
+        from calmkit.text import EncodingError
         from calmkit.training import TrainingDiverged
     # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
     # that no file here hides an installed module.
@@ -129,7 +130,7 @@ def _dispatch(given: list[str]) -> int:
             raise
         _say(f"{command}: {said}")
         return 2
-    except (TrainingDiverged, WriteError, Failed) as error:
+    except (EncodingError, TrainingDiverged, WriteError, Failed) as error:
         _say(f"{command}: {error}")
         return 1
     return 0

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from calmkit.cli.display import Display
-from calmkit.cli.mistakes import Failed, mistakes
+from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import held, new_console
 from calmkit.config.parsing import parse_function
 from calmkit.data import Manifest, Preparation
 from calmkit.data.preparation import SHARD_TOKENS, source_of_stream
-from calmkit.text import EncodingError, Source, find_sources
+from calmkit.text import Source, find_sources
 from calmkit.training import Progress
 
 __all__ = ["run"]
@@ -37,16 +37,13 @@ def run(options: list[str]) -> None:
         preparation = Preparation(
             sources=[*files, *_stdin(given, output)], validation=held_out, **chosen
         )
-        try:
-            manifest = preparation.write(
-                output,
-                skip_bad=skip_bad,
-                processes=processes,
-                tell=display.note,
-                progress=_shown(display),
-            )
-        except EncodingError as error:
-            raise Failed(str(error)) from None
+        manifest = preparation.write(
+            output,
+            skip_bad=skip_bad,
+            processes=processes,
+            tell=display.note,
+            progress=_shown(display),
+        )
     console.print(_summary(manifest, output), markup=False, highlight=False)
 
 

@@ -37,7 +37,8 @@ class TextTokenizer:
 
     Attributes:
         vocab_size: Number of token ids: one more than the highest.
-        end_id: Id of the token on both ends of a document.
+        end: The token on both ends of a document.
+        end_id: Its id.
         padding_id: Id of the token that fills rows elsewhere; None if there is none.
     """
 
@@ -78,6 +79,7 @@ class TextTokenizer:
             tokenizer.model.dropout = None
         self._tokenizer = tokenizer
         self.vocab_size: int = 1 + max(tokenizer.get_vocab().values())
+        self.end = end
         self.end_id: int = end_id
         if end != known:
             _put_behind(tokenizer, end)

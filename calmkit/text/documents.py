@@ -39,8 +39,8 @@ class DocumentStream:
             field: The key or column of the text.
         """
         whole = cls(sources, field, is_single=False)
-        found = (raw for _, raw in whole.raw() if whole._is_bad(raw) or whole._text(raw).strip())
-        return cls(sources, field, is_single=sum(1 for _ in itertools.islice(found, 2)) == 1)
+        found = (True for _, raw in whole.raw() if whole._text(raw) != "")
+        return cls(sources, field, is_single=sum(itertools.islice(found, 2)) == 1)
 
     def raw(self, source: int = 0, document: int = 0) -> Iterator[tuple[int, RawDocument]]:
         """Number of the source and document, one by one, blank and bad ones too.
@@ -67,24 +67,23 @@ class DocumentStream:
             BadInputError: If one cannot be read.
         """
         for _, raw in self.raw():
-            text = self._text(raw) if only_good else text_of(raw, self.field)
-            if text.strip():
+            text = self._text(raw)
+            if text is None and not only_good:
+                text_of(raw, self.field)  # says what is wrong
+            if text:
                 yield text
 
-    def _is_bad(self, raw: RawDocument) -> bool:
+    def _text(self, raw: RawDocument) -> str | None:
+        """The text, empty if it is blank; None if the document is bad."""
         try:
-            text_of(raw, self.field)
+            text = text_of(raw, self.field)
         except BadInputError:
-            return True
-        return False
-
-    def _text(self, raw: RawDocument) -> str:
-        """The text; of a bad document none."""
-        return "" if self._is_bad(raw) else text_of(raw, self.field)
+            return None
+        return text if text.strip() else ""
 
     def _sections(self, raw: RawDocument) -> Iterator[RawDocument]:
         text = self._text(raw)
-        if not text.strip():
+        if not text:
             yield raw
             return
         for number, section in enumerate(split_into_sections(text)):

@@ -96,7 +96,8 @@ class Filling:
         Args:
             stream: The documents.
             encoder: Encodes them.
-            first_source: The number that the stream's first source has in the notes.
+            first_source: The number that the stream's first source has in the notes; the streams
+                before are done.
             processes: How many encode.
             progress: Is told the number of the source, and the bytes of it that are done.
 
@@ -108,7 +109,7 @@ class Filling:
         if begin >= len(stream.sources):
             return
         noted = time.monotonic()
-        batches = _batches(stream, max(begin, 0), state.document if begin >= 0 else 0)
+        batches = _batches(stream, begin, state.document)
         for task, encoded in encoding_in_order(encoder, batches, processes):
             self._take(task, encoded, first_source)
             progress(state.source, task.position)

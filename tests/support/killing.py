@@ -1,0 +1,81 @@
+"""A preparation that is killed whenever it touches the disk; run as a program.
+
+    python killing.py SOURCE WHOLE WORK PROCESSES EVERY
+
+It prepares SOURCE in WORK again and again, killed at the 1st, 2nd, ... moment (or every EVERY-th),
+goes on without being killed, and compares all files with those of WHOLE. It prints the number of
+moments. Each preparation is a fork: the parent never starts a thread.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from calmkit.data import Preparation
+from calmkit.text import filling, find_sources
+
+OPTIONS = {"tokenizer": "train:270", "shard_tokens": 150, "validation_fraction": 0.3}
+EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+
+
+def prepare(source, folder, processes):
+    filling._BATCH_DOCUMENTS, filling._SECONDS_BETWEEN_NOTES = 4, 0.0
+    Preparation(sources=find_sources([source]), **OPTIONS).write(folder, processes=processes)
+
+
+def in_fork(work, moment=None):
+    """How a child ended that does `work`, and is killed at a moment."""
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        if moment is not None:
+            kill_at(moment)
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)
+
+
+def kill_at(moment):
+    left = moment
+
+    def count(event, arguments=()):
+        nonlocal left
+        if (event in EVENTS and "work" in str(arguments)) or event == "fsync":
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def fsync(descriptor, fsync=os.fsync):
+        count("fsync")
+        fsync(descriptor)
+
+    os.fsync = fsync
+    sys.addaudithook(count)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def main(source, whole, work, processes, every):
+    work, moment = Path(work), 1
+    while True:
+        shutil.rmtree(work, ignore_errors=True)
+        code = in_fork(lambda: prepare(source, work, processes), moment)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, code
+        assert in_fork(lambda: prepare(source, work, processes)) == 0, moment
+        assert content(work) == content(Path(whole)), moment
+        moment += every
+    print(moment)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
