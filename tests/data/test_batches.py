@@ -147,6 +147,18 @@ def test_windows_documents_offsets_and_phases_vary():
     assert not torch.equal(first.tokens, other.tokens)
 
 
+def test_windows_come_in_random_order():
+    """In the order of the ring, each of 200 windows would follow the one before it."""
+    batches = TrainingBatches(make_store([800]), chunk_size=1, positions=4, batch_size=200, seed=0)
+    for step in range(3):
+        firsts = batches.batch_at(step).tokens[:, 0, 0]
+        following = (firsts.diff() % 800 == 4).sum()
+        assert following < 10  # one is expected; ten have a probability below 1e-6
+    first, second = (batches.batch_at(step).tokens[:, 0, 0] for step in (0, 1))
+    turned = (second - first) % 800
+    assert len(turned.unique()) > 50  # the next epoch has another order, not another shift alone
+
+
 def test_every_token_begins_a_ring_equally_often():
     """One document, one window: its first token is the ring's shift, uniform over the text."""
     batches = TrainingBatches(make_store([8]), chunk_size=1, positions=8, batch_size=1, seed=3)
