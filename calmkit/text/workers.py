@@ -28,6 +28,8 @@ _Task = TypeVar("_Task")
 # file in the current folder hides an installed module.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from calmkit.text.workers import serve; serve()"
 _AHEAD = 2
+# How a pipe ends whose other side died: between two messages, or within one.
+_CUT_SHORT = (EOFError, pickle.UnpicklingError)
 
 
 class EncodingError(RuntimeError):
@@ -112,7 +114,7 @@ class _Process:
             EncodingError: If the process ends.
         """
         self._send(batch)
-        with contextlib.suppress(EOFError):
+        with contextlib.suppress(*_CUT_SHORT):
             return pickle.load(self._answers)
         raise self._ended()
 
@@ -136,7 +138,7 @@ def serve() -> None:
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library may print must not come between
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(*_CUT_SHORT, BrokenPipeError):
         encode = pickle.load(requests).start()
         while True:
             pickle.dump(encode(pickle.load(requests)), answers, pickle.HIGHEST_PROTOCOL)
