@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from calmkit.comparison.budget import plan_steps, with_steps
 from calmkit.comparison.planned_runs import PlannedRun
 from calmkit.config import Comparison, ConfigError, Variant
@@ -19,6 +17,7 @@ from calmkit.experiments.keys import (
     code_of_result,
     result_key,
     training_key,
+    values_of,
 )
 from calmkit.experiments.preparing import prepare
 from calmkit.experiments.run_progress import RunProgress
@@ -145,6 +144,6 @@ def _read_plan(file: Path) -> dict[str, int]:
 
 def _sampling_arguments(variant: Variant) -> frozenset[str]:
     """Arguments of a variant's head that only sampling reads."""
-    module, _, name = yaml.safe_load(variant.text)["head"]["class_path"].rpartition(".")
+    module, _, name = values_of(variant.text)["head"]["class_path"].rpartition(".")
     head: type[Head] = getattr(importlib.import_module(module), name)
     return head.sampling_arguments

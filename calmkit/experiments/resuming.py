@@ -11,10 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from calmkit.experiments.code_digest import changes
-from calmkit.experiments.keys import code_of_training, deciding
+from calmkit.experiments.keys import code_of_training, deciding, values_of
 from calmkit.files import replace_file
 from calmkit.training import CheckpointError
 
@@ -101,7 +99,7 @@ def _begun(path: Path) -> dict[str, Any]:
 
 def _fixed(config_text: str) -> dict[str, object]:
     """What a run that goes on must have in common with its beginning."""
-    kept = deciding(yaml.safe_load(config_text))
+    kept = deciding(values_of(config_text))
     for key in ("autoencoder_training", "training"):
         # A run at constant rate may be made longer; a decay would have gone another way.
         if kept[key]["decay_to"] == 1.0:
