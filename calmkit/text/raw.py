@@ -23,9 +23,9 @@ class BadInputError(ValueError):
             problem: What is wrong.
             allowed: How many were left out before.
         """
-        before = f"; {allowed} were before it" if allowed else ""
+        before = f"; {allowed} were before it." if allowed else "."
         return cls(
-            f"{problem} Or give skip_bad, the number of bad documents that may be left out{before}."
+            f"{problem} Or give skip_bad, the number of bad documents that may be left out{before}"
         )
 
 
