@@ -31,6 +31,9 @@ from measuring import print_results
 from calmkit.data import Preparation, TextTokenizer, TokenStore, TrainingBatches
 from calmkit.text import DocumentStream, find_sources
 
+# One thread of the tokenizer on either side of a ratio.
+os.environ.setdefault("RAYON_NUM_THREADS", "1")
+
 # What is aimed at.
 GOALS = {
     "share of encode_batch_fast": 0.8,

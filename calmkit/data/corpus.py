@@ -18,17 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calmkit.locks import LOCK_FILE, FolderInUseError, only_one_in, turn_in
-from calmkit.text import EMBEDDED_NAME, sources_of
+from calmkit.text import EMBEDDED_NAME, WORK_FOLDER, sources_of
 
 from .manifest import TOKENIZER_FILE, Manifest, is_prepared
-from .preparation import Preparation
+from .preparation import Preparation, key_of
 from .store import TokenStore
 from .text_mixture import TextMixture
 from .tokenizer import TextTokenizer
 
 __all__ = ["Corpus", "digest_of", "prepare_corpus"]
 
-_ENTRY = "corpus-"
+_ENTRY, _KEY = "corpus-", 32
 _STALE_SECONDS = 24 * 3600
 # More is not read at each start only to see that nobody has changed it.
 _CHECKED_BYTES = 1 << 28
@@ -114,12 +114,12 @@ def prepare_corpus(
         validation_fraction=validation_fraction,
         seed=seed,
     )
-    entry = _cache_folder(cache_dir) / f"{_ENTRY}{preparation.key[:32]}"
+    entry = _cache_folder(cache_dir) / f"{_ENTRY}{preparation.key[:_KEY]}"
     if not _is_whole(entry):
         _make_cache(entry.parent)
         with turn_in(entry, tell=tell):
             if not _is_whole(entry):
-                if is_prepared(entry):
+                if is_prepared(entry) or not (entry / WORK_FOLDER).exists():
                     _clear(entry)
                 preparation.write(entry, progress=progress)
     return _of_size(Corpus.of_folder(entry, name=name), vocab_size)
@@ -155,9 +155,11 @@ def _cache_folder(cache_dir: Path | str | None) -> Path:
 def _is_whole(entry: Path) -> bool:
     try:
         manifest = Manifest.read(entry)
+        if entry.name != f"{_ENTRY}{key_of(manifest.options)[:_KEY]}":
+            return False
         if sum(file.bytes for file in manifest.files) <= _CHECKED_BYTES:
             manifest.check_digests(entry)
-    except ValueError:
+    except (KeyError, ValueError):
         return False
     return True
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from calmkit.files import file_digest, replace_file
 from calmkit.text import (
+    BadInputError,
     ByHash,
     DocumentStream,
     Encoder,
@@ -144,7 +145,10 @@ class FolderWork:
         return SideFacts(**asdict(self._state.sides[side]), files=tuple(files))
 
     def _texts(self, stream: DocumentStream) -> Iterator[str]:
-        return stream.texts(only_good=self._skip_bad > 0)
+        try:
+            yield from stream.texts(only_good=self._skip_bad > 0)
+        except BadInputError as error:
+            raise BadInputError.beyond(str(error), 0) from None
 
     def _show(self, source: int, read: int) -> None:
         """Tell how much is done: never all, since files are read ahead of what is written."""

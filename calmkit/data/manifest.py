@@ -189,17 +189,17 @@ class Manifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             found = content.pop("format")
-            if found != _FORMAT:
-                raise ValueError(
-                    f"{path} must be of format {_FORMAT}; it is of {found}, of calmkit "
-                    f"{content.get('calmkit')}. Prepare the text again, or use that version."
-                )
-            manifest = _manifest_of(content)
-        except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            manifest = _manifest_of(content) if found == _FORMAT else None
+        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"folder must be one that calmkit prepare wrote; {path} cannot be read "
                 f"({type(error).__name__}: {error}). Prepare the text again."
             ) from error
+        if manifest is None:
+            raise ValueError(
+                f"{path} must be of format {_FORMAT}; it is of {found}, of calmkit "
+                f"{content.get('calmkit')}. Prepare the text again, or use that version."
+            )
         if content["digest"] != manifest.digest:
             raise ValueError(
                 f"{path} is damaged: its digest does not fit. Prepare the text again."

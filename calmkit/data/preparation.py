@@ -11,7 +11,7 @@ either.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from .known_tokenizers import find_tokenizer
 from .manifest import Manifest, is_prepared
 from .tokenizer import TextTokenizer, check_vocab_size
 
-__all__ = ["SHARD_TOKENS", "Preparation", "source_of_stream"]
+__all__ = ["SHARD_TOKENS", "Preparation", "key_of", "source_of_stream"]
 
 SHARD_TOKENS = 2**27
 
@@ -110,10 +110,7 @@ class Preparation:
     @property
     def key(self) -> str:
         """Equal for equal contents and options, whatever the files are called."""
-        nameless = {**self.plan, "tokenizer": self.plan["tokenizer"][1] or self.tokenizer}
-        for kind in ("sources", "validation"):
-            nameless[kind] = [[*facts[1:]] for facts in self.plan[kind]]
-        return hashlib.sha256(json.dumps(nameless, sort_keys=True).encode()).hexdigest()
+        return key_of(self.plan)
 
     def write(
         self,
@@ -198,6 +195,22 @@ class Preparation:
 def _facts(source: Source) -> list[Any]:
     """Name, size and digest of a source."""
     return [source.name, source.path.stat().st_size, file_digest(source.path)]
+
+
+def key_of(plan: Mapping[str, Any]) -> str:
+    """The key of the preparation with this plan; a manifest's `options` are one.
+
+    Args:
+        plan: Its plan.
+
+    Raises:
+        KeyError: If it is none.
+    """
+    name, content = plan["tokenizer"]
+    nameless = {**plan, "tokenizer": content or name}
+    for kind in ("sources", "validation"):
+        nameless[kind] = [facts[1:] for facts in plan[kind]]
+    return hashlib.sha256(json.dumps(nameless, sort_keys=True).encode()).hexdigest()
 
 
 def source_of_stream(stream: BinaryIO, folder: Path) -> Source:

@@ -132,10 +132,7 @@ class Filling:
         if state.bad + len(encoded.problems) > self._skip_bad:
             self._note()
             problem = encoded.problems[self._skip_bad - state.bad]
-            raise BadInputError(
-                f"{problem} Or give skip_bad, the number of bad documents that may be left out"
-                + (f"; {self._skip_bad} were before it." if self._skip_bad else ".")
-            )
+            raise BadInputError.beyond(problem, self._skip_bad)
         for side, documents in encoded.sides.items():
             self._writers[side].append(documents)
             state.sides[side] = self._writers[side].done

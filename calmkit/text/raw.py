@@ -15,6 +15,19 @@ __all__ = ["BadInputError", "RawDocument", "text_of"]
 class BadInputError(ValueError):
     """A document, or the rest of a file, cannot be read; says where, why and what to do."""
 
+    @classmethod
+    def beyond(cls, problem: str, allowed: int) -> "BadInputError":
+        """One more than may be left out.
+
+        Args:
+            problem: What is wrong.
+            allowed: How many were left out before.
+        """
+        before = f"; {allowed} were before it." if allowed else "."
+        return cls(
+            f"{problem} Or give skip_bad, the number of bad documents that may be left out{before}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class RawDocument:

@@ -81,7 +81,7 @@ def test_another_format_is_refused_by_name(made):
 def test_damage_is_named(made):
     folder, manifest = made
     rewrite(folder, shard_tokens=99)
-    with pytest.raises(ValueError, match="is damaged: its digest is another"):
+    with pytest.raises(ValueError, match="is damaged: its digest does not fit"):
         Manifest.read(folder)
     manifest.write(folder)
     file = folder / "train-00000.bin"

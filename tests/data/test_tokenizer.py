@@ -109,6 +109,7 @@ def test_load_refuses_other_files(tmp_path):
 
 
 ENDS = {"gpt_2": "<|endoftext|>", "llama_3": "<|end_of_text|>", "llama_2": "</s>"}
+OTHERS = {"<|endoftext|>": "<|separator|>", "<|end_of_text|>": "<|eot_id|>", "</s>": "<s>"}
 
 
 @pytest.fixture(scope="module", params=LOSSLESS)
@@ -153,13 +154,13 @@ def test_padding_is_what_the_tokenizer_pads_with(like):
 
 def test_the_end_token_that_was_chosen_is_saved(like, tmp_path):
     path, tokenizer, end = like
-    chosen = TextTokenizer.load(path, end="the" if end != "<|end_of_text|>" else "<|eot_id|>")
+    chosen = TextTokenizer.load(path, end=OTHERS[end])
     assert chosen.end_id != tokenizer.end_id
     chosen.save(tmp_path / "tokenizer.json")
     again = TextTokenizer.load(tmp_path / "tokenizer.json")
     assert again.end_id == chosen.end_id
     assert again.encode(" ".join(TEXT)) == chosen.encode(" ".join(TEXT))
-    assert chosen.end_id not in chosen.encode("the <|eot_id|>")
+    assert chosen.end_id not in chosen.encode(OTHERS[end])
 
 
 def test_a_model_with_its_end_among_its_words_never_gives_it(tmp_path):

@@ -1,5 +1,7 @@
 """Small tokenizers of the kinds that published models have, as `tokenizer.json` texts."""
 
+import json
+
 from tokenizers import (
     AddedToken,
     Regex,
@@ -37,7 +39,7 @@ def like_gpt_2():
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     _learnt(tokenizer, 330, initial_alphabet=alphabet)
-    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.add_special_tokens(["<|separator|>", "<|endoftext|>"])
     return tokenizer.to_str()
 
 
@@ -76,8 +78,9 @@ def like_llama_2():
         ]
     )
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    _learnt(tokenizer, 380, special_tokens=special)
-    return tokenizer.to_str()
+    content = json.loads(_learnt(tokenizer, 380, special_tokens=special).to_str())
+    content["added_tokens"] = content["added_tokens"][:3]  # bytes are none
+    return json.dumps(content)
 
 
 def with_end_among_its_words():
