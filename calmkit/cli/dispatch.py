@@ -29,8 +29,7 @@ _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 Continuous autoregressive language models, part by part.
 
 commands:
-  compare    train several models on the same text, seeds and budget, and print what each of
-             them is worth
+  compare    train several models on equal text, seeds and budget; print what each is worth
   train      train one model and save it, or a saved one further, on pairs, with --finetune
   evaluate   measure a saved model on held-out text
   generate   write text with a saved model

@@ -34,7 +34,7 @@ class TestWithoutWork:
         assert cli.main(["compre"]) == 2
         assert capsys.readouterr().err == (
             "calmkit compre: not a command.\n  did you mean: compare\n"
-            "  allowed: compare, train, evaluate, generate, prepare, convert, account, check, "
+            "  allowed: compare, train, evaluate, generate, prepare, data, convert, account, check, "
             "report\n"
         )
 

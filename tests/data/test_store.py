@@ -1,7 +1,5 @@
 """Tests for store: documents come back token by token, from memory and from files."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,42 +39,6 @@ def test_grouping_changes_nothing(tokenizer, monkeypatch):
     got = TokenStore.from_documents(documents, tokenizer)
     np.testing.assert_array_equal(got.tokens, wanted.tokens)
     np.testing.assert_array_equal(got.offsets, wanted.offsets)
-
-
-@pytest.mark.parametrize(("vocab_size", "width"), [(65536, 2), (65537, 4)])
-def test_save_and_load_keep_every_id(tmp_path, vocab_size, width):
-    tokens = np.array([0, vocab_size - 1, 0, 0, 7, 0])
-    store = TokenStore(tokens, np.array([0, 3, 6]), vocab_size, 0, num_characters=2)
-    store.save(tmp_path / "store")
-    loaded = TokenStore.load(tmp_path / "store")
-    assert (tmp_path / "store" / "tokens.bin").stat().st_size == width * 6
-    assert isinstance(loaded.tokens, np.memmap)
-    assert not loaded.tokens.flags.writeable
-    np.testing.assert_array_equal(loaded.tokens, store.tokens)
-    np.testing.assert_array_equal(loaded.offsets, store.offsets)
-    assert (loaded.vocab_size, loaded.end_id, loaded.num_characters) == (vocab_size, 0, 2)
-
-
-@pytest.mark.parametrize("file", ["tokens.bin", "offsets.bin", "store.json"])
-@pytest.mark.parametrize("damage", ["missing", "short", "empty"])
-def test_load_refuses_damaged_files(tmp_path, tokenizer, file, damage):
-    folder = tmp_path / "store"
-    TokenStore.from_documents(["some", "text"], tokenizer).save(folder)
-    path = folder / file
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(path.read_bytes()[: -8 if damage == "short" else 0])
-    with pytest.raises(ValueError, match=r"written by TokenStore\.save; '.*store' cannot be read"):
-        TokenStore.load(folder)
-
-
-def test_load_refuses_unknown_facts(tmp_path, tokenizer):
-    folder = tmp_path / "store"
-    TokenStore.from_documents(["text"], tokenizer).save(folder)
-    (folder / "store.json").write_text(json.dumps({"vocab_size": 300, "x": 1}), encoding="utf-8")
-    with pytest.raises(ValueError, match="cannot be read"):
-        TokenStore.load(folder)
 
 
 def test_wrong_documents_are_refused(tokenizer):
