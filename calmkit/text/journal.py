@@ -68,7 +68,6 @@ class Journal:
         """
         self._work.mkdir(parents=True, exist_ok=True)
         if not (path := self._work / "plan.json").exists():
-            (self._work / "state.json").unlink(missing_ok=True)
             replace_file(path, json.dumps(plan, indent=1))
             return State()
         check_same_plan(plan, json.loads(path.read_text("utf-8")), self._work.parent)
