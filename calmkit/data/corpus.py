@@ -121,7 +121,7 @@ def prepare_corpus(
             if not _is_whole(entry):
                 if is_prepared(entry) or not (entry / WORK_FOLDER).exists():
                     _clear(entry)
-                preparation.write(entry, progress=progress)
+                _fill(entry, preparation, progress)
     return _of_size(Corpus.of_folder(entry, name=name), vocab_size)
 
 
@@ -187,6 +187,14 @@ def _is_old(entry: Path) -> bool:
         newest = max(path.stat().st_mtime for path in [entry, *entry.rglob("*")])
         return time.time() - newest > _STALE_SECONDS
     return False
+
+
+def _fill(entry: Path, preparation: Preparation, progress: Callable[[int, int], None]) -> None:
+    try:
+        preparation.write(entry, progress=progress)
+    except ValueError:  # no text will do that has this key
+        shutil.rmtree(entry, ignore_errors=True)
+        raise
 
 
 def _clear(entry: Path) -> None:

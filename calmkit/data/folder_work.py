@@ -125,6 +125,8 @@ class FolderWork:
             sample = Sample(asked.seed)
         try:
             rule = rule_for_both_sides(lambda: self._texts(stream), rule, sample)
+        except BadInputError:
+            raise
         except ValueError:
             for _ in stream.texts():  # is it so little because of bad documents?
                 pass

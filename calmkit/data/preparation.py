@@ -93,11 +93,13 @@ class Preparation:
         require("tokenizers", "Preparation")
         import tokenizers
 
-        given = None if self.learns else self.given_tokenizer.to_json()
+        content = self.tokenizer
+        if not self.learns:
+            content = hashlib.sha256(self.given_tokenizer.to_json().encode()).hexdigest()
         return {
             "calmkit": __version__,
             "tokenizers": tokenizers.__version__,
-            "tokenizer": [self.tokenizer, given and hashlib.sha256(given.encode()).hexdigest()],
+            "tokenizer": [[self.tokenizer, content]],
             "end_token": self.end_token,
             "text_field": self.text_field,
             "validation_fraction": None if self.validation else self.validation_fraction,
@@ -206,9 +208,8 @@ def key_of(plan: Mapping[str, Any]) -> str:
     Raises:
         KeyError: If it is none.
     """
-    name, content = plan["tokenizer"]
-    nameless = {**plan, "tokenizer": content or name}
-    for kind in ("sources", "validation"):
+    nameless = dict(plan)
+    for kind in ("tokenizer", "sources", "validation"):
         nameless[kind] = [facts[1:] for facts in plan[kind]]
     return hashlib.sha256(json.dumps(nameless, sort_keys=True).encode()).hexdigest()
 

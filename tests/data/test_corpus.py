@@ -197,6 +197,7 @@ def test_a_killed_run_is_gone_on_with_and_old_leftovers_go(text, tmp_path, monke
     begun = {entry for entry in cache.iterdir() if (entry / ".preparing" / "state.json").exists()}
     assert len(begun) == 2
 
+    text = text.rename(text.with_name("renamed.txt"))  # its content is the same
     other = prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "other")
     assert_same(prepare_corpus(text, **SETTINGS, cache_dir=cache), other)
     (left,) = [entry for entry in begun if not (entry / "manifest.json").exists()]
@@ -279,7 +280,8 @@ def test_text_of_one_line_cannot_be_split(tmp_path):
     path = tmp_path / "line.txt"
     path.write_text("just one line", encoding="utf-8")
     with pytest.raises(ValueError, match=r"at least 2 documents.*got 1, without a line end"):
-        prepare_corpus(path, vocab_size=300)
+        prepare_corpus(path, vocab_size=300, cache_dir=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_embedded_text_has_no_copies():

@@ -106,9 +106,12 @@ def test_bytes_do_not_depend_on_the_number_of_processes(tokenizer, tmp_path, mon
 @pytest.mark.skipif(not hasattr(subprocess.os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(("processes", "every"), [(0, 7), (2, 41)])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, processes, every):
-    source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
-    preparation(source, **killing.OPTIONS).write(tmp_path / "whole")
-    given = [source, tmp_path / "whole", tmp_path / "work", processes, every]
+    (texts := tmp_path / "texts").mkdir()
+    write_jsonl(texts / "a.jsonl", TEXTS[:13])
+    write_parquet(texts / "b.parquet", TEXTS[13:20])
+    write_zst(texts / "c.jsonl.zst", TEXTS[20:])
+    preparation(texts, **killing.OPTIONS).write(tmp_path / "whole")
+    given = [texts, tmp_path / "whole", tmp_path / "work", processes, every]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", killing.__file__, *map(str, given)],
         capture_output=True,
@@ -147,7 +150,7 @@ CHANGES = {
     "validation_fraction": (0.2, "validation_fraction must be as it was .* 0.1; got 0.2"),
     "shard_tokens": (7, "shard_tokens must be as it was"),
     "text_field": ("id", "text_field must be as it was .*'text'; got 'id'"),
-    "tokenizer": ("train:270", "tokenizer must be as it was .*; got 'train:270'"),
+    "tokenizer": ("train:270", "tokenizer must be as it was .*; got .'train:270'"),
     "end_token": ("<|eot_id|>", "end_token must be as it was|tokenizer must be as it was"),
     "sources": (None, r"sources must be as it was .*a\.jsonl', \d+, '.*; got"),
 }

@@ -2,9 +2,9 @@
 
     python killing.py SOURCE WHOLE WORK PROCESSES EVERY
 
-It prepares SOURCE in WORK again and again, killed at the 1st, 2nd, ... moment (or every EVERY-th),
-goes on without being killed, and compares all files with those of WHOLE. It prints the number of
-moments. Each preparation is a fork: the parent never starts a thread.
+It prepares SOURCE in WORK again and again, killed at every EVERY-th moment and at each of the
+last, goes on without being killed, and compares all files with those of WHOLE. It prints the
+number of moments. Each preparation is a fork: the parent never starts a thread.
 """
 
 import os
@@ -63,17 +63,24 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def was_killed(source, whole, work, processes, moment):
+    """Whether there is such a moment; afterwards the folder must be whole."""
+    shutil.rmtree(work, ignore_errors=True)
+    code = in_fork(lambda: prepare(source, work, processes), moment)
+    if code == 0:
+        return False
+    assert code == -signal.SIGKILL, code
+    assert in_fork(lambda: prepare(source, work, processes)) == 0, moment
+    assert content(work) == content(whole), moment
+    return True
+
+
 def main(source, whole, work, processes, every):
-    work, moment = Path(work), 1
-    while True:
-        shutil.rmtree(work, ignore_errors=True)
-        code = in_fork(lambda: prepare(source, work, processes), moment)
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL, code
-        assert in_fork(lambda: prepare(source, work, processes)) == 0, moment
-        assert content(work) == content(Path(whole)), moment
+    given, moment = (source, Path(whole), Path(work), processes), 1
+    while was_killed(*given, moment):
         moment += every
+    for last in range(moment - every - 10, moment):
+        was_killed(*given, last)
     print(moment)
 
 
