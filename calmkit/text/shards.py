@@ -52,12 +52,13 @@ class SideWriter:
         self.done = done
         self._folder, self._side, self._all = folder, side, f"{side}-[0-9]*.bin"
         self._dtype, self._shard_tokens = dtype, shard_tokens
-        self._shard: BinaryIO | None = None
-        offsets = done.documents + 1 if done.documents else 0
-        self._offsets = _cut(folder / f"{side}-documents.bin", 8 * offsets)
         whole, rest = divmod(done.tokens, shard_tokens)
-        if rest:
-            self._shard = _cut(self._path(whole), rest * dtype.itemsize)
+        offsets, shard = folder / f"{side}-documents.bin", self._path(whole)
+        size = 8 * (done.documents + 1) if done.documents else 0
+        _check_size(offsets, size)
+        _check_size(shard, rest * dtype.itemsize)
+        self._offsets = _cut(offsets, size)
+        self._shard = _cut(shard, rest * dtype.itemsize) if rest else None
         for later in self._shards(whole + bool(rest)):
             later.unlink()
         if not done.documents:
@@ -117,16 +118,20 @@ class SideWriter:
         return [file for file in (self._offsets, self._shard) if file is not None]
 
 
-def _cut(path: Path, size: int) -> BinaryIO:
-    """A file to be written on from a size on; new if that is 0."""
-    if size == 0:
-        return path.open("wb")
+def _check_size(path: Path, size: int) -> None:
+    """Refuse a file that holds less than was noted."""
     found = path.stat().st_size if path.exists() else 0
     if found < size:
         raise ValueError(
             f"{path} must have at least {size} bytes, to be continued; it has {found}. Remove the "
             "folder and prepare the text again."
         )
+
+
+def _cut(path: Path, size: int) -> BinaryIO:
+    """A file to be written on from a size on; new if that is 0."""
+    if size == 0:
+        return path.open("wb")
     file = path.open("r+b")
     file.truncate(size)
     file.seek(size)

@@ -203,9 +203,9 @@ def test_a_killed_run_is_gone_on_with_and_old_leftovers_go(text, tmp_path, monke
     (left,) = [entry for entry in begun if not (entry / "manifest.json").exists()]
     prepare_corpus(text, vocab_size=302, cache_dir=cache)
     assert left.exists()  # its process may go on, until it is old
-    for path in (left, *left.rglob("*")):
-        os.utime(path, (0, 0))
     with only_one_in(left, name="entry"):
+        for path in (left, *left.rglob("*")):
+            os.utime(path, (0, 0))
         prepare_corpus(text, vocab_size=303, cache_dir=cache)
     assert left.exists()  # in use
     for path in (left, *left.rglob("*")):

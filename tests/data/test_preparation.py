@@ -1,6 +1,7 @@
 """Tests for preparation: each token once, the same bytes however it ran, and refusals."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -53,9 +54,7 @@ def documents(folder, side):
     return [part[1:-1].tolist() for part in parts]
 
 
-words = st.lists(
-    st.sampled_from(["a", "word", "\n", " 12", "日本", "<|end_of_text|>"]), max_size=9
-)
+words = st.lists(st.sampled_from(["a", "word", "\n", " 12", "日本", "<|eot_id|>"]), max_size=9)
 corpora = st.lists(words.map("".join), min_size=2, max_size=25)
 
 
@@ -104,7 +103,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(tokenizer, tmp_path, mon
 
 
 @pytest.mark.skipif(not hasattr(subprocess.os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(("processes", "every"), [(0, 7), (2, 41)])
+@pytest.mark.parametrize(("processes", "every"), [(0, 9), (2, 41)])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, processes, every):
     (texts := tmp_path / "texts").mkdir()
     write_jsonl(texts / "a.jsonl", TEXTS[:13])
@@ -185,7 +184,10 @@ def test_a_folder_with_other_files_is_refused(tokenizer, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-def test_bad_documents_end_it_or_are_counted_and_it_goes_on_from_there(tokenizer, tmp_path):
+def test_bad_documents_end_it_or_are_counted_and_it_goes_on_from_there(
+    tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(filling_module, "_BATCH_DOCUMENTS", 10)
     path = tmp_path / "a.jsonl"
     lines = write_jsonl(path, TEXTS).read_bytes().splitlines(keepends=True)
     lines[30:30], lines[50:50] = [b"{broken\n"], [b'{"text": null}\n']
@@ -193,6 +195,8 @@ def test_bad_documents_end_it_or_are_counted_and_it_goes_on_from_there(tokenizer
     asked = preparation(path, tokenizer=tokenizer)
     with pytest.raises(BadInputError, match=r"jsonl:31 is not: .*Or give skip_bad, the number of"):
         asked.write(tmp_path / "out")
+    noted = json.loads((tmp_path / "out" / ".preparing" / "state.json").read_text())
+    assert noted["document"] == 30
     with pytest.raises(BadInputError, match=r"jsonl:51 has .*Or give.*; 1 were before it"):
         asked.write(tmp_path / "out", skip_bad=1)
     manifest = asked.write(tmp_path / "out", skip_bad=2)

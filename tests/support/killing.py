@@ -2,8 +2,8 @@
 
     python killing.py SOURCE WHOLE WORK PROCESSES EVERY
 
-It prepares SOURCE in WORK again and again, killed at every EVERY-th moment and at each of the
-last, goes on without being killed, and compares all files with those of WHOLE. It prints the
+It prepares SOURCE in WORK again and again, killed at every EVERY-th moment and, with no
+other processes, at each of the last, goes on without being killed, and compares all files with those of WHOLE. It prints the
 number of moments. Each preparation is a fork: the parent never starts a thread.
 """
 
@@ -79,8 +79,9 @@ def main(source, whole, work, processes, every):
     given, moment = (source, Path(whole), Path(work), processes), 1
     while was_killed(*given, moment):
         moment += every
-    for last in range(moment - every - 10, moment):
-        was_killed(*given, last)
+    if processes == 0:
+        for last in range(moment - every - 10, moment):
+            was_killed(*given, last)
     print(moment)
 
 

@@ -54,5 +54,5 @@ def write_dataset(folder, texts):
     files = [{"filename": f"data-{number}.arrow"} for number in range(2)]
     (folder / "state.json").write_text(json.dumps({"_data_files": files}))
     (folder / "cache-1.arrow").write_bytes(b"not a dataset")
-    (folder / "dataset_info.json").write_text("{}")
+    (folder / "README.md").write_text("# A card")
     return folder
