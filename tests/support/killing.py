@@ -2,9 +2,10 @@
 
     python killing.py SOURCE WHOLE WORK PROCESSES EVERY
 
-It prepares SOURCE in WORK again and again, killed at every EVERY-th moment and, with no
-other processes, at each of the last, goes on without being killed, and compares all files with those of WHOLE. It prints the
-number of moments. Each preparation is a fork: the parent never starts a thread.
+It prepares SOURCE in WORK again and again, killed at every EVERY-th moment and, if no other
+processes are there, at each of the last; goes on without being killed; and compares all files
+with those of WHOLE. It prints the number of moments. Each preparation is a fork: the parent never
+starts a thread.
 """
 
 import os
