@@ -18,6 +18,8 @@ EXTRAS = {
     "rich": "cli",
     "lightning_fabric": "train",
     "safetensors": "train",
+    "pyarrow": "data",
+    "zstandard": "data",
     "tokenizers": "train",
     "torchmetrics": "train",
     "sklearn": "diagnostics",

@@ -22,9 +22,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FolderInUseError", "only_one_in", "turn_in"]
+__all__ = ["LOCK_FILE", "FolderInUseError", "only_one_in", "turn_in"]
 
-_NAME = ".lock"
+LOCK_FILE = ".lock"
 _SECONDS_BETWEEN_TRIES = 0.2
 # On Windows a locked byte cannot be read, so a byte far beyond the text is locked.
 _BYTE = 1 << 30
@@ -80,7 +80,7 @@ def turn_in(folder: Path, *, tell: Callable[[str], None]) -> Iterator[None]:
 def _try(folder: Path) -> FileIO | None:
     """The locked file; None if another process holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _NAME
+    path = folder / LOCK_FILE
     while True:
         file = cast(FileIO, path.open("a+b", buffering=0))
         try:
@@ -130,7 +130,7 @@ def _sign(file: FileIO) -> None:
 def _holder(folder: Path) -> str:
     """The holder of a folder's lock, in words."""
     try:
-        other = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        other = json.loads((folder / LOCK_FILE).read_text(encoding="utf-8"))
         return f"process {other['process']} on {other['host']} since {other['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
@@ -139,5 +139,5 @@ def _holder(folder: Path) -> str:
 def _release(folder: Path, file: FileIO) -> None:
     # Removed before it is unlocked: a process that locks a removed file tries again.
     with contextlib.suppress(OSError):  # the folder is gone, or Windows keeps an open file
-        (folder / _NAME).unlink()
+        (folder / LOCK_FILE).unlink()
     file.close()

@@ -27,7 +27,9 @@ FLOORS = [
     {"diagnostics"},
     {"evaluation"},
     {"training"},
+    {"pairs"},
     {"data"},
+    {"text"},
     {"saving"},
     {"interop"},
     {"testing"},
@@ -46,7 +48,7 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
-    {"locks", "foreign_data"},
+    {"locks", "foreign_data", "orders"},
     {"files"},
     {"disk"},
     {"extras"},
@@ -260,9 +262,16 @@ PUBLIC = {
     "prior_gap sample_spread tsne_map",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
     "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM rank",
-    "data": "Corpus EvaluationRows PairBatches TextPair TextTokenizer TokenPair TokenStore "
-    "TrainingBatches digest_of encode_pairs evaluation_rows prepare_corpus read_documents "
-    "read_pairs split_documents split_into_sections split_pairs",
+    "data": "Corpus EvaluationRows Manifest Preparation TextMixture TextTokenizer TokenStore "
+    "TrainingBatches digest_of evaluation_rows find_tokenizer is_prepared "
+    "mixed_corpus prepare_corpus read_documents",
+    "pairs": "PairBatches PairStore TextPair TokenPair encode_pairs read_pairs",
+    "text": "BadInputError ByHash DocumentStream EMBEDDED_NAME EncodedBatch EncodedSide "
+    "Encoder EncodingError FORMATS Filling Journal OneSide RawDocument Sample Source "
+    "State WORK_FOLDER check_same_plan check_unicode content_key encode_exactly "
+    "encoding_in_order find_sources hash_of read_json_lines read_text "
+    "rule_for_both_sides sources_of split_into_sections text_of",
+    "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
     "training": (
         "CheckpointError MatrixDecayAdamW Means Objective Progress TrainingDiverged "
         "TrainingResult TrainingSettings fit learning_rate_factor step_generator"
@@ -377,7 +386,8 @@ LIGHT = (
 ).split()
 EXTRAS = (
     "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
-    "tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq sklearn torchmetrics"
+    "pyarrow zstandard tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq "
+    "sklearn torchmetrics"
 ).split()
 
 
@@ -443,7 +453,7 @@ import xformers
 LARGE_ROOMS = {"heads", "testing"}
 SAME_NAMES = {
     "average_velocity", "batch", "brier", "calm", "density", "energy", "files", "hub",
-    "learning", "neighbours", "noise", "numbers", "pairs", "precision", "randomness",
+    "learning", "neighbours", "noise", "numbers", "precision", "randomness",
     "refusals", "report", "results", "saving", "schedule", "settings", "shapes", "softmax",
     "suite", "token_lm", "trial", "trust",
 }  # fmt: skip

@@ -20,19 +20,20 @@ from calmkit.extras import is_installed, with_remedy
 
 __all__ = ["main"]
 
-_COMMANDS = ("compare", "train", "evaluate", "generate", "convert", "account", "check",
-             "report")  # fmt: skip
+_COMMANDS = ("compare", "train", "evaluate", "generate", "prepare", "data", "convert", "account",
+             "check", "report")  # fmt: skip
 
 _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 
 Continuous autoregressive language models, part by part.
 
 commands:
-  compare    train several models on the same text, seeds and budget, and print what each of
-             them is worth
+  compare    train several models on equal text, seeds and budget; print what each is worth
   train      train one model and save it, or a saved one further, on pairs, with --finetune
   evaluate   measure a saved model on held-out text
   generate   write text with a saved model
+  prepare    text of any size as a folder of token ids: calmkit prepare SOURCE... --output DIR
+  data       what is inside such a folder: calmkit data DIR [--output PICTURE.png] [--verify]
   convert    write a published model in calmkit's format, or the other way
   account    parameters, FLOPs and memory of a model, without building its weights
   check      run the contracts of its kind on a part of your own: calmkit check my_head.MyHead
@@ -115,6 +116,7 @@ def _dispatch(given: list[str]) -> int:
         return 2
     module = importlib.import_module(f"calmkit.cli.{command}")
     from calmkit.disk import WriteError
+    from calmkit.text import EncodingError
     from calmkit.training import TrainingDiverged
 
     from .mistakes import Failed, Mistake
@@ -137,7 +139,7 @@ def _dispatch(given: list[str]) -> int:
             raise
         _say(f"{command}: {said}")
         return 2
-    except (TrainingDiverged, WriteError, Failed) as error:
+    except (EncodingError, TrainingDiverged, WriteError, Failed) as error:
         _say(f"{command}: {error}")
         return 1
     return 0

@@ -91,7 +91,8 @@ def _options(
     Args:
         checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published one. Only
             `calmkit train` writes a config that says what text was held out, and how it is scored.
-        data: Other text to measure on, all of it. None: what training held out; without a config
+        data: Other text to measure on, all of it; of a folder written by `calmkit prepare`, what
+            is held out there. None: what training held out; without a config
             the embedded English text.
         rows: Rows of text. None: as in the model's config, or 128.
         draws: Head samples for each position. None: as in the model's config, or 8.

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from calmkit.config import Comparison, ConfigError, Variant
 from calmkit.data import Corpus
 from calmkit.experiments import (
@@ -20,6 +18,7 @@ from calmkit.experiments import (
     result_key,
     threads_of_a_run,
     training_key,
+    values_of,
     with_threads,
 )
 from calmkit.files import replace_file
@@ -148,7 +147,7 @@ def _read_plan(file: Path) -> dict[str, int]:
 
 def _sampling_arguments(variant: Variant) -> frozenset[str]:
     """Arguments of a variant's head that only sampling reads."""
-    named = yaml.safe_load(variant.text)["head"]
+    named = values_of(variant.text)["head"]
     if isinstance(named, str):  # a function that makes one, from sizes alone
         return frozenset()
     module, _, name = named["class_path"].rpartition(".")

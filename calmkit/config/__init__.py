@@ -40,6 +40,7 @@ from .parsing import preset_names as preset_names
 from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
 from .errors import Source as Source
+from .experiment import WeightedText as WeightedText
 from .parsing import PRESETS as PRESETS
 from .parsing import explained as explained
 from .parsing import new_parser as new_parser

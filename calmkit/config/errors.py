@@ -63,10 +63,12 @@ class Source:
     Attributes:
         name: What to call it: a file, or the command line.
         values: The values, nested as in the file.
+        is_preset: Whether they hold only where the user says nothing.
     """
 
     name: str
     values: Mapping[str, Any]
+    is_preset: bool = False
 
     @staticmethod
     def of_options(options: Sequence[str]) -> "Source":

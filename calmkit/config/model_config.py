@@ -90,7 +90,7 @@ def read_model_config(path: Path, *, keys: Collection[str], trust: Collection[st
 
 def _check(values: Mapping[str, Any], trust: Collection[str]) -> None:
     for key in _PATHS & values.keys():
-        if not isinstance(values[key], str | None):
+        if not isinstance(values[key], str | None) and not (key == "data" and _mixes(values[key])):
             raise SavedModelError(f"{key} must be the path of a text; got {values[key]!r}.")
     plain = {key: value for key, value in values.items() if key not in _PATHS}
     check_numbers({key: value for key, value in plain.items() if key not in _SEEDS})
@@ -100,6 +100,19 @@ def _check(values: Mapping[str, Any], trust: Collection[str]) -> None:
     for name in names:
         if name not in _NAMES:
             find(name, trust, exact=_NAMES)
+
+
+def _mixes(value: object) -> bool:
+    """Whether a value is a mixture of texts: by plain names, a path and a number each."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str)
+        and _WORD.fullmatch(name)
+        and isinstance(text, Mapping)
+        and text.keys() == {"path", "weight"}
+        and isinstance(text["path"], str)
+        and type(text["weight"]) in (int, float)
+        for name, text in value.items()
+    )
 
 
 def _names_in(value: object, place: str) -> Iterator[str]:

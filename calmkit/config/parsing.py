@@ -18,6 +18,7 @@ from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
 from .refusals import refusals_named
 from .schema import HelpAsked, check_layers
 from .values import shown, wanted
+from .vocabulary import vocabulary_of_data
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -132,13 +133,17 @@ def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: s
     import yaml
 
     schema = experiment_schema()
+    layers = [*layers, *vocabulary_of_data(layers, options)]
     answer_help(check_layers(schema, layers, options), command)
     parser = new_experiment_parser(command)
     given = [f"--config={yaml.safe_dump(dict(layer.values))}" for layer in layers if layer.values]
     with explained():
         values = parser.parse_args([*given, *options])
     for name in ("data", "evaluation_data", "finetune", "checkpoint"):
-        if values.get(name):
+        if isinstance(values.get(name), dict):
+            for text in values[name].values():
+                text.path = text.path.expanduser().absolute()
+        elif values.get(name):
             values[name] = Path(values[name]).expanduser().absolute()
     values.output = Path(values.output).expanduser()
     with warnings.catch_warnings():
@@ -190,7 +195,8 @@ def source_of(name: str) -> Source:
 
 def preset_source(name: str) -> Source:
     """A preset, whatever lies in the current folder: that may be a model from elsewhere."""
-    return Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
+    source = Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
+    return dataclasses.replace(source, is_preset=True)
 
 
 def parse_function(

@@ -10,7 +10,7 @@ from typing import Any
 
 from .classes import Argument, Unusable, arguments_of, find_class, known_classes, takes_any
 from .errors import ConfigError
-from .values import Part, is_text, loaded, part_of, shown, wanted
+from .values import Part, alternatives, is_text, loaded, part_of, shown, wanted
 
 __all__ = ["Place", "Walk"]
 
@@ -129,12 +129,29 @@ class Walk:
             return self._part(at, part, value)
         if said := wanted(at.hint, value):
             raise ConfigError(f"{at.written} must be {said}; got {shown(value)}{at.source}.")
+        if isinstance(entries := loaded(value), Mapping):
+            self._named(at, entries)
         members = typing.get_args(at.hint)[:1]
         if members and part_of(members[0]) is not None:
             for number, one in enumerate(loaded(value)):
                 key, written = f"{at.key}.{number}", f"{at.written}[{number}]"
                 self._value(Place(key, written, members[0], at.source), one)
         return None
+
+    def _named(self, at: Place, entries: Mapping[Any, Any]) -> None:
+        """Names with groups of settings, where the annotation has them: `dict[str, Weighted]`."""
+        for choice in alternatives(at.hint):
+            kind = (*typing.get_args(choice), None, None)[1]  # of dict[str, kind]
+            if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+                continue
+            if not entries:
+                raise ConfigError(f"{at.written} must name at least one; got none{at.source}.")
+            for name, settings in entries.items():
+                key = f"{at.key}.{name}"
+                self._settings(Place(key, key, kind, at.source), settings)
+                needed = [n for n, argument in arguments_of(kind).items() if argument.required]
+                if missing := [n for n in needed if n not in settings]:
+                    raise ConfigError(f"{key} must have {' and '.join(missing)}{at.source}.")
 
     def _settings(self, at: Place, value: Any) -> None:
         """A group of settings as a whole."""

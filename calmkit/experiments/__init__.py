@@ -20,6 +20,7 @@ from .keys import autoencoder_key as autoencoder_key
 from .keys import code_of_result as code_of_result
 from .keys import result_key as result_key
 from .keys import training_key as training_key
+from .keys import values_of as values_of
 from .model_accounts import account_parts as account_parts
 from .model_accounts import account_preset as account_preset
 from .model_folder import Checkpoint as Checkpoint

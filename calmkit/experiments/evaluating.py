@@ -13,16 +13,17 @@ from pathlib import Path
 
 import yaml
 
-from calmkit.config import TrainExperiment, check_device, parse_for_evaluation
-from calmkit.data import EMBEDDED_NAME, Corpus, TokenStore, digest_of, read_documents
+from calmkit.config import TrainExperiment, WeightedText, check_device, parse_for_evaluation
+from calmkit.data import Corpus
 from calmkit.evaluation import EvaluationSettings
 from calmkit.saving import saved_tokenizer
+from calmkit.text import EMBEDDED_NAME
 
 from .evaluation_plan import EvaluationPlan
 from .hardware import new_fabric
 from .measuring import measure
 from .model_folder import Checkpoint, check_config_fits
-from .preparing import check_positions, prepare, with_other_text
+from .preparing import check_positions, prepare, text_to_measure, with_other_text
 from .run_record import RunRecord
 
 __all__ = ["evaluate_checkpoint", "plan_evaluation"]
@@ -92,9 +93,8 @@ def _of_config(
     parsed = parse_for_evaluation(config, options, trust=trust, command="calmkit evaluate")
     experiment = parsed.experiment
     check_config_fits(checkpoint, experiment)
-    for text in (experiment.data, experiment.evaluation_data):
-        if text is not None:
-            note(f"Reading {text}, which {config} names.")
+    for text in (*_paths_in(experiment.data), *_paths_in(experiment.evaluation_data)):
+        note(f"Reading {text}, which {config} names.")
     corpus = prepare(experiment)
     _check_same_tokenizer(experiment, corpus, checkpoint)
     if data is not None:
@@ -110,10 +110,18 @@ def _check_same_tokenizer(
         corpus.tokenizer.save(again)
         same = again.read_text(encoding="utf-8") == saved_tokenizer(checkpoint.folder)
     if not same:
+        texts = ", ".join(map(str, _paths_in(experiment.data))) or "(embedded text)"
         raise ValueError(
-            f"data {experiment.data or '(embedded text)'} has changed since the model was trained "
-            "on it, so what was held out is not known any more. Restore it."
+            f"data {texts} has changed since the model was trained on it, so what was held out is "
+            "not known any more. Restore it."
         )
+
+
+def _paths_in(data: dict[str, WeightedText] | Path | None) -> list[Path]:
+    """The path of a text, or those of a mixture."""
+    if isinstance(data, dict):
+        return [text.path for text in data.values()]
+    return [] if data is None else [data]
 
 
 def _without_config(
@@ -125,13 +133,13 @@ def _without_config(
 ) -> EvaluationPlan:
     check_device(accelerator)
     chosen = EvaluationSettings(**settings)
-    documents = read_documents(data)
+    text, digest = text_to_measure(data, checkpoint.tokenizer)
     protocol = {"positions": positions, "evaluation": dataclasses.asdict(chosen)}
     plan = EvaluationPlan(
-        text=TokenStore.from_documents(documents, checkpoint.tokenizer),
+        text=text,
         tokenizer=checkpoint.tokenizer,
         text_name=EMBEDDED_NAME if data is None else data.resolve().name,
-        text_digest=digest_of(documents),
+        text_digest=digest,
         chunk_size=checkpoint.model.chunk_size,
         positions=positions,
         settings=chosen,

@@ -9,7 +9,14 @@ import functools
 from dataclasses import dataclass
 
 from calmkit.config import TrainExperiment
-from calmkit.data import Corpus, EvaluationRows, TextTokenizer, TokenStore, evaluation_rows
+from calmkit.data import (
+    Corpus,
+    EvaluationRows,
+    TextMixture,
+    TextTokenizer,
+    TokenStore,
+    evaluation_rows,
+)
 from calmkit.diagnostics import check_points, enough_rows
 from calmkit.evaluation import EvaluationSettings, check_context
 from calmkit.sampling import Sampler
@@ -38,8 +45,8 @@ class EvaluationPlan:
         config: All of this as YAML, as far as it was set.
     """
 
-    text: TokenStore
-    training_text: TokenStore | None = None
+    text: TokenStore | TextMixture
+    training_text: TokenStore | TextMixture | None = None
     training_seed: int | None = None
     tokenizer: TextTokenizer
     text_name: str

@@ -11,17 +11,10 @@ import torch
 from torch import nn
 
 from calmkit.config import TrainExperiment, assemble
-from calmkit.data import (
-    PairBatches,
-    TextPair,
-    TextTokenizer,
-    digest_of,
-    encode_pairs,
-    read_pairs,
-    split_pairs,
-)
+from calmkit.data import TextTokenizer
 from calmkit.files import file_digest, replace_file
 from calmkit.models import LanguageModel
+from calmkit.pairs import PairBatches, PairStore, encode_pairs, read_pairs
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import fit, step_generator
 
@@ -46,7 +39,7 @@ class PreparedPairs:
         train: Batches of the pairs to learn from.
         held_out: Batches of those to measure on.
         name: The file's name.
-        digest: SHA-256 of all pairs.
+        digest: SHA-256 of the file.
         base: SHA-256 of the weights of the checkpoint.
     """
 
@@ -91,14 +84,14 @@ def prepare_finetuning(
             f"the config must build a model of the sizes of checkpoint {experiment.checkpoint}; "
             f"it does not. {first}"
         ) from None
-    pairs = read_pairs(experiment.finetune)
-    train, held_out = split_pairs(
-        pairs, validation_fraction=experiment.validation_fraction, seed=experiment.seed
+    pairs = encode_pairs(read_pairs(experiment.finetune), saved.tokenizer)
+    train, held_out = pairs.split(
+        validation_fraction=experiment.validation_fraction, seed=experiment.seed
     )
 
-    def batches(chosen: list[TextPair], batch_size: int) -> PairBatches:
+    def batches(chosen: PairStore, batch_size: int) -> PairBatches:
         return PairBatches(
-            encode_pairs(chosen, saved.tokenizer),
+            chosen,
             chunk_size=experiment.chunk_size,
             positions=experiment.positions,
             batch_size=batch_size,
@@ -113,7 +106,7 @@ def prepare_finetuning(
         train=batches(train, experiment.training.batch_size),
         held_out=batches(held_out, min(rows, experiment.validation_rows)),
         name=experiment.finetune.name,
-        digest=digest_of([text for pair in pairs for text in (pair.prompt, pair.response)]),
+        digest=file_digest(experiment.finetune),
         base=file_digest(experiment.checkpoint / WEIGHTS_FILE),
     )
 
@@ -141,7 +134,8 @@ def finetune(
             return {"loss": float(model.loss(held_out, generator).total)}
 
     def scores() -> PairScores:
-        few = prepared.held_out.pairs[: experiment.evaluation.rows]
+        pairs = prepared.held_out.pairs
+        few = [pairs[i] for i in range(min(len(pairs), experiment.evaluation.rows))]
         model.eval()
         share = reproduced(model, few, end_id=prepared.tokenizer.end_id, seed=experiment.seed)
         return PairScores(loss(model)["loss"], share)

@@ -10,6 +10,8 @@ Rounding is not in a key: another device, or another number of threads, gives ot
 What a run had stands beside its numbers.
 """
 
+import copy
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -30,6 +32,7 @@ __all__ = [
     "deciding",
     "result_key",
     "training_key",
+    "values_of",
 ]
 
 # What does not reach the weights.
@@ -48,11 +51,19 @@ _OF_AUTOENCODER = (
 
 
 # Where the code begins that trains anything, and that builds and measures models besides.
-_TRAINS = ("calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.batches")
+_TRAINS = (
+    "calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.mixed_corpus",
+    "calmkit.data.batches",
+)  # fmt: skip
 _BUILDS = "calmkit.config.building"
 _TRAINER = "calmkit.experiments.trainer"
 # What reads configs, and shows and keeps what comes out, computes nothing.
 _SHELL = ("calmkit.cli", "calmkit.config", "calmkit.saving", "calmkit.experiments.run_progress")
+
+
+def values_of(text: str) -> dict[str, Any]:
+    """The values of an effective config, which is parsed once; a copy each time."""
+    return copy.deepcopy(_parsed(text))
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +80,7 @@ def code_of_training(text: str) -> dict[str, str]:
     Args:
         text: The config, effective; what it names has been imported.
     """
-    return _training_code(deciding(yaml.safe_load(text)), _BUILDS)
+    return _training_code(deciding(values_of(text)), _BUILDS)
 
 
 def code_of_result(text: str) -> dict[str, str]:
@@ -78,7 +89,7 @@ def code_of_result(text: str) -> dict[str, str]:
     Args:
         text: The config, effective; what it names has been imported.
     """
-    config = {key: value for key, value in yaml.safe_load(text).items() if key != "logger"}
+    config = {key: value for key, value in values_of(text).items() if key != "logger"}
     return code_of((*_TRAINS, _BUILDS, _TRAINER), named=named_in(config), without=_SHELL)
 
 
@@ -132,8 +143,13 @@ def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
     return _digest(kept, corpus, code_of_result(text))
 
 
+@functools.lru_cache(maxsize=512)
+def _parsed(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text)
+
+
 def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:
-    config = yaml.safe_load(text)
+    config = values_of(text)
     config["seed"] = experiment.seed
     config["training"] |= {
         key: getattr(experiment.training, key)

@@ -94,9 +94,8 @@ def measure(
 def _unigram_brier(plan: EvaluationPlan) -> tuple[Estimate, ...] | None:
     if plan.training_text is None:
         return None
-    counts = torch.from_numpy(plan.training_text.token_counts())
-    shares = counts / counts.sum()
-    return evaluate_unigram(shares, plan.rows, plan.settings, seed=plan.seed).brier
+    frequencies = torch.from_numpy(plan.training_text.token_frequencies())
+    return evaluate_unigram(frequencies, plan.rows, plan.settings, seed=plan.seed).brier
 
 
 def _noise_curve(

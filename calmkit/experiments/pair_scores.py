@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from calmkit.data import TokenPair
 from calmkit.models import LanguageModel
+from calmkit.pairs import TokenPair
 
 __all__ = ["FinetuningResult", "PairScores", "reproduced"]
 
@@ -30,7 +30,7 @@ class FinetuningResult:
 
     Attributes:
         name: Name of the file of pairs.
-        digest: SHA-256 of the pairs.
+        digest: SHA-256 of that file.
         pairs: How many were trained on.
         held_out_pairs: How many were not.
         seed: Seed of everything that was drawn.

@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from calmkit.files import replace_file
 from calmkit.training import CheckpointError
 
 from .code_digest import code_changes
 from .json_converter import from_json, to_json
-from .keys import code_of_training, deciding
+from .keys import code_of_training, deciding, values_of
 
 __all__ = ["CHECKPOINTS", "begin", "check_resumable"]
 
@@ -114,7 +112,7 @@ def _begun(path: Path) -> _Begun:
 
 def _fixed(config_text: str) -> dict[str, object]:
     """What a run that goes on must have in common with its beginning."""
-    kept = deciding(yaml.safe_load(config_text))
+    kept = deciding(values_of(config_text))
     for key in ("autoencoder_training", "training"):
         # A run at constant rate may be made longer; a decay would have gone another way.
         if kept[key]["decay_to"] == 1.0:

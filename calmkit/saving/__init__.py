@@ -10,5 +10,6 @@ from .saving import saved_tokenizer as saved_tokenizer
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .files import TOKENIZER_FILE as TOKENIZER_FILE
 from .files import WEIGHTS_FILE as WEIGHTS_FILE
 from .pretrained import TOKENIZER_FILES as TOKENIZER_FILES

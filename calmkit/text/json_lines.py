@@ -1,10 +1,10 @@
 """Files of text, and lines of JSON with fields of text; what is wrong is told by file and line."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["check_unicode", "read_json_lines", "read_text"]
+__all__ = ["check_unicode", "read_json_lines", "read_text", "string_fields"]
 
 
 def read_text(path: Path, *, name: str) -> str:
@@ -32,8 +32,8 @@ def read_text(path: Path, *, name: str) -> str:
 
 def read_json_lines(
     path: Path, fields: Sequence[str], *, name: str
-) -> list[tuple[str, dict[str, str]]]:
-    """For each line that is not blank: where it is ("file:line"), and its fields.
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """For each line that is not blank: its number, from 1 on, and its fields.
 
     Args:
         path: The file.
@@ -43,13 +43,15 @@ def read_json_lines(
     Raises:
         ValueError: If the file cannot be read, or a line is not such an object.
     """
-    # Not splitlines(): JSON strings may hold U+2028 and other line ends unescaped.
-    lines = enumerate(read_text(path, name=name).split("\n"), start=1)
-    return [
-        (place := f"{path}:{number}", _string_fields(line, fields, place))
-        for number, line in lines
-        if line.strip()
-    ]
+    try:
+        # Not splitlines(): JSON strings may hold U+2028 and other line ends unescaped.
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, string_fields(line.rstrip("\n"), fields, f"{path}:{number}")
+    except (UnicodeDecodeError, OSError):
+        read_text(path, name=name)  # tells what is wrong, and at which byte of the file
+        raise
 
 
 def check_unicode(text: str, *, name: str, place: str) -> None:
@@ -72,14 +74,28 @@ def check_unicode(text: str, *, name: str, place: str) -> None:
         ) from error
 
 
-def _string_fields(line: str, fields: Sequence[str], place: str) -> dict[str, str]:
+def string_fields(line: str, fields: Sequence[str], place: str) -> dict[str, str]:
+    """The strings of one line of JSON.
+
+    Args:
+        line: An object.
+        fields: Keys that it must have, each with a string.
+        place: Where it stands.
+
+    Raises:
+        ValueError: If it is not such an object.
+    """
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"each line of a .jsonl file must be JSON; {place} is not: {error.msg} "
             f"at column {error.colno}."
-        ) from error
+        ) from None
+    except (RecursionError, ValueError) as error:  # nested without end; digits without end
+        raise ValueError(
+            f"each line of a .jsonl file must be JSON of a sensible size; {place} is not: {error}."
+        ) from None
     return {field: _string_field(record, field, place) for field in fields}
 
 

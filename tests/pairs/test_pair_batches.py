@@ -1,6 +1,7 @@
 """Batches of pairs. Token ids are unique, so every property can be read off them."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calmkit.chunking import chunk_pair
-from calmkit.data import PairBatches, TokenPair
+from calmkit.orders import best_fit
+from calmkit.pairs import PairBatches, PairStore, TokenPair
 
 END = 0
 
@@ -18,10 +20,14 @@ def make_pairs(sizes):
     """Pairs of the given sizes, with ids 1, 2, 3, ..."""
     ends = np.cumsum([size for pair in sizes for size in pair])
     pieces = np.split(np.arange(1, ends[-1] + 1, dtype=np.int32), ends[:-1])
-    return [
-        TokenPair(prompt, response, f"file:{line}")
+    return PairStore.of(
+        TokenPair(prompt, response, "file", line)
         for line, (prompt, response) in enumerate(zip(pieces[::2], pieces[1::2], strict=True), 1)
-    ]
+    )
+
+
+def every(pairs):
+    return [pairs[index] for index in range(len(pairs))]
 
 
 def chunks_of(pair, chunk_size):
@@ -34,7 +40,7 @@ def problems(draw):
     sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
     pairs = make_pairs(draw(st.lists(sizes, min_size=1, max_size=12)))
     chunk_size = draw(st.integers(1, 5))
-    longest = max(chunks_of(pair, chunk_size) for pair in pairs)
+    longest = max(chunks_of(pair, chunk_size) for pair in every(pairs))
     return PairBatches(
         pairs,
         chunk_size=chunk_size,
@@ -80,7 +86,7 @@ def test_batch_is_a_pure_function_of_seed_and_step(batches, step, others):
 @given(problems(), st.integers(0, 3))
 def test_an_epoch_holds_each_pair_once_laid_by_chunk_pair(batches, epoch):
     """The oracle is `chunk_pair`, of the pair whose ids are found."""
-    by_id = {int(pair.prompt[0]): pair for pair in batches.pairs}
+    by_id = {int(pair.prompt[0]): pair for pair in every(batches.pairs)}
     rows = range(epoch * batches.rows_per_epoch, (epoch + 1) * batches.rows_per_epoch)
     seen = Counter()
     for index in rows:
@@ -93,7 +99,7 @@ def test_an_epoch_holds_each_pair_once_laid_by_chunk_pair(batches, epoch):
             )  # fmt: skip
             for got, laid in zip((tokens, real, scored), want, strict=True):
                 assert torch.equal(got, laid)
-    assert seen == dict.fromkeys((pair.place for pair in batches.pairs), 1)
+    assert seen == dict.fromkeys((pair.place for pair in every(batches.pairs)), 1)
 
 
 @given(problems(), st.integers(0, 5))
@@ -113,7 +119,9 @@ def test_what_is_left_of_a_row_is_empty_and_at_its_end(batches, step):
 def test_rows_are_packed_by_best_fit(batches):
     """A loop over rows: of those with room the fullest, the last changed of equals."""
     rows = []  # the last changed at the end
-    for length in sorted((chunks_of(p, batches.chunk_size) for p in batches.pairs), reverse=True):
+    for length in sorted(
+        (chunks_of(p, batches.chunk_size) for p in every(batches.pairs)), reverse=True
+    ):
         fitting = [
             (sum(row), index)
             for index, row in enumerate(rows)
@@ -171,11 +179,35 @@ def test_refusals_name_the_first_pair_that_is_too_long():
         PairBatches(pairs, positions=6, **arguments)
     with pytest.raises(ValueError, match=r"file:4 does not: 10 chunks\. Raise"):
         PairBatches(pairs, positions=9, **arguments)
-    with pytest.raises(ValueError, match="pairs must hold at least one pair; got none"):
-        PairBatches([], positions=6, **arguments)
     with pytest.raises(ValueError, match="positions must be at least 1; got 0"):
         PairBatches(pairs, positions=0, **arguments)
     with pytest.raises(ValueError, match="seed must be at least 0; got -1"):
         PairBatches(pairs, positions=10, **{**arguments, "seed": -1})
     with pytest.raises(ValueError, match="step must be at least 0; got -1"):
         PairBatches(pairs, positions=10, **arguments).batch_at(-1)
+
+
+@given(problems(), st.integers(0, 20), st.data())
+def test_rows_of_any_split_are_those_of_the_whole_batch(batches, step, data):
+    whole, size = batches.batch_at(step), batches.batch_size
+    cuts = sorted({0, size, *data.draw(st.lists(st.integers(0, size)))})
+    for begin, end in pairwise(cuts):
+        piece = slice(begin, end)
+        assert equal(batches.batch_at(step, piece), whole.rows(piece))
+
+
+def test_any_number_of_pairs_is_packed_in_few_steps():
+    """A hundred million pairs of 40 lengths: every place is there once."""
+    counts = dict.fromkeys(range(1, 41), 2_500_000)
+    groups = best_fit(counts, 64)
+    assert len(groups) < 200
+    for length, count in counts.items():
+        places = sorted(
+            (part.first, group.rows * part.each)
+            for group in groups for part in group.parts if part.length == length
+        )  # fmt: skip
+        assert [first for first, _ in places] == np.cumsum([0, *(n for _, n in places)])[
+            :-1
+        ].tolist()
+        assert sum(n for _, n in places) == count
+    assert all(sum(p.length * p.each for p in group.parts) <= 64 for group in groups)

@@ -1,13 +1,13 @@
-"""Tests for sources: what is a document, and an error that names the place for each bad file."""
+"""Tests for sections, and for the texts that are read as lists of documents."""
 
-import json
 from pydoc_data.topics import topics
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calmkit.data import read_documents, split_into_sections
+from calmkit.data import read_documents
+from calmkit.text import split_into_sections
 
 lines = st.sampled_from(["", " ", "\t", "word", "two words", "é\u2028x"])
 texts = st.one_of(st.text(), st.lists(lines).map("\n".join))
@@ -28,32 +28,6 @@ def test_default_is_the_embedded_text_each_paragraph_once():
 def test_embedded_documents_are_in_the_order_of_topic_names():
     first = topics[min(topics)]
     assert read_documents()[0].startswith(first[:100])
-
-
-def test_folder_is_read_recursively_in_path_order(tmp_path):
-    (tmp_path / "b.txt").write_text("bee", encoding="utf-8")
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "z.JSONL").write_text(
-        '{"text": "one", "id": 1}\n\n{"text": "  "}\n{"text": "two"}', encoding="utf-8"
-    )
-    (tmp_path / "c.txt").write_text("\n", encoding="utf-8")
-    (tmp_path / "d.md").write_text("not data", encoding="utf-8")
-    assert read_documents(tmp_path) == ["one", "two", "bee"]
-    assert read_documents(str(tmp_path)) == ["one", "two", "bee"]
-
-
-def test_byte_order_mark_is_dropped_and_line_ends_are_newlines(tmp_path):
-    (tmp_path / "a.txt").write_bytes("\ufeffé\r\nb".encode())
-    (tmp_path / "b.txt").write_bytes(b"x")
-    assert read_documents(tmp_path) == ["é\nb", "x"]
-
-
-def test_jsonl_strings_may_hold_unescaped_unicode_line_ends(tmp_path):
-    path = tmp_path / "a.jsonl"
-    wanted = ["a\u2028b", "c\x85d"]
-    records = [json.dumps({"text": text}, ensure_ascii=False) for text in wanted]
-    path.write_text("\n".join(records), encoding="utf-8")
-    assert read_documents(path) == wanted
 
 
 def test_a_single_file_is_cut_at_blank_lines(tmp_path):
@@ -88,16 +62,11 @@ def test_text_without_blank_lines_is_cut_at_line_ends_and_one_line_stays_whole()
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"x", r"\.txt file, a \.jsonl file or a folder of them; got '.*a\.csv'"),
         ("a.txt", b"", r"data must hold some text; '.*a\.txt' is empty"),
         ("a.txt", b" \n", "must hold some text"),
         ("a.jsonl", b"\n", "must hold some text"),
         ("a.txt", b"ok \xff", r"must be UTF-8; '.*a\.txt' is not, at byte 3"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": ', r"a\.jsonl:3 is not: .* at column 10"),
-        ("a.jsonl", b'{"text": "a"}\n{"words": 1}', r"a\.jsonl:2 has \['words'\]"),
-        ("a.jsonl", b'{"text": 3}', r'object with a "text" string; .*:1 has \[\'text\'\]'),
-        ("a.jsonl", b'["text"]', r"a\.jsonl:1 has list"),
-        ("a.jsonl", b'{"text": "ab\\ud800"}', r"jsonl:1 has half of a surrogate .* character 2"),
     ],
 )
 def test_bad_files_are_named(tmp_path, name, content, message):
@@ -105,10 +74,3 @@ def test_bad_files_are_named(tmp_path, name, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_documents(path)
-
-
-def test_missing_path_and_folder_without_text_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"existing file or folder; '.*nowhere\.txt' is missing"):
-        read_documents(tmp_path / "nowhere.txt")
-    with pytest.raises(ValueError, match=r"there are none in '"):
-        read_documents(tmp_path)
