@@ -23,6 +23,7 @@ FLOORS = [
     {"reports"},
     {"comparison"},
     {"experiments"},
+    {"provenance"},
     {"config"},
     {"diagnostics"},
     {"evaluation"},
@@ -294,7 +295,8 @@ PUBLIC = {
     "load_published_autoencoder load_published_calm save_published",
     "saving": "CannotBeSavedError PretrainedTokenizer SavedModelError UntrustedCodeError load "
     "save saved_tokenizer",
-    "recording": "Construction Factory Recorded construction_of dotted_path makes_parts recorded",
+    "recording": "Construction Factory Recorded construction_of dotted_path makes_parts "
+    "record_changes recorded",
     "typing": "checks_are_on typed unchecked",
     "distributions": "DiagonalGaussian standard_normal standard_uniform",
     "chunking": "ChunkBatch aligned_loss_mask chunk_pair chunk_prompts chunk_tokens",
@@ -503,7 +505,7 @@ def test_tests_mirror_the_rooms():
     rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
     folders = {path.parent.name for path in tests.glob("*/*.py")}
     assert folders <= rooms | {"benchmarks", "contracts", "support"}
-    subjects = {path.stem for path in ROOT.iterdir()} | {"architecture", "docs"}
+    subjects = {path.stem for path in ROOT.iterdir()} | {"architecture", "docs", "packaging"}
     assert {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")} <= subjects
 
 

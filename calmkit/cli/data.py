@@ -5,11 +5,10 @@ from pathlib import Path
 
 from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import new_console
-from calmkit.config.parsing import parse_function
-from calmkit.data.inspecting import inspect_folder
-from calmkit.data.manifest import Manifest
+from calmkit.config import parse_function
+from calmkit.data import Manifest, inspect_folder
 from calmkit.files import replace_file
-from calmkit.reports.data_report import data_picture, data_text
+from calmkit.reports import data_picture, data_text
 
 __all__ = ["run"]
 

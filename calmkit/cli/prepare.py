@@ -10,9 +10,8 @@ from pathlib import Path
 from calmkit.cli.display import Display
 from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import held, new_console
-from calmkit.config.parsing import parse_function
-from calmkit.data import Manifest, Preparation
-from calmkit.data.preparation import SHARD_TOKENS, source_of_stream
+from calmkit.config import parse_function
+from calmkit.data import SHARD_TOKENS, Manifest, Preparation, source_of_stream
 from calmkit.text import Source, find_sources
 from calmkit.training import Progress
 

@@ -20,7 +20,6 @@ from calmkit.experiments import (
     RunProgress,
     RunRecord,
     Trainer,
-    code_changes,
     code_of_result,
     from_plain,
     prepare,
@@ -29,6 +28,7 @@ from calmkit.experiments import (
 )
 from calmkit.files import replace_file
 from calmkit.locks import turn_in
+from calmkit.provenance import code_changes
 
 from .budget import with_steps
 from .results import Failure

@@ -18,7 +18,7 @@ from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
 from .refusals import refusals_named
 from .schema import HelpAsked, check_layers
 from .values import shown, wanted
-from .vocabulary import vocabulary_of_data
+from .vocab_size import vocabulary_of_data
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

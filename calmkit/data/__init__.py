@@ -18,4 +18,9 @@ from .tokenizer import TextTokenizer as TextTokenizer
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .inspecting import FolderContent as FolderContent
+from .inspecting import SideContent as SideContent
+from .inspecting import inspect_folder as inspect_folder
 from .manifest import TOKENIZER_FILE as TOKENIZER_FILE
+from .preparation import SHARD_TOKENS as SHARD_TOKENS
+from .preparation import source_of_stream as source_of_stream

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calmkit.extras import require
-from calmkit.text.encoder import encode_as_text
+from calmkit.text import encode_as_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -21,8 +21,8 @@ import yaml
 
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
+from calmkit.provenance import code_of, named_in
 
-from .code_digest import code_of, named_in
 from .evaluation_plan import EvaluationPlan
 
 __all__ = [
@@ -58,7 +58,10 @@ _TRAINS = (
 _BUILDS = "calmkit.config.building"
 _TRAINER = "calmkit.experiments.trainer"
 # What reads configs, and shows and keeps what comes out, computes nothing.
-_SHELL = ("calmkit.cli", "calmkit.config", "calmkit.saving", "calmkit.experiments.run_progress")
+_SHELL = (
+    "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving",
+    "calmkit.experiments.run_progress",
+)  # fmt: skip
 
 
 def values_of(text: str) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calmkit.files import replace_file
+from calmkit.provenance import code_changes
 from calmkit.training import CheckpointError
 
-from .code_digest import code_changes
 from .json_converter import from_json, to_json
 from .keys import code_of_training, deciding, values_of
 

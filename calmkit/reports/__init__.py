@@ -12,5 +12,7 @@ from .table import to_table as to_table
 from .account_tables import account_notes as account_notes
 from .account_tables import models_table as models_table
 from .account_tables import parts_table as parts_table
+from .data_report import data_picture as data_picture
+from .data_report import data_text as data_text
 from .diagnosis_files import write_diagnosis as write_diagnosis
 from .merging import RESULTS as RESULTS

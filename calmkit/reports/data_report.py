@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from calmkit.data.inspecting import FolderContent, SideContent
+from calmkit.data import FolderContent, SideContent
 from calmkit.reports.plots.style import Sketch, looks, panels, plain_style, rendered
 
 __all__ = ["data_picture", "data_text"]

@@ -30,3 +30,7 @@ from .survey import Sample as Sample
 from .survey import rule_for_both_sides as rule_for_both_sides
 from .workers import EncodingError as EncodingError
 from .workers import encoding_in_order as encoding_in_order
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .encoder import encode_as_text as encode_as_text

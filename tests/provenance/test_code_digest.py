@@ -11,10 +11,10 @@ import calmkit
 from calmkit.backbones import HuggingFaceBackbone, TransformerBackbone
 from calmkit.comparison.planning import prepare_all
 from calmkit.config import parse, parse_comparison
-from calmkit.experiments.code_digest import code_changes, code_of, named_in
 from calmkit.experiments.keys import code_of_result, code_of_training
 from calmkit.experiments.trainer import Trainer
 from calmkit.heads import AdaptiveSolver, EnergyHead, FlowHead
+from calmkit.provenance.code_digest import code_changes, code_of, named_in
 from calmkit.scoring import EnergyScore
 from calmkit.training import MatrixDecayAdamW
 
@@ -202,7 +202,7 @@ class TestCalmkit:
                     model, training = trainer.train_model("model", autoencoder, None)
                 with Calls() as measured:
                     trainer.measure(model, training)
-                shell = {"calmkit.experiments.code_digest", "calmkit.config.experiment"}
+                shell = {"calmkit.provenance.code_digest", "calmkit.config.experiment"}
                 assert trained.modules - shell <= set(code_of_training(variant.text))
                 assert measured.modules - shell <= set(code_of_result(variant.text))
                 assert len(trained.modules) > 30

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from calmkit.data.manifest import Manifest, is_prepared
+from calmkit.data import Manifest, is_prepared
 
 from .errors import ConfigError, Source
 from .values import loaded, wanted
