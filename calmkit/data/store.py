@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,7 @@ _BLOCK_TOKENS, _MOST_BLOCKS = 2**16, 2**11
 _USES = {"train": "learn from", "validation": "measure on"}
 
 
+@runtime_checkable
 class TokenSequence(Protocol):
     """Token ids that can be sliced: an array, or `ShardedTokens`."""
 

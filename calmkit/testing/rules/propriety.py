@@ -25,7 +25,7 @@ def _not_proper(trial: RuleTrial) -> str | None:
     return None if rule.proper else f"the rule says that it is not proper: {rule.condition}"
 
 
-@contract(searches=True)
+@contract()
 def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
     """The expected score, enumerated, is the same from one sample more: no self-pairs count."""
     rule = trial.build()
