@@ -161,7 +161,7 @@ def test_a_run_that_fails_is_reported_and_the_rest_go_on(tmp_path, capsys):
     assert good.runs and not bad.runs
     assert "must be finite" in bad.failures[0].reason
     whole = out / "runs" / "bad" / "seed-0.error.txt"
-    assert "Traceback" in whole.read_text() and f"the whole errors: {whole}\n" in shown.err
+    assert "Traceback" in whole.read_text() and f"full tracebacks: {whole}\n" in shown.err
 
 
 @pytest.mark.parametrize("name", ["energy", "flow", "tokens"])
