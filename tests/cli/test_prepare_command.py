@@ -55,7 +55,8 @@ def test_standard_input_and_held_out_files(folder, capsys, monkeypatch):
     assert prepare("-", *given) == 0
     manifest = Manifest.read(folder / "out")
     assert (manifest.train.documents, manifest.validation.documents) == (49, 2)
-    assert "1 training documents were dropped because they are also held out." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 training documents were dropped because they are also held out." in out
 
 
 @pytest.mark.parametrize(
