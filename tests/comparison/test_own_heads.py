@@ -62,13 +62,13 @@ def test_compare_trains_again_what_other_code_would_give_other_numbers(files, ca
     assert "again" not in said
     files.write(own_pack__heads=HEAD.replace("class", "# A head of mine.\nclass"))
     same, said = losses()
-    assert same == before and "1 of 1 runs are there already" in said
+    assert same == before and "1 of 1 runs are already finished" in said
 
     files.write(own_pack__scales="SCALE = 2.0")
     changed, said = losses()
     (_, loss), (_, first) = changed[0], before[0]
     assert loss == pytest.approx(2 * first, rel=0.2)
-    assert "mine, seed 0, is done again: own_pack.scales has changed." in said
+    assert "mine, seed 0, is repeated: own_pack.scales has changed." in said
     trained = [path.name for path in (files.folder / "out" / "trained").iterdir()]
     assert sorted(name.partition("-")[0] for name in trained) == ["autoencoder", "model", "model"]
 
