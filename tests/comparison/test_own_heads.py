@@ -90,15 +90,15 @@ def test_train_does_not_go_on_with_other_code_or_other_text(files, capsys):
     capsys.readouterr()
     assert run("train", *options) == 2
     assert capsys.readouterr().err == (
-        "calmkit train: code must be as it was when the run in out/checkpoints was begun; "
+        "calmkit train: code must be as it was when the run in out/checkpoints started; "
         "own_pack.scales has changed. Choose another output, or delete out/checkpoints to train "
-        "anew.\n"
+        "again.\n"
     )
     files.write(own_pack__scales="SCALE = 1.0")
     # The same length and the same first rows: only the digest of the text can tell.
     text.write_text(text.read_text().replace("number 88", "number 44"))
     assert run("train", *options) == 2
-    said = "calmkit train: text must be as it was when the run in out/checkpoints was begun"
+    said = "calmkit train: text must be as it was when the run in out/checkpoints started"
     assert capsys.readouterr().err.startswith(said)
     assert (files.folder / "out" / "model.safetensors") in written
     assert {path: path.read_bytes() for path in written} == written
