@@ -1,4 +1,4 @@
-"""What a module says and what it imports, read from its file without running it."""
+"""The digest and the imports of a module, read from its file without running it."""
 
 import ast
 import functools
@@ -20,12 +20,12 @@ _INSTALLED = {"site-packages", "dist-packages"}
 
 @dataclass(frozen=True)
 class Import:
-    """One thing that an import statement asks for.
+    """One name in an import statement.
 
     Attributes:
         module: The module.
-        name: What is taken from it; "*" for everything, empty for the module itself.
-        inside: The class in which the statement stands, where that is one of calmkit's.
+        name: The imported name; "*" for all names, empty for the module itself.
+        inside: The class of calmkit that contains the statement, if any.
     """
 
     module: str
@@ -35,12 +35,12 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """A module of one's own.
+    """A module of own code.
 
     Attributes:
-        digest: Of what it says, comments and docstrings aside; empty where there is nothing.
-        imports: What it imports, inside functions too.
-        handed_on: Where the names come from that it imports at its top.
+        digest: Digest without comments and docstrings; empty for a module without a file.
+        imports: All its imports, including those inside functions.
+        handed_on: Origins of the names that it imports with `from`.
     """
 
     digest: str = ""
@@ -50,7 +50,7 @@ class Module:
 
 @functools.cache
 def is_own(name: str) -> bool:
-    """Whether a module is calmkit's or stands outside the folders of installed packages."""
+    """Whether a module belongs to calmkit or lies outside the folders of installed packages."""
     top = name.partition(".")[0]
     if top == _OURS:
         return True
@@ -63,7 +63,7 @@ def is_own(name: str) -> bool:
 
 @functools.cache
 def read_module(name: str) -> Module:
-    """Read one's own module; once in a process, as the process itself imports it once."""
+    """Read a module of own code, once per process, as Python imports it once."""
     spec = _spec(name)
     if spec is None or spec.origin is None or not spec.has_location:
         return Module()
@@ -87,10 +87,10 @@ def read_module(name: str) -> Module:
 
 @functools.cache
 def targets(wanted: Import) -> tuple[str, ...]:
-    """One's own modules that an import makes part of the program.
+    """The modules of own code that an import executes and that count.
 
-    A package of calmkit hands on names and does nothing else, so that only the module of the name
-    counts. Elsewhere a package counts itself, and so do the packages around it.
+    The packages of calmkit only re-export names, so only the module that defines the name counts.
+    For other code, the package and its parent packages count as well.
     """
     module, name = wanted.module, wanted.name
     if module.partition(".")[0] == _OURS:
@@ -111,7 +111,7 @@ def targets(wanted: Import) -> tuple[str, ...]:
 def _imports(
     node: ast.AST, package: str, inside: str, *, within_classes: bool
 ) -> Iterator[Import]:
-    """Every import statement below a node, but those for type checkers alone."""
+    """Every import below a node, except those under `TYPE_CHECKING`."""
     if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
         for other in node.orelse:
             yield from _imports(other, package, inside, within_classes=within_classes)
@@ -147,7 +147,7 @@ def _is_package(name: str) -> bool:
 
 @functools.cache
 def _spec(name: str) -> ModuleSpec | None:
-    """Where a module would be imported from; unlike `find_spec` it imports no package for it."""
+    """The spec of a module; unlike `importlib.util.find_spec`, this imports no parent package."""
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     if loaded is not None:
         return loaded
