@@ -1,4 +1,4 @@
-"""Accounts as tables: models beside the paper's numbers, and the parts of one model."""
+"""Tables of accounts: models with the paper's numbers, and the parts of one model."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
 __all__ = ["account_notes", "models_table", "parts_table"]
 
 _NOTES = """\
-A cell of a model of the paper: ours, the paper's number, how far ours is above it.
+Cells of the paper's models: our number, the paper's number, the relative deviation.
 parameters: without the autoencoder.
-training, inference: matrix products, attention at full context without taking the causal half
-  off. Training is {tokens:g} tokens, forward and backward passes as the parts run.
-N: sampling below temperature 1, {candidates:g} candidates a chunk, {share:.0%} of them decoded.
-kept: activations of one row for its backward pass, in the number format of the weights."""
+training, inference: matrix products only; attention counts in full, causal half included.
+  Training is {tokens:g} tokens, with the forward and backward passes that the parts execute.
+N: sampling below temperature 1, {candidates:g} candidates per chunk, {share:.0%} of them decoded.
+kept: activations of one row saved for the backward pass, in the number format of the weights."""
 
 
 def account_notes(candidates: float, share: float) -> str:
-    """What a reader must know to read `models_table`, at most 98 columns wide."""
+    """Notes for the reader of `models_table`, at most 98 columns wide."""
     return _NOTES.format(tokens=TRAINING_TOKENS, candidates=candidates, share=share)
 
 
 def models_table(accounts: Mapping[str, Account], *, candidates: float, share: float) -> "Table":
-    """A row for each model: the three columns of the paper's Table 1, and what it leaves out.
+    """One line per model, with the columns of the paper's Table 1 and some that it lacks.
 
     Args:
-        accounts: By the models' names; those of the paper are compared with it.
-        candidates: Latents drawn for a chunk below temperature 1.
-        share: Share of them that is decoded.
+        accounts: Accounts by model name; the paper's models are compared with its numbers.
+        candidates: Latents drawn per chunk below temperature 1.
+        share: Share of the candidates that are decoded.
     """
     table = _table(
         "model", "parameters\nM", "training\n1e20 FLOPs", "inference\n1e8 FLOPs/token",
@@ -64,7 +64,7 @@ def models_table(accounts: Mapping[str, Account], *, candidates: float, share: f
 
 
 def parts_table(ours: Account, *, candidates: float, share: float) -> "Table":
-    """A row for each part of one model."""
+    """One line for each part of a model."""
     inference, sampling = ours.inference_flops(), ours.inference_flops(candidates, share)
     table = _table(
         "per token:", "parameters\nM", "training\nMFLOPs", "inference\nMFLOPs",

@@ -47,7 +47,7 @@ class TestMerge:
         assert flow.brier_difference[0].standard_error == pytest.approx(math.hypot(*errors))
         assert flow.brier_difference[0].standard_error > 2 * together.standard_error
         lines = Report.of(both).notes
-        assert any(line.startswith("flow: measured on other documents") for line in lines)
+        assert any(line.startswith("flow: evaluated on other documents") for line in lines)
         assert "Text: some text, SHA-256 0123456789ab; other text, SHA-256 ffffffffffff." in lines
 
     def test_budgets_machines_seeds_and_protocols_of_both_are_kept(self):
