@@ -41,8 +41,8 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
         who = "the model" if len(lines) == 1 else listed(unknown)
         was = "was" if len(unknown) == 1 else "were"
         found.append(
-            f"The text that {who} {was} trained on is unknown: a model scores too well on text that "
-            "it has seen."
+            f"The text that {who} {was} trained on is unknown: on text that it has seen, a model "
+            "scores too well."
         )
     found += _differences(lines)
     seeds = max(line.summary.seeds for line in scored)
