@@ -27,12 +27,12 @@ def run(options: list[str]) -> None:
         else:
             layers = ["--config", file]
             experiment = config.parse(layers, command="calmkit account").experiment
-            ours = account_parts(experiment, experiment.head, context=experiment.positions)
-            accounts = {Path(file).stem: ours}
+            account = account_parts(experiment, experiment.head, context=experiment.positions)
+            accounts = {Path(file).stem: account}
         sampling = {"candidates": chosen["candidates"], "share": chosen["decoded_share"]}
         tables = [models_table(accounts, **sampling)]
         if len(accounts) == 1:
-            tables += [parts_table(ours, **sampling) for ours in accounts.values()]
+            tables += [parts_table(account, **sampling) for account in accounts.values()]
     console = new_console()
     for table in tables:
         console.print(table)

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BaseException as error:
             if not (interrupts or isinstance(error, KeyboardInterrupt)):
                 raise
-            _say("was interrupted by Ctrl-C; what had been written is kept.")
+            _print_error("was interrupted by Ctrl-C; what had been written is kept.")
             return 130
 
 
@@ -90,7 +90,7 @@ def _run(given: list[str]) -> int:
     except OSError as error:
         _drop_output()
         where = "the output" if error.filename is None else os.fspath(error.filename)
-        _say(f"{_command(given)}: {where}: {error.strerror or error}.")
+        _print_error(f"{_command(given)}: {where}: {error.strerror or error}.")
         return 1
 
 
@@ -105,11 +105,11 @@ def _dispatch(given: list[str]) -> int:
     if command not in _COMMANDS:
         nearest = difflib.get_close_matches(command, _COMMANDS, n=1, cutoff=0.5)
         hint = "".join(f"\n  did you mean: {name}" for name in nearest)
-        _say(f"{_command(given)}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
+        _print_error(f"{_command(given)}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
         return 2
     needed, extra = (_NEEDED_TO_CHECK, "testing") if command == "check" else (_NEEDED, "cli")
     if missing := [name for name in needed if not is_installed(name)]:
-        _say(
+        _print_error(
             f"{command} needs {', '.join(missing)}; "
             f"install it with pip install 'calmkit[{extra}]'."
         )
@@ -132,15 +132,15 @@ def _dispatch(given: list[str]) -> int:
     except SystemExit as end:  # raised by --help and --print_config
         return int(end.code or 0)
     except Mistake as error:
-        _say(f"{command}: {error}")
+        _print_error(f"{command}: {error}")
         return 2
     except ImportError as error:
-        if "calmkit[" not in (said := with_remedy(str(error))):
+        if "calmkit[" not in (message := with_remedy(str(error))):
             raise
-        _say(f"{command}: {said}")
+        _print_error(f"{command}: {message}")
         return 2
     except (EncodingError, TrainingDiverged, WriteError, Failed) as error:
-        _say(f"{command}: {error}")
+        _print_error(f"{command}: {error}")
         return 1
     return 0
 
@@ -192,7 +192,7 @@ def _command(given: list[str]) -> str:
     return given[0] if given and len(given[0]) <= 80 else f"{''.join(given[:1])[:60]}..."
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     """Print to stderr; long lines are shortened."""
     lines = [x if len(x) <= 400 else f"{x[:300]} ... {x[-60:]}" for x in text.splitlines()]
     print("calmkit " + "\n".join(lines), file=sys.stderr, flush=True)

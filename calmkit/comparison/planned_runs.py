@@ -91,7 +91,8 @@ class PlannedRun:
         experiment = parse_text(self.text).experiment
         if changed := code_changes(self.code, code_of_result(self.text)):
             raise ValueError(
-                f"code must stay the same while a comparison runs; {_some(changed)}. Run it again."
+                f"code must stay the same while a comparison runs; {_first_few(changed)}. Run it "
+                "again."
             )
         training = with_steps(experiment.training, self.steps)
         return replace(experiment, seed=self.seed, training=training, output=self.output)
@@ -145,8 +146,8 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
     except Exception as error:  # of any kind: the other runs continue
         run.error_file.parent.mkdir(parents=True, exist_ok=True)
         run.error_file.write_text(traceback.format_exc(), encoding="utf-8")
-        said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-        return Failure(seed=run.seed, reason=said)
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        return Failure(seed=run.seed, reason=reason)
     run.error_file.unlink(missing_ok=True)
     return None
 
@@ -169,10 +170,10 @@ def why_again(run: PlannedRun) -> str:
         return ""
     code = content.get("code")
     changed = code_changes(code, run.code) if isinstance(code, dict) else []
-    return _some(changed) if changed else "its settings or its text have changed"
+    return _first_few(changed) if changed else "its settings or its text have changed"
 
 
-def _some(changed: list[str]) -> str:
+def _first_few(changed: list[str]) -> str:
     """The first few changes, on one line."""
     more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
     return ", ".join(changed[:3]) + more

@@ -140,16 +140,18 @@ class Pool:
 
     def _start(self, place: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        listens, leash = context.Pipe(duplex=False)
+        parent_end, worker_end = context.Pipe()
+        leash_end, leash = context.Pipe(duplex=False)
         process = context.Process(
-            target=_serve, args=(theirs, listens, self._work, self._begin, place), daemon=True
+            target=_serve,
+            args=(worker_end, leash_end, self._work, self._begin, place),
+            daemon=True,
         )
-        with _interrupts_for_the_parent_alone():
+        with _blocked_interrupts():
             process.start()
-        theirs.close()
-        listens.close()
-        return _Worker(process, ours, leash)
+        worker_end.close()
+        leash_end.close()
+        return _Worker(process, parent_end, leash)
 
 
 def _serve(
@@ -189,7 +191,7 @@ def _watch(leash: Connection, ended: threading.Event, lock: threading.Lock) -> N
 
 
 @contextlib.contextmanager
-def _interrupts_for_the_parent_alone() -> Iterator[None]:
+def _blocked_interrupts() -> Iterator[None]:
     """Start processes that do not receive Ctrl-C; in the parent it waits for the end of the block.
 
     New processes inherit the blocked signals. Otherwise an interrupt during their imports would

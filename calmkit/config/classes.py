@@ -76,9 +76,11 @@ def known_classes(base: type | None) -> list[str]:
             if isinstance(found, type) and found is not base and _implements(found, base)
         )
     public = [cls for cls in _below(base) if _is_concrete(cls) and cls.__name__[0] != "_"]
-    ours = sorted({cls.__name__ for cls in public if cls.__module__.startswith("calmkit.")})
-    others = sorted({cls.__name__ for cls in public} - {*ours})
-    return ours + others
+    calmkit_names = sorted(
+        {cls.__name__ for cls in public if cls.__module__.startswith("calmkit.")}
+    )
+    others = sorted({cls.__name__ for cls in public} - {*calmkit_names})
+    return calmkit_names + others
 
 
 def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:
@@ -139,10 +141,10 @@ def _imported(path: str) -> Any:
             if not isinstance(owner, type):
                 raise error from None
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0]
         if not isinstance(error, ImportError):
-            said = f"{type(error).__name__}: {said}"
-        raise Unusable(f"cannot be imported: {said}") from None
+            reason = f"{type(error).__name__}: {reason}"
+        raise Unusable(f"cannot be imported: {reason}") from None
     if not hasattr(owner, name):
         raise Unusable(f"cannot be imported: module {module!r} has no attribute {name!r}")
     return getattr(owner, name)

@@ -108,21 +108,21 @@ def parse_comparison(
     sources, common = [], []
     of_variant: dict[str, list[str]] = {}
 
-    def lay(source: Source) -> None:
+    def add_layer(source: Source) -> None:
         own.update({k: v for k, v in source.values.items() if k in _DEFAULTS})
         kept = {k: v for k, v in source.values.items() if k not in _DEFAULTS}
         sources.append(dataclasses.replace(source, values=kept))
 
     for name in ("base", preset):
-        lay(preset_source(name))
+        add_layer(preset_source(name))
     for option, value in option_pairs(arguments):
         key, _, rest = option.removeprefix("--").partition(".")
         if option == "--config":
-            lay(source_of(value or ""))
+            add_layer(source_of(value or ""))
         elif key == "variants" and rest:
             name, _, inner = rest.partition(".")
-            asks = inner.endswith(".help") and value is None
-            given = f"--{inner}" if asks else f"--{inner}={_given(option, value)}"
+            is_help = inner.endswith(".help") and value is None
+            given = f"--{inner}" if is_help else f"--{inner}={_given(option, value)}"
             of_variant.setdefault(name, []).append(given)
         elif key in _DEFAULTS and not rest:
             own[key] = _yaml(option, _given(option, value))
@@ -159,13 +159,15 @@ def _parse_entry(
     options = [*common, *entry.options, *(o for given in single.values() for o in given)]
     try:
         if own["context"] is not None or own["scored_after"] is not None:
-            options += _rows(own, parse_layers(layers, options, command=command).experiment)
+            options += _position_options(
+                own, parse_layers(layers, options, command=command).experiment
+            )
         return parse_layers(layers, options, command=command)
     except ConfigError as error:
         raise error.at(f"variant {entry.name}") from None
 
 
-def _rows(own: Mapping[str, Any], experiment: TrainExperiment) -> list[str]:
+def _position_options(own: Mapping[str, Any], experiment: TrainExperiment) -> list[str]:
     """Options that convert `context` and `scored_after` from tokens to chunks of this variant."""
     options = []
     for key, option in (("context", "positions"), ("scored_after", "evaluation.min_context")):
@@ -190,20 +192,22 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
         seeds = [first.seed]
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     configs = {name: yaml.safe_load(one.text) for name, one in parsed.items()}
-    every = list(configs.values())
+    effective = list(configs.values())
     shared = {
         key: value
-        for key, value in every[0].items()
-        if all(key in other and other[key] == value for other in every)
+        for key, value in effective[0].items()
+        if all(key in other and other[key] == value for other in effective)
     }
     variants = {
         name: {key: value for key, value in config.items() if key not in shared}
         for name, config in configs.items()
     }
-    mine = {key: own[key] for key in ("budget", "processes", "threads", "trained")} | {
+    comparison_keys = {key: own[key] for key in ("budget", "processes", "threads", "trained")} | {
         "seeds": list(seeds)
     }
-    text = yaml.safe_dump(mine | shared | {"variants": variants, "grid": {}}, sort_keys=False)
+    text = yaml.safe_dump(
+        comparison_keys | shared | {"variants": variants, "grid": {}}, sort_keys=False
+    )
     return Comparison(
         variants=tuple(Variant(n, one.experiment, one.text) for n, one in parsed.items()),
         seeds=seeds,
@@ -227,8 +231,8 @@ def _check_own(own: Mapping[str, Any]) -> None:
             f"seeds must be a number of seeds from 1 to {_MOST_SEEDS}, or a list of "
             f"different whole numbers; got {seeds!r}."
         )
-    if own["trained"] is not None and (said := wanted(Path, own["trained"])):
-        raise ConfigError(f"trained must be {said} to a folder; got {shown(own['trained'])}.")
+    if own["trained"] is not None and (expected := wanted(Path, own["trained"])):
+        raise ConfigError(f"trained must be {expected} to a folder; got {shown(own['trained'])}.")
     if own["budget"] not in _BUDGETS:
         raise ConfigError(
             f"budget must be steps, flops or seconds; got {own['budget']!r}.",

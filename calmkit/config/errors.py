@@ -104,8 +104,8 @@ class Source:
                 f"config {path} must not be nested so deeply, nor hold numbers so long."
             ) from None
         except yaml.YAMLError as error:
-            said = textwrap.indent(str(error).replace('"<unicode string>", ', ""), "  ")
-            raise ConfigError(f"config {path} is not valid YAML:\n{said}") from None
+            message = textwrap.indent(str(error).replace('"<unicode string>", ', ""), "  ")
+            raise ConfigError(f"config {path} is not valid YAML:\n{message}") from None
         if not isinstance(values, Mapping):
             found = "nothing" if values is None else f"a {type(values).__name__}"
             raise ConfigError(f"config {path} must hold keys and values; it holds {found}.")
@@ -136,15 +136,17 @@ def explain(error: Exception) -> ConfigError:
     Args:
         error: The error. Common mistakes never get here, since `schema` detects them first.
     """
-    said = re.split(r"\.? Got value: |\n *Given value", str(error).strip())[0]
-    if untyped := re.search(r"Parameter '(\w+)' from '([\w.]+?)(?:\.__init__)?' does not", said):
+    message = re.split(r"\.? Got value: |\n *Given value", str(error).strip())[0]
+    if untyped := re.search(
+        r"Parameter '(\w+)' from '([\w.]+?)(?:\.__init__)?' does not", message
+    ):
         name, made = untyped.groups()
         return ConfigError(
             f"{made} must annotate its argument {name}, so that its value can be parsed, such as "
             f"`{name}: int`; it has no annotation."
         )
     if unlike := re.search(
-        r'Parser key "([\w.]+)".*does not implement protocol (\w+)', said, re.S
+        r'Parser key "([\w.]+)".*does not implement protocol (\w+)', message, re.S
     ):
         key, protocol = unlike.groups()
         return ConfigError(
@@ -152,10 +154,12 @@ def explain(error: Exception) -> ConfigError:
             "results annotated as there."
         )
     # jsonargparse puts the annotation before the error in the value.
-    said = re.sub(r"Type \S.*? expects a function or a callable class: ", "", said)
-    lines = [textwrap.shorten(line, 300) for line in said.splitlines()[:6]] or ["no reason given"]
+    message = re.sub(r"Type \S.*? expects a function or a callable class: ", "", message)
+    lines = [textwrap.shorten(line, 300) for line in message.splitlines()[:6]] or [
+        "no reason given"
+    ]
     if not isinstance(error, argparse.ArgumentError | TypeError | ValueError):
         lines[0] = f"{type(error).__name__}: {lines[0]}"
-    if key := re.match(r'Parser key "(\w+)', said):
+    if key := re.match(r'Parser key "(\w+)', message):
         lines.append(f"--{key[1]}.help lists its arguments.")
     return ConfigError("\n  ".join(lines))

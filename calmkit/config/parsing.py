@@ -306,8 +306,8 @@ def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> li
     folder = Source.of_options(arguments).values.get("checkpoint")
     if not folder:
         return []
-    if said := wanted(Path, folder):
-        raise ConfigError(f"checkpoint must be {said}; got {shown(folder)} (command line).")
+    if expected := wanted(Path, folder):
+        raise ConfigError(f"checkpoint must be {expected}; got {shown(folder)} (command line).")
     config = Path(folder).expanduser() / "config.yaml"
     if not config.is_file():
         raise ConfigError(

@@ -51,21 +51,21 @@ def refused(key: str, error: Exception) -> ConfigError:
     if isinstance(error, ConfigError):
         return error
     # PyTorch adds a trace of its own.
-    said = str(error).strip().partition("\nException raised from")[0] or "no reason was given"
+    message = str(error).strip().partition("\nException raised from")[0] or "no reason was given"
     if isinstance(error, ImportError):
-        said = with_remedy(said)
+        message = with_remedy(message)
     elif not isinstance(error, TypeError | ValueError):
-        said = f"{type(error).__name__}: {said}"
+        message = f"{type(error).__name__}: {message}"
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         if trace is not None:
-            said += f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+            message += f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
     if isinstance(error, AttributeError) and isinstance(error.obj, nn.Module):
-        said += f"\n  Does {type(error.obj).__name__}.__init__ call super().__init__ first?"
-    if not any(word in said for word in ("must", "install", "cannot")):
-        said += f"\n  --{key}.help lists its arguments."
-    return ConfigError(f"{key}: {said}")
+        message += f"\n  Does {type(error.obj).__name__}.__init__ call super().__init__ first?"
+    if not any(word in message for word in ("must", "install", "cannot")):
+        message += f"\n  --{key}.help lists its arguments."
+    return ConfigError(f"{key}: {message}")
 
 
 def _build(key: str, hint: Any, value: Any) -> Any:

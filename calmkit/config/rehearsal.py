@@ -28,7 +28,7 @@ from .experiment import TrainExperiment
 
 __all__ = ["rehearse"]
 
-_OURS = "calmkit"
+_CALMKIT = "calmkit"
 _SMALL = {
     "autoencoder": functools.partial(MLPAutoencoder, width=8),
     "backbone": functools.partial(MinGRUBackbone, depth=1),
@@ -51,15 +51,15 @@ def rehearse(experiment: TrainExperiment, model: LanguageModel) -> None:
     if not foreign:
         return
     small: dict[str, Any] = {key: part for key, part in _SMALL.items() if key not in foreign}
-    scene = replace(experiment, **small)
+    rehearsed = replace(experiment, **small)
     device = _device(experiment.accelerator)
-    with _aside(device, experiment):
+    with _isolated(device, experiment):
         autoencoder = None
         if experiment.model == "calm":
             # It is tried alone before the model freezes it.
-            autoencoder = build_autoencoder(scene).to(device)
+            autoencoder = build_autoencoder(rehearsed).to(device)
             _try_parts("autoencoder", autoencoder, experiment.latent_size)
-        built = assemble(scene, scene.head, autoencoder=autoencoder).to(device)
+        built = assemble(rehearsed, rehearsed.head, autoencoder=autoencoder).to(device)
         for key in ("backbone", "head"):
             _try_parts(key, getattr(built, key, None), experiment.latent_size)
         try:
@@ -89,11 +89,11 @@ def _foreign_in(part: object) -> Iterator[object]:
         seen.add(id(one))
         kinds = [kind.__module__.partition(".")[0] for kind in type(one).__mro__]
         # A sampler is a protocol and need not inherit from a class of calmkit.
-        if kinds[0] != _OURS and (_OURS in kinds or one is part):
+        if kinds[0] != _CALMKIT and (_CALMKIT in kinds or one is part):
             yield one
         if isinstance(one, nn.Module):
             left += one.children()
-        if _OURS in kinds:
+        if _CALMKIT in kinds:
             left += vars(one).values() if hasattr(one, "__dict__") else ()
         elif isinstance(one, Mapping):
             left += one.values()
@@ -111,7 +111,7 @@ def _device(accelerator: str) -> torch.device:
 
 
 @contextmanager
-def _aside(device: torch.device, experiment: TrainExperiment) -> Iterator[None]:
+def _isolated(device: torch.device, experiment: TrainExperiment) -> Iterator[None]:
     """Isolate the random state, use the precision of the training, and silence warnings.
 
     The training will issue the warnings again.

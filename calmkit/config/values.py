@@ -92,11 +92,11 @@ def is_text(value: str) -> bool:
 def wanted(hint: Any, value: Any) -> str:
     """The expected type in words; empty if the value has it."""
     choices = alternatives(hint)
-    said = [_wanted(choice, value) for choice in choices]
-    if "" in said or not said:
+    expected = [_wanted(choice, value) for choice in choices]
+    if "" in expected or not expected:
         return ""
     # A config cannot contain a tensor.
-    words = dict.fromkeys(word for word in said if word != "a tensor")
+    words = dict.fromkeys(word for word in expected if word != "a tensor")
     return " or ".join(words)
 
 
@@ -160,6 +160,6 @@ def _wanted_list(hint: Any, value: Any) -> str:
     else:
         pairs = [(members[0] if members else Any, one) for one in value]
     for member, one in pairs:
-        if part_of(member) is None and (said := wanted(member, one)):
-            return f"a list, each entry {said}"
+        if part_of(member) is None and (expected := wanted(member, one)):
+            return f"a list, each entry {expected}"
     return ""

@@ -14,7 +14,7 @@ from .values import Part, alternatives, is_text, loaded, part_of, shown, wanted
 
 __all__ = ["Place", "Walk"]
 
-_OF_COMPARISON = (
+_COMPARISON_KEYS = (
     "variants", "grid", "budget", "context", "scored_after", "processes", "threads", "trained",
 )  # fmt: skip
 
@@ -66,10 +66,10 @@ class Walk:
     def top(self, key: str, rest: list[str], written: str, value: Any, source: str) -> None:
         """Visit a value at a key of the schema, or at the path `rest` below it."""
         if key not in self.schema:
-            said = f"{key} is not a known key{source}."
-            if key in _OF_COMPARISON:
-                raise ConfigError(f"{said} It belongs to `calmkit compare`.")
-            raise ConfigError(said, wrong=key, allowed=self.schema)
+            message = f"{key} is not a known key{source}."
+            if key in _COMPARISON_KEYS:
+                raise ConfigError(f"{message} It belongs to `calmkit compare`.")
+            raise ConfigError(message, wrong=key, allowed=self.schema)
         self._inside(Place(key, written, self.schema[key].hint, source), rest, value)
 
     def check_complete(self) -> None:
@@ -127,8 +127,8 @@ class Walk:
             return self._settings(at, loaded(value))
         if (part := at.part) is not None:
             return self._part(at, part, value)
-        if said := wanted(at.hint, value):
-            raise ConfigError(f"{at.written} must be {said}; got {shown(value)}{at.source}.")
+        if expected := wanted(at.hint, value):
+            raise ConfigError(f"{at.written} must be {expected}; got {shown(value)}{at.source}.")
         if isinstance(entries := loaded(value), Mapping):
             self._named(at, entries)
         members = typing.get_args(at.hint)[:1]
@@ -267,12 +267,12 @@ class Walk:
         try:
             return find_class(name, part.base)
         except Unusable as error:
-            said = str(error)
+            reason = str(error)
         elsewhere = "\n  A class from elsewhere needs its dotted path, such as mypackage.MyClass."
         if "." in name:
             elsewhere = ""
         raise ConfigError(
-            f"{at.written}: {shown(name)[1:-1]} {said}{at.source}.{elsewhere}",
+            f"{at.written}: {shown(name)[1:-1]} {reason}{at.source}.{elsewhere}",
             wrong=name.rpartition(".")[2],
             allowed=known_classes(part.base),
         )

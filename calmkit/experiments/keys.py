@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 # Config keys that do not affect the weights.
-_FREE = {
+_IRRELEVANT = {
     "output", "cache_dir", "accelerator", "logger", "evaluation", "evaluation_data",
     "validation_rows", "sampler", "sample_tokens", "log_every", "validate_every",
     "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 # Paths are replaced by the digest of the text.
 _PATHS = {"output", "cache_dir", "data", "evaluation_data"}
-_OF_AUTOENCODER = (
+_AUTOENCODER_KEYS = (
     "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize", "seed",
     "autoencoder_optimizer", "autoencoder_training", "precision",
     "evaluation_seed", "validation_fraction",  # they determine the held-out split
@@ -51,14 +51,14 @@ _OF_AUTOENCODER = (
 
 
 # Entry modules of the code that trains, builds, and evaluates models.
-_TRAINS = (
+_TRAINING_MODULES = (
     "calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.mixed_corpus",
     "calmkit.data.batches",
 )  # fmt: skip
-_BUILDS = "calmkit.config.building"
-_TRAINER = "calmkit.experiments.trainer"
+_BUILDING_MODULE = "calmkit.config.building"
+_TRAINER_MODULE = "calmkit.experiments.trainer"
 # Modules that read configs, display progress or save models compute no numbers.
-_SHELL = (
+_NO_NUMBERS = (
     "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving",
     "calmkit.experiments.run_progress",
 )  # fmt: skip
@@ -71,9 +71,9 @@ def values_of(text: str) -> dict[str, Any]:
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a config that determine the weights."""
-    kept = {key: value for key, value in config.items() if key not in _FREE}
+    kept = {key: value for key, value in config.items() if key not in _IRRELEVANT}
     for key in ("autoencoder_training", "training"):
-        kept[key] = {name: value for name, value in kept[key].items() if name not in _FREE}
+        kept[key] = {name: value for name, value in kept[key].items() if name not in _IRRELEVANT}
     return kept
 
 
@@ -83,7 +83,7 @@ def code_of_training(text: str) -> dict[str, str]:
     Args:
         text: The effective config; the classes it names must be imported.
     """
-    return _training_code(deciding(values_of(text)), _BUILDS)
+    return _training_code(deciding(values_of(text)), _BUILDING_MODULE)
 
 
 def code_of_result(text: str) -> dict[str, str]:
@@ -93,7 +93,11 @@ def code_of_result(text: str) -> dict[str, str]:
         text: The effective config; the classes it names must be imported.
     """
     config = {key: value for key, value in values_of(text).items() if key != "logger"}
-    return code_of((*_TRAINS, _BUILDS, _TRAINER), named=named_in(config), without=_SHELL)
+    return code_of(
+        (*_TRAINING_MODULES, _BUILDING_MODULE, _TRAINER_MODULE),
+        named=named_in(config),
+        without=_NO_NUMBERS,
+    )
 
 
 def autoencoder_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
@@ -105,7 +109,7 @@ def autoencoder_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> s
         corpus: The prepared text.
     """
     config = deciding(_config(text, experiment))
-    kept = {key: config[key] for key in _OF_AUTOENCODER}
+    kept = {key: config[key] for key in _AUTOENCODER_KEYS}
     return _digest(kept, corpus, _training_code(kept, "calmkit.autoencoders.standardized"))
 
 
@@ -131,7 +135,7 @@ def training_key(
             arguments = config["head"].get("init_args", {})
             kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
             config["head"] = {**config["head"], "init_args": kept}
-    return _digest(config, corpus, _training_code(config, _BUILDS))
+    return _digest(config, corpus, _training_code(config, _BUILDING_MODULE))
 
 
 def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
@@ -163,8 +167,8 @@ def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:
 
 def _training_code(config: Mapping[str, Any], entry: str) -> dict[str, str]:
     """Digests of the named classes and the training loop; validation does not affect weights."""
-    shell = (*_SHELL, "calmkit.experiments")
-    entries, alone = (*_TRAINS, entry), (_TRAINER,)
+    shell = (*_NO_NUMBERS, "calmkit.experiments")
+    entries, alone = (*_TRAINING_MODULES, entry), (_TRAINER_MODULE,)
     return code_of(entries, named=named_in(config), alone=alone, without=shell)
 
 

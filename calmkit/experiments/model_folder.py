@@ -193,8 +193,10 @@ def convert_checkpoint(
             if written != "calmkit's format" and not (source / _TOKENIZER).exists():
                 # Readers of the published format look for the end token here.
                 end = _tokenizer(source).end
-                of_ours = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end}
-                (folder / _TOKENIZER).write_text(json.dumps(of_ours, indent=1), encoding="utf-8")
+                tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end}
+                (folder / _TOKENIZER).write_text(
+                    json.dumps(tokenizer_config, indent=1), encoding="utf-8"
+                )
         for name in TOKENIZER_FILES:
             if (source / name).is_file() and not (folder / name).exists():
                 shutil.copyfile(source / name, folder / name)

@@ -121,10 +121,10 @@ def text_to_measure(data: Path | None, tokenizer: TextTokenizer) -> tuple[TokenS
         documents = read_documents(data)
         return TokenStore.from_documents(documents, tokenizer), digest_of(documents)
     store, manifest = TokenStore.open(data, "validation"), Manifest.read(data)
-    theirs = TextTokenizer.load(data / TOKENIZER_FILE)
+    prepared_with = TextTokenizer.load(data / TOKENIZER_FILE)
     # The model's tokenizer may have another class; both must give the same ids.
-    text = theirs.decode(store.read(0, min(_COMPARED, store.num_tokens)).tolist())
-    kinds = [(one.vocab_size, one.end_id, one.encode(text)) for one in (theirs, tokenizer)]
+    text = prepared_with.decode(store.read(0, min(_COMPARED, store.num_tokens)).tolist())
+    kinds = [(one.vocab_size, one.end_id, one.encode(text)) for one in (prepared_with, tokenizer)]
     if kinds[0] != kinds[1]:
         raise ValueError(
             f"data {data} must be prepared with the model's tokenizer; it was prepared with "

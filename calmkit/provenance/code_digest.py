@@ -100,7 +100,9 @@ def named_in(config: object) -> list[type | FunctionType]:
     Args:
         config: Mappings, lists and values. The modules that it names must be imported.
     """
-    found = (_loaded(path) for path in sorted(set(_texts(config))) if _DOTTED.fullmatch(path))
+    found = (
+        _object_at(path) for path in sorted(set(_strings_in(config))) if _DOTTED.fullmatch(path)
+    )
     return [one for one in found if inspect.isclass(one) or inspect.isfunction(one)]
 
 
@@ -131,18 +133,18 @@ def _is_below(name: str, packages: Collection[str]) -> bool:
     return any(f"{name}.".startswith(f"{package}.") for package in packages)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _strings_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for entry in value.values():
-            yield from _texts(entry)
+            yield from _strings_in(entry)
     elif isinstance(value, list):
         for entry in value:
-            yield from _texts(entry)
+            yield from _strings_in(entry)
 
 
-def _loaded(path: str) -> object:
+def _object_at(path: str) -> object:
     """The object at a dotted path in the loaded modules; None if there is none."""
     steps = path.split(".")
     for length in range(len(steps) - 1, 0, -1):

@@ -14,7 +14,7 @@ from calmkit.files import file_digest
 
 __all__ = ["Import", "Module", "is_own", "read_module", "targets"]
 
-_OURS = "calmkit"
+_CALMKIT = "calmkit"
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -52,7 +52,7 @@ class Module:
 def is_own(name: str) -> bool:
     """Whether a module belongs to calmkit or lies outside the folders of installed packages."""
     top = name.partition(".")[0]
-    if top == _OURS:
+    if top == _CALMKIT:
         return True
     spec = None if top in sys.stdlib_module_names else _spec(top)
     if spec is None:
@@ -73,16 +73,16 @@ def read_module(name: str) -> Module:
     except (OSError, SyntaxError, ValueError):
         return Module(file_digest(path) if path.is_file() else "")
     package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-    ours = name.partition(".")[0] == _OURS
-    imports = tuple(_imports(tree, package, "", within_classes=ours))
+    is_calmkit = name.partition(".")[0] == _CALMKIT
+    imports = tuple(_imports(tree, package, "", within_classes=is_calmkit))
     handed_on = {
         alias.asname or alias.name: Import(_absolute(node, package), alias.name)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    said = ast.dump(_without_docstrings(tree))
-    return Module(hashlib.sha256(said.encode()).hexdigest()[:32], imports, handed_on)
+    tree_text = ast.dump(_without_docstrings(tree))
+    return Module(hashlib.sha256(tree_text.encode()).hexdigest()[:32], imports, handed_on)
 
 
 @functools.cache
@@ -93,7 +93,7 @@ def targets(wanted: Import) -> tuple[str, ...]:
     For other code, the package and its parent packages count as well.
     """
     module, name = wanted.module, wanted.name
-    if module.partition(".")[0] == _OURS:
+    if module.partition(".")[0] == _CALMKIT:
         if name and name != "*" and _is_package(module):
             handed_on = read_module(module).handed_on.get(name)
             if handed_on is not None:

@@ -49,7 +49,7 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
     found.append(
         f"±: standard error over resampled text and over {seeds} seeds of training."
         if seeds > 1
-        else "±: standard error over resampled text; with one seed it says nothing of training."
+        else "±: standard error over resampled text; with one seed it says nothing about training."
     )
     found += _few_documents(scored)
     if len(lines) > 1:

@@ -43,7 +43,7 @@ class TestWhatTheNumbersMean:
         assert any(
             "over resampled text and over 3 seeds" in line for line in lines_of(samples.ten())
         )
-        assert any("one seed it says nothing of training" in line for line in told())
+        assert any("one seed it says nothing about training" in line for line in told())
 
     def test_says_whose_errors_are_over_rows(self):
         run = samples.run()
