@@ -76,12 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BaseException as error:
             if not (interrupts or isinstance(error, KeyboardInterrupt)):
                 raise
-            _print_error("was interrupted by Ctrl-C; what had been written is kept.")
+            _print_error("was interrupted by Ctrl-C; results written so far are kept.")
             return 130
 
 
 def _run(given: list[str]) -> int:
-    """Run a command, and hand its output over; return the exit code."""
+    """Run a command and flush its output; return the exit code."""
     try:
         code = _dispatch(given)
         if sys.stdout is not None:

@@ -60,14 +60,14 @@ def make_folder(directory: Path) -> None:
 
 
 def write_and_show(result: ComparisonResult, directory: Path, console: Console) -> None:
-    """Write a result into its folder and print it."""
+    """Write the report of a result to its folder, and print it."""
     report = Report.of(result)
     files = [*write_report(report, directory), directory / "config.yaml"]
     show(report, files, directory, console)
 
 
 def show(report: Report, files: Sequence[Path], directory: Path, console: Console) -> None:
-    """Print a report, and the files of its folder."""
+    """Print a report and the names of its files."""
     console.print(to_table(report))
     names = ", ".join(str(file.relative_to(directory)) for file in files)
     console.print(f"{directory}/: {names}", markup=False, highlight=False)

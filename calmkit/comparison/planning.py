@@ -147,7 +147,7 @@ def _read_plan(file: Path) -> dict[str, int]:
 
 
 def _sampling_arguments(variant: Variant) -> frozenset[str]:
-    """Arguments of a variant's head that only sampling reads."""
+    """Arguments of a variant's head that are used only in sampling."""
     named = values_of(variant.text)["head"]
     if isinstance(named, str):  # a function that makes a head from its sizes only
         return frozenset()

@@ -42,7 +42,7 @@ def vocabulary_of_data(layers: Sequence[Source], options: Sequence[str]) -> list
 
 
 def _paths(data: object) -> Iterator[object]:
-    """The path of a text, or those of a mixture."""
+    """The paths of a text or a mixture."""
     if not isinstance(data, Mapping):
         yield data
         return

@@ -49,7 +49,7 @@ class FinetuningResult:
     training_seconds: float
 
     def __str__(self) -> str:
-        """Two lines to print."""
+        """A summary in two lines."""
         return (
             f"{self.name}: trained on {self.pairs} pairs in {self.training_seconds:.0f} s, "
             f"{self.held_out_pairs} held out\n"

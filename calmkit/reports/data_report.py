@@ -33,7 +33,7 @@ def data_text(content: FolderContent) -> str:
         f"places of a row of {content.positions} chunks that hold text: {fill}",
     ]
     if skipped["count"]:
-        lines.append(f"bad documents left out: {skipped['count']}, such as {skipped['first'][0]}")
+        lines.append(f"bad documents skipped: {skipped['count']}, such as {skipped['first'][0]}")
     lines += ["", f"beginnings of rows, K = {content.chunk_size}, | between chunks, || between "
               "documents:", *(f"  {window}" for window in content.windows)]  # fmt: skip
     return "\n".join(lines)
