@@ -91,7 +91,7 @@ def test_train_does_not_go_on_with_other_code_or_other_text(files, capsys):
     assert run("train", *options) == 2
     assert capsys.readouterr().err == (
         "calmkit train: code must be as it was when the run in out/checkpoints started; "
-        "own_pack.scales has changed. Choose another output, or delete out/checkpoints to train "
+        "own_pack.scales has changed. Choose another output, or delete out/checkpoints to start "
         "again.\n"
     )
     files.write(own_pack__scales="SCALE = 1.0")

@@ -112,7 +112,7 @@ class TestFolders:
             ValueError, match=r"each hold a results\.json.*missing does not: No such"
         ):
             report_folders([good, tmp_path / "missing"], tmp_path)
-        with pytest.raises(ValueError, match="output must be another folder"):
+        with pytest.raises(ValueError, match="output must not be one of the input"):
             report_folders([good], good)
         bad = self.write(tmp_path / "bad", samples.result())
         (bad / "results.json").write_text("{", encoding="utf-8")

@@ -84,7 +84,7 @@ class TestTable:
         known = samples.only_measured().variants[0]
         unknown = samples.variant("other", unigram_brier=None)
         both = shown(samples.result(known, unknown))
-        assert "the text that other was trained on" in both and "unigram" in both
+        assert "The text that other was trained on" in both and "unigram" in both
 
     def test_samplers_that_take_several_draws_have_columns(self):
         plain = shown(samples.result())
