@@ -1,4 +1,4 @@
-"""What a model costs before it exists: parameters, operations, memory."""
+"""The cost of a model, computed before it is built: parameters, FLOPs, memory."""
 
 from .chunk_model import account as account
 from .published import PUBLISHED as PUBLISHED

@@ -1,16 +1,15 @@
-"""The account of a CALM, from one run of each part without numbers.
+"""The account of a CALM, from a dry run of each part.
 
-Every part runs once, in training, on a row of `context` positions without numbers (see
-`dry_run`); what it costs is seen, not derived. Per token, with K tokens in a chunk:
+Every part runs its training pass once, on a row of `context` positions without data (see
+`dry_run`). Its cost is counted rather than derived. Per token, with K tokens in a chunk:
 
     training  = (encoder + backbone + loss of the head, forward and backward, + autoencoder's
                  encoding, forward) of a row / (context K)
     inference = (encoder + backbone, forward, of a row / context + N head samples
                  + N decodings, of them a share of the tokens) / K
 
-so that attention is counted at full context in both, as in the paper's Table 1. Decoding holds the
-projection onto the vocabulary; from N = 2 candidates on (sampling below temperature 1) it is
-most of the work.
+Attention is thus counted at full context in both, as in the paper's Table 1. Decoding includes the
+projection onto the vocabulary; for N >= 2 candidates (sampling below temperature 1) it dominates.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, Table 1.
 """
@@ -30,10 +29,10 @@ __all__ = ["account"]
 
 
 def account(model: CALM, *, context: int) -> Account:
-    """Account for a model of any size; its weights are neither needed nor touched.
+    """Account for a model of any size, without using its weights.
 
     Args:
-        model: An assembled model, on any device; on the meta device it has no memory either.
+        model: An assembled model, on any device, including the meta device.
         context: Positions in a row, at least 2.
 
     Raises:
@@ -43,7 +42,7 @@ def account(model: CALM, *, context: int) -> Account:
     if model.head.evaluations_per_sample is None:
         raise ValueError(
             "head must evaluate its network a fixed number of times for a sample to have a cost; "
-            f"{type(model.head).__name__} here has no such number. Give it a solver with fixed "
+            f"the number varies for {type(model.head).__name__}. Give it a solver with fixed "
             "steps."
         )
     run = DryRun()
@@ -77,7 +76,7 @@ def account(model: CALM, *, context: int) -> Account:
 
 
 def _training_costs(run: DryRun, model: CALM, context: int) -> dict[str, Cost]:
-    """Each part of `CALM.loss` alone; what goes from part to part carries a gradient."""
+    """The cost of each part of `CALM.loss`; tensors passed between parts require gradients."""
     tokens = torch.zeros(1, context, model.chunk_size, dtype=torch.long)
     real = torch.ones_like(tokens, dtype=torch.bool)
     batch = ChunkBatch(tokens, real, ((context,),))

@@ -1,4 +1,4 @@
-"""What one computation costs: floating-point operations, and memory kept for its gradient."""
+"""The cost of a computation: FLOPs, and memory saved for the backward pass."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ __all__ = ["Cost", "cache_bytes_per_position", "cost_of"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one computation costs.
+    """The cost of a computation.
 
     Attributes:
-        forward: Operations of the computation.
-        backward: Operations of its gradient; 0 if it has none.
-        kept_bytes: Memory that is kept from the forward for the backward pass: activations, each
-            counted once, without the module's own weights.
+        forward: FLOPs of the forward pass.
+        backward: FLOPs of the backward pass; 0 without gradients.
+        kept_bytes: Memory of the activations saved for the backward pass, each counted once,
+            without the module's own weights.
     """
 
     forward: int
@@ -31,7 +31,7 @@ class Cost:
 
     @property
     def total(self) -> int:
-        """Operations of both passes."""
+        """FLOPs of both passes."""
         return self.forward + self.backward
 
 
@@ -39,9 +39,9 @@ def cost_of(run: DryRun, compute: Callable[[], Tensor], *, weights: Iterable[Ten
     """Run a computation and, if it can be differentiated, its backward pass.
 
     Args:
-        run: The context, entered.
-        compute: Gives one tensor.
-        weights: Tensors whose memory is not the computation's.
+        run: The dry run, entered as a context.
+        compute: A function that returns one tensor.
+        weights: Tensors to exclude from the saved memory.
     """
     kept: dict[int, Tensor] = {}
 
@@ -62,10 +62,10 @@ def cost_of(run: DryRun, compute: Callable[[], Tensor], *, weights: Iterable[Ten
 
 
 def cache_bytes_per_position(backbone: Backbone) -> int:
-    """Memory that a backbone's cache takes for one more position of one row.
+    """Memory of a backbone's cache per position and row.
 
     Args:
-        backbone: In a `DryRun`, its outline.
+        backbone: The backbone; inside a `DryRun`, its outline.
     """
     longer, shorter = (_bytes_of(backbone.new_cache(1, capacity)) for capacity in (2, 1))
     return longer - shorter

@@ -1,8 +1,8 @@
-"""Running a real module without its numbers: every tensor has a shape, a dtype and no memory.
+"""Run a module on tensors that have a shape and a dtype but no memory.
 
-All Python code of a part runs as it is, with its own branches and loops, so that what it costs
-can be seen at any size: there is no second description of a part that could disagree with it. See
-`Outline` for what its tensors are, and for what a part is told that asks for their numbers.
+The Python code of a part runs unchanged, with its branches and loops, so its cost can be counted
+at any size, and no second description of the part can disagree with it. `Outline` describes these
+tensors, and the answers given to code that reads their values.
 """
 
 import copy
@@ -23,14 +23,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class DryRun(TorchDispatchMode):
-    """A context in which tensors are made without memory; modules come in with `outline`.
+    """Context manager that creates tensors without memory; `outline` prepares modules for it.
 
     Attributes:
-        operations: How many floating-point operations there were so far; see `operations_of`.
+        operations: Number of FLOPs so far; see `operations_of`.
     """
 
     def __init__(self) -> None:
-        """Begin to count; nothing is switched on before the context is entered."""
+        """Set the counter to 0; the mode becomes active when the context is entered."""
         super().__init__()
         self.operations = 0
 
@@ -50,7 +50,7 @@ class DryRun(TorchDispatchMode):
         """A copy whose parameters and buffers have no memory, in evaluation mode.
 
         Args:
-            module: On any device, also the meta device; it is left as it is.
+            module: The module, on any device, including the meta device; it is not changed.
         """
         memo: dict[int, Any] = {}
         with self:

@@ -1,4 +1,4 @@
-"""Operations of a model, where they can be told."""
+"""FLOPs per token of either kind of model."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ __all__ = ["TokenCosts", "account_of", "costs_per_token"]
 
 @dataclass(frozen=True)
 class TokenCosts:
-    """Operations per token of text.
+    """FLOPs per token of text.
 
     Attributes:
-        training: Forward and backward pass.
-        sampling: One draw for each chunk.
+        training: FLOPs of the forward and backward pass.
+        sampling: FLOPs of sampling with one draw per chunk.
     """
 
     training: float
@@ -25,7 +25,7 @@ class TokenCosts:
 
 
 def costs_per_token(model: LanguageModel, positions: int) -> TokenCosts | None:
-    """Costs in rows of so many positions; None where they depend on the data."""
+    """FLOPs per token in rows of `positions` chunks; None if they depend on the data."""
     try:
         found = account_of(model, positions)
     except ValueError:

@@ -1,9 +1,9 @@
-"""How many floating-point operations one operation of PyTorch takes.
+"""The number of FLOPs of one PyTorch operation.
 
-They are those of matrix products, 2 per multiply-add, as `torch.utils.flop_counter` counts them;
-what is computed element by element is left out. Attention is counted in full, 4 operations per
-query, key and feature, without taking off the half that a causal mask hides; its backward pass
-twice that, whether a kernel computes the scores again or not.
+Only matrix products count, with 2 FLOPs per multiply-add, as in `torch.utils.flop_counter`;
+elementwise operations are ignored. Attention counts in full, with 4 FLOPs per query, key and
+feature and without subtracting the half hidden by a causal mask. Its backward pass counts twice as
+much, whether or not a kernel recomputes the scores.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +17,16 @@ __all__ = ["operations_of"]
 
 
 def operations_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
-    """By PyTorch's own formula, if it has one; else 0.
+    """FLOPs by PyTorch's own formula; 0 if there is none.
 
-    Its `FlopCounterMode` applies them too, but follows modules as well, which fails for views of
-    parameters where nothing has a gradient.
+    PyTorch's `FlopCounterMode` uses the same formulas but also tracks modules, which fails for
+    views of parameters if nothing requires a gradient.
 
     Args:
         func: The operation, an `OpOverload`.
         args: Its arguments.
         kwargs: Its named arguments.
-        result: What it returns.
+        result: Its return value.
     """
     packet = func.overloadpacket
     formula = _ATTENTION.get(packet) or flop_registry.get(packet)
@@ -40,11 +40,11 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: 
 
 
 def _attention_gradient(gradient: Tensor, *inputs: Any, **kwargs: Any) -> int:
-    """Two products for each one of the forward pass."""
+    """Two products for each product of the forward pass."""
     return 2 * _attention(*inputs)
 
 
-# The fused kernel of the CPU, which has no formula in the registry.
+# The fused CPU kernel has no formula in the registry.
 _ATTENTION: dict[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_gradient,

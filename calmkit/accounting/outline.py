@@ -1,14 +1,14 @@
-"""A tensor with a shape, strides, a dtype and a storage, but without memory and numbers.
+"""A tensor with a shape, strides, a dtype and a storage, but without memory or values.
 
-An `Outline` stands for a tensor on the CPU and holds one on the meta device, which runs every
-operation instead. Autograd and the choice of an attention kernel come before that and see a tensor
-on the CPU, so they behave as they do there. (PyTorch's own fake tensors would serve as well, but
-libraries recognise them and take other branches: transformers keeps a dense mask for them.)
+An `Outline` represents a tensor on the CPU and wraps a tensor on the meta device, on which every
+operation runs. Autograd and the choice of an attention kernel happen before that and see a CPU
+tensor, so they behave as on the CPU. (PyTorch's fake tensors would also work, but libraries
+recognise them and take other branches: transformers keeps a dense mask for them.)
 
-Few parts look at numbers: a cache at how full it is, a score at whether its inputs are finite.
-They are answered as if every number were zero: finite, not negative, empty. Small tables, such as
-a noise schedule, are real, and so is what is computed from them alone; so are scalars, from
-zeros: a question mostly asks for what was computed from a reduction, such as `x.max() < 0`.
+Few parts read values: a cache reads how full it is, a score whether its inputs are finite. They
+get answers as if every value were zero: finite, not negative, empty. Small tables, such as a noise
+schedule, have real values, as does everything computed from them alone. Scalars also have values,
+computed from zeros, since code mostly reads the result of a reduction, such as `x.max() < 0`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,18 +23,18 @@ __all__ = ["Outline", "run_outlined"]
 
 
 class Outline(Tensor):
-    """A tensor without memory, on the CPU as it says.
+    """A tensor without memory that reports the CPU as its device.
 
     Attributes:
-        shaped: The tensor on the meta device that has its shape, strides and storage.
-        numbers: The real tensor it stands for, where that is known.
+        shaped: The tensor on the meta device with its shape, strides and storage.
+        numbers: The real tensor that it represents, if known.
     """
 
     shaped: Tensor
     numbers: Tensor | None
 
     def __new__(cls, shaped: Tensor) -> "Outline":
-        """Stand for a tensor of the same shape, strides and dtype."""
+        """Wrap a tensor of the same shape, strides and dtype."""
         outline = without_memory_like(cls, shaped)
         outline.shaped, outline.numbers = shaped, None
         return outline
@@ -58,20 +58,20 @@ class Outline(Tensor):
 
 
 def run_outlined(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Run an operation of PyTorch without numbers.
+    """Run a PyTorch operation on outlines.
 
     Args:
         func: The operation, an `OpOverload`.
-        args: Its arguments: outlines, and real tensors, which are left as they are.
+        args: Its arguments: outlines, and real tensors, which are not changed.
         kwargs: Its named arguments.
 
     Returns:
-        What it returns, with outlines for tensors.
+        Its return value, with outlines in place of tensors.
     """
     if func is torch.ops.aten._local_scalar_dense.default:
         return _numbers_of(args[0]).item()
     given: list[Tensor] = []
-    # An operation that writes into its argument returns it: that outline, not a new one.
+    # An in-place operation returns its argument, so it must return the same outline.
     outlines: dict[int, Outline] = {}
 
     def shaped(x: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def _numbers_of(x: Tensor) -> Tensor:
     return torch.zeros((), dtype=x.dtype, device="cpu") if x.numbers is None else x.numbers
 
 
-# What makes numbers out of none, and how many of them are followed.
+# Operations that create values without inputs, and the largest result whose values are kept.
 _TABLES = (
     torch.ops.aten.arange.default,
     torch.ops.aten.arange.start,

@@ -1,4 +1,4 @@
-"""The numbers that the paper gives for its six models, to be held against an account.
+"""The paper's numbers for its six models, for comparison with an account.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, Table 1.
 """
@@ -15,12 +15,12 @@ TRAINING_TOKENS = 5e11
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A row of the table.
+    """One line of the table.
 
     Attributes:
-        parameters: Without the autoencoder.
-        training_flops: Of the whole training, `TRAINING_TOKENS` tokens.
-        inference_flops: Per token.
+        parameters: Parameters without the autoencoder.
+        training_flops: FLOPs of the whole training on `TRAINING_TOKENS` tokens.
+        inference_flops: FLOPs per token of inference.
     """
 
     parameters: float
@@ -40,12 +40,12 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Residuals:
-    """How far an account is from a published row: `ours / published - 1`.
+    """Relative deviation of an account from a published model: `ours / published - 1`.
 
     Attributes:
-        parameters: Of the parameters that are trained.
-        training_flops: Of the operations of the whole training.
-        inference_flops: Of the operations per token.
+        parameters: Deviation in the trained parameters.
+        training_flops: Deviation in the FLOPs of the whole training.
+        inference_flops: Deviation in the FLOPs per token of inference.
     """
 
     parameters: float
@@ -54,7 +54,7 @@ class Residuals:
 
 
 def residuals_to(published: PublishedModel, ours: Account) -> Residuals:
-    """Compare an account with a published row."""
+    """Compare an account with a published model."""
     training = sum(ours.training_flops.values()) * TRAINING_TOKENS
     inference = sum(ours.inference_flops().values())
     return Residuals(

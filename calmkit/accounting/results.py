@@ -1,4 +1,4 @@
-"""The account of a model: what it costs, part by part."""
+"""The account of a model: its cost, part by part."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ __all__ = ["Account", "check_context", "parameters_of"]
 
 @dataclass(frozen=True)
 class Account:
-    """What a model costs; mappings go from the names of its parts to numbers.
+    """The cost of a model; mappings are keyed by the names of its parts.
 
     Attributes:
         chunk_size: K, tokens in a chunk.
         context: Positions in a row.
-        parameters: Parameters.
-        trained_parameters: Those that have a gradient; a frozen autoencoder has none.
-        training_flops: Operations per token of text, both passes.
-        step_flops: Operations of reading one chunk at full context.
-        first_sample_flops: Operations of drawing one latent of the next chunk.
-        next_sample_flops: Operations of each further latent of the same chunk.
-        starting_flops: Operations of decoding one latent, before its places are told apart.
-        decoding_flops: Operations of decoding its K places after that.
-        activation_bytes: Memory kept for the backward pass of one row, alone in its batch.
-        cache_bytes: Memory of the cache for one position of one row.
+        parameters: Number of parameters.
+        trained_parameters: Number of parameters with gradients, without a frozen autoencoder.
+        training_flops: FLOPs per token of text, forward and backward pass.
+        step_flops: FLOPs of reading one chunk at full context.
+        first_sample_flops: FLOPs of drawing one latent of the next chunk.
+        next_sample_flops: FLOPs of each further latent of the same chunk.
+        starting_flops: FLOPs of the part of decoding that is shared by all places of a latent.
+        decoding_flops: FLOPs of decoding its K places after that.
+        activation_bytes: Memory saved for the backward pass with a single row in the batch.
+        cache_bytes: Memory of the cache per position and row.
     """
 
     chunk_size: int
@@ -45,16 +45,16 @@ class Account:
     def inference_flops(
         self, candidates: float = 1.0, decoded_share: float = 1.0
     ) -> dict[str, float]:
-        """Operations per new token, by part.
+        """FLOPs per new token, by part.
 
         Args:
-            candidates: N, latents drawn for each chunk: 1 for plain sampling, N for the batch
-                algorithm, a measured mean for samplers that draw as many as they need.
-            decoded_share: Share of their tokens that is decoded; less than 1 with pruning, as
-                measured.
+            candidates: Latents drawn per chunk: 1 for plain sampling, N for the batch algorithm,
+                a measured mean for samplers with a variable number of draws.
+            decoded_share: Share of their tokens that are decoded; with pruning, a measured share
+                below 1.
 
         Raises:
-            ValueError: If there is less than one candidate, or the share is no share.
+            ValueError: If `candidates` is below 1, or `decoded_share` is not in [0, 1].
         """
         check_at_least(1, candidates=candidates)
         check_in("[0, 1]", decoded_share=decoded_share)
@@ -63,12 +63,12 @@ class Account:
         chunk["autoencoder"] = candidates * (
             self.starting_flops + decoded_share * self.decoding_flops
         )
-        # A token model has neither head nor autoencoder: one softmax gives any temperature.
+        # A token model has neither head nor autoencoder; one softmax serves any temperature.
         return {p: flops / self.chunk_size for p, flops in chunk.items() if p in self.parameters}
 
 
 def check_context(context: int) -> None:
-    """Refuse a row in which nothing is predicted.
+    """Refuse a row without predictions.
 
     Raises:
         ValueError: If it is shorter than two positions.
@@ -78,7 +78,7 @@ def check_context(context: int) -> None:
 
 
 def parameters_of(model: nn.Module) -> dict[str, int]:
-    """Parameters of each part, each counted once, where it comes first."""
+    """Number of parameters by part; a shared parameter counts in the first part only."""
     seen: set[int] = set()
     counts = {}
     for name, part in model.named_children():

@@ -1,6 +1,6 @@
-"""The account of a TokenLM: as that of a CALM, with a softmax in place of head and autoencoder.
+"""The account of a TokenLM: like that of a CALM, but with a softmax for head and autoencoder.
 
-Candidates cost nothing here: one softmax gives the law at every temperature.
+Candidates cost nothing, since one softmax gives the distribution at every temperature.
 """
 
 import torch
@@ -20,7 +20,7 @@ def account_token_lm(model: TokenLM, *, context: int) -> Account:
     """Account for a model over tokens; see `account`.
 
     Args:
-        model: On any device; it is left as it is.
+        model: The model, on any device; it is not changed.
         context: Tokens in a row, at least 2.
 
     Raises:

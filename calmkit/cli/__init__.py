@@ -1,8 +1,7 @@
-"""The command `calmkit`: compare, train, evaluate, generate, convert, account, report.
+"""The command line, `calmkit COMMAND`.
 
-A thin shell over `calmkit.config` (what to do) and `calmkit.comparison` (doing it): a module for
-each command. All that a user can get wrong is checked before anything is computed, and told in a
-few lines:
+This is a thin shell over `calmkit.config` and the rooms that do the work, with one module per
+command. User errors are detected before anything is computed and reported in a few lines:
 
     exit code 0    done
               1    training diverged, a run of a comparison failed, or the disk is full

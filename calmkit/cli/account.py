@@ -1,4 +1,4 @@
-"""`calmkit account`: what models cost, before they exist."""
+"""`calmkit account`: the cost of a model, before it is built."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ __all__ = ["run"]
 
 
 def run(options: list[str]) -> None:
-    """Print a row for each model, and for one model its parts; see `_options`."""
+    """Print one line per model and, for a single model, one per part; see `_options`."""
     with mistakes():
         chosen = parse_function(_options, options, command="calmkit account")
         name, file = chosen["preset"], chosen["config"]
@@ -27,12 +27,12 @@ def run(options: list[str]) -> None:
         else:
             layers = ["--config", file]
             experiment = config.parse(layers, command="calmkit account").experiment
-            ours = account_parts(experiment, experiment.head, context=experiment.positions)
-            accounts = {Path(file).stem: ours}
+            account = account_parts(experiment, experiment.head, context=experiment.positions)
+            accounts = {Path(file).stem: account}
         sampling = {"candidates": chosen["candidates"], "share": chosen["decoded_share"]}
         tables = [models_table(accounts, **sampling)]
         if len(accounts) == 1:
-            tables += [parts_table(ours, **sampling) for ours in accounts.values()]
+            tables += [parts_table(account, **sampling) for account in accounts.values()]
     console = new_console()
     for table in tables:
         console.print(table)
@@ -46,11 +46,11 @@ def _options(
     candidates: float = 200,
     decoded_share: float = 1.0,
 ) -> None:
-    """Say what a model costs: parameters, floating-point operations, memory.
+    """Compute the cost of a model: parameters, floating-point operations, memory.
 
     Args:
         preset: One of the paper's models. None: all of them.
         config: A config as for `calmkit train`: a YAML file, or a preset's name.
-        candidates: Latents drawn for each chunk when sampling below temperature 1.
-        decoded_share: Share of those candidates that pruning leaves to be decoded, as measured.
+        candidates: Latents drawn per chunk when sampling below temperature 1.
+        decoded_share: Measured share of the candidates that are decoded after pruning.
     """

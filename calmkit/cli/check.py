@@ -1,4 +1,4 @@
-"""`calmkit check`: what every part of a kind promises, put to the test on one's own part."""
+"""`calmkit check`: run the contract tests of a kind of part on a part of your own."""
 
 import json
 
@@ -14,7 +14,7 @@ _USAGE = "calmkit check PATH [--KEY VALUE ...] [--json]"
 
 
 def run(options: list[str]) -> None:
-    """Print a table for each part, and exit with 1 if a contract is broken; see `_options`."""
+    """Print a table per part, and exit with code 1 if a contract is broken; see `_options`."""
     paths = [option for option in options[:1] if not option.startswith("-")]
     as_json = "--json" in options
     with mistakes():
@@ -53,9 +53,9 @@ def _options(
 
     Args:
         kind: head, rule, kernel, noise, solver, sampler, autoencoder, input_encoder, backbone or
-            attention. None: the part tells.
+            attention. None: inferred from the part.
         profile: quick (seconds), standard (about a minute) or deep.
-        seed: The same seed repeats a run.
+        seed: The same seed gives the same checks.
         only: Contracts to run, separated by commas. None: all.
-        exempt: Contracts that need not hold, with the reason: --exempt.NAME "this head ...".
+        exempt: Contracts to skip, with the reason: --exempt.NAME "this head ...".
     """

@@ -11,14 +11,14 @@ from .output import held, new_console, start_output, write_and_show
 __all__ = ["run"]
 
 _HELP = """keys of a comparison, beside those of `calmkit train` below:
-  variants       names, and the keys that each sets; --variants.flow.head.depth 6 sets one of them
-  grid           keys and lists of values: every variant with every combination
-  seeds          how many, or a list
-  budget         what is equal: steps, flops or seconds
-  context        tokens in a row, and
-  scored_after   tokens before the first scored one: positions are counted for each chunk_size
-  processes      runs side by side
-  threads        threads of each run; equal numbers take equal threads
+  variants       names, and the keys of each; --variants.flow.head.depth 6 sets a single key
+  grid           keys and lists of values: every variant is run with every combination
+  seeds          the number of seeds, or a list
+  budget         the quantity held equal: steps, flops or seconds
+  context        tokens in a row
+  scored_after   tokens before the first scored one; chunk_size converts both to positions
+  processes      number of runs in parallel
+  threads        CPU threads of each run; reproducing a number takes the same number of threads
   trained        folder of trainings to share with other comparisons
 """
 
@@ -26,7 +26,7 @@ _MOST_FILES = 4
 
 
 def run(options: list[str]) -> None:
-    """Plan the runs, do them and report; options are the keys of a comparison."""
+    """Plan the runs, execute them and report; options are the keys of a comparison."""
     if "--help" in options:
         print(_HELP)
     with mistakes():
@@ -57,8 +57,9 @@ def _compare(prepared: Preparation) -> None:
     write_and_show(result, comparison.output, console)
     if any(variant.failures for variant in result.variants):
         errors = [str(run.error_file) for run in runs if run.error_file.exists()]
-        kept = f"\n  the whole errors: {', '.join(errors[:_MOST_FILES])}" if errors else ""
+        kept = f"\n  full tracebacks: {', '.join(errors[:_MOST_FILES])}" if errors else ""
         more = f", and {len(errors) - _MOST_FILES} more" if len(errors) > _MOST_FILES else ""
         raise Failed(
-            f"some runs failed; the table says which. Run it again to try those alone.{kept}{more}"
+            f"some runs failed; see the table. Run the command again to retry only those."
+            f"{kept}{more}"
         )

@@ -1,4 +1,4 @@
-"""`calmkit convert`: a saved model in the other format."""
+"""`calmkit convert`: convert a saved model to the other format."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ __all__ = ["run"]
 
 
 def run(options: list[str]) -> None:
-    """Convert; see `_options` for the options."""
+    """Convert a model; see `_options`."""
     with mistakes():
         chosen = parse_function(_options, options, command="calmkit convert")
         written = convert_checkpoint(
@@ -30,9 +30,9 @@ def _options(
     """Write a saved model in the other format.
 
     Args:
-        checkpoint: Folder in the published format, or in calmkit's own.
-        output: New folder, for the other format.
-        autoencoder: Folder of a published autoencoder, where the model has none inside.
-        trust: Packages outside calmkit, with commas between, whose parts the model may name; they
-            are imported and run. Without it, nothing runs but calmkit's own code.
+        checkpoint: Folder in the published format or in calmkit's own.
+        output: New folder for the other format.
+        autoencoder: Folder of a published autoencoder, if the model does not include one.
+        trust: Comma-separated packages outside calmkit whose parts the model may name. They are
+            imported and run; without this option only calmkit's own code runs.
     """

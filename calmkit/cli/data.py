@@ -1,4 +1,4 @@
-"""`calmkit data`: what is inside a prepared folder."""
+"""`calmkit data`: describe the contents of a prepared folder."""
 
 import itertools
 from pathlib import Path
@@ -16,7 +16,7 @@ _FLAG = "--verify"
 
 
 def run(options: list[str]) -> None:
-    """Print what the folder before the options holds; see `_options` for those."""
+    """Describe the folder given before the options; see `_options`."""
     folders = list(itertools.takewhile(lambda option: not option.startswith("--"), options))
     given = [f"{_FLAG}=true" if one == _FLAG else one for one in options[len(folders) :]]
     console = new_console()
@@ -32,7 +32,7 @@ def run(options: list[str]) -> None:
             raise ValueError(f"output must be a .png file; got {output}.")
         if chosen.pop("verify"):
             Manifest.read(folder).check_digests(folder)
-            console.print("every file is as it was written", markup=False, highlight=False)
+            console.print("all files match the manifest", markup=False, highlight=False)
         content = inspect_folder(folder, **chosen)
     console.print(data_text(content), markup=False, highlight=False, soft_wrap=True)
     if output is not None:
@@ -50,13 +50,13 @@ def _options(
     seed: int = 0,
     verify: bool = False,
 ) -> None:
-    """Say what a prepared folder holds: documents, tokens, lengths, and rows of chunks.
+    """Describe a prepared folder: documents, tokens, lengths, and rows of chunks.
 
     Args:
-        output: A .png file: how long documents are, and how full rows are.
-        chunk_size: K, tokens in a chunk of the rows that are shown.
+        output: A .png file for a plot of document lengths and of how full rows are.
+        chunk_size: K, tokens in a chunk of the displayed rows.
         positions: Chunks in a row.
-        windows: How many rows to show.
-        seed: Chooses the rows.
-        verify: Read every file once, and compare it with the digest in the manifest.
+        windows: Number of rows to display.
+        seed: Seed of the choice of rows.
+        verify: Read every file once and compare its digest with the manifest.
     """

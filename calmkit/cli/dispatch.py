@@ -1,8 +1,8 @@
-"""From the words on the command line to a command, and from its end to an exit code.
+"""Dispatch the command line to a command, and map its outcome to an exit code.
 
-Each command is the function `run` of a module of this package, which imports at its top what it
-needs. Nothing heavy is imported here before a command is known, so that help, and Ctrl-C, answer
-at once.
+Each command is the function `run` of a module of this package, which imports its dependencies at
+the top. This module imports nothing heavy before the command is known, so that `--help` and Ctrl-C
+respond at once.
 """
 
 import difflib
@@ -28,31 +28,31 @@ _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 Continuous autoregressive language models, part by part.
 
 commands:
-  compare    train several models on equal text, seeds and budget; print what each is worth
-  train      train one model and save it, or a saved one further, on pairs, with --finetune
-  evaluate   measure a saved model on held-out text
-  generate   write text with a saved model
-  prepare    text of any size as a folder of token ids: calmkit prepare SOURCE... --output DIR
-  data       what is inside such a folder: calmkit data DIR [--output PICTURE.png] [--verify]
-  convert    write a published model in calmkit's format, or the other way
-  account    parameters, FLOPs and memory of a model, without building its weights
-  check      run the contracts of its kind on a part of your own: calmkit check my_head.MyHead
-  report     several comparisons as one: calmkit report DIR DIR --output DIR
+  compare    train several models on the same text, seeds and budget, and compare their scores
+  train      train and save one model, or fine-tune a saved one on pairs with --finetune
+  evaluate   evaluate a saved model on held-out text
+  generate   generate text with a saved model
+  prepare    tokenize text of any size into a folder: calmkit prepare SOURCE... --output DIR
+  data       describe a prepared folder: calmkit data DIR [--output PICTURE.png] [--verify]
+  convert    convert a model between the published format and calmkit's own
+  account    compute parameters, FLOPs and memory of a model without building its weights
+  check      run the contract tests on a part of your own: calmkit check my_head.MyHead
+  report     merge several comparisons into one report: calmkit report DIR DIR --output DIR
 
 examples:
   calmkit compare                               the embedded English text, about five minutes
   calmkit compare --data texts/ --head.width 256 --variants.flow.head.depth 6
-  calmkit compare --config heads --data texts/  a question of the paper: see the presets
+  calmkit compare --config heads --data texts/  a preset: one of the paper's questions
   calmkit train --head FlowHead --output runs/flow
   calmkit generate --checkpoint runs/flow --prompt "The value of" --temperature 0.5
 
 calmkit COMMAND --help lists the options of a command; calmkit --version prints the version.
 """
 
-# Libraries that every command needs, by the name they are imported under.
+# Libraries that every command needs, by import name.
 _NEEDED = ("cattrs", "jinja2", "jsonargparse", "lightning_fabric", "matplotlib", "rich",
            "safetensors", "tokenizers")  # fmt: skip
-# Those of the extra `testing`, which is all that `check` needs.
+# The libraries of the extra `testing`; `check` needs no others.
 _NEEDED_TO_CHECK = ("hypothesis", "jsonargparse")
 
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        # A character that a terminal or a pipe cannot show must not end hours of training.
+        # A character that a terminal or a pipe cannot display must not end hours of training.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with _interrupts_noted() as interrupts:
@@ -76,12 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BaseException as error:
             if not (interrupts or isinstance(error, KeyboardInterrupt)):
                 raise
-            _say("was interrupted by Ctrl-C; what had been written is kept.")
+            _print_error("was interrupted by Ctrl-C; results written so far are kept.")
             return 130
 
 
 def _run(given: list[str]) -> int:
-    """Run a command, and hand its output over; return the exit code."""
+    """Run a command and flush its output; return the exit code."""
     try:
         code = _dispatch(given)
         if sys.stdout is not None:
@@ -90,7 +90,7 @@ def _run(given: list[str]) -> int:
     except OSError as error:
         _drop_output()
         where = "the output" if error.filename is None else os.fspath(error.filename)
-        _say(f"{_command(given)}: {where}: {error.strerror or error}.")
+        _print_error(f"{_command(given)}: {where}: {error.strerror or error}.")
         return 1
 
 
@@ -105,11 +105,11 @@ def _dispatch(given: list[str]) -> int:
     if command not in _COMMANDS:
         nearest = difflib.get_close_matches(command, _COMMANDS, n=1, cutoff=0.5)
         hint = "".join(f"\n  did you mean: {name}" for name in nearest)
-        _say(f"{_command(given)}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
+        _print_error(f"{_command(given)}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
         return 2
     needed, extra = (_NEEDED_TO_CHECK, "testing") if command == "check" else (_NEEDED, "cli")
     if missing := [name for name in needed if not is_installed(name)]:
-        _say(
+        _print_error(
             f"{command} needs {', '.join(missing)}; "
             f"install it with pip install 'calmkit[{extra}]'."
         )
@@ -122,34 +122,34 @@ def _dispatch(given: list[str]) -> int:
     from .mistakes import Failed, Mistake
     from .warned import warnings_in_one_line
 
-    # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
-    # that no file here hides an installed module.
+    # Like `python -m`: a head in my_heads.py of this folder is `my_heads.MyHead`. The folder comes
+    # last, so that no file in it shadows an installed module.
     if _may_import_from_here(given) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         with warnings_in_one_line(command):
             module.run(given[1:])
-    except SystemExit as end:  # --help and --print_config end so
+    except SystemExit as end:  # raised by --help and --print_config
         return int(end.code or 0)
     except Mistake as error:
-        _say(f"{command}: {error}")
+        _print_error(f"{command}: {error}")
         return 2
     except ImportError as error:
-        if "calmkit[" not in (said := with_remedy(str(error))):
+        if "calmkit[" not in (message := with_remedy(str(error))):
             raise
-        _say(f"{command}: {said}")
+        _print_error(f"{command}: {message}")
         return 2
     except (EncodingError, TrainingDiverged, WriteError, Failed) as error:
-        _say(f"{command}: {error}")
+        _print_error(f"{command}: {error}")
         return 1
     return 0
 
 
 def _may_import_from_here(given: Sequence[str]) -> bool:
-    """Whether the user's own code may be in the current folder, and no model from elsewhere.
+    """Whether the current folder may hold the user's own code, rather than a downloaded model.
 
-    Libraries try to import many modules that are not installed, `triton` for one. Whoever stands
-    in a model's folder would run a file of that name in it.
+    Libraries try to import many modules that are not installed, such as `triton`. In the folder of
+    a downloaded model, that would run a file of that name.
     """
     options = {option.partition("=")[0] for option in given}
     own = given[0] in ("train", "compare", "account", "check") and "--checkpoint" not in options
@@ -158,7 +158,7 @@ def _may_import_from_here(given: Sequence[str]) -> bool:
 
 @contextmanager
 def _interrupts_noted() -> Iterator[list[int]]:
-    """Ctrl-C raises KeyboardInterrupt, as ever, and is added to a list.
+    """Record each Ctrl-C in a list, besides raising KeyboardInterrupt.
 
     While a compiled module is imported, Python may turn that exception into another one.
     """
@@ -182,17 +182,17 @@ def _interrupts_noted() -> Iterator[list[int]]:
 
 
 def _drop_output() -> None:
-    """Nothing more can be written there; Python would complain once more when it exits."""
+    """Discard further output to a closed stdout, which Python would report again at exit."""
     with suppress(AttributeError, OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(given: list[str]) -> str:
-    """The command's word, cut if it is none."""
+    """The first word of the command line, shortened if it is too long for a command."""
     return given[0] if given and len(given[0]) <= 80 else f"{''.join(given[:1])[:60]}..."
 
 
-def _say(text: str) -> None:
-    """Tell it on stderr; what is as long as a file is cut."""
+def _print_error(text: str) -> None:
+    """Print to stderr; long lines are shortened."""
     lines = [x if len(x) <= 400 else f"{x[:300]} ... {x[-60:]}" for x in text.splitlines()]
     print("calmkit " + "\n".join(lines), file=sys.stderr, flush=True)

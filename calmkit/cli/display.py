@@ -1,7 +1,7 @@
-"""What a run shows while it runs: bars on a terminal, plain lines anywhere else.
+"""The progress of a run: bars on a terminal, plain lines elsewhere.
 
-A bar has the current loss and the time left. Where the output is a file or a pipe, a line with
-the same numbers is written every ten seconds and at the end of each stage.
+A bar shows the current loss and the time left. If the output is a file or a pipe, a line with the
+same numbers is printed every ten seconds and at the end of each stage.
 """
 
 import time
@@ -20,13 +20,13 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
-    """Context in which stages of a run are shown."""
+    """Context manager that displays the stages of a run."""
 
     def __init__(self, console: "Console") -> None:
-        """Prepare; nothing is shown yet.
+        """Create the bars; nothing is displayed yet.
 
         Args:
-            console: Where to show it.
+            console: The console to print to.
         """
         from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bars
@@ -42,7 +42,7 @@ class Display:
         )
 
     def __enter__(self) -> "Display":
-        """Show bars if the console is a terminal."""
+        """Display bars if the console is a terminal."""
         if self.console.is_terminal:
             self._bars.start()
         return self
@@ -58,14 +58,14 @@ class Display:
             self._bars.stop()
 
     def note(self, text: str) -> None:
-        """Show a line."""
+        """Print a line."""
         self.console.print(text, markup=False, highlight=False)
 
     def track(self, label: str) -> Callable[[Progress], None]:
-        """Announce a stage; what is returned is called after each of its steps.
+        """Announce a stage, and return a callback for each of its steps.
 
         Args:
-            label: What the stage does, in a few words.
+            label: A short description of the stage.
         """
         return self._bar(label) if self.console.is_terminal else self._lines(label)
 

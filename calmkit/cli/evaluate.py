@@ -1,9 +1,9 @@
-"""`calmkit evaluate`: a saved model on held-out text, and what each part of it is worth."""
+"""`calmkit evaluate`: evaluate a saved model on held-out text, and diagnose its parts."""
 
 from pathlib import Path
 from typing import Literal
 
-import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
+import lightning_fabric  # noqa: F401  imported here so that Ctrl-C ends without a traceback
 from rich.console import Console
 
 from calmkit.comparison import result_of_one
@@ -28,7 +28,7 @@ __all__ = ["run"]
 
 
 def run(options: list[str]) -> None:
-    """Measure and report; see `_options`."""
+    """Evaluate and report; see `_options`."""
     console = new_console()
     with mistakes():
         chosen = parse_function(_options, options, command="calmkit evaluate")
@@ -53,13 +53,13 @@ def run(options: list[str]) -> None:
 def _diagnose(
     checkpoint: Checkpoint, plan: EvaluationPlan, output: Path, console: Console
 ) -> None:
-    """Say of each part of a saved model whether it works."""
+    """Diagnose each part of a saved model."""
     if not isinstance(checkpoint.model, CALM):  # a softmax has no autoencoder and no head
         return
     try:
         rows = plan.rows_to_diagnose()
     except ValueError as error:
-        console.print(f"Without diagnostics: {error}", markup=False, highlight=False)
+        console.print(f"Skipped diagnostics: {error}", markup=False, highlight=False)
         return
     diagnosis = diagnose(
         checkpoint.model,
@@ -86,22 +86,22 @@ def _options(
     trust: str = "",
     diagnostics: bool = True,
 ) -> None:
-    """Measure a saved model.
+    """Evaluate a saved model.
 
     Args:
-        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published one. Only
-            `calmkit train` writes a config that says what text was held out, and how it is scored.
-        data: Other text to measure on, all of it; of a folder written by `calmkit prepare`, what
-            is held out there. None: what training held out; without a config
-            the embedded English text.
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published checkpoint.
+            Only `calmkit train` writes a config, which defines the held-out text and the protocol.
+        data: Other text to evaluate on. All of it is used, or the held-out side of a folder
+            written by `calmkit prepare`. None: the text held out in training, or the embedded
+            English text for a model without a config.
         rows: Rows of text. None: as in the model's config, or 128.
-        draws: Head samples for each position. None: as in the model's config, or 8.
+        draws: Head samples per position. None: as in the model's config, or 8.
         positions: Chunks in a row. None: as in the model's config, or 64.
-        min_context: Chunks of true text before the first that is scored. None: as in the model's
+        min_context: Chunks of true text before the first scored one. None: as in the model's
             config, or 16.
-        accelerator: Where to compute. None: as in the model's config, or the fastest there is.
+        accelerator: Device to compute on. None: as in the model's config, or the fastest device.
         output: Folder for results. None: `evaluation` in the checkpoint.
-        trust: Packages outside calmkit, with commas between, whose parts the model may name; they
-            are imported and run. Without it, nothing runs but calmkit's own code.
-        diagnostics: Say too what works and what does not, part by part; takes seconds.
+        trust: Comma-separated packages outside calmkit whose parts the model may name. They are
+            imported and run; without this option only calmkit's own code runs.
+        diagnostics: Also diagnose each part, which takes seconds.
     """

@@ -1,4 +1,4 @@
-"""`calmkit generate`: text from a saved model."""
+"""`calmkit generate`: generate text with a saved model."""
 
 import dataclasses
 import json
@@ -76,28 +76,28 @@ def _options(
     json: bool = False,
     trust: str = "",
 ) -> None:
-    """Write text with a saved model. One text appears as it is made.
+    """Generate text with a saved model. A single text is streamed.
 
     Args:
-        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published one.
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published checkpoint.
         prompt: Text to continue. Empty: begin a document.
-        prompts: File of prompts instead: one a line, or JSON lines with a `prompt` field.
-        max_new_tokens: Most tokens to add.
-        samples: How many texts to write for each prompt.
-        temperature: In (0, 1]; at 0.5 and below texts are more fluent and cost more.
-        candidates: Draws for each chunk at temperatures below 1.
-        exact: Draw as often as the exact law needs, instead of `candidates` times.
-        top_k: Keep that many of the likeliest tokens; for a softmax model only.
-        top_p: Keep the likeliest tokens, or the most frequent chunks, that make up this share.
+        prompts: File of prompts instead: one per line, or JSON lines with a `prompt` field.
+        max_new_tokens: Maximum number of tokens to generate.
+        samples: Number of texts per prompt.
+        temperature: In (0, 1]; texts at 0.5 and below are more fluent and cost more.
+        candidates: Draws per chunk at temperatures below 1.
+        exact: Draw until the sample is exact, instead of `candidates` times.
+        top_k: Keep this many of the most likely tokens; for a softmax model only.
+        top_p: Keep the most likely tokens, or the most frequent chunks, with this total share.
         seed: The same seed gives the same texts.
-        json: Print one JSON object a line: prompt, text, tokens, why it ended, draws used.
-        trust: Packages outside calmkit, with commas between, whose parts the model may name; they
-            are imported and run. Without it, nothing runs but calmkit's own code.
+        json: Print one JSON object per line: prompt, text, tokens, stop reason, draws used.
+        trust: Comma-separated packages outside calmkit whose parts the model may name. They are
+            imported and run; without this option only calmkit's own code runs.
     """
 
 
 def _bare_flags(options: list[str], flags: tuple[str, ...]) -> list[str]:
-    """Options in which `--flag` alone means `--flag true`."""
+    """Replace each bare `--flag` by `--flag true`."""
     given = []
     for place, option in enumerate(options):
         bare = option in flags and "".join(options[place + 1 : place + 2])[:2] in ("", "--")

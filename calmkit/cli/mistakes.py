@@ -1,4 +1,4 @@
-"""What can end a command early, and where it is told apart from a bug."""
+"""Exceptions that end a command early, and the contexts that tell user errors from bugs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ __all__ = ["Failed", "Mistake", "mistakes", "mistakes_in_checkpoints"]
 
 
 class Failed(Exception):
-    """Something did not end well after the start."""
+    """A failure after the computation began."""
 
 
 class Mistake(Exception):
-    """A user's mistake, with its one-screen text."""
+    """A user's mistake, with a message that fits on a screen."""
 
 
 @contextmanager
 def mistakes() -> Iterator[None]:
-    """Before anything is computed, a ValueError or OSError tells of a mistake of the user.
+    """Turn a ValueError or OSError into a `Mistake`, for code before the computation.
 
-    A disk that is full is none.
+    A full disk is not a mistake.
     """
     try:
         yield
@@ -37,7 +37,7 @@ def mistakes() -> Iterator[None]:
 
 @contextmanager
 def mistakes_in_checkpoints() -> Iterator[None]:
-    """Later only a checkpoint can be wrong; any other ValueError is a bug, with a traceback."""
+    """Turn a `CheckpointError` into a `Mistake`; during training any other ValueError is a bug."""
     try:
         yield
     except CheckpointError as error:

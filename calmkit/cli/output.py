@@ -1,4 +1,4 @@
-"""Where a command leaves its results: a folder that begins with the config, and the terminal."""
+"""The results of a command: a folder, which first receives the config, and the terminal."""
 
 import tempfile
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ __all__ = ["held", "make_folder", "new_console", "show", "start_output", "write_
 
 
 def held(directory: Path) -> AbstractContextManager[object]:
-    """The folder for results, made if missing, in which no other command writes meanwhile.
+    """Lock the results folder, which is created if missing, against other commands.
 
     Raises:
-        Mistake: If it cannot be written, or another process holds it.
+        Mistake: If the folder cannot be written or is locked by another process.
     """
     holding = ExitStack()
     with mistakes():
@@ -32,7 +32,7 @@ def held(directory: Path) -> AbstractContextManager[object]:
 
 
 def start_output(directory: Path, command: str, text: str) -> None:
-    """Write the effective config first: it tells what a run was, even one that was killed.
+    """Write the effective config first, so that it also documents a killed run.
 
     Raises:
         ValueError: If the folder cannot be written.
@@ -44,10 +44,10 @@ def start_output(directory: Path, command: str, text: str) -> None:
 
 
 def make_folder(directory: Path) -> None:
-    """Make a folder for results, if there is none.
+    """Create a results folder if it is missing.
 
     Raises:
-        ValueError: If it cannot be written.
+        ValueError: If the folder cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -60,21 +60,21 @@ def make_folder(directory: Path) -> None:
 
 
 def write_and_show(result: ComparisonResult, directory: Path, console: Console) -> None:
-    """Write a result into its folder and print it."""
+    """Write the report of a result to its folder, and print it."""
     report = Report.of(result)
     files = [*write_report(report, directory), directory / "config.yaml"]
     show(report, files, directory, console)
 
 
 def show(report: Report, files: Sequence[Path], directory: Path, console: Console) -> None:
-    """Print a report, and the files of its folder."""
+    """Print a report and the names of its files."""
     console.print(to_table(report))
     names = ", ".join(str(file.relative_to(directory)) for file in files)
     console.print(f"{directory}/: {names}", markup=False, highlight=False)
 
 
 def new_console() -> Console:
-    """The terminal, or what stands in its place."""
+    """A console for stdout."""
     console = Console()
-    # A pipe or a log has no width of its own; rich would take 80 and break the table.
+    # A pipe or a log has no width of its own, and rich's default of 80 would break the table.
     return console if console.is_terminal else Console(width=100)

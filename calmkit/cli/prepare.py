@@ -1,4 +1,4 @@
-"""`calmkit prepare`: text of any size as a folder of token ids, ready for training."""
+"""`calmkit prepare`: tokenize text of any size into a folder that training reads."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ _MB = 1e6
 
 
 def run(options: list[str]) -> None:
-    """Prepare the sources that are named before the options; see `_options` for those."""
+    """Prepare the sources given before the options; see `_options`."""
     given = list(itertools.takewhile(lambda option: not option.startswith("--"), options))
     with mistakes():
         chosen = parse_function(_options, options[len(given) :], command="calmkit prepare")
@@ -63,7 +63,7 @@ def _stdin(given: list[str], output: Path) -> list[Source]:
 
 
 def _shown(display: Display) -> Callable[[int, int], None]:
-    """Show bytes as megabytes, with the time left at the speed so far."""
+    """Display bytes as megabytes, with the time left at the average speed."""
     begun, first = 0.0, 0
     show: Callable[[Progress], None] | None = None
 
@@ -90,10 +90,10 @@ def _summary(manifest: Manifest, output: Path) -> str:
         lines.append(f"{name:12}{side.documents:14,}{side.tokens:18,}{side.characters:18,}")
     skipped = manifest.skipped
     if skipped["count"]:
-        lines.append(f"{skipped['count']} bad documents were left out:")
+        lines.append(f"{skipped['count']} bad documents were skipped:")
         lines += [f"  {problem}" for problem in skipped["first"]]
     if copies := manifest.held_out.get("copies_left_out"):
-        lines.append(f"{copies} documents were left out since they are held out too.")
+        lines.append(f"{copies} training documents were dropped because they are also held out.")
     tokenizer = manifest.tokenizer
     lines.append(
         f"tokenizer {tokenizer.name}: {tokenizer.vocab_size} ids, end of text {tokenizer.end_id}"
@@ -117,21 +117,20 @@ def _options(
     """Prepare text for training: calmkit prepare SOURCE... --tokenizer T --output DIR.
 
     SOURCE is a file, a folder or a pattern of .txt, .md, .jsonl, .jsonl.gz, .jsonl.zst and
-    .parquet files, a dataset saved by `save_to_disk`, or - for JSON lines on standard input. A run
-    that was killed goes on where it was when it is given again.
+    .parquet files, a dataset saved by `save_to_disk`, or - for JSON lines on standard input. To
+    resume a killed run, repeat the command.
 
     Args:
         tokenizer: A tokenizer.json, a folder with one, a Hugging Face repository in the local
-            cache, or train:8192 to learn one of that many ids from the training text.
-        output: New folder; or one that was begun, with the same options.
+            cache, or train:8192 to train one with that many ids on the training text.
+        output: New folder, or an unfinished one with the same options.
         text_field: Key or column of the text.
-        validation: Files of held-out text, with commas between. A document that is in them is
-            left out of training. None given: some documents are held out by a hash of their
-            content.
+        validation: Comma-separated files of held-out text. Documents in them are excluded from
+            training. Empty: some documents are held out by a hash of their content.
         validation_fraction: Share of the documents to hold out by hash.
-        seed: Chooses what is held out, and what a tokenizer is learnt from.
-        end_token: The token that ends a text. None: what the tokenizer's files say.
-        skip_bad: How many bad documents may be left out; they are listed.
-        shard_tokens: Tokens in a file.
-        processes: How many encode. None: one for each core, where there is much text.
+        seed: Seed of the held-out split and of the text that a tokenizer is trained on.
+        end_token: The token that ends a text. None: as in the tokenizer's files.
+        skip_bad: Maximum number of bad documents to skip; they are listed.
+        shard_tokens: Tokens per file.
+        processes: Number of encoding processes. None: one per core if there is enough text.
     """

@@ -1,4 +1,4 @@
-"""`calmkit report`: several comparisons as one."""
+"""`calmkit report`: merge several comparisons into one report."""
 
 import itertools
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["run"]
 
 
 def run(options: list[str]) -> None:
-    """Merge the folders that are named before the options; see `_options` for those."""
+    """Merge the folders given before the options; see `_options`."""
     folders = list(itertools.takewhile(lambda option: not option.startswith("--"), options))
     with mistakes():
         chosen = parse_function(_options, options[len(folders) :], command="calmkit report")
@@ -23,8 +23,8 @@ def run(options: list[str]) -> None:
 
 
 def _options(*, output: Path = Path("runs/report")) -> None:
-    """Put several comparisons side by side: calmkit report DIR DIR --output DIR.
+    """Merge several comparisons into one report: calmkit report DIR DIR --output DIR.
 
     Args:
-        output: Folder for the joint results.
+        output: Folder for the merged results.
     """

@@ -1,4 +1,4 @@
-"""`calmkit train`: one model, from the start or on from a saved one."""
+"""`calmkit train`: train one model from scratch, or fine-tune a saved one."""
 
 from pathlib import Path
 
@@ -24,14 +24,14 @@ from .trust import without_trust
 
 __all__ = ["run"]
 
-_HELP = """beside the keys of a config below:
-  --trust        with --checkpoint: packages outside calmkit, with commas between, whose classes
-                 the saved model and its config may name; their code runs
+_HELP = """in addition to the keys of a config below:
+  --trust        with --checkpoint: comma-separated packages outside calmkit whose classes the
+                 saved model and its config may name; their code runs
 """
 
 
 def run(options: list[str]) -> None:
-    """Train, save and report; options are the keys of a config, and `--trust`."""
+    """Train, save and report; options are the keys of a config and `--trust`."""
     if "--help" in options:
         print(_HELP)
     with mistakes():
@@ -49,7 +49,7 @@ def run(options: list[str]) -> None:
 
 
 def _check_no_comparison(output: Path) -> None:
-    """Refuse a folder with results that are not those of a model trained there."""
+    """Refuse a folder that holds the results of a comparison."""
     trained_here = (output / WEIGHTS_FILE).exists() or (output / CHECKPOINTS).exists()
     if (output / RESULTS).is_file() and not trained_here:
         raise ValueError(
@@ -71,10 +71,10 @@ def _train(experiment: config.TrainExperiment, corpus: Corpus, text: str) -> Non
 
 
 def _finetune(experiment: config.TrainExperiment, text: str, trust: tuple[str, ...]) -> None:
-    """A saved model on pairs; the text it was trained on is not read.
+    """Fine-tune a saved model on pairs, without reading its training text.
 
     Args:
-        experiment: Has `finetune` and `checkpoint`.
+        experiment: An experiment with `finetune` and `checkpoint` set.
         text: The effective config.
         trust: Packages outside calmkit that the model's parts come from.
     """

@@ -1,4 +1,4 @@
-"""Packages outside calmkit whose code a model may bring, as an option names them."""
+"""The option `--trust`: packages outside calmkit whose code a model may run."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ __all__ = ["packages_in", "without_trust"]
 
 
 def packages_in(option: str) -> tuple[str, ...]:
-    """Names with commas between, as a tuple."""
+    """Split comma-separated names."""
     return tuple(name.strip() for name in option.split(",") if name.strip())
 
 
 def without_trust(options: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The other options, and the packages that `--trust` names: it is no key of a config."""
+    """Separate `--trust`, which is not a key of a config, from the other options."""
     others, trust = list(options), ""
     for place, option in enumerate(options):
         if option == "--trust":

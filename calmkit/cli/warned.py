@@ -1,4 +1,4 @@
-"""Warnings about a checkpoint as one line on stderr, whatever Python's own filters say."""
+"""Print checkpoint warnings as one line on stderr, regardless of Python's warning filters."""
 
 import sys
 import warnings
@@ -13,10 +13,10 @@ __all__ = ["warnings_in_one_line"]
 
 @contextmanager
 def warnings_in_one_line(command: str) -> Iterator[None]:
-    """Inside, each is shown once: a library's form names a line of code that no user wrote.
+    """Print each checkpoint warning without the source line that Python would add.
 
     Args:
-        command: Stands before them.
+        command: The command, printed in front of the warning.
     """
     with warnings.catch_warnings():
         shown = warnings.showwarning

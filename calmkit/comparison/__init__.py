@@ -1,4 +1,4 @@
-"""Comparing models fairly: same text, seeds and budget; differences with errors."""
+"""Fair comparisons of models: same text, seeds and budget; differences with errors."""
 
 from .results import ComparisonResult as ComparisonResult
 from .results import VariantResult as VariantResult

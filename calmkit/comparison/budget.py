@@ -1,13 +1,14 @@
-"""Steps of each variant under a common budget.
+"""Training steps of each variant under a common budget.
 
-With `steps` every variant does what its config says. With `flops` and `seconds` the first variant
-does, and what that costs is what all get: for variant v with cost c_v of a step,
+With `steps`, every variant trains for the steps in its config. With `flops` and `seconds`, only
+the first variant does, and the cost of its training is the budget of all. For a variant v whose
+steps cost c_v each,
 
     steps_v = round(steps_1 c_1 / c_v).
 
-Operations come from accounting. Seconds of a step are measured on a model that is thrown away, for
-all variants in turns, so that what slows the machine down slows all of them. Warm-up and the
-intervals between validations keep their share of the steps.
+FLOPs come from accounting. Seconds per step are measured on throw-away models, with the variants
+taking turns so that a slow phase of the machine affects all of them. Warm-up and validation
+intervals keep their share of the steps.
 """
 
 import statistics
@@ -24,7 +25,7 @@ from calmkit.training import TrainingSettings
 
 __all__ = ["plan_steps", "with_steps"]
 
-# With fewer, rounding to whole steps is an error of 2 per cent or more.
+# With fewer steps, rounding can change the budget by 2 per cent or more.
 _FEWEST_STEPS = 25
 _ROUNDS, _STEPS_A_ROUND = 5, 2
 
@@ -36,11 +37,11 @@ def plan_steps(
 
     Args:
         comparison: The comparison.
-        trainers: What each variant is trained by, by name.
-        trainings: Keys of their trainings; those that share one have it measured once.
+        trainers: The trainer of each variant, by name.
+        trainings: The key of each variant's training; a shared training is measured once.
 
     Raises:
-        ConfigError: If a variant's operations cannot be told, or its budget is a few steps only.
+        ConfigError: If a variant has no fixed number of FLOPs, or too few steps in its budget.
     """
     steps = {v.name: v.experiment.training.steps for v in comparison.variants}
     if comparison.budget == "steps":
@@ -56,13 +57,13 @@ def plan_steps(
             raise ConfigError(
                 f"variant {name}: a budget of {steps[first]} steps of {first} must be at least "
                 f"{_FEWEST_STEPS} of its own, or rounding makes it unequal; it is {count}. Give "
-                f"{first} more steps, or take budget: steps."
+                f"{first} more steps, or use budget: steps."
             )
     return planned
 
 
 def with_steps(settings: TrainingSettings, steps: int) -> TrainingSettings:
-    """The same run, longer or shorter: warm-up and validations keep their share."""
+    """Change the number of steps; warm-up and validation intervals scale with it."""
     share = steps / settings.steps
     return replace(
         settings,
@@ -75,7 +76,7 @@ def with_steps(settings: TrainingSettings, steps: int) -> TrainingSettings:
 
 
 def step_flops(trainer: Trainer) -> float:
-    """Operations of one training step.
+    """FLOPs of one training step.
 
     Raises:
         ValueError: If they depend on the data.
@@ -98,19 +99,19 @@ def _flops(trainers: Mapping[str, Trainer]) -> dict[str, float]:
 
 
 def _seconds(trainers: Mapping[str, Trainer]) -> dict[str, float]:
-    """Median seconds of a step, measured in turns."""
+    """Median seconds per step; the variants take turns."""
     steppers = {name: _Stepper(trainer) for name, trainer in trainers.items()}
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(_ROUNDS + 1):
         for name, stepper in steppers.items():
             seconds = stepper.seconds(_STEPS_A_ROUND)
-            if turn > 0:  # the first one warms up
+            if turn > 0:  # the first turn warms up
                 times[name].append(seconds)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
 class _Stepper:
-    """Trains a model of its own, to see how long a step takes."""
+    """Times training steps on a model of its own."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer, experiment = trainer, trainer.experiment
@@ -121,7 +122,7 @@ class _Stepper:
         self._generator = torch.Generator(trainer.fabric.device).manual_seed(experiment.seed)
 
     def seconds(self, steps: int) -> float:
-        """Mean time of so many further steps."""
+        """Mean time of the next training steps."""
         device = self._trainer.fabric.device
         began = time.perf_counter()
         for _ in range(steps):

@@ -1,9 +1,8 @@
-"""The work of a comparison: every variant with every seed, and one result of all.
+"""Run a comparison: train and evaluate every variant with every seed, and collect the results.
 
-What is equal for all variants of a comparison: text, order of rows, seeds, the budget, and the
-rows, draws and resamples of the evaluation. Otherwise they differ in what the config says and in
-nothing else: variants with the same autoencoder, backbone or input have it with the same first
-weights.
+All variants share the text, the order of rows, the seeds, the budget, and the rows, draws and
+resamples of the evaluation. They differ only in the keys of their configs: variants with the same
+autoencoder, backbone or input start from the same weights in it.
 """
 
 import platform
@@ -27,19 +26,19 @@ _LIBRARIES = ("calmkit", "torch", "numpy", "tokenizers", "lightning-fabric")
 def compare(
     prepared: Preparation, runs: Sequence[PlannedRun], display: RunProgress
 ) -> ComparisonResult:
-    """Train and measure every variant with every seed, but for what the output folder has already.
+    """Train and evaluate every variant with every seed, except runs that are already finished.
 
     Args:
         prepared: A comparison and its texts.
-        runs: By `plan_runs`.
-        display: Where progress is shown.
+        runs: The runs, from `plan_runs`.
+        display: Receives the progress.
     """
     comparison = prepared.comparison
     left = [run for run in runs if read_record(run) is None]
     if len(left) < len(runs):
-        display.note(f"{len(runs) - len(left)} of {len(runs)} runs are there already.")
+        display.note(f"{len(runs) - len(left)} of {len(runs)} runs are already finished.")
     for reason, again in _reasons(left).items():
-        display.note(f"{again} done again: {reason}. Trainings of before are kept.")
+        display.note(f"{again} repeated: {reason}. Earlier trainings are kept.")
     failures = run_all(
         left,
         processes=comparison.processes,
@@ -70,13 +69,13 @@ def compare(
         corpus_name=corpus.name,
         corpus_digest=corpus.digest,
         config=comparison.text,
-        hardware="; ".join(sorted({one.hardware for _, one in found})) or "no run ended well",
+        hardware="; ".join(sorted({one.hardware for _, one in found})) or "no run succeeded",
         versions=_versions(),
     )
 
 
 def _reasons(runs: Iterable[PlannedRun]) -> dict[str, str]:
-    """Which runs have a result that is not taken, by the reason."""
+    """Runs whose stored result cannot be used, by reason."""
     found: dict[str, list[str]] = {}
     for run in runs:
         if reason := why_again(run):
@@ -90,7 +89,7 @@ def _reasons(runs: Iterable[PlannedRun]) -> dict[str, str]:
 def _variant(
     name: str, config: str, records: Sequence[RunRecord], failures: tuple[Failure, ...]
 ) -> VariantResult:
-    """All that became of one variant."""
+    """The results and failures of one variant."""
     first = records[0] if records else None
     return VariantResult(
         name=name,
@@ -107,9 +106,9 @@ def result_of_one(record: RunRecord, plan: EvaluationPlan, name: str) -> Compari
     """The result of one model, as that of a comparison with one variant.
 
     Args:
-        record: What was measured.
-        plan: How it was measured.
-        name: What the result is called.
+        record: The record of the evaluated model.
+        plan: The evaluation plan.
+        name: Name of the result.
     """
     seed = record.result.seed
     return ComparisonResult(

@@ -1,10 +1,11 @@
-"""One run of a comparison: a variant with a seed, trained or found, measured, and kept.
+"""One run of a comparison: a variant with a seed, trained or loaded, evaluated and stored.
 
-    TRAINED/KEY/                    training of an autoencoder or a model, under what decides it
-    OUTPUT/runs/VARIANT/seed-S.json what was found, with the key of all that decides it
-           models/VARIANT/          the model of the first seed, as `calmkit.save` writes it
+    TRAINED/KEY/                    training of an autoencoder or a model, under its key
+    OUTPUT/runs/VARIANT/seed-S.json the result, with its key
+           models/VARIANT/          the model of the first seed, as written by `calmkit.save`
 
-A run whose file has the right key is not done again. Comparisons that share a training take turns.
+A key is a hash of everything that determines the content; see `calmkit.experiments.keys`. A run
+whose file has the current key is not repeated. Comparisons that share a training take turns.
 """
 
 import json
@@ -38,18 +39,18 @@ __all__ = ["PlannedRun", "do_run", "read_record", "why_again"]
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """What one run does; everything in it can be sent to another process.
+    """The plan of one run, which can be pickled for another process.
 
     Attributes:
         variant: Name of the variant.
         text: Its effective config.
         seed: Seed of training.
-        steps: Optimiser steps, by the budget.
-        key: Of all that decides its result.
+        steps: Optimiser steps under the budget.
+        key: Key of its result.
         training: Key of the training it needs.
         autoencoder: Key of the autoencoder it needs.
-        code: What the code was when the keys were made, by `code_of_result`.
-        saves: Whether its model is saved.
+        code: Digests of the code when the keys were computed, from `code_of_result`.
+        saves: Whether to save its model.
         output: The comparison's folder.
         trained: Folder of trainings.
     """
@@ -68,29 +69,30 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        """What to call it where it is shown."""
+        """The name of the run in messages."""
         return f"{self.variant}, seed {self.seed}"
 
     @property
     def file(self) -> Path:
-        """Where its result is kept."""
+        """The file of its result."""
         return self.output / "runs" / self.variant / f"seed-{self.seed}.json"
 
     @property
     def error_file(self) -> Path:
-        """Where the whole error of one that failed is kept."""
+        """The file of its traceback, if it failed."""
         return self.file.with_suffix(".error.txt")
 
     def experiment(self) -> TrainExperiment:
-        """Its config, built.
+        """Build the experiment from the config.
 
         Raises:
-            ValueError: If this process has imported other code than the one that planned the run.
+            ValueError: If the code has changed since the run was planned.
         """
         experiment = parse_text(self.text).experiment
         if changed := code_changes(self.code, code_of_result(self.text)):
             raise ValueError(
-                f"code must stay the same while a comparison runs; {_some(changed)}. Run it again."
+                f"code must stay the same while a comparison runs; {_first_few(changed)}. Run it "
+                "again."
             )
         training = with_steps(experiment.training, self.steps)
         return replace(experiment, seed=self.seed, training=training, output=self.output)
@@ -98,12 +100,12 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What the file of a run holds.
+    """The content of a run's file.
 
     Attributes:
-        key: Of the run.
-        code: Its code.
-        record: What was measured.
+        key: Key of the result.
+        code: Digests of the run's code.
+        record: The record of the evaluated model.
     """
 
     key: str
@@ -112,10 +114,10 @@ class _Kept:
 
 
 def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
-    """Train what has not been trained, measure it, and keep the result.
+    """Train the model unless it is stored, evaluate it, and store the result.
 
     Returns:
-        What went wrong, if something did; the traceback is in the run's `error_file`.
+        The failure, if any; the traceback is in the run's `error_file`.
     """
     try:
         experiment = run.experiment()
@@ -141,38 +143,38 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
             )
         run.file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(run.file, to_json(_Kept(run.key, run.code, record)))
-    except Exception as error:  # whatever it is, the other runs go on
+    except Exception as error:  # of any kind: the other runs continue
         run.error_file.parent.mkdir(parents=True, exist_ok=True)
         run.error_file.write_text(traceback.format_exc(), encoding="utf-8")
-        said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-        return Failure(seed=run.seed, reason=said)
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        return Failure(seed=run.seed, reason=reason)
     run.error_file.unlink(missing_ok=True)
     return None
 
 
 def read_record(run: PlannedRun) -> RunRecord | None:
-    """The kept result of a run; None if there is none, or one of another config, text or code."""
+    """The stored result of a run; None if it is missing or from another config, text or code."""
     content = _read(run)
     if content is None or content["key"] != run.key:
         return None
     try:
         return from_plain(content, _Kept).record
     except ValueError:
-        return None  # damaged: it is done again
+        return None  # damaged: the run is repeated
 
 
 def why_again(run: PlannedRun) -> str:
-    """Why a kept result of a run is not taken, in words; empty if there is none."""
+    """Why the stored result of a run cannot be used; empty if there is none."""
     content = _read(run)
     if content is None or content["key"] == run.key:
         return ""
     code = content.get("code")
     changed = code_changes(code, run.code) if isinstance(code, dict) else []
-    return _some(changed) if changed else "its settings or its text have changed"
+    return _first_few(changed) if changed else "its settings or its text have changed"
 
 
-def _some(changed: list[str]) -> str:
-    """A line's worth of what has changed."""
+def _first_few(changed: list[str]) -> str:
+    """The first few changes, on one line."""
     more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
     return ", ".join(changed[:3]) + more
 

@@ -1,4 +1,4 @@
-"""From a comparison to its single runs: texts, budgets turned into steps, keys."""
+"""Plan the runs of a comparison: prepare texts, convert the budget to steps, compute keys."""
 
 import hashlib
 import importlib
@@ -33,12 +33,12 @@ __all__ = ["Preparation", "plan_runs", "prepare_all"]
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """A comparison whose every constructor has been tried and whose texts are there.
+    """A comparison with validated configs and prepared texts.
 
     Attributes:
-        comparison: What to do.
+        comparison: The comparison.
         corpora: The text of each variant, by name.
-        code: The code of each variant, by name.
+        code: Digests of each variant's code, by name.
     """
 
     comparison: Comparison
@@ -47,12 +47,12 @@ class Preparation:
 
 
 def prepare_all(comparison: Comparison) -> Preparation:
-    """Find what can be wrong before anything is trained.
+    """Validate all configs and prepare the texts before anything is trained.
 
     Raises:
         ConfigError: If a part refuses its arguments, or a text is too short; names the variant.
     """
-    # Before the text is read, which takes long: the files are those that were imported just now.
+    # Reading text takes long. Digests taken before it are those of the code imported just now.
     code = {variant.name: code_of_result(variant.text) for variant in comparison.variants}
     corpora = {}
     for variant in comparison.variants:
@@ -66,14 +66,14 @@ def prepare_all(comparison: Comparison) -> Preparation:
 
 
 def plan_runs(prepared: Preparation, display: RunProgress) -> list[PlannedRun]:
-    """Every variant with every seed.
+    """Plan a run of every variant with every seed.
 
     Args:
-        prepared: By `prepare_all`.
-        display: Where it is shown that steps are being timed.
+        prepared: The comparison, from `prepare_all`.
+        display: Receives a note when steps are timed.
 
     Raises:
-        ConfigError: As `plan_steps` does.
+        ConfigError: As in `plan_steps`.
     """
     comparison = prepared.comparison
     steps = _steps(prepared, display)
@@ -105,9 +105,10 @@ def plan_runs(prepared: Preparation, display: RunProgress) -> list[PlannedRun]:
 
 
 def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
-    """Steps of each variant. Seconds are measured once for the same trainings, and kept with them.
+    """Steps of each variant. Timings are stored beside the trainings and made only once.
 
-    So a comparison that goes on, or measures the same models on other text, has the same steps.
+    A resumed comparison, or one that evaluates the same models on other text, thus has the same
+    steps.
     """
     comparison = prepared.comparison
     trainers = {
@@ -122,11 +123,11 @@ def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
     }
     if comparison.budget != "seconds":
         return plan_steps(comparison, trainers, trainings)
-    # What the first takes is what all get.
+    # The first variant sets the budget, so the order of the keys matters.
     keys = list(dict.fromkeys(trainings.values()))
     digest = hashlib.sha256("".join(keys).encode()).hexdigest()
     file = comparison.trained / f"plan-{digest[:16]}.json"
-    # One plan for all that share the trainings, even if they begin at the same time.
+    # Comparisons that share the trainings share one plan, even if they start at the same time.
     with turn_in(comparison.trained, tell=display.note):
         known = _read_plan(file)
         if set(known) != set(keys):
@@ -146,9 +147,9 @@ def _read_plan(file: Path) -> dict[str, int]:
 
 
 def _sampling_arguments(variant: Variant) -> frozenset[str]:
-    """Arguments of a variant's head that only sampling reads."""
+    """Arguments of a variant's head that are used only in sampling."""
     named = values_of(variant.text)["head"]
-    if isinstance(named, str):  # a function that makes one, from sizes alone
+    if isinstance(named, str):  # a function that makes a head from its sizes only
         return frozenset()
     module, _, name = named["class_path"].rpartition(".")
     head: type[Head] = getattr(importlib.import_module(module), name)

@@ -1,11 +1,10 @@
-"""Processes that work side by side, and none of which outlives the one that started them.
+"""A pool of worker processes, none of which outlives its parent.
 
-Each gets one task at a time over a pipe and sends back what it is told on the way, and the result.
-A task whose process dies (of a full memory, say) is lost; the others go on.
+Each worker receives one task at a time over a pipe and sends back messages and the result. If a
+worker dies, for example out of memory, its task is lost and the other workers continue.
 
-Ctrl-C reaches the parent alone, which asks the workers to stop: each is interrupted once, wherever
-Ctrl-C reaches a terminal's processes, so that a training ends its step and writes a checkpoint.
-A worker whose parent was killed ends itself.
+Only the parent receives Ctrl-C. It then interrupts each worker once, so that a training finishes
+its step and writes a checkpoint. A worker whose parent was killed ends itself.
 """
 
 import _thread
@@ -25,16 +24,16 @@ from typing import Any
 
 __all__ = ["Died", "Pool"]
 
-# For the step at hand and a checkpoint.
+# Enough for the current step and a checkpoint.
 _PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Died:
-    """In place of a result: the process of a task ended.
+    """The result of a task whose process ended.
 
     Attributes:
-        reason: How, in words.
+        reason: How the process ended, in words.
     """
 
     reason: str
@@ -42,13 +41,13 @@ class Died:
 
 @dataclass(eq=False)
 class _Worker:
-    """A process, and what the parent has of it.
+    """A worker process with the parent's ends of its pipes.
 
     Attributes:
         process: The process.
-        tasks: Tasks go in, messages and results come out.
-        leash: Closed to have it stop.
-        task: What it is at.
+        tasks: Pipe that sends tasks and receives messages and results.
+        leash: Pipe that is closed to stop the worker.
+        task: The current task.
     """
 
     process: SpawnProcess
@@ -58,7 +57,7 @@ class _Worker:
 
 
 class Pool:
-    """Context in which tasks are done by worker processes."""
+    """Context manager that runs tasks in worker processes."""
 
     def __init__(
         self,
@@ -68,27 +67,27 @@ class Pool:
         begin: Callable[[int], None],
         tell: Callable[[str], None],
     ) -> None:
-        """Prepare; processes start when there is something to do.
+        """Create the pool; processes start with their first tasks.
 
         Args:
-            processes: How many at most.
-            work: Called in a worker with a task and with a function that sends a message.
-            begin: Called first in each worker with its place, from 0.
-            tell: Is told the workers' messages, and what happens to them.
+            processes: Maximum number of processes.
+            work: Called in a worker with a task and a function that sends a message.
+            begin: Called first in each worker, with its index.
+            tell: Receives the workers' messages and notes about the workers.
         """
         self._workers: list[_Worker | None] = [None] * processes
         self._work, self._begin, self._tell = work, begin, tell
 
     def __enter__(self) -> "Pool":
-        """Nothing happens yet."""
+        """Return the pool, which has no processes yet."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End the workers; those that are at work are interrupted and given time to end well."""
+        """End the workers; busy ones are interrupted and get time to write a checkpoint."""
         started = [worker for worker in self._workers if worker is not None]
         try:
             if any(worker.task is not None and worker.process.is_alive() for worker in started):
-                self._tell("Runs end their step and are kept; Ctrl-C again ends them at once.")
+                self._tell("Runs finish their step and are saved; Ctrl-C again ends them now.")
             for worker in started:
                 worker.leash.close()
                 worker.tasks.close()
@@ -101,7 +100,7 @@ class Pool:
                 worker.process.join()
 
     def do(self, tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        """Each task with its result as soon as it is there; a `Died` where its process ended."""
+        """Yield each task with its result, or with `Died`, in order of completion."""
         left = deque(tasks)
         while True:
             for place, worker in enumerate(self._workers):
@@ -116,16 +115,16 @@ class Pool:
                     yield from self._answer(worker)
 
     def _give(self, place: int, task: Any) -> None:
-        """Send a task to the worker of a place; a new one where there is none alive."""
+        """Send a task to the worker at an index, starting a process if none is alive."""
         worker = self._workers[place]
         if worker is None or not worker.process.is_alive():
             worker = self._workers[place] = self._start(place)
         worker.task = task
-        with contextlib.suppress(OSError):  # it has just died: its answer will tell
+        with contextlib.suppress(OSError):  # it has just died, which `_answer` reports
             worker.tasks.send(task)
 
     def _answer(self, worker: _Worker) -> Iterator[tuple[Any, Any]]:
-        """Read one message of a worker; if it is a result, its task is done."""
+        """Read one message of a worker; yield the task if the message is its result."""
         kind: str
         content: Any
         try:
@@ -141,16 +140,18 @@ class Pool:
 
     def _start(self, place: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        listens, leash = context.Pipe(duplex=False)
+        parent_end, worker_end = context.Pipe()
+        leash_end, leash = context.Pipe(duplex=False)
         process = context.Process(
-            target=_serve, args=(theirs, listens, self._work, self._begin, place), daemon=True
+            target=_serve,
+            args=(worker_end, leash_end, self._work, self._begin, place),
+            daemon=True,
         )
-        with _interrupts_for_the_parent_alone():
+        with _blocked_interrupts():
             process.start()
-        theirs.close()
-        listens.close()
-        return _Worker(process, ours, leash)
+        worker_end.close()
+        leash_end.close()
+        return _Worker(process, parent_end, leash)
 
 
 def _serve(
@@ -160,10 +161,10 @@ def _serve(
     begin: Callable[[int], None],
     place: int,
 ) -> None:
-    """What a worker does until there is nothing more to do."""
+    """Main loop of a worker."""
     ended, lock = threading.Event(), threading.Lock()
     threading.Thread(target=_watch, args=(leash, ended, lock), daemon=True).start()
-    # What the parent does not wait for any more is not told.
+    # The parent no longer waits for the results of a stopped worker.
     with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         try:
             begin(place)
@@ -172,12 +173,12 @@ def _serve(
                 result = work(task, lambda message: tasks.send(("message", message)))
                 tasks.send(("result", result))
         finally:
-            with lock:  # an interrupt after this would find nobody to catch it
+            with lock:  # nothing would catch an interrupt after this
                 ended.set()
 
 
 def _watch(leash: Connection, ended: threading.Event, lock: threading.Lock) -> None:
-    """Interrupt this process when it is asked to stop, and end it when its parent has ended."""
+    """Interrupt this process when the leash closes, and end it when its parent ends."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -190,16 +191,16 @@ def _watch(leash: Connection, ended: threading.Event, lock: threading.Lock) -> N
 
 
 @contextlib.contextmanager
-def _interrupts_for_the_parent_alone() -> Iterator[None]:
-    """Processes that are started inside do not receive Ctrl-C; it waits for the end of the block.
+def _blocked_interrupts() -> Iterator[None]:
+    """Start processes that do not receive Ctrl-C; in the parent it waits for the end of the block.
 
-    A set of blocked signals is inherited, and holds from the first moment on: an interrupt while
-    a new process still imports would print a traceback for each. Windows has no such thing.
+    New processes inherit the blocked signals. Otherwise an interrupt during their imports would
+    print a traceback for each of them. Windows has no blocked signals.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # which unblocks what it finds blocked
+    resource_tracker.ensure_running()  # beforehand, since it unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

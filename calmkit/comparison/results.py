@@ -1,13 +1,13 @@
-"""What a comparison found, and its file.
+"""The result of a comparison, and its file.
 
-Brier scores are in per cent (100 means a certain and right prediction) and signed: the unbiased
-estimate of a small score can be negative. Energy score and cross entropy are losses, lower is
-better. The errors of one run are those over resampled held-out documents; `summary` joins them
-with the differences between seeds.
+Brier scores are in per cent and signed: 100 is a certain and correct prediction, and the unbiased
+estimate of a small score can be negative. Energy score and cross entropy are losses; lower is
+better. The errors of one run are over resampled held-out documents; `summary` combines them with
+the variance between seeds.
 
-The schema is versioned. Schemas 3 and 4 are read too: they have fields that are not kept any more,
-and a number of null with an error of null where schema 5 has null. A file of any other version is
-refused, never half understood.
+The schema is versioned. Schemas 3 and 4 can be read as well: their obsolete fields are dropped,
+and an unknown estimate, which they store as an object of nulls, becomes null as in schema 5. Files
+of other versions are refused.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ from calmkit.experiments import RunResult, from_json, from_plain, to_json, to_pl
 __all__ = ["SCHEMA_VERSION", "ComparisonResult", "Failure", "VariantResult", "read_results"]
 
 SCHEMA_VERSION = 5
-# Of schemas 3 and 4: fields that are not kept, those that are 0 where the training is not known,
-# and a number that is not known.
+# In schemas 3 and 4: obsolete fields, fields that are 0 if the training is unknown, and the form
+# of an unknown estimate.
 _DROPPED = ("untrained_brier", "brier_places", "training_losses")
 _ZERO = ("steps", "trained_tokens")
 _UNKNOWN = {"value": None, "standard_error": None, "interval": None}
@@ -29,11 +29,11 @@ _UNKNOWN = {"value": None, "standard_error": None, "interval": None}
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A run that did not end well.
+    """A failed run.
 
     Attributes:
         seed: Its seed.
-        reason: What went wrong.
+        reason: The error.
     """
 
     seed: int
@@ -46,12 +46,12 @@ class VariantResult:
 
     Attributes:
         name: Its name in the comparison.
-        head: Class of its head; of the model, where it has none.
-        parameters: Trained parameters.
-        head_parameters: Those of the head, or of a softmax model's output.
-        config: What it sets other than the comparison as a whole, as YAML.
-        runs: One for each seed that ended well.
-        failures: The other ones.
+        head: Class of its head, or of the model if it has no head.
+        parameters: Number of trained parameters.
+        head_parameters: Parameters of the head, or of a softmax model's output.
+        config: The keys in which it differs from the other variants, as YAML.
+        runs: The successful runs, one per seed.
+        failures: The failed runs.
     """
 
     name: str
@@ -65,18 +65,18 @@ class VariantResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult:
-    """All variants of a comparison, and what they have in common.
+    """All variants of a comparison, and their common settings.
 
     Attributes:
-        name: What the comparison is called.
+        name: Name of the comparison.
         variants: In the config's order; differences are to the first one.
         seeds: Seeds of training.
-        budget: What is equal for all: steps, flops or seconds.
-        corpus_name: The text.
+        budget: The quantity held equal: steps, flops or seconds.
+        corpus_name: Name of the text.
         corpus_digest: SHA-256 of its documents.
         config: The effective config as YAML.
         hardware: Device and threads.
-        versions: Versions of Python and of the libraries that matter.
+        versions: Versions of Python and of the numerical libraries.
     """
 
     name: str
@@ -90,15 +90,15 @@ class ComparisonResult:
     versions: Mapping[str, str]
 
     def to_json(self) -> str:
-        """Strict JSON; what is not known is null."""
+        """Strict JSON; unknown values are null."""
         return to_json({"schema_version": SCHEMA_VERSION, **to_plain(self)})
 
     @staticmethod
     def from_json(text: str) -> "ComparisonResult":
-        """Read what `to_json` wrote.
+        """Read the JSON written by `to_json`.
 
         Raises:
-            ValueError: If it is not JSON of a schema that is read.
+            ValueError: If it is not JSON of a supported schema.
         """
         content = from_json(text, dict[str, Any])
         version = content.pop("schema_version", None)
@@ -116,15 +116,15 @@ def read_results(path: Path) -> ComparisonResult:
     """Read a `results.json`.
 
     Raises:
-        ValueError: If it is not JSON of this version's schema.
+        ValueError: If it is not JSON of a supported schema.
     """
-    if path.exists() and not path.is_file():  # a device, say, that never ends
-        raise ValueError(f"results must be a file; {path} is none.")
+    if path.exists() and not path.is_file():  # for example a device without an end
+        raise ValueError(f"results must be a file; {path} is not.")
     return ComparisonResult.from_json(path.read_text(encoding="utf-8"))
 
 
 def _in_schema_5(node: Any) -> Any:
-    """What schema 3 or 4 wrote, without the fields that are dropped."""
+    """Convert content of schema 3 or 4."""
     if node == _UNKNOWN:
         return None
     if isinstance(node, dict):

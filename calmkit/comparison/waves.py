@@ -1,8 +1,9 @@
-"""Many runs, one after another or side by side in processes of their own.
+"""Execute many runs, one after another or in parallel processes.
 
-Runs that share an autoencoder or a training wait for the one that makes it, so that it is made
-once: first one run for every autoencoder, then one for every other training, then the rest. With
-several processes each has a GPU of its own; each run has the same number of threads.
+Runs that share an autoencoder or a training wait for the run that produces it, so that it is
+trained once. The first wave has one run per autoencoder, the second one run per remaining
+training, the third all other runs. With several processes, each has its own GPU; all runs have the
+same number of threads.
 """
 
 import functools
@@ -23,13 +24,13 @@ __all__ = ["in_waves", "run_all"]
 def run_all(
     runs: Sequence[PlannedRun], *, processes: int, threads: int, display: RunProgress
 ) -> dict[tuple[str, int], Failure]:
-    """Do all runs; what fails is told, and the rest go on.
+    """Execute all runs; a failure is reported, and the other runs continue.
 
     Args:
-        runs: What to do.
-        processes: How many at a time.
-        threads: Threads of each.
-        display: Where it is shown.
+        runs: The runs.
+        processes: Number of parallel processes.
+        threads: CPU threads of each run.
+        display: Receives the progress.
 
     Returns:
         Failures by variant and seed.
@@ -50,7 +51,7 @@ def run_all(
 
 
 def in_waves(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
-    """Runs that can be done side by side, each after those that make what it needs."""
+    """Group the runs into waves, each of which can run in parallel after the previous ones."""
     waves: list[list[PlannedRun]] = [[], [], []]
     autoencoders, trainings = set(), set()
     for run in runs:
@@ -65,7 +66,7 @@ def in_waves(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
 def _done(
     wave: Sequence[PlannedRun], pool: Pool | None, display: RunProgress
 ) -> Iterator[tuple[PlannedRun, Failure | None]]:
-    """Do a wave; a run that is alone is done here, where its progress is seen."""
+    """Execute a wave; a single run is executed in this process, which displays its progress."""
     if pool is None or len(wave) == 1:
         for run in wave:
             yield run, do_run(run, display)
@@ -79,15 +80,15 @@ def _done(
 
 
 def _devices() -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` can be set to, one for each device that is visible now."""
+    """Values for `CUDA_VISIBLE_DEVICES`, one per visible device."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     count = torch.cuda.device_count()
     return visible.split(",")[:count] if visible else [str(place) for place in range(count)]
 
 
 def _take_place(place: int, *, threads: int, devices: Sequence[str]) -> None:
-    """Take one of the devices and so many threads for this process."""
-    if devices:  # before anything here has asked CUDA, which would then not look again
+    """Set the device and the number of threads of this process."""
+    if devices:  # before the first use of CUDA, which reads the variable only once
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[place % len(devices)]
     torch.set_num_threads(threads)
 
@@ -97,7 +98,7 @@ def _do_quietly(run: PlannedRun, tell: Callable[[str], None]) -> Failure | None:
 
 
 class _Notes(Silent):
-    """Sends its notes to another process."""
+    """Forwards notes to another process."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell

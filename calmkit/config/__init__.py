@@ -1,4 +1,4 @@
-"""Experiments as flat YAML files: a class and its arguments for each part, sizes stated once.
+"""Experiments as flat YAML files: a class and its arguments per part, with shared sizes on top.
 
     chunk_size: 2                 # K
     latent_size: 24
@@ -7,17 +7,17 @@
       class_path: EnergyHead      # or mypackage.MyHead: any subclass of Head
       init_args: {width: 256}
 
-The constructors are the schema. A part that receives sizes from others takes them first and by
-position: an autoencoder `(chunk_size, vocab_size, latent_size, *, ...)`, a backbone
-`(hidden_size, *, ...)`, a head `(cond_size, latent_size, *, ...)`. Those come from the flat keys
-and are refused in `init_args`, so two parts cannot disagree. Values are layered: presets, then
-each `--config` file in order, then single options. A class named anew keeps the arguments of the
-old one that it takes as well. A comparison lays the keys of each variant over that.
+The constructors are the schema. A part receives the shared sizes as its first positional
+arguments: an autoencoder `(chunk_size, vocab_size, latent_size, *, ...)`, a backbone
+`(hidden_size, *, ...)`, a head `(cond_size, latent_size, *, ...)`. These come from the flat keys
+and are refused in `init_args`, so two parts cannot disagree. Values are merged in order: presets,
+each `--config` file, single options. When a class is replaced, arguments that the new class also
+takes are kept. In a comparison, the keys of each variant override the shared ones.
 
-A config that the caller names can name any installed class of the right base, and importing it
-runs its module: treat a config from others like code from others. One that a model's folder brings
-along is data; `model_config` reads it. Parsing is done by jsonargparse (extra `cli`), which
-is imported by the functions that parse, not by this module.
+A config named by the caller may name any installed class of the right base, and importing it runs
+its module: treat a config from others like code from others. The config in a model's folder is
+data and is read by `model_config`. jsonargparse (extra `cli`) does the parsing; it is imported by
+the functions that need it, not by this module.
 """
 
 from .building import assemble as assemble

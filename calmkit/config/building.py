@@ -1,4 +1,4 @@
-"""From a config to built parts; every constructor's refusal names the config's key."""
+"""Build the parts of a config; an error from a constructor names the config's key."""
 
 import contextlib
 import dataclasses
@@ -36,12 +36,11 @@ __all__ = ["assemble", "build", "build_autoencoder", "check_device", "check_part
 def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
     """Build an untrained model from a config: sizes, `autoencoder`, `backbone` and `head`.
 
-    The keys of a whole training experiment are allowed too, so that the config saved with a
-    model rebuilds it; they are not used.
+    The other keys of a training experiment are accepted and ignored, so that the config saved with
+    a model rebuilds it.
 
-    The caller vouches for the config: the modules of the classes that it names are imported. One
-    that came with a model from elsewhere is another matter; `calmkit.load` builds that model
-    without it, and `calmkit.config.model_config` reads what of it runs no code.
+    The config must be trusted: the modules of the classes that it names are imported. For a model
+    from elsewhere use `calmkit.load`, which does not need the config.
 
     Args:
         config: A mapping, or the path of a YAML file.
@@ -69,12 +68,14 @@ def assemble(
     *,
     autoencoder: ChunkAutoencoder | None = None,
 ) -> LanguageModel:
-    """Build a model from factories; the head last, so that it does not move earlier draws.
+    """Build a model from factories.
+
+    The head is built last, so that it does not change the initial weights of the other parts.
 
     Args:
         parts: Sizes and factories.
-        head: The head's factory; not used for a TokenLM.
-        autoencoder: One that exists already; built from `parts` if None.
+        head: The head's factory; unused for a TokenLM.
+        autoencoder: An existing autoencoder; built from `parts` if None.
 
     Raises:
         ConfigError: If a constructor refuses a value; names the part's key.
@@ -83,14 +84,14 @@ def assemble(
 
 
 def check_parts(experiment: TrainExperiment) -> LanguageModel:
-    """Call every constructor once, without memory or random numbers, to see its errors early.
+    """Call every constructor once, without memory or random numbers, to detect errors early.
 
     Returns:
-        What they make: the model without its weights.
+        The model without its weights.
 
     Raises:
         ConfigError: If a part, an optimiser or the logger refuses its arguments, an optimiser
-            cannot take a step, or there is no such device here; names the key.
+            cannot take a step, or the machine has no such device; names the key.
     """
     check_device(experiment.accelerator)
     model = _assemble(experiment, experiment.head, None, call=without_memory)
@@ -99,7 +100,7 @@ def check_parts(experiment: TrainExperiment) -> LanguageModel:
         build_optimizer(experiment.optimizer, trained)
     trained = {"weight": nn.Parameter(torch.zeros(1, 1))}
     if isinstance(model, CALM):
-        # Frozen within the model, trained before it.
+        # The autoencoder is trained before the model, in which it is frozen.
         trained = {n: nn.Parameter(p) for n, p in model.autoencoder.named_parameters()}
     with _blame("autoencoder_optimizer"):
         build_optimizer(experiment.autoencoder_optimizer, trained)
@@ -109,7 +110,7 @@ def check_parts(experiment: TrainExperiment) -> LanguageModel:
 
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
-    """The autoencoder as heads see it, untrained."""
+    """The untrained autoencoder, standardized if the config says so."""
     new = parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
     return StandardizedAutoencoder(new) if parts.standardize else new
 
@@ -143,7 +144,7 @@ def _assemble(
 
 
 def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncoder:
-    """What the backbone reads of a chunk."""
+    """The input encoder of a CALM."""
     if parts.input == "latents":
         return LatentEmbedding(autoencoder, parts.hidden_size)
     if parts.input == "both":
@@ -152,16 +153,16 @@ def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncod
 
 
 def check_device(accelerator: str) -> None:
-    """Refuse a device that this machine does not have, where one is asked for by name.
+    """Refuse an accelerator that this machine does not have.
 
     Raises:
-        ConfigError: If it has none of the name.
+        ConfigError: If PyTorch finds no such device.
     """
     has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if accelerator in has and not has[accelerator]():
         raise ConfigError(
             f"accelerator must be a device of this machine; got {accelerator!r}, but PyTorch "
-            "finds none. Use auto, which takes the best there is, or cpu."
+            "finds none. Use auto, which takes the fastest device, or cpu."
         )
 
 
@@ -169,5 +170,5 @@ def check_device(accelerator: str) -> None:
 def _blame(key: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of any class that a config may name
+    except Exception as error:  # a class named by a config may raise anything
         raise refused(key, error) from None

@@ -1,8 +1,8 @@
-"""Classes that a config names: found by their name, listed for a message, asked what they take.
+"""Classes named by a config: lookup by name, lists for error messages, and their arguments.
 
-A short name is that of a class below the one that is wanted (`FlowHead`, where a Head is), a
-dotted path that of any class of the right kind. What a class takes is its constructor's
-signature; where that ends in `**kwargs`, so do the ones that it hands them to.
+A short name (`FlowHead`) refers to a subclass of the expected class, a dotted path to any class of
+the right kind. The arguments of a class are those of its constructor; if it takes `**kwargs`, the
+constructors of its base classes count as well.
 """
 
 import importlib
@@ -17,7 +17,7 @@ __all__ = ["Argument", "Unusable", "arguments_of", "find_class", "known_classes"
 
 
 class Unusable(Exception):
-    """Why a name cannot stand where it does, to complete the sentence "NAME ..."."""
+    """Why a name is refused, as the end of the sentence "NAME ..."."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ def find_class(name: str, base: type | None) -> Callable[..., Any] | None:
 
     Args:
         name: A short name or a dotted path.
-        base: What it must be a subclass of; None: anything.
+        base: The required base class; None: any class.
 
     Returns:
-        None where several classes have the name.
+        None if several classes have the name.
 
     Raises:
-        Unusable: If there is none, or it is of another kind or abstract.
+        Unusable: If there is no such class, or it is abstract or of another kind.
     """
     if "." not in name:
         if base is not None and name == base.__name__ and not _is_concrete(base):
@@ -61,10 +61,10 @@ def find_class(name: str, base: type | None) -> Callable[..., Any] | None:
 
 
 def known_classes(base: type | None) -> list[str]:
-    """Names that would be right: public classes below one that have been imported, ours first.
+    """Valid names: the imported public subclasses of a class, calmkit's own first.
 
     Args:
-        base: The class; the implementations of a protocol are those beside it.
+        base: The class; for a protocol, its implementations in the same package are listed.
     """
     if base is None:
         return []
@@ -76,20 +76,22 @@ def known_classes(base: type | None) -> list[str]:
             if isinstance(found, type) and found is not base and _implements(found, base)
         )
     public = [cls for cls in _below(base) if _is_concrete(cls) and cls.__name__[0] != "_"]
-    ours = sorted({cls.__name__ for cls in public if cls.__module__.startswith("calmkit.")})
-    others = sorted({cls.__name__ for cls in public} - {*ours})
-    return ours + others
+    calmkit_names = sorted(
+        {cls.__name__ for cls in public if cls.__module__.startswith("calmkit.")}
+    )
+    others = sorted({cls.__name__ for cls in public} - {*calmkit_names})
+    return calmkit_names + others
 
 
 def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:
-    """What a class or function takes, in order; of classes that hand on `**kwargs`, theirs too."""
+    """The arguments of a class or function, in order; `**kwargs` adds those of the bases."""
     if not isinstance(made, type):
         return _arguments(made, made)
     found: dict[str, Argument] = {}
     for cls in made.__mro__:
         if cls is made or "__init__" in vars(cls):
             for name, argument in _arguments(cls, cls.__init__).items():
-                # One that a class only hands on may be filled in on the way.
+                # A subclass may fill in an argument that it passes on.
                 required = argument.required and cls is made
                 found.setdefault(name, Argument(argument.hint, required))
             if not takes_any(cls):
@@ -98,7 +100,7 @@ def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:
 
 
 def takes_any(made: Callable[..., Any]) -> bool:
-    """Whether arguments may be given that its signature does not name."""
+    """Whether it accepts arguments that its signature does not name."""
     try:
         parameters = inspect.signature(made).parameters.values()
     except (TypeError, ValueError):
@@ -120,10 +122,10 @@ def _arguments(made: Callable[..., Any], hinted: Callable[..., Any]) -> dict[str
 
 
 def _imported(path: str) -> Any:
-    """What a dotted path names: a module, and a class in it, or a class in that.
+    """The object at a dotted path: an attribute of a module, or of a class in a module.
 
     Raises:
-        Unusable: If it cannot be imported, whatever its module raises.
+        Unusable: If it cannot be imported, for any reason.
     """
     if not all(piece.isidentifier() for piece in path.split(".")):
         raise Unusable("is not a known class")
@@ -139,17 +141,17 @@ def _imported(path: str) -> Any:
             if not isinstance(owner, type):
                 raise error from None
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0]
         if not isinstance(error, ImportError):
-            said = f"{type(error).__name__}: {said}"
-        raise Unusable(f"cannot be imported: {said}") from None
+            reason = f"{type(error).__name__}: {reason}"
+        raise Unusable(f"cannot be imported: {reason}") from None
     if not hasattr(owner, name):
         raise Unusable(f"cannot be imported: module {module!r} has no attribute {name!r}")
     return getattr(owner, name)
 
 
 def _check_kind(found: object, base: type) -> None:
-    """Refuse what makes no object of the kind that is wanted.
+    """Refuse a class or function that does not create an object of the required kind.
 
     Raises:
         Unusable: If it does not.
@@ -168,7 +170,7 @@ def _check_kind(found: object, base: type) -> None:
 
 
 def _implements(cls: type, protocol: type) -> bool:
-    """Whether a class has a protocol's methods, with arguments of the same names."""
+    """Whether a class has a protocol's methods, with the same argument names."""
     if getattr(cls, "_is_protocol", False):
         return False
     for name, method in vars(protocol).items():
@@ -187,7 +189,7 @@ def _is_concrete(cls: type) -> bool:
 
 
 def _below(base: type | None) -> list[type]:
-    """Every class below one, once."""
+    """All subclasses of a class, without duplicates."""
     found: dict[type, None] = {}
     pending = base.__subclasses__() if base else []
     for cls in pending:

@@ -1,21 +1,21 @@
-"""A comparison as one YAML: what all variants share, and what each does otherwise.
+"""A comparison as one YAML file: the keys that all variants share, and the keys of each variant.
 
     seeds: 3                         # or a list: [0, 1, 2]
-    budget: flops                    # what is equal: steps, flops (of training) or seconds
-    training: {steps: 400}           # any key of `calmkit train`: holds for every variant
+    budget: flops                    # held equal: steps, flops (of training) or seconds
+    training: {steps: 400}           # any key of `calmkit train` applies to all variants
     variants:
-      energy: {head: EnergyHead}     # the same keys again: hold for this variant
+      energy: {head: EnergyHead}     # the same keys, for one variant
       flow: {head: {class_path: FlowHead, init_args: {width: 128}}}
-    grid:                            # every variant with every combination of these
+    grid:                            # every variant is run with every combination
       latent_size: [16, 32]
 
-Each variant becomes the config of one model: shared keys; then the variant's own; then options
-that name no variant (`--head.width 256`); then the grid; then options of one variant
-(`--variants.flow.head.depth 6`). All of it is parsed before anything is built.
+Each variant becomes the config of one model. Its values are merged in this order: shared keys, the
+variant's own keys, options for all variants (`--head.width 256`), the grid, options for one
+variant (`--variants.flow.head.depth 6`). Everything is parsed before anything is built.
 
-`context` and `scored_after`, in tokens, give rows of every variant the same text, whatever its K:
-tokens in a row, and tokens before the first scored one. `trained` names the folder where trainings
-are kept, for comparisons that have some in common; it is in the output otherwise.
+`context` (tokens in a row) and `scored_after` (tokens before the first scored one) give the rows
+of all variants the same text for any K. `trained` is the folder of stored trainings, which several
+comparisons can share; by default it lies in the output folder.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ _DEFAULTS: dict[str, Any] = {
     "variants": {}, "grid": {}, "seeds": None, "budget": "steps", "context": None,
     "scored_after": None, "processes": 1, "threads": None, "trained": None,
 }  # fmt: skip
-# What the comparison decides for all variants.
+# Keys that the comparison sets for all variants.
 _NOT_IN_VARIANTS = ("output", "seed", "evaluation_seed", "cache_dir", "finetune", "checkpoint")
 
 
@@ -49,8 +49,8 @@ class Variant:
     """One model of a comparison.
 
     Attributes:
-        name: Its name; also that of its folder.
-        experiment: What to do, with the first seed.
+        name: Its name, also the name of its folder.
+        experiment: Its experiment, with the first seed.
         text: Its effective config, as for `calmkit train`.
     """
 
@@ -59,7 +59,7 @@ class Variant:
     text: str
 
     def with_seed(self, seed: int) -> TrainExperiment:
-        """The same with another seed of training."""
+        """The experiment with another training seed."""
         return dataclasses.replace(self.experiment, seed=seed)
 
 
@@ -68,13 +68,13 @@ class Comparison:
     """Several models under one budget.
 
     Attributes:
-        variants: What is compared; differences are to the first one.
-        seeds: Each variant is trained once with each.
-        budget: What is equal for all: `steps` as each config says; `flops` of training, or
-            `seconds` of it, those that the first variant takes for its steps.
-        processes: Runs side by side; each takes a device of its own, or its share of the threads.
-        threads: Threads of each run on a CPU. None: an equal share of those that there are. Sums
-            in other orders round otherwise, so that equal numbers take equal threads.
+        variants: The models to compare; differences are to the first one.
+        seeds: Each variant is trained once per seed.
+        budget: The quantity held equal: `steps` as each config says, or the training `flops` or
+            `seconds` that the first variant needs for its steps.
+        processes: Runs in parallel, each on its own device or with its share of the threads.
+        threads: CPU threads of each run. None: an equal share of the available threads. The
+            number of threads changes the order of sums and thus their rounding.
         output: Folder for results.
         trained: Folder of finished and unfinished trainings; several comparisons may share it.
         text: The effective config as YAML; parsing it again gives the same comparison.
@@ -98,32 +98,31 @@ def parse_comparison(
     Args:
         arguments: Options such as `--config my.yaml --seeds 3 --head.width 512`. `--config` takes
             a file or a preset's name; a later one replaces `variants` and `grid` as a whole.
-        preset: The preset whose values, laid over those of `base`, hold where nothing else is
-            given.
-        command: What the user typed, for the help text.
+        preset: The preset with the default values, which override those of `base`.
+        command: The command as typed, for the help text.
 
     Raises:
-        ConfigError: If anything is wrong, before anything is built; names variant and key.
+        ConfigError: If anything is wrong; names variant and key. Nothing has been built.
     """
     own: dict[str, Any] = dict(_DEFAULTS)
     sources, common = [], []
     of_variant: dict[str, list[str]] = {}
 
-    def lay(source: Source) -> None:
+    def add_layer(source: Source) -> None:
         own.update({k: v for k, v in source.values.items() if k in _DEFAULTS})
         kept = {k: v for k, v in source.values.items() if k not in _DEFAULTS}
         sources.append(dataclasses.replace(source, values=kept))
 
     for name in ("base", preset):
-        lay(preset_source(name))
+        add_layer(preset_source(name))
     for option, value in option_pairs(arguments):
         key, _, rest = option.removeprefix("--").partition(".")
         if option == "--config":
-            lay(source_of(value or ""))
+            add_layer(source_of(value or ""))
         elif key == "variants" and rest:
             name, _, inner = rest.partition(".")
-            asks = inner.endswith(".help") and value is None
-            given = f"--{inner}" if asks else f"--{inner}={_given(option, value)}"
+            is_help = inner.endswith(".help") and value is None
+            given = f"--{inner}" if is_help else f"--{inner}={_given(option, value)}"
             of_variant.setdefault(name, []).append(given)
         elif key in _DEFAULTS and not rest:
             own[key] = _yaml(option, _given(option, value))
@@ -160,14 +159,16 @@ def _parse_entry(
     options = [*common, *entry.options, *(o for given in single.values() for o in given)]
     try:
         if own["context"] is not None or own["scored_after"] is not None:
-            options += _rows(own, parse_layers(layers, options, command=command).experiment)
+            options += _position_options(
+                own, parse_layers(layers, options, command=command).experiment
+            )
         return parse_layers(layers, options, command=command)
     except ConfigError as error:
         raise error.at(f"variant {entry.name}") from None
 
 
-def _rows(own: Mapping[str, Any], experiment: TrainExperiment) -> list[str]:
-    """Options for rows of so many tokens, counted in chunks of this variant."""
+def _position_options(own: Mapping[str, Any], experiment: TrainExperiment) -> list[str]:
+    """Options that convert `context` and `scored_after` from tokens to chunks of this variant."""
     options = []
     for key, option in (("context", "positions"), ("scored_after", "evaluation.min_context")):
         if (tokens := own[key]) is None:
@@ -191,20 +192,22 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
         seeds = [first.seed]
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     configs = {name: yaml.safe_load(one.text) for name, one in parsed.items()}
-    every = list(configs.values())
+    effective = list(configs.values())
     shared = {
         key: value
-        for key, value in every[0].items()
-        if all(key in other and other[key] == value for other in every)
+        for key, value in effective[0].items()
+        if all(key in other and other[key] == value for other in effective)
     }
     variants = {
         name: {key: value for key, value in config.items() if key not in shared}
         for name, config in configs.items()
     }
-    mine = {key: own[key] for key in ("budget", "processes", "threads", "trained")} | {
+    comparison_keys = {key: own[key] for key in ("budget", "processes", "threads", "trained")} | {
         "seeds": list(seeds)
     }
-    text = yaml.safe_dump(mine | shared | {"variants": variants, "grid": {}}, sort_keys=False)
+    text = yaml.safe_dump(
+        comparison_keys | shared | {"variants": variants, "grid": {}}, sort_keys=False
+    )
     return Comparison(
         variants=tuple(Variant(n, one.experiment, one.text) for n, one in parsed.items()),
         seeds=seeds,
@@ -218,18 +221,18 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
 
 
 def _check_own(own: Mapping[str, Any]) -> None:
-    """Refuse what is no number of seeds, budget, context or processes."""
+    """Check the comparison's own keys: seeds, trained, budget and the whole numbers."""
     seeds = own["seeds"]
     counted = isinstance(seeds, int) and 0 < seeds <= _MOST_SEEDS
     listed = list(range(seeds)) if counted else seeds
     whole = isinstance(listed, list) and all(type(s) is int and s >= 0 for s in listed)
     if seeds is not None and not (whole and listed and len(set(listed)) == len(listed)):
         raise ConfigError(
-            f"seeds must be how many, at least 1 (and at most {_MOST_SEEDS}), or a list of "
+            f"seeds must be a number of seeds from 1 to {_MOST_SEEDS}, or a list of "
             f"different whole numbers; got {seeds!r}."
         )
-    if own["trained"] is not None and (said := wanted(Path, own["trained"])):
-        raise ConfigError(f"trained must be {said} to a folder; got {shown(own['trained'])}.")
+    if own["trained"] is not None and (expected := wanted(Path, own["trained"])):
+        raise ConfigError(f"trained must be {expected} to a folder; got {shown(own['trained'])}.")
     if own["budget"] not in _BUDGETS:
         raise ConfigError(
             f"budget must be steps, flops or seconds; got {own['budget']!r}.",
@@ -245,7 +248,7 @@ def _check_own(own: Mapping[str, Any]) -> None:
 
 
 def _check_names(of_variant: Mapping[str, Any], entries: Sequence[Entry]) -> None:
-    """Refuse options of variants that do not exist."""
+    """Refuse options for unknown variants."""
     known = {name: None for entry in entries for name in (entry.variant, entry.name) if name}
     for name in of_variant:
         if name not in known:

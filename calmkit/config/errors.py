@@ -1,4 +1,4 @@
-"""A mistake in a config: its one-screen message, and where values come from."""
+"""Config errors with messages that fit on a screen, and the sources of config values."""
 
 import argparse
 import difflib
@@ -13,24 +13,24 @@ from typing import Any
 __all__ = ["ConfigError", "Source", "explain"]
 
 
-# A message is to fit on a screen, also where a user's modules have many classes.
+# A message must fit on a screen, even if a user's modules have many classes.
 _MOST_LINES = 8
 
 
 class ConfigError(ValueError):
-    """A mistake in a config or on the command line; nothing has been computed.
+    """An error in a config or on the command line, raised before anything is computed.
 
     Attributes:
-        allowed: What would be right, if that can be listed.
+        allowed: The valid values, if they can be listed.
     """
 
     def __init__(self, text: str, *, wrong: str = "", allowed: Iterable[str] = ()) -> None:
         """Compose the message.
 
         Args:
-            text: What is wrong.
+            text: The error.
             wrong: The misspelt name, to be compared with `allowed`.
-            allowed: What would be right.
+            allowed: The valid values.
         """
         self.allowed = tuple(allowed)
         lines = [text]
@@ -50,7 +50,7 @@ class ConfigError(ValueError):
         super().__init__("\n".join(lines))
 
     def at(self, where: str) -> "ConfigError":
-        """The same mistake, with where it was made in front."""
+        """The same error, prefixed with its location."""
         error = ConfigError(f"{where}: {self}")
         error.allowed = self.allowed
         return error
@@ -58,12 +58,12 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where values came from, to point at the wrong one.
+    """Config values and their origin, for error messages.
 
     Attributes:
-        name: What to call it: a file, or the command line.
+        name: Name of the origin: a file, or the command line.
         values: The values, nested as in the file.
-        is_preset: Whether they hold only where the user says nothing.
+        is_preset: Whether the values come from a preset rather than from the user.
     """
 
     name: str
@@ -86,10 +86,10 @@ class Source:
 
         Args:
             path: The file.
-            name: What to call it; its path if None.
+            name: Name of the source; its path if None.
 
         Raises:
-            ConfigError: If it cannot be read, is not YAML, or holds no mapping.
+            ConfigError: If the file cannot be read, is not YAML, or holds no mapping.
         """
         import yaml
 
@@ -104,8 +104,8 @@ class Source:
                 f"config {path} must not be nested so deeply, nor hold numbers so long."
             ) from None
         except yaml.YAMLError as error:
-            said = textwrap.indent(str(error).replace('"<unicode string>", ', ""), "  ")
-            raise ConfigError(f"config {path} is not valid YAML:\n{said}") from None
+            message = textwrap.indent(str(error).replace('"<unicode string>", ', ""), "  ")
+            raise ConfigError(f"config {path} is not valid YAML:\n{message}") from None
         if not isinstance(values, Mapping):
             found = "nothing" if values is None else f"a {type(values).__name__}"
             raise ConfigError(f"config {path} must hold keys and values; it holds {found}.")
@@ -113,7 +113,7 @@ class Source:
 
 
 def _read_yaml(text: str) -> object:
-    """As `yaml.safe_load`, but a key that is given twice is an error and not the last one's."""
+    """Like `yaml.safe_load`, but refuse duplicate keys."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -131,31 +131,35 @@ def _read_yaml(text: str) -> object:
 
 
 def explain(error: Exception) -> ConfigError:
-    """What jsonargparse said, or a class that it called, without the values that it repeats.
+    """Shorten an error from jsonargparse, or from a class that it called.
 
     Args:
-        error: What was raised. Known mistakes do not come here: `schema` finds them before.
+        error: The error. Common mistakes never get here, since `schema` detects them first.
     """
-    said = re.split(r"\.? Got value: |\n *Given value", str(error).strip())[0]
-    if untyped := re.search(r"Parameter '(\w+)' from '([\w.]+?)(?:\.__init__)?' does not", said):
+    message = re.split(r"\.? Got value: |\n *Given value", str(error).strip())[0]
+    if untyped := re.search(
+        r"Parameter '(\w+)' from '([\w.]+?)(?:\.__init__)?' does not", message
+    ):
         name, made = untyped.groups()
         return ConfigError(
-            f"{made} must give its argument {name} a type, by which its value is read, such as "
-            f"`{name}: int`; it has none."
+            f"{made} must annotate its argument {name}, so that its value can be parsed, such as "
+            f"`{name}: int`; it has no annotation."
         )
     if unlike := re.search(
-        r'Parser key "([\w.]+)".*does not implement protocol (\w+)', said, re.S
+        r'Parser key "([\w.]+)".*does not implement protocol (\w+)', message, re.S
     ):
         key, protocol = unlike.groups()
         return ConfigError(
             f"{key}: the class must have the methods of a {protocol}, with its arguments and "
             "results annotated as there."
         )
-    # It puts the annotation before what is wrong with the value.
-    said = re.sub(r"Type \S.*? expects a function or a callable class: ", "", said)
-    lines = [textwrap.shorten(line, 300) for line in said.splitlines()[:6]] or ["no reason given"]
+    # jsonargparse puts the annotation before the error in the value.
+    message = re.sub(r"Type \S.*? expects a function or a callable class: ", "", message)
+    lines = [textwrap.shorten(line, 300) for line in message.splitlines()[:6]] or [
+        "no reason given"
+    ]
     if not isinstance(error, argparse.ArgumentError | TypeError | ValueError):
         lines[0] = f"{type(error).__name__}: {lines[0]}"
-    if key := re.match(r'Parser key "(\w+)', said):
-        lines.append(f"--{key[1]}.help tells what it takes.")
+    if key := re.match(r'Parser key "(\w+)', message):
+        lines.append(f"--{key[1]}.help lists its arguments.")
     return ConfigError("\n  ".join(lines))

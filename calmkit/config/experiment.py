@@ -1,4 +1,4 @@
-"""What an experiment is: the schema of its YAML file, apart from the parts' own arguments."""
+"""The schema of an experiment's YAML file, apart from the arguments of the parts."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class WeightedText:
 
     Attributes:
         path: A folder written by `calmkit prepare`.
-        weight: Above 0; the texts' shares of the rows are as their weights.
+        weight: Above 0; each text's share of the rows is proportional to its weight.
     """
 
     path: Path
@@ -37,21 +37,21 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelParts:
-    """Shared sizes, and the parts that every head is used with.
+    """Shared sizes, and all parts except the head.
 
     Attributes:
-        model: `calm`, over chunks, or `token_lm`, the softmax baseline over single tokens; that
-            one has no autoencoder and no head, and chunk_size 1.
-        vocab_size: Number of token ids. Of a prepared text it may be left out, and is then that of
-            the text's tokenizer.
+        model: `calm`, over chunks, or `token_lm`, the softmax baseline over single tokens, which
+            has chunk_size 1 and neither an autoencoder nor a head.
+        vocab_size: Number of token ids. For a prepared text it may be omitted; the size of the
+            text's tokenizer is then used.
         chunk_size: K, tokens in a chunk.
         latent_size: Dimensions of a chunk's latent vector.
         hidden_size: Features of the backbone's vectors.
         autoencoder: A ChunkAutoencoder; receives chunk_size, vocab_size and latent_size.
-        standardize: Whether heads see latents of mean 0 and variance 1 in each dimension.
-        input: What the backbone reads of a chunk: its tokens, its latent, or both.
+        standardize: Whether to scale the latents to mean 0 and variance 1 in each dimension.
+        input: Input of the backbone for each chunk: its tokens, its latent, or both.
         backbone: A Backbone; receives hidden_size.
-        tie_embeddings: Whether a token_lm's output has the weights of its embedding.
+        tie_embeddings: Whether a token_lm's output shares the weights of its embedding.
     """
 
     model: Literal["calm", "token_lm"] = "calm"
@@ -68,7 +68,7 @@ class ModelParts:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(ModelParts):
-    """What a training run needs besides its head.
+    """The settings of a training run, apart from its head.
 
     Attributes:
         data: Text: a folder written by `calmkit prepare`; a .txt or .jsonl file or a folder of
@@ -76,24 +76,23 @@ class Experiment(ModelParts):
             None: the embedded English text.
         output: Folder for results.
         cache_dir: Folder for prepared text. None: the user's cache folder.
-        validation_fraction: Share of the text, in whole documents, that is held out.
-        seed: Seed of everything that is drawn in training: weights, rows, noise.
+        validation_fraction: Share of the text to hold out, in whole documents.
+        seed: Seed of all random choices in training: weights, rows, noise.
         positions: Chunks in a row.
         autoencoder_optimizer: A torch optimiser that steps without a closure, for the autoencoder.
         autoencoder_training: Training of the autoencoder.
         optimizer: A torch optimiser that steps without a closure, for backbone and head.
         training: Training of backbone and head.
-        evaluation_data: Text to measure on, all of it; of a prepared folder, what is held out
-            there. None: what is held out of `data`.
+        evaluation_data: Text to evaluate on. All of it is used, or the held-out side of a prepared
+            folder. None: the held-out part of `data`.
         evaluation: The evaluation protocol, which is part of a result.
-        evaluation_seed: Decides what text is held out, which rows are measured, and the draws; it
-            stays the same while `seed` is varied.
+        evaluation_seed: Seed of the held-out split, the scored rows and the draws; it stays
+            fixed while `seed` varies.
         validation_rows: Rows of held-out text for the validation loss during training.
-        sampler: How chunks are chosen for the shown text, for its speed, and for the accuracy of
-            the chosen chunk; a class of `calmkit.sampling` by its dotted path. None: one draw, at
-            temperature 1.
-        sample_tokens: Tokens of generated text that are shown for each model.
-        accelerator: Where to compute.
+        sampler: Sampler of the sample text, of the measured speed and of the sampler accuracy; a
+            class of `calmkit.sampling` by its dotted path. None: one draw, at temperature 1.
+        sample_tokens: Length of the sample text of each model, in tokens.
+        accelerator: Device to compute on.
         precision: Number format of the computation.
         logger: A logger of lightning_fabric for the loss curves; receives the folder.
     """
@@ -119,7 +118,7 @@ class Experiment(ModelParts):
     logger: Callable[[Path], Any]
 
     def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
+        """Check the values."""
         if isinstance(self.data, dict):
             shares_of([text.weight for text in self.data.values()])
         _at_least("seed", self.seed, 0)
@@ -142,14 +141,14 @@ class Experiment(ModelParts):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainExperiment(Experiment):
-    """One model.
+    """An experiment with one model.
 
     Attributes:
         head: A Head; receives hidden_size and latent_size.
-        finetune: Prompt and response pairs, a .jsonl file, to train a saved model on. None: train
-            a model from the start.
-        checkpoint: Folder of that model, written by `calmkit train`. As an option it also gives
-            the config to begin with.
+        finetune: A .jsonl file of prompt and response pairs to fine-tune a saved model on. None:
+            train a model from scratch.
+        checkpoint: Folder of the model to fine-tune, written by `calmkit train`. As a command-line
+            option it also provides the initial config.
     """
 
     head: Callable[[int, int], Head]
@@ -157,7 +156,7 @@ class TrainExperiment(Experiment):
     checkpoint: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a fine-tuning without its model, and one that would write over it."""
+        """Refuse fine-tuning without a model, or with the model's folder as output."""
         super().__post_init__()
         if (self.finetune is None) != (self.checkpoint is None):
             given, missing = (

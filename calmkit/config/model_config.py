@@ -1,19 +1,19 @@
-"""The config that came with a model: data from elsewhere, read so that nothing of it runs.
+"""The config in a model's folder: untrusted data, read without running any code that it names.
 
-A config can name any class, and to parse one is to import what it names. One that a folder brings
-along is therefore looked through before anything parses it, at every depth:
+A config can name any class, and parsing it imports that class. The config of a model's folder is
+therefore validated at every depth before it is parsed:
 
-- keys are plain names, and known ones at the top;
-- a text is a word or a number, or else a dotted name that is allowed: of a part of calmkit, of an
-  optimiser of torch or a logger of Lightning Fabric in the list below, or of what a package after
-  `--trust` defines. So nothing in it can be the path of a further config either;
-- of the keys only those are read that the command needs. What a model was trained by, and where it
-  wrote, does not reach a command that measures it.
+- Keys are plain names; at the top level they are known keys.
+- A string is a word, a number or an allowed dotted name. Allowed are parts of calmkit, the
+  optimisers of torch and loggers of Lightning Fabric listed below, and definitions of the packages
+  after `--trust`. A string can therefore not be the path of another config.
+- Only the keys that the command needs are read. For example, the optimiser and the output folder
+  of the training do not reach a command that evaluates the model.
 
-Two keys are paths, `data` and `evaluation_data`: `calmkit evaluate` reads that text, to hold out
-what training held out, and says so.
+Two keys are paths, `data` and `evaluation_data`. `calmkit evaluate` reads these texts to restore
+the held-out split, and prints their paths.
 
-A config that the caller names, with `--config` or in `calmkit.config.build`, is the caller's own.
+A config named by the caller, with `--config` or in `calmkit.config.build`, is trusted instead.
 """
 
 import re
@@ -56,17 +56,17 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 def read_model_config(path: Path, *, keys: Collection[str], trust: Collection[str] = ()) -> Source:
-    """Read the config of a model's folder; what it gives can be parsed.
+    """Read and validate the config of a model's folder, so that it is safe to parse.
 
     Args:
         path: The file.
-        keys: Those to keep; the values of others are not looked at.
-        trust: Packages outside calmkit, or modules of them, whose classes it may name: their code
-            is imported and run.
+        keys: Keys to keep; the values of other keys are ignored.
+        trust: Packages outside calmkit, or modules of them, whose classes the config may name;
+            their code is imported and run.
 
     Raises:
-        ConfigError: If a key at the top is not known.
-        SavedModelError: If the file cannot be read, or holds what no config has.
+        ConfigError: If a top-level key is unknown.
+        SavedModelError: If the file cannot be read, or a value is not allowed in a config.
         UntrustedCodeError: If it names code that is not in `trust`; nothing was imported.
     """
     try:
@@ -103,7 +103,7 @@ def _check(values: Mapping[str, Any], trust: Collection[str]) -> None:
 
 
 def _mixes(value: object) -> bool:
-    """Whether a value is a mixture of texts: by plain names, a path and a number each."""
+    """Whether a value is a mixture of texts: plain names, each with a path and a number."""
     return isinstance(value, Mapping) and all(
         isinstance(name, str)
         and _WORD.fullmatch(name)
@@ -116,7 +116,11 @@ def _mixes(value: object) -> bool:
 
 
 def _names_in(value: object, place: str) -> Iterator[str]:
-    """Every dotted name in a value; all else must be plain."""
+    """Every dotted name in a value.
+
+    Raises:
+        SavedModelError: If anything else in the value is not plain.
+    """
     if isinstance(value, Mapping):
         for key, entry in value.items():
             if not isinstance(key, str) or not _KEY.fullmatch(key):

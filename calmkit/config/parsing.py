@@ -1,4 +1,4 @@
-"""From command-line options and YAML files to an experiment, by jsonargparse."""
+"""Parse command-line options and YAML files into an experiment, with jsonargparse."""
 
 import contextlib
 import dataclasses
@@ -37,8 +37,8 @@ class Parsed:
     """A parsed experiment.
 
     Attributes:
-        experiment: What to do.
-        text: The effective config as YAML: every value, defaults included. Parsing it again
+        experiment: The experiment.
+        text: The effective config as YAML: every value, including defaults. Parsing it again
             gives the same experiment.
     """
 
@@ -57,17 +57,16 @@ def parse(
 
     Args:
         arguments: Options such as `--config my.yaml --seed 3 --head.width 512`. `--config` takes
-            a file or a preset's name. `--checkpoint` begins with the config of a saved model, and
-            the preset `finetune`.
-        preset: The preset whose values, laid over those of `base`, hold where nothing else is
-            given.
-        command: What the user typed, for the help text.
+            a file or a preset's name. `--checkpoint` adds the config of a saved model and the
+            preset `finetune` to the defaults.
+        preset: The preset with the default values, which override those of `base`.
+        command: The command as typed, for the help text.
         trust: Packages outside calmkit whose classes the config of that saved model may name.
 
     Raises:
         SavedModelError: If that config names other code, or is damaged.
-        ConfigError: If anything is wrong; the text fits a screen and names the key, what is
-            allowed, and the nearest right name.
+        ConfigError: If anything is wrong; the message fits on a screen and names the key, the
+            valid values and the closest match.
     """
     layers = [preset_source("base"), preset_source(preset)]
     layers += _start_of_finetuning(arguments, trust)
@@ -83,17 +82,17 @@ def parse(
 def parse_for_evaluation(
     path: Path, options: Collection[str], *, trust: Collection[str] = (), command: str
 ) -> Parsed:
-    """Parse what the config of a model's folder says of the model and how it is measured.
+    """Parse the config of a model's folder, without the keys that only concern training.
 
     Args:
         path: The file.
-        options: As `--key=value`, laid over it.
+        options: Options that override it, as `--key=value`.
         trust: As in `read_model_config`.
-        command: What the user typed, for the help text.
+        command: The command as typed, for the help text.
 
     Returns:
         The experiment, with the folder as its output and the optimisers and the logger of the
-        preset `train`; the text has the keys that were read.
+        preset `train`; the text contains the keys that were read.
 
     Raises:
         ValueError: As in `read_model_config` and `parse`.
@@ -109,10 +108,10 @@ def parse_for_evaluation(
 
 
 def parse_text(text: str) -> Parsed:
-    """Parse an effective config, as `Parsed.text` has it.
+    """Parse an effective config, as in `Parsed.text`.
 
     Raises:
-        ConfigError: If it is none.
+        ConfigError: If the config is invalid.
     """
     import yaml
 
@@ -120,12 +119,12 @@ def parse_text(text: str) -> Parsed:
 
 
 def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: str) -> Parsed:
-    """Lay configs over each other, and options over them.
+    """Merge configs and options; later ones override earlier ones.
 
     Args:
-        layers: The weakest first.
-        options: As `--key=value`.
-        command: What the user typed, for the help text.
+        layers: Configs in the order of merging.
+        options: Options that override them, as `--key=value`.
+        command: The command as typed, for the help text.
 
     Raises:
         ConfigError: As in `parse`.
@@ -157,10 +156,10 @@ def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: s
 
 
 def option_pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Options with their values; None where none follows.
+    """Pair options with their values; an option without a value gets None.
 
     Raises:
-        ConfigError: If something is no option.
+        ConfigError: If an argument is not an option.
     """
     left = list(arguments)
     while left:
@@ -175,10 +174,10 @@ def option_pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def source_of(name: str) -> Source:
-    """A config file, or the preset of that name; a file goes first.
+    """The config file or preset of that name; a file takes precedence.
 
     Raises:
-        ConfigError: If there is neither, or the file cannot be read.
+        ConfigError: If neither exists, or the file cannot be read.
     """
     path = Path("" if wanted(Path, name) else name).expanduser()
     if path.is_file():
@@ -194,7 +193,7 @@ def source_of(name: str) -> Source:
 
 
 def preset_source(name: str) -> Source:
-    """A preset, whatever lies in the current folder: that may be a model from elsewhere."""
+    """The preset of that name, even if the current folder holds a file of the same name."""
     source = Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
     return dataclasses.replace(source, is_preset=True)
 
@@ -206,8 +205,8 @@ def parse_function(
 
     Args:
         function: Its keyword-only parameters are the options.
-        arguments: The options given.
-        command: What the user typed, for the help text.
+        arguments: The options.
+        command: The command as typed, for the help text.
 
     Raises:
         ConfigError: If an option is unknown, missing or of the wrong type.
@@ -222,26 +221,26 @@ def parse_function(
 
 
 def preset_names() -> list[str]:
-    """Names that `--config` takes besides files."""
+    """Names of the presets, which `--config` accepts besides files."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Turn what jsonargparse raises inside into a `ConfigError`."""
+    """Convert exceptions of jsonargparse into a `ConfigError`."""
     try:
         with warnings.catch_warnings():
-            # jsonargparse warns when a new class does not take an old one's argument.
+            # jsonargparse warns if a new class does not take an argument of the old one.
             warnings.simplefilter("ignore")
             yield
     except ConfigError:
         raise
-    except Exception as error:  # of classes of the config too, whatever they raise
+    except Exception as error:  # classes named by the config may raise anything
         raise explain(error) from None
 
 
 def new_parser(command: str) -> "ArgumentParser":
-    """A parser that raises instead of exiting, and that reads no environment variables."""
+    """A parser that raises instead of exiting, and ignores environment variables."""
     require("jsonargparse", command)
     from jsonargparse import ArgumentParser
 
@@ -254,7 +253,7 @@ def new_parser(command: str) -> "ArgumentParser":
 
 
 def experiment_schema() -> dict[str, Argument]:
-    """The keys of `TrainExperiment`, with the annotations that its parser has."""
+    """The keys of `TrainExperiment`, with the annotations that the parser uses."""
     require("lightning_fabric", "a config")
     from lightning_fabric.loggers import Logger
 
@@ -263,7 +262,7 @@ def experiment_schema() -> dict[str, Argument]:
 
 
 def answer_help(asked: HelpAsked | None, command: str) -> None:
-    """Print what a part takes, and exit, where an option asks for it."""
+    """Print the arguments of a part and exit, if an option asks for them."""
     if asked is None:
         return
     parser = new_parser(command)
@@ -278,38 +277,37 @@ def answer_help(asked: HelpAsked | None, command: str) -> None:
 
 
 def new_experiment_parser(command: str) -> "ArgumentParser":
-    """A parser of the keys of `TrainExperiment`."""
+    """A parser for the keys of `TrainExperiment`."""
     from lightning_fabric.loggers import Logger
 
     parser = new_parser(command)
     parser.description = (
-        "Every key has a value in a preset, which --print_config shows; required ones are those "
-        "that have no default besides. A part's own arguments are set as --backbone.depth 6; "
-        "--backbone.help lists them."
+        "The presets set every key, including those marked as required; --print_config prints all "
+        "values. Set an argument of a part with --backbone.depth 6; --backbone.help lists them."
     )
     parser.add_argument(
         "--config",
         action="config",
         metavar="FILE",
-        help=f"YAML file, or a preset: {', '.join(preset_names())}. May be given several times.",
+        help=f"YAML file, or a preset: {', '.join(preset_names())}. May be repeated.",
     )
     parser.add_class_arguments(TrainExperiment, skip={"logger"})
     parser.add_argument(
         "--logger",
         type=Callable[[Path], Logger],
         required=True,
-        help="Logger of the loss curves; receives the folder.",
+        help="Logger for the loss curves; receives the folder.",
     )
     return parser
 
 
 def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> list[Source]:
-    """The config of the model named by `--checkpoint`, and what fine-tuning does otherwise."""
+    """The config of the model named by `--checkpoint`, then the preset `finetune`."""
     folder = Source.of_options(arguments).values.get("checkpoint")
     if not folder:
         return []
-    if said := wanted(Path, folder):
-        raise ConfigError(f"checkpoint must be {said}; got {shown(folder)} (command line).")
+    if expected := wanted(Path, folder):
+        raise ConfigError(f"checkpoint must be {expected}; got {shown(folder)} (command line).")
     config = Path(folder).expanduser() / "config.yaml"
     if not config.is_file():
         raise ConfigError(

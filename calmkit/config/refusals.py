@@ -1,7 +1,7 @@
-"""Which part of a config was refused by its constructor, by its key.
+"""Find the key of the part whose constructor refused its arguments.
 
-The parser builds nested parts deep inside its own calls, and what they raise comes out wrapped.
-So when it fails, the parts are built once more, the innermost first, until one refuses.
+The parser builds nested parts deep inside its own calls and wraps their exceptions. If it fails,
+this module builds the parts again, innermost first, until one of them raises.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ def refusals_named(schema: Mapping[str, Argument], values: Mapping[str, Any]) ->
 
     Args:
         schema: The keys.
-        values: The parsed values of them, classes by dotted paths.
+        values: Their parsed values, with classes as dotted paths.
 
     Raises:
-        ConfigError: If one refuses its arguments; what it says, with its key in front.
+        ConfigError: If a part refuses its arguments; its message, prefixed with its key.
     """
     try:
         yield
@@ -41,35 +41,35 @@ def refusals_named(schema: Mapping[str, Argument], values: Mapping[str, Any]) ->
 
 
 def refused(key: str, error: Exception) -> ConfigError:
-    """What a constructor raised, with its key in front.
+    """Convert a constructor's exception into a `ConfigError` that names the key.
 
     Args:
-        key: The part's.
-        error: What it raised: a ValueError says what is wrong, a missing library what to install;
-            anything else is named, and where it was raised.
+        key: Key of the part.
+        error: The exception. For an ImportError the message says what to install; for an
+            unexpected type of exception it gives the type and the line that raised it.
     """
     if isinstance(error, ConfigError):
         return error
     # PyTorch adds a trace of its own.
-    said = str(error).strip().partition("\nException raised from")[0] or "no reason was given"
+    message = str(error).strip().partition("\nException raised from")[0] or "no reason was given"
     if isinstance(error, ImportError):
-        said = with_remedy(said)
+        message = with_remedy(message)
     elif not isinstance(error, TypeError | ValueError):
-        said = f"{type(error).__name__}: {said}"
+        message = f"{type(error).__name__}: {message}"
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         if trace is not None:
-            said += f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+            message += f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
     if isinstance(error, AttributeError) and isinstance(error.obj, nn.Module):
-        said += f"\n  Does {type(error.obj).__name__}.__init__ call super().__init__ first?"
-    if not any(word in said for word in ("must", "install", "cannot")):
-        said += f"\n  --{key}.help tells what it takes."
-    return ConfigError(f"{key}: {said}")
+        message += f"\n  Does {type(error.obj).__name__}.__init__ call super().__init__ first?"
+    if not any(word in message for word in ("must", "install", "cannot")):
+        message += f"\n  --{key}.help lists its arguments."
+    return ConfigError(f"{key}: {message}")
 
 
 def _build(key: str, hint: Any, value: Any) -> Any:
-    """An object from parsed values; a factory is not called, but what it holds is built."""
+    """Build an object from parsed values; for a factory, build only its arguments."""
     if isinstance(value, list | tuple):
         return [_build(key, Any, one) for one in value]
     if not isinstance(value, Mapping):

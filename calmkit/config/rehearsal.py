@@ -1,9 +1,9 @@
-"""A rehearsal before the training: parts that are not calmkit's are used once, within a second.
+"""A rehearsal before training, within a second, of parts that are not calmkit's own.
 
-A sample without its samples axis, a loss that is one number, a cache that is missing would else be
-found by what comes after the training, and end it in a traceback. Around parts from elsewhere
-stands a model whose other parts are calmkit's and as small as can be; calmkit's own parts are
-tried by its tests.
+Some errors in a part, such as a sample without its samples axis, a scalar loss or a missing cache,
+would otherwise appear only after the training, as a traceback. The rehearsal puts the user's parts
+into a model whose other parts are calmkit's and as small as possible. calmkit's own parts are
+covered by its tests.
 """
 
 import functools
@@ -28,7 +28,7 @@ from .experiment import TrainExperiment
 
 __all__ = ["rehearse"]
 
-_OURS = "calmkit"
+_CALMKIT = "calmkit"
 _SMALL = {
     "autoencoder": functools.partial(MLPAutoencoder, width=8),
     "backbone": functools.partial(MinGRUBackbone, depth=1),
@@ -37,29 +37,29 @@ _SMALL = {
 
 
 def rehearse(experiment: TrainExperiment, model: LanguageModel) -> None:
-    """Try every part that is not calmkit's, alone and in a model; where all are, do nothing.
+    """Try every part that is not calmkit's, alone and in a model.
 
     Args:
-        experiment: Whose parts.
-        model: Made of them, by `check_parts`.
+        experiment: The experiment with these parts.
+        model: Its model, built by `check_parts`.
 
     Raises:
-        ConfigError: If one cannot be trained or sampled; names the key.
+        ConfigError: If a part cannot be trained or sampled; names the key.
     """
     parts = {key: getattr(model, key, None) for key in _SMALL} | {"sampler": experiment.sampler}
     foreign = [key for key, part in parts.items() if next(_foreign_in(part), None) is not None]
     if not foreign:
         return
     small: dict[str, Any] = {key: part for key, part in _SMALL.items() if key not in foreign}
-    scene = replace(experiment, **small)
+    rehearsed = replace(experiment, **small)
     device = _device(experiment.accelerator)
-    with _aside(device, experiment):
+    with _isolated(device, experiment):
         autoencoder = None
         if experiment.model == "calm":
-            # Alone it is tried before the model freezes it.
-            autoencoder = build_autoencoder(scene).to(device)
+            # It is tried alone before the model freezes it.
+            autoencoder = build_autoencoder(rehearsed).to(device)
             _try_parts("autoencoder", autoencoder, experiment.latent_size)
-        built = assemble(scene, scene.head, autoencoder=autoencoder).to(device)
+        built = assemble(rehearsed, rehearsed.head, autoencoder=autoencoder).to(device)
         for key in ("backbone", "head"):
             _try_parts(key, getattr(built, key, None), experiment.latent_size)
         try:
@@ -69,7 +69,7 @@ def rehearse(experiment: TrainExperiment, model: LanguageModel) -> None:
 
 
 def _try_parts(key: str, part: nn.Module | None, latent_size: int) -> None:
-    """What is foreign in a part, the innermost first, and then the part itself."""
+    """Try the foreign objects in a part, innermost first, and then the part itself."""
     inner = list(_foreign_in(part))[::-1]
     tried = {id(one): one for one in ([*inner, part] if inner else [])}
     try:
@@ -80,7 +80,7 @@ def _try_parts(key: str, part: nn.Module | None, latent_size: int) -> None:
 
 
 def _foreign_in(part: object) -> Iterator[object]:
-    """The objects in a part, itself first, that are of a kind of calmkit's but not its own."""
+    """Objects in a part, outermost first, of a kind of calmkit's but defined elsewhere."""
     seen, left = set(), [part]
     while left:
         one = left.pop()
@@ -88,12 +88,12 @@ def _foreign_in(part: object) -> Iterator[object]:
             continue
         seen.add(id(one))
         kinds = [kind.__module__.partition(".")[0] for kind in type(one).__mro__]
-        # A sampler is a protocol, and need not inherit from anything.
-        if kinds[0] != _OURS and (_OURS in kinds or one is part):
+        # A sampler is a protocol and need not inherit from a class of calmkit.
+        if kinds[0] != _CALMKIT and (_CALMKIT in kinds or one is part):
             yield one
         if isinstance(one, nn.Module):
             left += one.children()
-        if _OURS in kinds:
+        if _CALMKIT in kinds:
             left += vars(one).values() if hasattr(one, "__dict__") else ()
         elif isinstance(one, Mapping):
             left += one.values()
@@ -102,7 +102,7 @@ def _foreign_in(part: object) -> Iterator[object]:
 
 
 def _device(accelerator: str) -> torch.device:
-    """Where the training will be: some parts run nowhere else."""
+    """The device of the training; some parts run on no other."""
     if accelerator in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
@@ -111,10 +111,10 @@ def _device(accelerator: str) -> torch.device:
 
 
 @contextmanager
-def _aside(device: torch.device, experiment: TrainExperiment) -> Iterator[None]:
-    """A block with random states of its own, in the precision of the training.
+def _isolated(device: torch.device, experiment: TrainExperiment) -> Iterator[None]:
+    """Isolate the random state, use the precision of the training, and silence warnings.
 
-    What is worth a warning will be warned of there.
+    The training will issue the warnings again.
     """
     devices = [device] if device.type == "cuda" else []
     mixed = torch.autocast(device.type, torch.bfloat16, experiment.precision == "bf16-mixed")

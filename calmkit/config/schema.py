@@ -1,9 +1,9 @@
-"""Checks of configs and options against our own schema, before the parser sees them.
+"""Check configs and options against the schema, before the parser sees them.
 
-The schema is the constructor of the experiment, and those of the classes that a config names.
-Layers are walked as the parser will lay them over each other, the weakest first and options last,
-so that the class of each part is known where its arguments come. What cannot be right is told in
-the user's terms: the key as written and where, what would be right, and the nearest right name.
+The schema consists of the constructors of the experiment and of the classes that a config names.
+Layers are walked in the order in which the parser merges them, options last, so the class of each
+part is known before its arguments. An error message names the key as the user wrote it, its
+source, the valid values and the closest match.
 
     head.init_args.widht: EnergyHead has no argument 'widht' (my.yaml).
       did you mean: width
@@ -26,12 +26,12 @@ _PRINT_FLAGS = ("comments", "skip_default", "skip_null")
 
 @dataclass(frozen=True)
 class HelpAsked:
-    """An option asks what a part takes.
+    """A request for the arguments of a part.
 
     Attributes:
         key: The part's key.
-        made: The class that was named, or that the part has.
-        skipped: Arguments that it gets from others.
+        made: The class that the option names, or else the part's class.
+        skipped: Arguments that come from the shared sizes.
     """
 
     key: str
@@ -46,15 +46,15 @@ def check_layers(
 
     Args:
         schema: The keys, as `arguments_of` gives them.
-        layers: Configs, the weakest first.
+        layers: Configs in the order of merging.
         options: As `--key=value`.
 
     Returns:
-        What help is asked for, if any.
+        The request for help among the options, if any.
 
     Raises:
-        ConfigError: If a key, a class, an argument's name or a value's type cannot be right, or
-            something is missing.
+        ConfigError: If a key, a class, an argument's name or a value's type is wrong, or a
+            required value is missing.
     """
     walk = Walk(schema)
     try:
@@ -71,7 +71,7 @@ def check_layers(
 
 
 def _option(walk: Walk, option: str) -> HelpAsked | None:
-    """One option."""
+    """Check one option."""
     name, equals, value = option.partition("=")
     written = name.removeprefix("--")
     key, *rest = written.split(".")
@@ -79,13 +79,13 @@ def _option(walk: Walk, option: str) -> HelpAsked | None:
         if name == "--print_config" and equals:
             if not set(value.split(",")) <= set(_PRINT_FLAGS):
                 raise ConfigError(
-                    f"{name} takes some of these with commas between, or nothing; got "
+                    f"{name} takes no value, or some of these separated by commas; got "
                     f"{shown(value)}.",
                     allowed=_PRINT_FLAGS,
                 )
         elif equals:
             raise ConfigError(
-                f"{name} takes no value; got {shown(value)}. What a part takes is listed by "
+                f"{name} takes no value; got {shown(value)}. For the arguments of a part use "
                 "--KEY.help, for instance --head.help FlowHead."
             )
     elif not key:
@@ -100,7 +100,7 @@ def _option(walk: Walk, option: str) -> HelpAsked | None:
 
 
 def _help(walk: Walk, key: str, rest: list[str], name: str) -> HelpAsked:
-    """`--head.help`, `--head.rule.help KernelScore`."""
+    """Check a request for help: `--head.help`, `--head.rule.help KernelScore`."""
     hint = walk.schema[key].hint if key in walk.schema else None
     at = Place(key, f"{'.'.join([key, *rest])}.help", hint, " (command line)")
     if hint is None:
@@ -111,11 +111,11 @@ def _help(walk: Walk, key: str, rest: list[str], name: str) -> HelpAsked:
     if at.group:
         return HelpAsked(at.key, at.hint, frozenset())
     if (part := at.part) is None:
-        raise ConfigError(f"--{at.written}: {at.key} is no part; --help lists its meaning.")
+        raise ConfigError(f"--{at.written}: {at.key} is not a part; --help describes it.")
     made = walk.named(at, part, name) if name else walk.class_at(at)
     if made is None:
         raise ConfigError(
-            f"--{at.written} must be followed by a class, as {at.key} has none yet.",
+            f"--{at.written} must be followed by a class, because {at.key} has none yet.",
             allowed=known_classes(part.base),
         )
     return HelpAsked(at.key, made, frozenset(list(arguments_of(made))[: part.bound]))

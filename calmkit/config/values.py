@@ -1,7 +1,7 @@
-"""Types of values in a config, checked against annotations and told in words.
+"""Check the types of config values against annotations, and describe types in words.
 
-Values come from YAML, or as text from an option, which is then read as YAML. What an annotation
-is not known to mean passes: the parser has the last word.
+Values come from YAML, or from an option whose text is read as YAML. Annotations that are not
+understood here accept any value; the parser then decides.
 """
 
 import enum
@@ -16,7 +16,7 @@ import torch
 
 __all__ = ["Part", "alternatives", "is_text", "loaded", "part_of", "shown", "wanted"]
 
-# YAML 1.1 takes 1e-3 for text; the parser does not.
+# YAML 1.1 reads 1e-3 as text; the parser reads it as a number.
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?")
 _WORDS = {
     int: "a whole number", float: "a number", bool: "true or false", str: "text",
@@ -27,13 +27,13 @@ _LISTS = (list, tuple, set, Sequence, Iterable)
 
 @dataclass(frozen=True)
 class Part:
-    """A place for a class and its arguments.
+    """A key whose value is a class with its arguments.
 
     Attributes:
-        base: What it must be a subclass of; None: anything.
-        bound: How many first arguments others give it.
-        is_factory: Whether the class is called later, with those.
-        optional: Whether null may stand there.
+        base: The required base class; None: any class.
+        bound: Number of leading arguments that come from elsewhere.
+        is_factory: Whether the class is called later, with these arguments.
+        optional: Whether null is allowed.
     """
 
     base: type | None
@@ -43,7 +43,7 @@ class Part:
 
 
 def part_of(hint: Any) -> Part | None:
-    """The part that an annotation means; None if it means plain values."""
+    """The part that an annotation describes; None for plain values."""
     choices = alternatives(hint)
     optional = NoneType in choices
     for choice in choices:
@@ -59,12 +59,12 @@ def part_of(hint: Any) -> Part | None:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union; of anything else it alone."""
+    """The members of a union; for any other annotation, the annotation itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def loaded(value: Any) -> Any:
-    """A value; of text what it means in YAML, and the text itself if that is nothing."""
+    """A value with text parsed as YAML; text that is not YAML stays as it is."""
     import yaml
 
     if not isinstance(value, str) or not value.strip():
@@ -81,7 +81,7 @@ def loaded(value: Any) -> Any:
 
 
 def is_text(value: str) -> bool:
-    """Whether UTF-8 can hold it: without lone surrogates, as bytes of another encoding become."""
+    """Whether it can be encoded as UTF-8, that is, contains no lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -90,18 +90,18 @@ def is_text(value: str) -> bool:
 
 
 def wanted(hint: Any, value: Any) -> str:
-    """What a value should be instead, in words; empty if it is right."""
+    """The expected type in words; empty if the value has it."""
     choices = alternatives(hint)
-    said = [_wanted(choice, value) for choice in choices]
-    if "" in said or not said:
+    expected = [_wanted(choice, value) for choice in choices]
+    if "" in expected or not expected:
         return ""
-    # Tensors cannot be written in a config.
-    words = dict.fromkeys(word for word in said if word != "a tensor")
+    # A config cannot contain a tensor.
+    words = dict.fromkeys(word for word in expected if word != "a tensor")
     return " or ".join(words)
 
 
 def shown(value: Any) -> str:
-    """A value in a message: cut if it is long."""
+    """A value for an error message, shortened if it is long."""
     if value is None:
         return "null"
     text = repr(value)
@@ -139,7 +139,7 @@ def _is_a(kind: type, value: Any, given: Any) -> bool:
 
 
 def _can_be_path(text: str) -> bool:
-    """Whether a file of that name could be, in a home folder that is there."""
+    """Whether the text is a valid path, with a known home folder if it starts with `~`."""
     if not text.strip() or "\0" in text:
         return False
     try:
@@ -160,6 +160,6 @@ def _wanted_list(hint: Any, value: Any) -> str:
     else:
         pairs = [(members[0] if members else Any, one) for one in value]
     for member, one in pairs:
-        if part_of(member) is None and (said := wanted(member, one)):
-            return f"a list, each entry {said}"
+        if part_of(member) is None and (expected := wanted(member, one)):
+            return f"a list, each entry {expected}"
     return ""

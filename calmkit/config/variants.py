@@ -1,11 +1,11 @@
-"""From `variants` and `grid` of a comparison to single entries with names of their own.
+"""Expand `variants` and `grid` of a comparison into named entries.
 
     variants: {energy: {head: EnergyHead}, flow: {head: FlowHead}}
     grid: {latent_size: [16, 32]}
 
-gives energy-latent_size-16, energy-latent_size-32, flow-latent_size-16, flow-latent_size-32. A
-value's label is its class where it names one; a grid may give names itself, as a mapping. Without
-variants the grid alone is the comparison.
+gives energy-latent_size-16, energy-latent_size-32, flow-latent_size-16, flow-latent_size-32. If a
+value names a class, its label is the name of the class. A grid can also name its values, as a
+mapping. Without variants, the grid alone is the comparison.
 """
 
 import itertools
@@ -34,7 +34,7 @@ class Entry:
         name: Its name.
         variant: The variant it comes from; empty if there are none.
         overrides: Keys that the variant sets.
-        options: What the grid sets, as options.
+        options: Keys that the grid sets, as options.
     """
 
     name: str
@@ -47,13 +47,13 @@ def expand(variants: object, grid: object) -> list[Entry]:
     """Every variant with every combination of the grid's values, in order.
 
     Args:
-        variants: Names, and what each sets.
-        grid: Keys as in options (`head.width`), and the values of each: a list, or a mapping from
-            names to them.
+        variants: Names, each with the keys that the variant sets.
+        grid: Keys as in options (`head.width`), each with a list of values or a mapping from names
+            to values.
 
     Raises:
-        ConfigError: If there is nothing to compare, two entries have one name, a name cannot be
-            that of a folder, or something is not of the right form.
+        ConfigError: If there is nothing to compare, two entries have the same name, a name cannot
+            be that of a folder, or a value has the wrong form.
     """
     variants = _mapping("variants", {} if variants is None else variants)
     grid = _mapping("grid", {} if grid is None else grid)
@@ -78,17 +78,18 @@ def expand(variants: object, grid: object) -> list[Entry]:
 
 
 def _check_name(name: str) -> None:
-    """Refuse what cannot be the name of a folder, on any system."""
+    """Refuse a name that cannot be that of a folder on every system."""
     shown = name if len(name) <= 80 else f"{name[:60]}..."
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise ConfigError(
-            f"variants must have names of letters, digits, -, _, = and ., with a letter or digit "
-            f"at the front and no . at the end; got {shown!r}."
+            f"variants must have names of letters, digits, -, _, = and ., which start with a "
+            f"letter or digit and do not end with .; got {shown!r}."
         )
     if len(name) > _LONGEST:
         raise ConfigError(
-            f"variants must have names of at most {_LONGEST} characters, as they name folders; "
-            f"got {len(name)}: {shown!r}. A grid takes names as a mapping: {{small: VALUE}}."
+            f"variants must have names of at most {_LONGEST} characters, because they name "
+            f"folders; got {len(name)}: {shown!r}. A grid takes names as a mapping: "
+            "{small: VALUE}."
         )
     if _RESERVED.fullmatch(name.partition(".")[0]):
         raise ConfigError(
@@ -117,7 +118,7 @@ def _label(key: str, value: object) -> str:
 
 
 def _text(value: object) -> str:
-    """As an option takes it."""
+    """A value as the text of an option."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -1,4 +1,4 @@
-"""The number of token ids, stated once: a prepared text brings its tokenizer along."""
+"""The default of `vocab_size`: the size of the tokenizer in a prepared folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ __all__ = ["vocabulary_of_data"]
 
 
 def vocabulary_of_data(layers: Sequence[Source], options: Sequence[str]) -> list[Source]:
-    """What the text of a config says of `vocab_size`, where the user says nothing of it.
+    """The `vocab_size` of a config's prepared text, unless the user sets one.
 
-    A user's own `vocab_size` stands; whether it fits is told when the text is opened.
+    A `vocab_size` set by the user takes precedence; it is checked when the text is opened.
 
     Args:
-        layers: Configs, the weakest first.
+        layers: Configs in the order of merging.
         options: As `--key=value`.
 
     Returns:
-        A layer over the others, if there is anything in it.
+        One layer to put over the others, or none.
 
     Raises:
         ConfigError: If the text's folder is damaged.
@@ -42,7 +42,7 @@ def vocabulary_of_data(layers: Sequence[Source], options: Sequence[str]) -> list
 
 
 def _paths(data: object) -> Iterator[object]:
-    """The path of a text, or those of a mixture."""
+    """The paths of a text or a mixture."""
     if not isinstance(data, Mapping):
         yield data
         return

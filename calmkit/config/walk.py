@@ -1,4 +1,4 @@
-"""Configs laid over each other, key by key: which class each part has, and what it takes."""
+"""Walk merged configs key by key, tracking the class of each part and its arguments."""
 
 import dataclasses
 import inspect
@@ -14,20 +14,20 @@ from .values import Part, alternatives, is_text, loaded, part_of, shown, wanted
 
 __all__ = ["Place", "Walk"]
 
-_OF_COMPARISON = (
+_COMPARISON_KEYS = (
     "variants", "grid", "budget", "context", "scored_after", "processes", "threads", "trained",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value is.
+    """The location of a value.
 
     Attributes:
-        key: Dotted, without `init_args`.
-        written: As the user wrote it.
-        hint: The annotation of what belongs there.
-        source: Its source in brackets.
+        key: The dotted key, without `init_args`.
+        written: The key as the user wrote it.
+        hint: The annotation of the value.
+        source: The source of the value, in brackets.
     """
 
     key: str
@@ -37,7 +37,7 @@ class Place:
 
     @property
     def part(self) -> Part | None:
-        """The part that belongs here, if one does."""
+        """The part that the annotation describes, if any."""
         return None if self.group else part_of(self.hint)
 
     @property
@@ -48,13 +48,13 @@ class Place:
 
 
 class Walk:
-    """What is known of the config so far.
+    """The state of a walk through a config.
 
     Attributes:
-        schema: The keys at the top.
-        made: The class of each part by its key; None where the config brings an object.
+        schema: The top-level keys.
+        made: The class of each part by key; None if the config contains a built object.
         given: Keys that have a value.
-        bound: How many arguments of a part come from others, by its key.
+        bound: Number of arguments of a part that come from elsewhere, by key.
     """
 
     def __init__(self, schema: Mapping[str, Argument]) -> None:
@@ -64,16 +64,16 @@ class Walk:
         self.bound: dict[str, int] = {}
 
     def top(self, key: str, rest: list[str], written: str, value: Any, source: str) -> None:
-        """A value at a key of the schema, or at the path `rest` below it."""
+        """Visit a value at a key of the schema, or at the path `rest` below it."""
         if key not in self.schema:
-            said = f"{key} is not a known key{source}."
-            if key in _OF_COMPARISON:
-                raise ConfigError(f"{said} It belongs to `calmkit compare`.")
-            raise ConfigError(said, wrong=key, allowed=self.schema)
+            message = f"{key} is not a known key{source}."
+            if key in _COMPARISON_KEYS:
+                raise ConfigError(f"{message} It belongs to `calmkit compare`.")
+            raise ConfigError(message, wrong=key, allowed=self.schema)
         self._inside(Place(key, written, self.schema[key].hint, source), rest, value)
 
     def check_complete(self) -> None:
-        """Refuse a config that lacks what has no default."""
+        """Refuse a config that lacks a required value."""
         missing = [
             name
             for name, argument in self.schema.items()
@@ -89,7 +89,7 @@ class Walk:
             )
 
     def _inside(self, at: Place, rest: list[str], value: Any) -> None:
-        """A value at a place, or below it."""
+        """Visit a value at a place, or below it."""
         part = at.part
         if not rest:
             self._value(at, value)
@@ -113,12 +113,12 @@ class Walk:
             self._inside(inner, rest[1:], value)
 
     def _value(self, at: Place, value: Any) -> None:
-        """A whole value."""
+        """Visit a whole value."""
         self.given.add(at.key)
         if isinstance(value, str):
             if not is_text(value):
                 raise ConfigError(
-                    f"{at.written} must be text that UTF-8 can hold; got {shown(value)}"
+                    f"{at.written} must be valid UTF-8 text; got {shown(value)}"
                     f"{at.source}, with half of a character."
                 )
             if "." in at.key and isinstance(loaded(value), list | dict | NoneType):
@@ -127,8 +127,8 @@ class Walk:
             return self._settings(at, loaded(value))
         if (part := at.part) is not None:
             return self._part(at, part, value)
-        if said := wanted(at.hint, value):
-            raise ConfigError(f"{at.written} must be {said}; got {shown(value)}{at.source}.")
+        if expected := wanted(at.hint, value):
+            raise ConfigError(f"{at.written} must be {expected}; got {shown(value)}{at.source}.")
         if isinstance(entries := loaded(value), Mapping):
             self._named(at, entries)
         members = typing.get_args(at.hint)[:1]
@@ -139,7 +139,7 @@ class Walk:
         return None
 
     def _named(self, at: Place, entries: Mapping[Any, Any]) -> None:
-        """Names with groups of settings, where the annotation has them: `dict[str, Weighted]`."""
+        """Visit named groups of settings, annotated like `dict[str, WeightedText]`."""
         for choice in alternatives(at.hint):
             kind = (*typing.get_args(choice), None, None)[1]  # of dict[str, kind]
             if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
@@ -154,7 +154,7 @@ class Walk:
                     raise ConfigError(f"{key} must have {' and '.join(missing)}{at.source}.")
 
     def _settings(self, at: Place, value: Any) -> None:
-        """A group of settings as a whole."""
+        """Visit a whole group of settings."""
         if not isinstance(value, Mapping):
             raise ConfigError(
                 f"{at.written} must be keys and values; got {shown(value)}{at.source}. Set one as "
@@ -165,14 +165,14 @@ class Walk:
             self._value(self._setting(at, str(name)), one)
 
     def _setting(self, at: Place, name: str) -> Place:
-        """One of a group of settings."""
+        """The place of one setting of a group."""
         known = {f"{at.key}.{one}": argument for one, argument in arguments_of(at.hint).items()}
         if (key := f"{at.key}.{name}") not in known:
             raise ConfigError(f"{key} is not a known key{at.source}.", wrong=key, allowed=known)
         return Place(key, key, known[key].hint, at.source)
 
     def _part(self, at: Place, part: Part, value: Any) -> None:
-        """A class, alone or with its arguments."""
+        """Visit a class, alone or with its arguments."""
         if isinstance(value, str) and (value[:1] in ("{", "[") or loaded(value) is None):
             value = loaded(value)
         if value is None and part.optional:
@@ -192,7 +192,7 @@ class Walk:
             )
 
     def _spec(self, at: Place, part: Part, value: Mapping[Any, Any]) -> None:
-        """A part as `class_path` and `init_args`, or one of them."""
+        """Visit a part given as `class_path`, `init_args` or both."""
         keys = {"class_path", "init_args", "dict_kwargs"}
         if not keys & set(value) and dataclasses.is_dataclass(self.class_at(at)):
             return self._arguments(at, value)
@@ -224,7 +224,7 @@ class Walk:
         return None
 
     def _arguments(self, at: Place, value: Any) -> None:
-        """A part's arguments as a whole."""
+        """Visit all arguments of a part."""
         if not isinstance(value := loaded(value), Mapping):
             raise ConfigError(
                 f"{at.written} must be keys and values; got {shown(value)}{at.source}. Leave it "
@@ -235,7 +235,7 @@ class Walk:
             self._inside(below, [str(name)], one)
 
     def argument(self, at: Place, name: str) -> Place:
-        """One argument of a part, whose class is known by now."""
+        """The place of one argument of a part, whose class must be known."""
         made, part = self.class_at(at), at.part
         if made is None or part is None:
             raise ConfigError(
@@ -263,32 +263,32 @@ class Walk:
         return Place(key, at.written, hint, at.source)
 
     def named(self, at: Place, part: Part, name: str) -> Callable[..., Any] | None:
-        """The class of that name."""
+        """The class of that name; refuses an unusable one."""
         try:
             return find_class(name, part.base)
         except Unusable as error:
-            said = str(error)
+            reason = str(error)
         elsewhere = "\n  A class from elsewhere needs its dotted path, such as mypackage.MyClass."
         if "." in name:
             elsewhere = ""
         raise ConfigError(
-            f"{at.written}: {shown(name)[1:-1]} {said}{at.source}.{elsewhere}",
+            f"{at.written}: {shown(name)[1:-1]} {reason}{at.source}.{elsewhere}",
             wrong=name.rpartition(".")[2],
             allowed=known_classes(part.base),
         )
 
     def _check_is_class(self, at: Place, part: Part) -> None:
-        """Refuse a function where its arguments are set: only the sizes reach it."""
+        """Refuse arguments for a function, which receives only the sizes."""
         made = self.made[at.key]
         if part.is_factory and inspect.isfunction(made):
             raise ConfigError(
                 f"{at.written}: {_name(made)} must be a class to take arguments or stand as "
-                f"class_path{at.source}; it is a function, which is given the sizes alone. Name "
+                f"class_path{at.source}; it is a function, which receives only the sizes. Name "
                 f"it by itself: --{at.key} {made.__module__}.{_name(made)}."
             )
 
     def _choose(self, at: Place, made: Callable[..., Any] | None) -> None:
-        """From here on the part is of that class; arguments that it does not take are dropped."""
+        """Set the class of a part, and drop arguments that it does not take."""
         kept = () if made is None else arguments_of(made)
         prefix = f"{at.key}."
         for known in [*self.made, *self.given]:
@@ -299,7 +299,7 @@ class Walk:
         self.bound[at.key] = 0 if at.part is None else at.part.bound
 
     def class_at(self, at: Place) -> Callable[..., Any] | None:
-        """The part's class: the named one, or the annotated one if that is not abstract."""
+        """The part's class: the named one, or else the annotated one if it is concrete."""
         part = at.part
         if at.key in self.made or part is None or part.base is None:
             return self.made.get(at.key)
@@ -309,14 +309,14 @@ class Walk:
             return None
 
     def _free(self, key: str, made: Callable[..., Any] | None) -> dict[str, Argument]:
-        """Arguments of a part that a config may set."""
+        """The arguments of a part that a config may set."""
         if made is None:
             return {}
         return dict(list(arguments_of(made).items())[self.bound.get(key, 0) :])
 
 
 def _is_object(value: Any, base: type | None) -> bool:
-    """Whether a mapping in Python brings a part that is built already."""
+    """Whether a value from a Python mapping is a built part of this base class."""
     return base is not None and base in type(value).__mro__
 
 

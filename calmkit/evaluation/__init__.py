@@ -1,4 +1,4 @@
-"""Scores of any model on rows of held-out text."""
+"""Evaluate any model on rows of held-out text."""
 
 from .chosen_chunks import Choices as Choices
 from .chosen_chunks import choose as choose

@@ -1,8 +1,8 @@
-"""What a sampler chooses after true text: how often it is right, and what it takes.
+"""Sampler accuracy: how often a sampler's chunks are right after true text, and their cost.
 
-A sampler below temperature 1 writes other text than the head draws, so scores of the head's draws
-say nothing of it. Its chunks are compared with the true ones, token by token. To be right more
-often is what a low temperature is for; it is no proper score, and variety is not asked for.
+Below temperature 1 a sampler does not follow the distribution of the head's draws, so the scores
+of these draws do not evaluate it. Its chunks are compared with the true ones, token by token. A
+lower temperature should raise this accuracy. It is not a proper score and does not reward variety.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from .scored_text import find_targets
 
 __all__ = ["Choices", "choose"]
 
-# States after which chunks are chosen together: a bound on the candidates held for a moment.
+# States per call of the sampler, which bounds the number of candidates in memory.
 _POSITIONS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What was chosen.
+    """The accuracy and the cost of the chosen chunks.
 
     Attributes:
-        documents: Scores of the documents, and last the share of tokens that are right.
-        draws_per_chunk: Candidates that the sampler took for a chunk.
-        unsettled: Share of chunks for which they did not suffice.
+        documents: Scores by document; the last one is the share of correct tokens.
+        draws_per_chunk: Mean number of candidates that the sampler used per chunk.
+        unsettled: Share of chunks for which the candidates did not suffice.
     """
 
     documents: DocumentScores
@@ -55,9 +55,9 @@ def choose(
         model: The model, on any device.
         rows: Held-out rows.
         sampler: Chooses a chunk from each state.
-        documents: Scores on the same rows, after the same context.
+        documents: Scores on the same rows with the same context.
         min_context: Chunks of true text before the first chosen one of a row.
-        seed: Decides the draws.
+        seed: Seed of the draws.
     """
     batch = rows.batch.to(model.backbone.device)
     generator = torch.Generator(batch.tokens.device).manual_seed(seed)

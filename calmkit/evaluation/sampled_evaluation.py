@@ -1,14 +1,14 @@
-"""Scores of a model on held-out text: Brier-1..4, BrierLM and the energy score.
+"""Scores of a CALM on held-out text: Brier-1..4, BrierLM and the energy score.
 
-At every scored position the model draws a few continuations from the *true* text before it. They
-are compared with the true continuation: as tokens (Brier-n) and as latents (energy score). Which
-positions are scored, and how much text they see, moves the numbers; it is part of the result
+At every scored position the model draws a few continuations of the *true* text before it. They are
+compared with the true continuation, as tokens (Brier-n) and as latents (energy score). The scores
+depend on the choice of positions and on their context, so both are part of the result
 (`Evaluation.protocol`).
 
-A Brier-n counts the n-grams that start in the predicted chunk and lie inside of what was drawn.
-From K = 4 on that is the chunk itself. Shorter chunks are extended to four tokens or more: each
-draw is read back by the model, which draws the chunk after it, in branches of one cache and
-without a loop over positions.
+A Brier-n counts the n-grams that start in the predicted chunk and lie inside the drawn tokens. For
+K >= 4 the model draws that chunk only. Shorter chunks are extended to at least four tokens: the
+model reads each draw and draws the next chunk, in branches of one cache and without a loop over
+positions.
 """
 
 import torch
@@ -47,15 +47,15 @@ def evaluate(
     seed: int,
     highest_order: int = HIGHEST_ORDER,
 ) -> Evaluation:
-    """Score a model in evaluation mode, whichever mode it is in; it is left as it is.
+    """Score a model in evaluation mode, without changing its mode.
 
     Args:
         model: The model, on any device.
-        rows: Held-out rows, one piece of one document in each.
-        settings: What is scored.
-        seed: Decides the draws.
-        highest_order: n of the longest n-grams. BrierLM is 4 as published; another n is another
-            metric.
+        rows: Held-out rows, each with one piece of one document.
+        settings: The protocol.
+        seed: Seed of the draws.
+        highest_order: n of the longest n-grams. The published BrierLM has n = 4; another n is
+            another metric.
 
     Raises:
         ValueError: If fewer than two rows have text after the context.
@@ -88,15 +88,15 @@ def evaluate_unigram(
     seed: int,
     highest_order: int = HIGHEST_ORDER,
 ) -> BrierLMResult:
-    """Exact scores of drawing tokens by their frequency, at the places that `evaluate` scores.
+    """Exact scores of the unigram baseline, at the places that `evaluate` scores.
 
     An n-gram of independent tokens has the Brier score 2 prod_i p(y_i) - (sum_x p(x)^2)^n.
 
     Args:
         probabilities: Probability of each token id.
         rows: Held-out rows.
-        settings: What is scored.
-        seed: Of the bootstrap, as in `evaluate`.
+        settings: The protocol.
+        seed: Seed of the bootstrap, as in `evaluate`.
         highest_order: As in `evaluate`.
 
     Raises:
@@ -125,7 +125,7 @@ def _draw(
     num_draws: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Latents of the next chunk, and tokens for the longest n-gram, for each point."""
+    """Draw latents of the next chunk and tokens for the longest n-gram, for each point."""
     batch, positions, chunk_size = tokens.shape
     chunks = targets.tokens.shape[1] // chunk_size
     longest = positions_read(positions, chunk_size, targets.counted.shape[1])
@@ -145,12 +145,12 @@ def _extend(
     chunks: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Let every drawn chunk go on to `chunks` chunks, in its own branch of the cache."""
+    """Extend every drawn chunk to `chunks` chunks, in its own branch of the cache."""
     if chunks == 1:
         return first
     samples, points, chunk_size = first.shape
     point = torch.arange(samples * points, device=first.device) % points
-    # Branches of like length together: a step costs as much as its longest row.
+    # Sort the branches by length, since a step costs as much as its longest row.
     order = targets.place[point].argsort(stable=True)
     own, done = None, []
     for branch in order.split(BRANCHES_AT_ONCE):

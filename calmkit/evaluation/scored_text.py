@@ -1,8 +1,8 @@
-"""Which text an evaluation scores.
+"""The positions and n-grams that an evaluation scores.
 
-Positions are scored once they have enough true text before them. At each, the n-grams of n = 1, 2,
-... that start in the predicted chunk are outcomes, as far as they are text. Every token of a chunk
-is the start of one, for any chunk size.
+A position is scored if it has enough true text before it. Its outcomes are the n-grams, n = 1, 2,
+..., that start in the predicted chunk and consist of text. Every token of a chunk starts an
+n-gram, for any chunk size.
 """
 
 from dataclasses import dataclass
@@ -27,18 +27,18 @@ __all__ = [
 ]
 
 HIGHEST_ORDER = 4  # as published
-# Rows that are read together, and branches that go on from them together: a bound on memory.
+# Rows per batch, and branches per batch of their extensions, which bounds the memory.
 ROWS_AT_ONCE = 8
 BRANCHES_AT_ONCE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What is scored, and how often it is drawn.
+    """The protocol of an evaluation.
 
     Attributes:
         rows: Rows of held-out text, spread over its documents.
-        draws: Continuations drawn at each scored position, all pairs of which enter a Brier-n.
+        draws: Continuations drawn at each scored position; a Brier-n uses all pairs of them.
         min_context: Chunks of true text before the first scored one of a row.
         bootstrap: Resamples of the documents for standard errors and intervals.
     """
@@ -49,17 +49,17 @@ class EvaluationSettings:
     bootstrap: int = 1000
 
     def __post_init__(self) -> None:
-        """Refuse settings that make no estimate."""
+        """Refuse settings that do not give an estimate."""
         for name, least in {"rows": 2, "draws": 2, "min_context": 1, "bootstrap": 10}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
 
 
 def check_context(rows: EvaluationRows, min_context: int) -> None:
-    """Refuse rows of which too few have text after the context.
+    """Check that at least two rows have text after the context.
 
     Raises:
-        ValueError: If fewer than two have.
+        ValueError: If fewer do.
     """
     positions = rows.batch.tokens.shape[1]
     if min_context >= positions:
@@ -82,13 +82,13 @@ def scored_rows(rows: EvaluationRows, min_context: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The scored positions of some rows, and the true tokens from each on.
+    """The scored positions of some rows, and their true continuations.
 
     Attributes:
         row: Row of each scored position.
-        place: Its place in the row: the chunk to predict.
-        tokens: The tokens from there on, of as many chunks as are drawn.
-        is_text: False where they are padding, fill, or behind the row's end.
+        place: Its position in the row, which is the index of the chunk to predict.
+        tokens: The true tokens from there on, for as many chunks as are drawn.
+        is_text: False for padding, fill and tokens beyond the row's end.
         counted: Which n-grams count, (points, orders, places); see `counted_ngrams`.
     """
 
@@ -102,12 +102,12 @@ class Targets:
 def find_targets(
     tokens: Tensor, real: Tensor, min_context: int, highest_order: int = HIGHEST_ORDER
 ) -> Targets:
-    """Positions of rows (batch, positions, chunk) with at least `min_context` chunks before."""
+    """Find positions in rows (batch, positions, chunk) with `min_context` chunks before them."""
     chunk_size = tokens.shape[-1]
     asked = real.any(dim=-1)
     asked[:, :min_context] = False
     row, place = asked.nonzero(as_tuple=True)
-    # Behind the row's end there is no text.
+    # Pad beyond the row's end, where there is no text.
     length = chunks_to_draw(chunk_size, highest_order) * chunk_size
     places = place[:, None] * chunk_size + torch.arange(length, device=place.device)
     known, is_text = (
@@ -124,12 +124,12 @@ def chunks_to_draw(chunk_size: int, highest_order: int = HIGHEST_ORDER) -> int:
 
 
 def positions_read(positions: int, chunk_size: int, highest_order: int = HIGHEST_ORDER) -> int:
-    """How many positions a model reads of rows and of what it draws after them.
+    """Number of positions that a model reads in a row and in the chunks drawn after it.
 
-    A branch begins after the last position but one, and the last chunk drawn is not read.
+    The last branch starts after the second-to-last position, and the last drawn chunk is not read.
 
     Args:
-        positions: Of a row.
+        positions: Positions in a row.
         chunk_size: K, tokens in a chunk.
         highest_order: n of the longest n-grams.
     """

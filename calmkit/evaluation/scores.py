@@ -1,4 +1,4 @@
-"""Scores of either kind of model, and of an autoencoder alone."""
+"""Scores of either kind of model, and of an autoencoder."""
 
 import torch
 
@@ -27,7 +27,7 @@ def score(
     """Brier scores and loss of either kind of model.
 
     Raises:
-        ValueError: As `evaluate` does, or if it is another kind of model.
+        ValueError: As in `evaluate`, or if it is another kind of model.
     """
     if isinstance(model, TokenLM):
         return evaluate_softmax(model, rows, settings, seed=seed, **options)
@@ -40,7 +40,7 @@ def score(
 
 @torch.no_grad()
 def restored_share(autoencoder: ChunkAutoencoder, batch: ChunkBatch) -> float:
-    """Share of tokens that come back from the posterior's mean."""
+    """Share of tokens that the autoencoder restores from the posterior's mean."""
     autoencoder = evaluation_view(autoencoder)
     restored = autoencoder.decode_tokens(autoencoder.encode_rows(batch).mean) == batch.tokens
     return float(restored[batch.real].double().mean())

@@ -1,9 +1,9 @@
-"""Scores of a softmax model on held-out text: cross entropy, and Brier scores by probabilities.
+"""Scores of a softmax model on held-out text: cross entropy, and Brier scores from probabilities.
 
-The positions, n-grams and errors are those of `evaluate`, so that the numbers stand beside those
-of models that can only be drawn from. Probabilities take the place of draws where they are known:
-Brier-1 and the truth's part of each Brier-n are exact, and only prefixes are drawn for the
-collision part of Brier-2 and above (see `calmkit.metrics.softmax`).
+The positions, n-grams and errors are those of `evaluate`, so the scores are comparable with those
+of a CALM. Known probabilities replace draws: Brier-1 and the hit term of each Brier-n are exact,
+and draws are used only for the prefixes in the collision term of Brier-2 and above (see
+`calmkit.metrics.softmax`).
 """
 
 import torch
@@ -41,13 +41,13 @@ def evaluate_softmax(
     seed: int,
     highest_order: int = HIGHEST_ORDER,
 ) -> Evaluation:
-    """Score a softmax model in evaluation mode, whichever mode it is in; it is left as it is.
+    """Score a softmax model in evaluation mode, without changing its mode.
 
     Args:
         model: The model, on any device.
-        rows: Held-out rows of chunks of one token.
-        settings: What is scored; `draws` prefixes are drawn for Brier-2 and above.
-        seed: Decides them.
+        rows: Held-out rows with chunks of one token.
+        settings: The protocol; `draws` prefixes are drawn for Brier-2 and above.
+        seed: Seed of these draws.
         highest_order: n of the longest n-grams, as in `evaluate`.
 
     Raises:
@@ -94,7 +94,7 @@ def _log_probabilities(model: TokenLM, states: Tensor) -> Tensor:
 def _hits(logs: Tensor, targets: Targets) -> Tensor:
     """Log-probability of the first n true tokens for n = 1, 2, ..., (points, orders)."""
     steps = torch.arange(targets.tokens.shape[1], device=logs.device)
-    # Behind the row's end there is no text, and what stands here does not count.
+    # Places beyond the row's end hold no text; their values are not counted.
     places = (targets.place[:, None] - 1 + steps).clamp_max(logs.shape[1] - 1)
     each = logs[targets.row[:, None], places, targets.tokens]
     return each.double().cumsum(dim=-1)
@@ -109,7 +109,7 @@ def _collisions(
     generator: torch.Generator,
 ) -> Tensor:
     """The collision term for n = 1, 2, ..., (points, orders), in branches of the cache."""
-    # Points of like length together: a step costs as much as its longest row.
+    # Sort the points by length, since a step costs as much as its longest row.
     order = targets.place.argsort(stable=True)
     own, found = None, []
     for points in order.split(max(1, BRANCHES_AT_ONCE // draws)):
@@ -128,15 +128,15 @@ def _collisions_after(
     orders: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """For n = 1, exactly, and for n = 2, 3, ... from drawn prefixes.
+    """The collision term: exact for n = 1, from drawn prefixes for n = 2, 3, ...
 
     Args:
         model: The model.
-        cache: Of `draws` times as many rows as there are points; it is written on.
+        cache: A cache with `draws` rows per point, which is extended.
         logs: Log-probabilities of the next token after each point, (points, vocab).
-        draws: Prefixes of each point.
+        draws: Prefixes per point.
         orders: The highest n.
-        generator: Decides the draws.
+        generator: Source of the draws.
     """
     points = len(logs)
     found = [softmax_collision(logs.new_zeros(1, points, 0), logs[None])]

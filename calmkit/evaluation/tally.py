@@ -1,4 +1,4 @@
-"""What an evaluation finds: sums of scores over documents, and the scores that they amount to."""
+"""Accumulate scores over documents, and compute the final scores from the sums."""
 
 import math
 from dataclasses import dataclass
@@ -23,12 +23,11 @@ class Evaluation:
 
     Attributes:
         brier: BrierLM and the signed Brier-1..4, times 100; higher is better.
-        energy_score: Of drawn latents against the posteriors, lower is better; None for a softmax
-            model, which has no latents.
-        cross_entropy: Nats per token, lower is better; None for a model that can only be drawn
-            from.
-        scored_tokens: Tokens that Brier-1 and the cross entropy are means over.
-        protocol: The evaluation in one sentence, to be printed with its numbers.
+        energy_score: Energy score of drawn latents against the posteriors, lower is better; None
+            for a softmax model, which has no latents.
+        cross_entropy: Nats per token, lower is better; None for a CALM.
+        scored_tokens: Number of tokens in the means of Brier-1 and the cross entropy.
+        protocol: The protocol in one sentence, to be printed with the scores.
         documents: Sums of each score over documents, for a paired comparison with another model.
     """
 
@@ -41,15 +40,15 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float | None:
-        """Of a token: exp(cross entropy), lower is better; None without a cross entropy."""
+        """Perplexity per token, exp(cross entropy), lower is better; None for a CALM."""
         return None if self.cross_entropy is None else math.exp(self.cross_entropy.value)
 
 
 class Tally:
     """Sums over the tokens of each group of rows.
 
-    A group is a document; or a row, as if rows were independent, where documents are too few
-    for a bootstrap. Beside the Brier scores of n-grams it keeps one more number of each point.
+    A group is a document. If there are too few documents for a bootstrap, it is a row, as if rows
+    were independent. Besides the Brier scores, the tally accumulates one loss value per point.
     """
 
     def __init__(
@@ -68,28 +67,28 @@ class Tally:
 
     @property
     def context(self) -> str:
-        """How much text a scored chunk has before it."""
+        """The context of a scored chunk, in words."""
         positions, chunk_size = self._shape[1:]
         of = "" if chunk_size == 1 else f" chunks of {chunk_size}"
         return f"{self._min_context} to {positions - 1}{of} tokens"
 
     @property
     def rows(self) -> str:
-        """How many rows there are."""
+        """The number of rows, in words."""
         return f"{self._shape[0]} rows without overlap"
 
     @property
     def resampled(self) -> str:
-        """What the bootstrap draws: the groups in which anything was scored."""
+        """The number of groups with scored tokens, which the bootstrap resamples, in words."""
         return f"{int(self._ngrams.seen.sum())} {self._unit}"
 
     @property
     def scored_tokens(self) -> int:
-        """Tokens that Brier-1 is a mean over."""
+        """Number of tokens in the mean of Brier-1."""
         return int(self._ngrams.counts[:, 0].sum())
 
     def add_draws(self, chosen: Tensor, targets: Targets, draws: Tensor) -> None:
-        """Count draws (samples, points, tokens) at the targets of the chosen rows."""
+        """Add draws (samples, points, tokens) at the targets of the chosen rows."""
         group = self._group_of(chosen, targets).to(draws.device)
         counted = targets.counted
         self._add(NgramSums.of_draws(draws, targets.tokens, counted, group, len(self._names)))
@@ -97,25 +96,25 @@ class Tally:
     def add_rates(
         self, chosen: Tensor, targets: Targets, hits: Tensor, collisions: Tensor
     ) -> None:
-        """Count known or estimated rates (points, orders, places)."""
+        """Add known or estimated rates (points, orders, places)."""
         group = self._group_of(chosen, targets).to(hits.device)
         self._add(NgramSums.over(hits, collisions, targets.counted, group, len(self._names)))
 
     def add_values(self, chosen: Tensor, targets: Targets, values: Tensor) -> None:
-        """Count the further number of each point, (points,)."""
+        """Add the loss of each point, (points,)."""
         group = self._group_of(chosen, targets)
         self._values.index_add_(0, group, values.double().cpu()[:, None])
         self._points.index_add_(0, group, torch.ones_like(values).double().cpu()[:, None])
 
     def brier(self, settings: EvaluationSettings, seed: int, protocol: str) -> BrierLMResult:
-        """BrierLM with its errors; groups without any token are left out.
+        """BrierLM with its errors; groups without tokens are excluded.
 
-        Rows of one document are alike: over rows there are no intervals.
+        If the groups are rows there are no intervals, since rows of one document are similar.
 
         Args:
-            settings: How often groups are resampled.
-            seed: Of the resampling.
-            protocol: The evaluation in one sentence.
+            settings: The protocol, with the number of resamples.
+            seed: Seed of the resampling.
+            protocol: The protocol in one sentence.
         """
         return summarize_brier(
             self._ngrams.counted_groups(),
@@ -135,10 +134,10 @@ class Tally:
         """All scores of a model.
 
         Args:
-            loss: Name of the further number.
-            settings: How often groups are resampled.
-            seed: Of the draws and of the resampling.
-            scoring: The beginning of the protocol: what was drawn or computed, and where.
+            loss: Name of the loss.
+            settings: The protocol, with the number of resamples.
+            seed: Seed of the draws and of the resampling.
+            scoring: The beginning of the protocol sentence: draws or probabilities, and context.
         """
         protocol = (
             f"{scoring}; {self.scored_tokens} tokens scored; seed {seed}; "

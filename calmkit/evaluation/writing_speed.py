@@ -1,4 +1,4 @@
-"""How fast a trained model writes."""
+"""The generation speed of a model."""
 
 import time
 
@@ -15,7 +15,7 @@ _FEW_CHUNKS, _MANY_CHUNKS = 2, 12
 
 
 def microseconds_per_token(model: LanguageModel, prompt: list[int], sampler: Sampler) -> float:
-    """Time of one more token, eight texts at once; the prompt's is taken off.
+    """Time per generated token in a batch of eight texts, without the time for the prompt.
 
     Args:
         model: The model, on any device.
@@ -29,11 +29,11 @@ def microseconds_per_token(model: LanguageModel, prompt: list[int], sampler: Sam
 
 
 def positions_written(chunk_size: int, sample_tokens: int) -> int:
-    """How many positions a model reads where it is timed and writes a sample.
+    """Number of positions that a model reads for the timing and for the sample text.
 
     Args:
         chunk_size: K, tokens in a chunk.
-        sample_tokens: Most tokens of the sample.
+        sample_tokens: Maximum length of the sample text in tokens.
     """
     prompt, sample = (-(-tokens // chunk_size) for tokens in (PROMPT_TOKENS, sample_tokens))
     return prompt + max(_MANY_CHUNKS, sample) - 1  # the last chunk is not read
@@ -47,5 +47,5 @@ def _seconds(model: LanguageModel, prompt: list[int], sampler: Sampler, chunks: 
         sampler=sampler,
         generator=torch.Generator(model.backbone.device),
     )
-    # generate returns lists: the device has finished.
+    # generate returns lists, so the device has finished.
     return time.perf_counter() - began

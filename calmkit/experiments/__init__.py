@@ -1,4 +1,4 @@
-"""One model from text to numbers: prepared, trained, saved, measured, and put to use."""
+"""Experiments with one model: prepare, train, save, evaluate, and generate text."""
 
 from .run_result import RunResult as RunResult
 

@@ -1,9 +1,9 @@
-"""Measuring a saved model, whether or not it came with the config of a training.
+"""Evaluate a saved model, with or without the config of its training.
 
-A folder of `calmkit train` says which text was held out and how it is scored. A published model,
-or one that `calmkit.save` wrote, does not: the text is given, or is the embedded English prose,
-and the protocol is given too. What such a model was trained on is not known: on text that it has
-seen, it scores too well.
+A folder written by `calmkit train` defines the held-out text and the protocol. For a published
+model, or one written by `calmkit.save`, the caller gives both; the default text is the embedded
+English prose. The training text of such a model is unknown, and scores on text that it was trained
+on are too good.
 """
 
 import dataclasses
@@ -39,22 +39,22 @@ def plan_evaluation(
     note: Callable[[str], None] = print,
     **settings: int | None,
 ) -> EvaluationPlan:
-    """Read the text that a model is measured on, and see that there is enough of it.
+    """Read the text to evaluate on, and check that it is long enough.
 
     Args:
         checkpoint: The model, its tokenizer and its config, if it has one.
-        data: A file or folder as of `read_documents`, all of it. None: what training held out;
-            without a config the embedded English prose.
-        positions: Chunks in a row. None: as the config says, or else 64.
-        accelerator: Where to compute. None: as the config says, or else the fastest device.
+        data: A file or folder as in `read_documents`, used as a whole. None: the text held out in
+            training, or the embedded English prose if there is no config.
+        positions: Chunks in a row. None: as in the config, or 64.
+        accelerator: Device to compute on. None: as in the config, or the fastest device.
         trust: Packages outside calmkit whose classes the config may name.
-        note: Called with the texts that the config names, which are read.
-        settings: Fields of `EvaluationSettings`. None: as the config says, or else its defaults.
+        note: Receives a line for each text that the config names, before it is read.
+        settings: Fields of `EvaluationSettings`. None: as in the config, or the defaults.
 
     Raises:
         ValueError: If an option is out of range, the config does not fit the model, the machine
             has no such accelerator, or the text cannot be read, is too short or has changed since
-            it was trained on.
+            the training.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if checkpoint.config is None:
@@ -72,11 +72,11 @@ def plan_evaluation(
 
 
 def evaluate_checkpoint(checkpoint: Checkpoint, plan: EvaluationPlan) -> RunRecord:
-    """Measure a saved model; it is moved to the plan's accelerator.
+    """Evaluate a saved model, which is moved to the plan's accelerator.
 
     Args:
         checkpoint: The saved model.
-        plan: By `plan_evaluation`.
+        plan: The plan, from `plan_evaluation`.
     """
     model = checkpoint.model.to(new_fabric(plan.accelerator).device)
     return RunRecord.of(model, measure(model, plan))
@@ -112,13 +112,13 @@ def _check_same_tokenizer(
     if not same:
         texts = ", ".join(map(str, _paths_in(experiment.data))) or "(embedded text)"
         raise ValueError(
-            f"data {texts} has changed since the model was trained on it, so what was held out is "
-            "not known any more. Restore it."
+            f"data {texts} must be the text that the model was trained on, which defines the "
+            "held-out part; it has changed since. Restore it."
         )
 
 
 def _paths_in(data: dict[str, WeightedText] | Path | None) -> list[Path]:
-    """The path of a text, or those of a mixture."""
+    """The paths of a text or a mixture."""
     if isinstance(data, dict):
         return [text.path for text in data.values()]
     return [] if data is None else [data]

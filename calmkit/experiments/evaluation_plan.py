@@ -1,8 +1,7 @@
-"""What a model is measured on, and how.
+"""The text and the protocol of an evaluation, which are reported with every score.
 
-The text and the protocol stand beside every number, which means nothing without them. For a model
-of `calmkit train` both follow from its config (`of_training`). For any other one they are given;
-see `evaluating`.
+For a model trained by `calmkit train`, both follow from its config (`of_training`). For other
+models the caller gives them; see `evaluating`.
 """
 
 import functools
@@ -26,23 +25,23 @@ __all__ = ["EvaluationPlan"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationPlan:
-    """A text in a model's tokens, and how it is scored.
+    """A tokenized text and the protocol by which it is scored.
 
     Attributes:
-        text: The documents to measure on.
-        training_text: Those that the model was trained on; None where they are not known.
-        training_seed: The seed of that training; None where it is not known.
-        tokenizer: The model's.
-        text_name: What the text is called in results.
+        text: The documents to evaluate on.
+        training_text: The training documents; None if unknown.
+        training_seed: The seed of the training; None if unknown.
+        tokenizer: The model's tokenizer.
+        text_name: Name of the text in results.
         text_digest: SHA-256 of the documents.
         chunk_size: K, tokens in a chunk.
         positions: Chunks in a row.
         settings: Rows, draws, context and resamples.
-        seed: Decides rows and draws.
-        sampler: Chooses the chunks of the shown text; None: as of `Experiment`.
-        sample_tokens: Tokens of the shown text.
-        accelerator: Where to compute.
-        config: All of this as YAML, as far as it was set.
+        seed: Seed of the rows and draws.
+        sampler: Sampler of the sample text; None: as in `Experiment`.
+        sample_tokens: Length of the sample text in tokens.
+        accelerator: Device to compute on.
+        config: The explicitly set values as YAML.
     """
 
     text: TokenStore | TextMixture
@@ -64,7 +63,7 @@ class EvaluationPlan:
     def of_training(
         experiment: TrainExperiment, corpus: Corpus, config: str = ""
     ) -> "EvaluationPlan":
-        """How the model of an experiment is measured.
+        """The plan for the model of an experiment.
 
         Args:
             experiment: Evaluation settings, sampler, seeds.
@@ -90,16 +89,16 @@ class EvaluationPlan:
 
     @functools.cached_property
     def rows(self) -> EvaluationRows:
-        """The rows that are scored, the same for every seed of training."""
+        """The scored rows, the same for every training seed."""
         return self.some_rows(self.settings.rows)
 
     @property
     def drawing_seed(self) -> int:
-        """Decides what is drawn that no score depends on: the shown text and a diagnosis."""
+        """Seed of the draws that no score depends on: the sample text and the diagnosis."""
         return self.seed if self.training_seed is None else self.training_seed
 
     def some_rows(self, count: int) -> EvaluationRows:
-        """At most so many rows, spread over the documents."""
+        """At most `count` rows, spread over the documents."""
         return evaluation_rows(
             self.text,
             chunk_size=self.chunk_size,
@@ -109,7 +108,7 @@ class EvaluationPlan:
         )
 
     def check(self) -> None:
-        """See that there is enough text to measure on.
+        """Check that there is enough text to evaluate on.
 
         Raises:
             ValueError: If fewer than two rows have text after the context.
@@ -117,7 +116,7 @@ class EvaluationPlan:
         check_context(self.rows, self.settings.min_context)
 
     def rows_to_diagnose(self) -> EvaluationRows:
-        """Rows for `diagnose`, as many as give enough points.
+        """Rows for `diagnose`, enough for a stable diagnosis.
 
         Raises:
             ValueError: If fewer than two rows have a full chunk after the context.

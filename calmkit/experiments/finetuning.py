@@ -1,7 +1,7 @@
-"""Fine-tuning: a saved model learns the responses of pairs, and is saved beside the old one.
+"""Fine-tune a saved model on prompt and response pairs, and save the result in a new folder.
 
-Autoencoder and tokenizer stay as they are; input encoder, backbone and head are trained, on the
-response chunks only. It is measured on held-out prompts, before and after.
+The autoencoder and the tokenizer are kept. The input encoder, backbone and head are trained, with
+a loss on the response chunks only. The model is scored on held-out pairs before and after.
 """
 
 from collections.abc import Collection, Mapping
@@ -34,13 +34,13 @@ class PreparedPairs:
     """A model and pairs, ready for training.
 
     Attributes:
-        model: With the weights of the checkpoint.
-        tokenizer: That of the checkpoint.
-        train: Batches of the pairs to learn from.
-        held_out: Batches of those to measure on.
-        name: The file's name.
+        model: The model with the weights of the checkpoint.
+        tokenizer: The tokenizer of the checkpoint.
+        train: Batches of the training pairs.
+        held_out: Batches of the held-out pairs.
+        name: Name of the file of pairs.
         digest: SHA-256 of the file.
-        base: SHA-256 of the weights of the checkpoint.
+        base: SHA-256 of the checkpoint's weights.
     """
 
     model: LanguageModel
@@ -53,17 +53,17 @@ class PreparedPairs:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """What the training begins with, by digests."""
+        """Digests of the training's inputs."""
         return {"pairs": self.digest, "checkpoint": self.base}
 
 
 def prepare_finetuning(
     experiment: TrainExperiment, *, trust: Collection[str] = ()
 ) -> PreparedPairs:
-    """Load the model and lay out the pairs; all that can be wrong is found here.
+    """Load the model and batch the pairs; all errors in the inputs are detected here.
 
     Args:
-        experiment: Has `finetune` and `checkpoint`.
+        experiment: An experiment with `finetune` and `checkpoint` set.
         trust: Packages outside calmkit that the model's parts come from.
 
     Raises:
@@ -71,7 +71,7 @@ def prepare_finetuning(
             other sizes than the checkpoint's, or a pair does not fit in a row.
     """
     if experiment.finetune is None or experiment.checkpoint is None:
-        raise ValueError("experiment must have finetune and checkpoint; they are None.")
+        raise ValueError("experiment must set finetune and checkpoint; one is None.")
     saved = load_checkpoint(experiment.checkpoint, trust=trust)
     check_config_fits(saved, experiment)
     with torch.random.fork_rng(devices=[]):
@@ -114,13 +114,13 @@ def prepare_finetuning(
 def finetune(
     experiment: TrainExperiment, prepared: PreparedPairs, *, config_text: str, display: RunProgress
 ) -> FinetuningResult:
-    """Train the model on the pairs, resuming what the output folder holds of it; save it.
+    """Train the model on the pairs, or resume the training in the output folder, and save it.
 
     Args:
-        experiment: What to do.
-        prepared: By `prepare_finetuning`.
+        experiment: The experiment.
+        prepared: The inputs, from `prepare_finetuning`.
         config_text: The effective config, saved with the model.
-        display: Where progress is shown.
+        display: Receives the progress.
     """
     begin(experiment.output, config_text, **prepared.inputs)
     checkpoints = experiment.output / CHECKPOINTS

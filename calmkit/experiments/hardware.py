@@ -1,7 +1,7 @@
-"""What a run computes on: its device, and how many threads it has on a CPU.
+"""The device of a run, and its number of CPU threads.
 
-Sums that are taken in another order round otherwise. So all runs of a comparison have the same
-number of threads, whether they are done side by side or one after another.
+The number of threads changes the order of sums and thus their rounding. All runs of a comparison
+therefore have the same number of threads, in parallel or one after another.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ __all__ = ["describe_hardware", "new_fabric", "threads_of_a_run", "with_threads"
 
 
 def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
-    """One device to compute on.
+    """A `Fabric` with one device.
 
     Args:
-        accelerator: `auto`, the fastest there is, or `cpu`, `cuda` or `mps`.
+        accelerator: `auto` for the fastest device, or `cpu`, `cuda` or `mps`.
         precision: Number format of the computation.
     """
     from lightning_fabric import Fabric
@@ -33,14 +33,14 @@ def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
 
 
 def threads_of_a_run(comparison: Comparison) -> int:
-    """As the comparison says, or the share of each process in this one's threads."""
+    """Threads per run: as in the comparison, or an equal share of this process's threads."""
     share = max(1, torch.get_num_threads() // comparison.processes)
     return share if comparison.threads is None else comparison.threads
 
 
 @contextlib.contextmanager
 def with_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads inside."""
+    """Set the number of CPU threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -50,7 +50,7 @@ def with_threads(count: int) -> Iterator[None]:
 
 
 def describe_hardware(device: torch.device) -> str:
-    """The device, and this process's threads where it is a CPU."""
+    """Describe the device and, for a CPU, the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"

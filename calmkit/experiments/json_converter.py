@@ -1,12 +1,11 @@
-"""Results as JSON: one converter for all of them, by their dataclasses' fields.
+"""Convert results to JSON and back: one converter for all, based on dataclass fields.
 
-    text = to_json(result)                     a number that is not known is null
+    text = to_json(result)                     unknown numbers become null
     result = from_json(text, ComparisonResult) exactly the fields of the class, or an error
 
-The JSON is strict: NaN and infinities are refused in both directions. Reading is strict too. An
-unknown or missing field, or a value of another type than its annotation, is refused with its path,
-as in `$.variants[0].runs[1].steps`. Only `DocumentScores` has a form of its own, which writes each
-table once and each name once.
+The JSON is strict: NaN and infinities are refused in both directions. Reading is strict too: an
+unknown field, a missing field or a value of the wrong type is refused with its path, such as
+`$.variants[0].runs[1].steps`. Only `DocumentScores` has a custom, more compact format.
 """
 
 import functools
@@ -29,7 +28,7 @@ T = TypeVar("T")
 
 
 def to_json(value: Any) -> str:
-    """A result as strict JSON.
+    """Convert a result to strict JSON.
 
     Raises:
         ValueError: If a number in it is not finite.
@@ -38,19 +37,19 @@ def to_json(value: Any) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """A result as mappings, lists and values."""
+    """Convert a result to mappings, lists and values."""
     return _converter().unstructure(value)
 
 
 def from_json(text: str | bytes, kind: type[T]) -> T:
-    """Read what `to_json` wrote.
+    """Read the JSON written by `to_json`.
 
     Args:
         text: The JSON.
         kind: The class of the result.
 
     Raises:
-        ValueError: If it is something else; names the first place that is wrong.
+        ValueError: If it is not such JSON; names the first wrong place.
     """
     try:
         content = parse_json(text)
@@ -60,7 +59,7 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
 
 
 def from_plain(content: Any, kind: type[T]) -> T:
-    """Read what `to_plain` gave.
+    """Convert the mappings, lists and values of `to_plain` back to a result.
 
     Args:
         content: Mappings, lists and values.
@@ -73,7 +72,7 @@ def from_plain(content: Any, kind: type[T]) -> T:
 
     try:
         return _converter().structure(content, kind)
-    except Exception as error:  # cattrs raises groups of whatever is wrong
+    except Exception as error:  # cattrs raises exception groups of any kind
         raise _refused(transform_error(error, format_exception=_reason)[0]) from None
 
 
@@ -108,7 +107,7 @@ def _converter() -> "Converter":
 
 
 def _exactly(value: Any, kind: type) -> Any:
-    """A value of this type; whole numbers are floats too."""
+    """Check the type of a value; a float may be written as a whole number."""
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
@@ -118,7 +117,7 @@ def _exactly(value: Any, kind: type) -> Any:
 
 
 def _every_field(kind: Any, converter: "Converter") -> Callable[[Any, Any], Any]:
-    """Reads a dataclass; fields with a default must be there too."""
+    """A reader for a dataclass that requires every field, including those with defaults."""
     from cattrs.gen import make_dict_structure_fn
 
     read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)

@@ -1,13 +1,13 @@
-"""What decides a trained model and a result: equal keys, equal numbers.
+"""Keys of trainings and results: equal keys mean equal numbers.
 
-Training is kept under a key of what decides the weights: the text, the config without what only
-shows or measures, and the code that computes them, which is that of the classes that the config
-names and of the loop around them. So an autoencoder is trained once for all variants that have it
-in common, variants that differ in how a trained head is sampled share its training, and an
-interrupted comparison goes on. A result's key has the code that measures as well.
+A training is stored under a key of everything that determines its weights: the text, the relevant
+part of the config, and the code of the named classes and of the training loop. An autoencoder is
+therefore trained once for all variants that share it, variants that differ only in how a trained
+head is sampled share its training, and an interrupted comparison can resume. The key of a result
+also covers the evaluation code.
 
-Rounding is not in a key: another device, or another number of threads, gives other last digits.
-What a run had stands beside its numbers.
+Keys ignore the hardware: another device or number of threads changes the rounding. A result states
+both.
 """
 
 import copy
@@ -35,90 +35,94 @@ __all__ = [
     "values_of",
 ]
 
-# What does not reach the weights.
-_FREE = {
+# Config keys that do not affect the weights.
+_IRRELEVANT = {
     "output", "cache_dir", "accelerator", "logger", "evaluation", "evaluation_data",
     "validation_rows", "sampler", "sample_tokens", "log_every", "validate_every",
     "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
-# Paths say less than the digest of what stands there.
+# Paths are replaced by the digest of the text.
 _PATHS = {"output", "cache_dir", "data", "evaluation_data"}
-_OF_AUTOENCODER = (
+_AUTOENCODER_KEYS = (
     "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize", "seed",
     "autoencoder_optimizer", "autoencoder_training", "precision",
-    "evaluation_seed", "validation_fraction",  # they say what is held out
+    "evaluation_seed", "validation_fraction",  # they determine the held-out split
 )  # fmt: skip
 
 
-# Where the code begins that trains anything, and that builds and measures models besides.
-_TRAINS = (
+# Entry modules of the code that trains, builds, and evaluates models.
+_TRAINING_MODULES = (
     "calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.mixed_corpus",
     "calmkit.data.batches",
 )  # fmt: skip
-_BUILDS = "calmkit.config.building"
-_TRAINER = "calmkit.experiments.trainer"
-# What reads configs, and shows and keeps what comes out, computes nothing.
-_SHELL = (
+_BUILDING_MODULE = "calmkit.config.building"
+_TRAINER_MODULE = "calmkit.experiments.trainer"
+# Modules that read configs, display progress or save models compute no numbers.
+_NO_NUMBERS = (
     "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving",
     "calmkit.experiments.run_progress",
 )  # fmt: skip
 
 
 def values_of(text: str) -> dict[str, Any]:
-    """The values of an effective config, which is parsed once; a copy each time."""
+    """The values of an effective config, as a copy of the cached parse."""
     return copy.deepcopy(_parsed(text))
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a config that decide the weights."""
-    kept = {key: value for key, value in config.items() if key not in _FREE}
+    """The values of a config that determine the weights."""
+    kept = {key: value for key, value in config.items() if key not in _IRRELEVANT}
     for key in ("autoencoder_training", "training"):
-        kept[key] = {name: value for name, value in kept[key].items() if name not in _FREE}
+        kept[key] = {name: value for name, value in kept[key].items() if name not in _IRRELEVANT}
     return kept
 
 
 def code_of_training(text: str) -> dict[str, str]:
-    """The code that decides the weights of a config's model, as `code_of` gives it.
+    """Digests of the code that determines the weights of a config's model; see `code_of`.
 
     Args:
-        text: The config, effective; what it names has been imported.
+        text: The effective config; the classes it names must be imported.
     """
-    return _training_code(deciding(values_of(text)), _BUILDS)
+    return _training_code(deciding(values_of(text)), _BUILDING_MODULE)
 
 
 def code_of_result(text: str) -> dict[str, str]:
-    """The code behind everything that is reported of a config, as `code_of` gives it.
+    """Digests of the code that determines the result of a config; see `code_of`.
 
     Args:
-        text: The config, effective; what it names has been imported.
+        text: The effective config; the classes it names must be imported.
     """
     config = {key: value for key, value in values_of(text).items() if key != "logger"}
-    return code_of((*_TRAINS, _BUILDS, _TRAINER), named=named_in(config), without=_SHELL)
+    return code_of(
+        (*_TRAINING_MODULES, _BUILDING_MODULE, _TRAINER_MODULE),
+        named=named_in(config),
+        without=_NO_NUMBERS,
+    )
 
 
 def autoencoder_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
-    """Of the autoencoder that a config trains.
+    """The key of a config's trained autoencoder.
 
     Args:
-        text: The config, effective.
-        experiment: What it says, with the seed of this run.
+        text: The effective config.
+        experiment: Its experiment, with the seed of the run.
         corpus: The prepared text.
     """
     config = deciding(_config(text, experiment))
-    kept = {key: config[key] for key in _OF_AUTOENCODER}
+    kept = {key: config[key] for key in _AUTOENCODER_KEYS}
     return _digest(kept, corpus, _training_code(kept, "calmkit.autoencoders.standardized"))
 
 
 def training_key(
     text: str, experiment: TrainExperiment, corpus: Corpus, sampling_arguments: Collection[str]
 ) -> str:
-    """Of the model that a config trains.
+    """The key of a config's trained model.
 
     Args:
-        text: The config, effective.
-        experiment: What it says, with the seed and the steps of this run.
+        text: The effective config.
+        experiment: Its experiment, with the seed and the steps of the run.
         corpus: The prepared text.
-        sampling_arguments: Arguments of its head that only sampling reads.
+        sampling_arguments: Arguments of its head that are used only in sampling.
     """
     config = deciding(_config(text, experiment))
     del config["data"]
@@ -126,19 +130,19 @@ def training_key(
         config = {key: config[key] for key in config if not key.startswith("autoencoder")}
         del config["head"], config["latent_size"], config["standardize"]
     else:
-        # A function that makes a head is named alone.
+        # A function that makes a head has no arguments in the config.
         if isinstance(config["head"], Mapping):
             arguments = config["head"].get("init_args", {})
             kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
             config["head"] = {**config["head"], "init_args": kept}
-    return _digest(config, corpus, _training_code(config, _BUILDS))
+    return _digest(config, corpus, _training_code(config, _BUILDING_MODULE))
 
 
 def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
-    """Of everything that is reported of a config."""
+    """The key of a config's result."""
     kept = {key: v for key, v in _config(text, experiment).items() if key not in _PATHS}
     rows = EvaluationPlan.of_training(experiment, corpus).rows
-    # Rows are measured, and the first document gives the prompt of the text that is shown.
+    # The rows are scored, and the first document provides the prompt of the sample text.
     prompt = corpus.validation.document(0)
     measured = [rows.batch.tokens, rows.batch.real, rows.document]
     content = b"".join([prompt.tobytes(), *(tensor.numpy().tobytes() for tensor in measured)])
@@ -162,9 +166,9 @@ def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:
 
 
 def _training_code(config: Mapping[str, Any], entry: str) -> dict[str, str]:
-    """Of what a config names, and of the loop around it; measuring on the way changes nothing."""
-    shell = (*_SHELL, "calmkit.experiments")
-    entries, alone = (*_TRAINS, entry), (_TRAINER,)
+    """Digests of the named classes and the training loop; validation does not affect weights."""
+    shell = (*_NO_NUMBERS, "calmkit.experiments")
+    entries, alone = (*_TRAINING_MODULES, entry), (_TRAINER_MODULE,)
     return code_of(entries, named=named_in(config), alone=alone, without=shell)
 
 

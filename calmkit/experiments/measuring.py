@@ -1,4 +1,4 @@
-"""What is measured of a model: scores, what its sampler chooses, how fast it writes."""
+"""All measurements of a model: scores, sampler accuracy, speed, a sample text."""
 
 import torch
 
@@ -25,7 +25,7 @@ from .texts import sample_text
 
 __all__ = ["measure"]
 
-# Sizes of noise on a latent, in spreads of all latents.
+# Standard deviations of the noise on a latent, relative to the spread of all latents.
 _NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _NOISE_DRAWS = 2
 
@@ -33,10 +33,10 @@ _NOISE_DRAWS = 2
 def measure(
     model: LanguageModel, plan: EvaluationPlan, *, trained_tokens: int | None = None
 ) -> RunResult:
-    """Measure a model, on its device. Of its training the result has no more than what is given.
+    """Evaluate a model on its device; fields about its training stay None unless given.
 
     Args:
-        model: The model; it is left as it is.
+        model: The model, which is not changed.
         plan: The text and the protocol.
         trained_tokens: Tokens of text in the batches of its training.
 

@@ -1,4 +1,4 @@
-"""Accounts of the paper's models, from presets, and of models that a config describes."""
+"""Accounts of the paper's models, from presets, and of models described by a config."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ P = TypeVar("P")
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkModelParts(ModelParts):
-    """A model over chunks and the length of its rows.
+    """A model over chunks, and the length of its rows.
 
     Attributes:
         head: A Head; receives hidden_size and latent_size.
@@ -40,16 +40,16 @@ class ChunkModelParts(ModelParts):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLMParts:
-    """A model over tokens and the length of its rows.
+    """A model over tokens, and the length of its rows.
 
     Attributes:
         model: `token_lm`.
-        chunk_size: One.
+        chunk_size: 1.
         vocab_size: Number of token ids.
         hidden_size: Features of the backbone's vectors.
         positions: Tokens in a row.
         backbone: A Backbone; receives hidden_size.
-        tie_embeddings: Whether the output's weights are those of the embedding.
+        tie_embeddings: Whether the output shares the weights of the embedding.
     """
 
     model: Literal["token_lm"]
@@ -87,7 +87,7 @@ def account_preset(name: str) -> Account:
 
 
 def account_parts(parts: ModelParts, head: Callable[[int, int], Head], *, context: int) -> Account:
-    """Account for a model that a config describes.
+    """Account for a model described by a config.
 
     Args:
         parts: Sizes and factories.

@@ -1,11 +1,11 @@
-"""A trained model as a folder that loads anywhere.
+"""A trained model as a self-contained folder.
 
     DIRECTORY/config.yaml         the effective config of the run
-              model.safetensors   the model, as `calmkit.save` writes it, with its tokenizer
+              model.safetensors   the model with its tokenizer, as written by `calmkit.save`
               config.json, tokenizer.json, README.md      copies, for readers
 
-`load_checkpoint` takes folders in the published format too. Code from outside calmkit runs only
-if it is named. The config is not read here; see `calmkit.config.model_config`.
+`load_checkpoint` also accepts folders in the published format. Code from outside calmkit runs only
+if the caller trusts it. The config is not read here; see `calmkit.config.model_config`.
 """
 
 import json
@@ -55,13 +55,13 @@ _CONFIG, _PUBLISHED, _TOKENIZER = "config.yaml", "config.json", "tokenizer_confi
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model that was loaded.
+    """A loaded model.
 
     Attributes:
-        model: In evaluation mode, on the CPU.
-        tokenizer: Its tokenizer; of a model from elsewhere one with the same interface.
-        folder: Where it was.
-        config: Path of the config it was trained with; None where the folder has none.
+        model: The model, in evaluation mode, on the CPU.
+        tokenizer: Its tokenizer, or one with the same interface for a published model.
+        folder: The folder it was loaded from.
+        config: Path of its training config; None if the folder has none.
     """
 
     model: LanguageModel
@@ -79,15 +79,15 @@ def save_checkpoint(
     metrics: Mapping[str, float] | None = None,
     protocol: str = "",
 ) -> None:
-    """Write a model; each file replaces an older one in a single step, the weights last.
+    """Write a model; each file is replaced atomically, the weights last.
 
     Args:
-        directory: Made if missing.
+        directory: Folder, created if missing.
         model: The model.
         tokenizer: Its tokenizer.
         config_text: The effective config.
-        metrics: For the model card: numbers by name.
-        protocol: For the model card: how they were measured.
+        metrics: Scores by name, for the model card.
+        protocol: Protocol of the scores, for the model card.
     """
     directory.mkdir(parents=True, exist_ok=True)
     replace_file(directory / _CONFIG, config_text)
@@ -95,15 +95,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoint:
-    """Load a language model and its tokenizer, in calmkit's own format or in the published one.
+    """Load a language model and its tokenizer from calmkit's own or the published format.
 
     Args:
         directory: A folder.
         trust: Packages outside calmkit that the model's parts come from.
 
     Raises:
-        ValueError: If a file is missing or damaged, the model needs other code, there is no
-            language model inside, or its tokenizer does not fit.
+        ValueError: If a file is missing or damaged, the model needs untrusted code, the folder
+            holds no language model, or the tokenizer does not fit.
     """
     _check_folder(directory)
     config: Path | None = None
@@ -121,20 +121,20 @@ def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoi
     if tokenizer.vocab_size > model.vocab_size:
         raise ValueError(
             f"tokenizer of {directory} must have at most the {model.vocab_size} token ids of the "
-            f"model; it has {tokenizer.vocab_size}. Is it that of another model?"
+            f"model; it has {tokenizer.vocab_size}. Does it belong to another model?"
         )
     return Checkpoint(model, tokenizer, directory, config)
 
 
 def check_config_fits(checkpoint: Checkpoint, experiment: TrainExperiment) -> None:
-    """Try the parts of a model's config, which may ask for no more than the model itself has.
+    """Check the parts of a model's config, which must not be larger than the model itself.
 
     Args:
         checkpoint: The model.
-        experiment: By its config.
+        experiment: The experiment of its config.
 
     Raises:
-        ValueError: If it asks for more, or a part refuses its arguments.
+        ValueError: If the parts are larger, or a part refuses its arguments.
     """
     with BuildingLimit.of_model(checkpoint.model, f"config of {checkpoint.folder}"):
         check_parts(experiment)
@@ -147,23 +147,23 @@ def convert_checkpoint(
     autoencoder: Path | None = None,
     trust: Collection[str] = (),
 ) -> str:
-    """Write a model in the other format: a published one as calmkit's own, or the other way.
+    """Convert a model from the published format to calmkit's own, or back.
 
-    The files of its tokenizer are copied. A published autoencoder in a folder of its own is
-    converted too. The target appears at once, whole.
+    The tokenizer files are copied. A published autoencoder in its own folder can be converted as
+    well. The target folder appears only when it is complete.
 
     Args:
         source: A folder in either format.
         target: A new or empty folder.
-        autoencoder: Folder of a published autoencoder, for a published model without its own.
+        autoencoder: Folder of a published autoencoder, for a published model without one.
         trust: As in `load_checkpoint`.
 
     Returns:
-        The format that was written, in words.
+        The name of the format that was written.
 
     Raises:
-        ValueError: If the source cannot be read, the target holds something, or the published
-            format cannot express the model.
+        ValueError: If the source cannot be read, the target is not empty, or the published format
+            cannot express the model.
     """
     _check_folder(source)
     check_new(target)
@@ -178,8 +178,8 @@ def convert_checkpoint(
     else:
         if autoencoder is not None:
             raise ValueError(
-                f"autoencoder must be left out, since {source} is in calmkit's format, in which a "
-                f"model has its own; got {autoencoder}."
+                f"autoencoder must be omitted, since {source} is in calmkit's format, which "
+                f"includes the autoencoder; got {autoencoder}."
             )
         model = load(source, nn.Module, trust=trust)
         written, tokenizer = "the published format", saved_tokenizer(source)
@@ -193,8 +193,10 @@ def convert_checkpoint(
             if written != "calmkit's format" and not (source / _TOKENIZER).exists():
                 # Readers of the published format look for the end token here.
                 end = _tokenizer(source).end
-                of_ours = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end}
-                (folder / _TOKENIZER).write_text(json.dumps(of_ours, indent=1), encoding="utf-8")
+                tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end}
+                (folder / _TOKENIZER).write_text(
+                    json.dumps(tokenizer_config, indent=1), encoding="utf-8"
+                )
         for name in TOKENIZER_FILES:
             if (source / name).is_file() and not (folder / name).exists():
                 shutil.copyfile(source / name, folder / name)
@@ -202,8 +204,8 @@ def convert_checkpoint(
 
 
 def is_published(directory: Path) -> bool:
-    """Whether a folder's `config.json` is that of the published format."""
-    if not (file := directory / _PUBLISHED).is_file():  # a device may have no end
+    """Whether a folder's `config.json` has the published format."""
+    if not (file := directory / _PUBLISHED).is_file():  # reading a device may never end
         return False
     try:
         content = parse_json(file.read_bytes())
@@ -213,15 +215,15 @@ def is_published(directory: Path) -> bool:
 
 
 def _is_autoencoder(directory: Path) -> bool:
-    """Whether a folder in the published format holds an autoencoder alone."""
+    """Whether a folder in the published format holds only an autoencoder."""
     config = parse_json((directory / _PUBLISHED).read_bytes())
     return "num_encoder_layers" in config
 
 
 def _no_language_model(directory: Path, found: str) -> ValueError:
     return ValueError(
-        f"checkpoint {directory} must hold a language model, which can write and be measured; it "
-        f"holds {found}."
+        f"checkpoint {directory} must hold a language model, which can generate and be evaluated; "
+        f"it holds {found}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What fine-tuning brings: scores on held-out prompts, before and after."""
+"""Scores of a fine-tuning on held-out pairs, before and after."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ __all__ = ["FinetuningResult", "PairScores", "reproduced"]
 
 @dataclass(frozen=True)
 class PairScores:
-    """How well a model knows the held-out responses.
+    """Scores of a model on the held-out pairs.
 
     Attributes:
-        loss: The head's own loss on their chunks; lower is better.
-        reproduced: Share of the prompts after which it writes exactly the response.
+        loss: The model's own loss on the response chunks; lower is better.
+        reproduced: Share of the prompts for which the model generates exactly the response.
     """
 
     loss: float
@@ -31,12 +31,12 @@ class FinetuningResult:
     Attributes:
         name: Name of the file of pairs.
         digest: SHA-256 of that file.
-        pairs: How many were trained on.
-        held_out_pairs: How many were not.
-        seed: Seed of everything that was drawn.
-        before: Scores of the model that was loaded.
-        after: Scores of the model that was saved.
-        training_seconds: Time in training steps alone.
+        pairs: Number of training pairs.
+        held_out_pairs: Number of held-out pairs.
+        seed: Seed of all random choices.
+        before: Scores of the loaded model.
+        after: Scores of the saved model.
+        training_seconds: Time of the training steps.
     """
 
     name: str
@@ -49,9 +49,9 @@ class FinetuningResult:
     training_seconds: float
 
     def __str__(self) -> str:
-        """Two lines to print."""
+        """A summary in two lines."""
         return (
-            f"{self.name}: {self.pairs} pairs learnt in {self.training_seconds:.0f} s, "
+            f"{self.name}: trained on {self.pairs} pairs in {self.training_seconds:.0f} s, "
             f"{self.held_out_pairs} held out\n"
             f"held out, before and after: loss {self.before.loss:.4g} and {self.after.loss:.4g}, "
             f"responses reproduced {self.before.reproduced:.0%} and {self.after.reproduced:.0%}"
@@ -61,17 +61,17 @@ class FinetuningResult:
 def reproduced(
     model: LanguageModel, pairs: Sequence[TokenPair], *, end_id: int, seed: int
 ) -> float:
-    """Share of the pairs whose response the model writes, token by token, after the prompt.
+    """Share of the pairs whose response the model generates exactly after the prompt.
 
     Args:
-        model: The model, on any device; it draws at temperature 1.
+        model: The model, on any device; it generates at temperature 1.
         pairs: At least one pair.
-        end_id: The end token, which must come right after the response.
-        seed: Decides the draws.
+        end_id: The end token, which must follow the response.
+        seed: Seed of the draws.
     """
     written = model.generate(
         [pair.prompt.tolist() for pair in pairs],
-        # With room for one token more: a text that goes on is no hit.
+        # One token more than the response, since a text that continues is not a hit.
         max_new_tokens=max(len(pair.response) for pair in pairs) + 1,
         eos_id=end_id,
         generator=torch.Generator(model.backbone.device).manual_seed(seed),

@@ -1,4 +1,4 @@
-"""What a run needs before it starts, and what can be wrong with it."""
+"""Validate an experiment and prepare its text before a run starts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,15 +24,15 @@ from .evaluation_plan import EvaluationPlan
 
 __all__ = ["check_positions", "prepare", "text_to_measure", "with_other_text"]
 
-_COMPARED = 2000  # tokens by which two tokenizers are compared
+_COMPARED = 2000  # tokens on which two tokenizers are compared
 
 
 def prepare(experiment: TrainExperiment) -> Corpus:
-    """Try every constructor and read the text: what would fail later fails here.
+    """Try every constructor and read the text, so that a run fails early.
 
     Raises:
-        ValueError: If a part refuses its arguments or, not being calmkit's, cannot be used, the
-            backbone has too few positions, or the text cannot be read or is too short.
+        ValueError: If a part refuses its arguments, a part from outside calmkit cannot be used,
+            the backbone has too few positions, or the text cannot be read or is too short.
     """
     model = check_parts(experiment)
     check_positions(model, experiment)
@@ -55,7 +55,7 @@ def prepare(experiment: TrainExperiment) -> Corpus:
 
 
 def _text_of(experiment: TrainExperiment) -> Corpus:
-    """The text of an experiment, from prepared folders or prepared into the cache."""
+    """The text of an experiment, read from prepared folders or prepared into the cache."""
     if not isinstance(experiment.data, dict):
         return prepare_corpus(
             experiment.data,
@@ -74,10 +74,10 @@ def _text_of(experiment: TrainExperiment) -> Corpus:
 
 
 def check_positions(model: LanguageModel, experiment: TrainExperiment | EvaluationPlan) -> None:
-    """See that the backbone holds as many positions as will be read.
+    """Check that the backbone has as many positions as the evaluation reads.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it has fewer.
     """
     positions, sample, most = (
         experiment.positions,
@@ -89,17 +89,17 @@ def check_positions(model: LanguageModel, experiment: TrainExperiment | Evaluati
     )
     if most is not None and needed > most:
         raise ValueError(
-            f"backbone must have at least {needed} positions, to be measured on rows of positions "
-            f"= {positions} and to write sample_tokens = {sample}; it has {most}, all of them "
-            "learned. Give it more, or lower these."
+            f"backbone must have at least {needed} positions, for rows of positions = {positions} "
+            f"and a sample text of sample_tokens = {sample}; it has {most} learned positions. "
+            "Give it more, or lower these."
         )
 
 
 def with_other_text(corpus: Corpus, data: Path) -> Corpus:
-    """The same training text, with all of another one held out.
+    """Replace the held-out text of a corpus by another text.
 
     Raises:
-        ValueError: If it cannot be read, or was prepared with another tokenizer.
+        ValueError: If that text cannot be read, or was prepared with another tokenizer.
     """
     store, digest = text_to_measure(data, corpus.tokenizer)
     measured = f"measured on {data.name} (SHA-256 {digest[:12]})"
@@ -107,12 +107,12 @@ def with_other_text(corpus: Corpus, data: Path) -> Corpus:
 
 
 def text_to_measure(data: Path | None, tokenizer: TextTokenizer) -> tuple[TokenStore, str]:
-    """All of a text, or what a prepared folder holds out; and its digest.
+    """A whole text, or the held-out side of a prepared folder, and its digest.
 
     Args:
-        data: A prepared folder, or a file or folder as of `read_documents`. None: the embedded
+        data: A prepared folder, or a file or folder as in `read_documents`. None: the embedded
             text.
-        tokenizer: That of the model to be measured.
+        tokenizer: The tokenizer of the model to evaluate.
 
     Raises:
         ValueError: If the text cannot be read, or was prepared with another tokenizer.
@@ -121,10 +121,10 @@ def text_to_measure(data: Path | None, tokenizer: TextTokenizer) -> tuple[TokenS
         documents = read_documents(data)
         return TokenStore.from_documents(documents, tokenizer), digest_of(documents)
     store, manifest = TokenStore.open(data, "validation"), Manifest.read(data)
-    theirs = TextTokenizer.load(data / TOKENIZER_FILE)
-    # The model's may be of another class; what counts is that both give the same ids.
-    text = theirs.decode(store.read(0, min(_COMPARED, store.num_tokens)).tolist())
-    kinds = [(one.vocab_size, one.end_id, one.encode(text)) for one in (theirs, tokenizer)]
+    prepared_with = TextTokenizer.load(data / TOKENIZER_FILE)
+    # The model's tokenizer may have another class; both must give the same ids.
+    text = prepared_with.decode(store.read(0, min(_COMPARED, store.num_tokens)).tolist())
+    kinds = [(one.vocab_size, one.end_id, one.encode(text)) for one in (prepared_with, tokenizer)]
     if kinds[0] != kinds[1]:
         raise ValueError(
             f"data {data} must be prepared with the model's tokenizer; it was prepared with "

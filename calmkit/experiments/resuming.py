@@ -1,10 +1,10 @@
-"""What a training in an output folder was begun with, so that it only goes on as the same one.
+"""Record the config, code and inputs of a training, so that it resumes only with the same ones.
 
     OUTPUT/checkpoints/config.yaml    the effective config
-                       begun.json     digests of the code and of what is read: text, pairs, model
+                       begun.json     digests of the code and of the inputs: text, pairs, model
 
-A run that goes on under another config, other code or other data would end as a model that neither
-of them gives.
+A training that resumed with another config, code or data would end in a model that neither of the
+two produces alone.
 """
 
 from collections.abc import Mapping
@@ -26,11 +26,11 @@ _CONFIG, _BEGUN = "config.yaml", "begun.json"
 
 @dataclass(frozen=True)
 class _Begun:
-    """Digests of what a training was begun with.
+    """Digests recorded at the start of a training.
 
     Attributes:
-        code: By `code_of_training`.
-        inputs: What is read, by name.
+        code: Digests of the code, from `code_of_training`.
+        inputs: Digests of the inputs, by name.
     """
 
     code: Mapping[str, str]
@@ -38,12 +38,12 @@ class _Begun:
 
 
 def begin(output: Path, config_text: str, **inputs: str) -> None:
-    """Write down what a training begins with.
+    """Record the config, code and inputs of a training.
 
     Args:
-        output: The folder of `train`.
+        output: Output folder of the training.
         config_text: The effective config.
-        inputs: Digests of what is read, by name.
+        inputs: Digests of the inputs, by name.
     """
     folder = output / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,15 +52,16 @@ def begin(output: Path, config_text: str, **inputs: str) -> None:
 
 
 def check_resumable(output: Path, config_text: str, **inputs: str) -> None:
-    """Refuse to train on what another run has begun in the output folder.
+    """Refuse to resume a different training in the output folder.
 
     Args:
-        output: The folder of `train`; nothing is checked if it holds no run.
+        output: Output folder of the training; nothing is checked if it holds no training.
         config_text: The effective config.
-        inputs: Digests of what is read, by name, as far as they are known.
+        inputs: Known digests of the inputs, by name.
 
     Raises:
-        CheckpointError: If a key that decides the weights, a module or a text differs; names it.
+        CheckpointError: If a key that determines the weights, a module or an input differs; names
+            it.
     """
     folder = output / CHECKPOINTS
     if not (folder / _CONFIG).is_file():
@@ -70,25 +71,25 @@ def check_resumable(output: Path, config_text: str, **inputs: str) -> None:
         if before.get(key) != value:
             name, old, new = _difference(key, before.get(key), value)
             raise CheckpointError(
-                f"{name} must be as in {folder}, where another run was begun: "
+                f"{name} must be as in {folder}, where a run was started with "
                 f"{old}; got {new}. Restore it, or choose another output."
             )
     begun = _begun(folder / _BEGUN)
     if changed := code_changes(begun.code, code_of_training(config_text)):
         raise CheckpointError(
-            f"code must be as it was when the run in {folder} was begun; {', '.join(changed)}. "
-            f"Choose another output, or delete {folder} to train anew."
+            f"code must be as it was when the run in {folder} started; {', '.join(changed)}. "
+            f"Choose another output, or delete {folder} to start again."
         )
     for name, digest in inputs.items():
         if begun.inputs.get(name) != digest:
             raise CheckpointError(
-                f"{name} must be as it was when the run in {folder} was begun; it has changed. "
+                f"{name} must be as it was when the run in {folder} started; it has changed. "
                 "Restore it, or choose another output."
             )
 
 
 def _difference(key: str, before: object, now: object) -> tuple[str, object, object]:
-    """The first key inside of `key`, as an option spells it, with different values, and these."""
+    """The first key below `key` whose values differ, as spelled in an option, with both values."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return key, before, now
     if before.get("class_path") != now.get("class_path"):
@@ -105,16 +106,16 @@ def _begun(path: Path) -> _Begun:
         return from_json(path.read_bytes(), _Begun)
     except (OSError, ValueError):
         raise CheckpointError(
-            f"{path} must say with what code and text the run there was begun; it is missing or "
-            f"damaged. Choose another output, or delete {path.parent} to train anew."
+            f"{path} must record the code and text of the run; it is missing or damaged. Choose "
+            f"another output, or delete {path.parent} to start again."
         ) from None
 
 
 def _fixed(config_text: str) -> dict[str, object]:
-    """What a run that goes on must have in common with its beginning."""
+    """The config values that must not change when a run resumes."""
     kept = deciding(values_of(config_text))
     for key in ("autoencoder_training", "training"):
-        # A run at constant rate may be made longer; a decay would have gone another way.
+        # A run at a constant rate may be extended; a decaying rate depends on the steps.
         if kept[key]["decay_to"] == 1.0:
             del kept[key]["steps"]
     return kept

@@ -1,4 +1,4 @@
-"""What a run tells of its progress, to whoever shows it: a terminal, or nobody."""
+"""The interface through which a run reports its progress."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -17,20 +17,20 @@ class RunProgress(Protocol):
         ...
 
     def track(self, label: str) -> Callable[[Progress], None]:
-        """Begin a stage; what is returned is called after each of its steps.
+        """Begin a stage, and return a callback for each of its steps.
 
         Args:
-            label: What the stage does, in a few words.
+            label: A short description of the stage.
         """
         ...
 
 
 class Silent:
-    """Shows nothing."""
+    """Discards all progress."""
 
     def note(self, text: str) -> None:
-        """Drop a line."""
+        """Discard a line."""
 
     def track(self, label: str) -> Callable[[Progress], None]:
-        """Drop a stage."""
+        """Discard the progress of a stage."""
         return lambda progress: None

@@ -1,4 +1,4 @@
-"""A measured model: its result, and what the model itself is."""
+"""The record of an evaluated model: its result and a description of the model."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ __all__ = ["RunRecord"]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A result, with the model it is of.
+    """A result, with a description of its model.
 
     Attributes:
-        head: Class of the head, or of the model where it has none.
-        parameters: Trained parameters.
-        head_parameters: Those of the head, or of a softmax model's output.
-        result: The numbers.
+        head: Class of the head, or of the model if it has no head.
+        parameters: Number of trained parameters.
+        head_parameters: Parameters of the head, or of a softmax model's output.
+        result: The result.
         hardware: Device and threads.
     """
 
@@ -30,7 +30,7 @@ class RunRecord:
 
     @staticmethod
     def of(model: LanguageModel, result: RunResult) -> "RunRecord":
-        """A result with the numbers of the model itself, which is on the device it was run on."""
+        """Describe the model of a result; the model must still be on the device of the run."""
         part = model.head if isinstance(model, CALM) else model
         last = model.output if isinstance(model, TokenLM) else part
         return RunRecord(
@@ -42,7 +42,7 @@ class RunRecord:
         )
 
     def metrics(self) -> dict[str, float]:
-        """What stands on the model card."""
+        """The scores for the model card."""
         found = self.result
         losses = {"energy score": found.energy_score, "cross entropy": found.cross_entropy}
         known = {name: loss.value for name, loss in losses.items() if loss is not None}

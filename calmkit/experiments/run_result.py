@@ -1,4 +1,4 @@
-"""What one run found; `json_converter` writes and reads it."""
+"""The result of one run; `json_converter` writes and reads it."""
 
 from dataclasses import dataclass
 
@@ -8,40 +8,44 @@ __all__ = ["Curve", "RunResult"]
 
 
 Curve = tuple[tuple[int, float], ...]
-"""Steps done, and a number."""
+"""Pairs of a step and a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One model, trained with one seed and measured.
+    """The result of one model, trained with one seed.
 
-    What is not known is None: how a model was trained that was only measured, or the operations of
-    one whose work depends on the data.
+    Unknown values are None, such as the training of a model that was only evaluated, or the FLOPs
+    of a model whose work depends on the data.
 
     Attributes:
-        seed: The seed of training.
+        seed: Seed of training.
         steps: Optimiser steps.
-        trained_tokens: Tokens of text in the batches of those steps.
-        training_flops: Operations of training backbone and head, by accounting.
-        training_seconds: Time of its training steps.
-        brier_lm: 100 times the geometric mean of Brier-1..4; 0 where one is not positive.
+        trained_tokens: Tokens of text in the batches of these steps.
+        training_flops: FLOPs of training backbone and head, from accounting.
+        training_seconds: Time of the training steps.
+        brier_lm: 100 times the geometric mean of Brier-1..4; 0 if one is not positive.
         brier: Brier-1..4, in per cent.
         documents: Sums of every score over the documents.
         unigram_brier: Brier-1..4 of the training text's token frequencies, at the same places.
-        energy_score: Of drawn latents against the posteriors; None for a softmax model.
-        cross_entropy: Nats per token of a softmax model; None for others.
-        autoencoder_accuracy: Share of held-out tokens that the autoencoder restores; None without.
-        noise_curve: Size of noise on a latent, in spreads of all latents, and the share restored.
-        evaluations_per_sample: Network evaluations for one latent; None where it depends.
-        sampling_flops: Operations per new token with plain sampling.
-        microseconds_per_token: Time of a generated token, with the variant's sampler.
-        draws_per_chunk: Candidates the sampler took for a chunk.
-        unsettled: Share of chunks for which they did not suffice.
-        chosen_accuracy: Share of held-out tokens that a chosen chunk has right, in per cent.
+        energy_score: Energy score of drawn latents against the posteriors; None for a softmax
+            model.
+        cross_entropy: Nats per token of a softmax model; None for other models.
+        autoencoder_accuracy: Share of held-out tokens that the autoencoder restores; None without
+            an autoencoder.
+        noise_curve: Pairs of the noise on a latent, relative to the spread of all latents, and the
+            share of tokens restored.
+        evaluations_per_sample: Network evaluations per latent; None if they vary.
+        sampling_flops: FLOPs per new token with plain sampling.
+        microseconds_per_token: Time per generated token with the variant's sampler.
+        draws_per_chunk: Mean number of candidates that the sampler used per chunk.
+        unsettled: Share of chunks for which the candidates did not suffice.
+        chosen_accuracy: Sampler accuracy, in per cent.
         sample_text: A short generated text.
-        validation_losses: Steps and its own loss on held-out text; not comparable between heads.
-        validation_brier: Steps and Brier-1 on a few held-out rows, in per cent.
-        protocol: The evaluation in a sentence.
+        validation_losses: The model's own loss on held-out text by step; not comparable between
+            heads.
+        validation_brier: Brier-1 on a few held-out rows by step, in per cent.
+        protocol: The protocol of the evaluation, as a sentence.
     """
 
     seed: int | None

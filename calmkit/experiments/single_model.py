@@ -1,4 +1,4 @@
-"""One model, trained, saved and measured."""
+"""Train, evaluate and save one model."""
 
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
@@ -15,13 +15,13 @@ __all__ = ["train"]
 def train(
     experiment: TrainExperiment, corpus: Corpus, *, config_text: str, display: RunProgress
 ) -> RunRecord:
-    """Train one model, resuming what the output folder holds of it; save and measure it.
+    """Train one model, or resume the training in the output folder; evaluate and save it.
 
     Args:
-        experiment: What to do.
+        experiment: The experiment.
         corpus: The prepared text.
         config_text: The effective config, saved with the model.
-        display: Where progress is shown.
+        display: Receives the progress.
     """
     trainer = Trainer(experiment, corpus, display)
     begin(experiment.output, config_text, text=corpus.digest)

@@ -1,4 +1,4 @@
-"""Texts by a saved model: which prompts, which sampler, and text that appears as it is made."""
+"""Generate text with a saved model: read prompts, choose a sampler, stream the text."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +18,9 @@ from calmkit.text import read_json_lines, read_text
 
 __all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "sample_text", "write_texts"]
 
-# Texts that are written side by side.
+# Number of texts generated in parallel.
 _ROWS = 16
-# What a tokenizer gives for bytes that are not yet a whole character.
+# The tokenizer's output for the bytes of an incomplete character.
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -33,26 +33,26 @@ def choose_sampler(
     top_k: int | None = None,
     top_p: float = 1.0,
 ) -> Sampler:
-    """The sampler that options ask for.
+    """Create the sampler for the given options.
 
     Args:
-        model: The model: a `TokenLM` has probabilities, others can only be drawn from.
-        temperature: T, in (0, 1] for models that can only be drawn from.
+        model: The model: a `TokenLM` has probabilities, other models only give draws.
+        temperature: T, in (0, 1] for models that only give draws.
         candidates: N of the batch algorithm.
-        exact: Whether to draw until the exact algorithm is done; where it does not end within
-            10 000 draws, the batch algorithm decides.
-        top_k: Keep that many of a softmax's likeliest tokens; all if None.
-        top_p: Keep the likeliest tokens, or the most frequent chunks, with this share.
+        exact: Whether to use the exact algorithm, which falls back to the batch algorithm after
+            10 000 draws.
+        top_k: Keep this many of a softmax's most likely tokens; all if None.
+        top_p: Keep the most likely tokens, or the most frequent chunks, with this total share.
 
     Raises:
-        ValueError: If a number is out of range, or the model cannot be sampled so.
+        ValueError: If a number is out of range, or the model does not support an option.
     """
     if isinstance(model, TokenLM):
         return SoftmaxSampler(temperature, top_k, top_p)
     if top_k is not None:
         raise ValueError(
-            "top_k must be left out for a model that can only be drawn from: it has no "
-            f"probabilities to rank; got {top_k}. Use top_p, which goes by counts."
+            "top_k must be omitted for a model that only gives draws, since it has no "
+            f"probabilities to rank; got {top_k}. Use top_p, which ranks chunks by counts."
         )
     batch = BatchTemperature(temperature, candidates, top_p=top_p)
     if temperature == 1 and top_p == 1:
@@ -61,14 +61,14 @@ def choose_sampler(
 
 
 def read_prompts(file: Path) -> list[str]:
-    """Prompts from a file: one a line, or JSON lines with a `prompt` field (`.jsonl`).
+    """Read prompts from a file: one per line, or JSON lines with a `prompt` field (`.jsonl`).
 
     Raises:
-        ValueError: If the file cannot be read, holds no prompt, or a line is not as it should be.
+        ValueError: If the file cannot be read, holds no prompt, or a line is malformed.
     """
     if file.suffix == ".jsonl":
         prompts = [line["prompt"] for _, line in read_json_lines(file, ["prompt"], name="prompts")]
-    else:  # U+2028, U+0085 and form feeds belong to a line
+    else:  # U+2028, U+0085 and form feeds do not end a line
         prompts = [line for line in read_text(file, name="prompts").split("\n") if line]
     if not prompts:
         raise ValueError(f"prompts must hold at least one line of text; {file} has none.")
@@ -84,13 +84,13 @@ def write_texts(
     sampler: Sampler,
     seed: int,
 ) -> Iterator[tuple[str, Generation, str]]:
-    """Continue prompts; each comes with what was generated and with its text.
+    """Continue prompts; yield each prompt with its generation and the generated text.
 
     Args:
         model: The model, on any device.
         tokenizer: Its tokenizer.
-        prompts: Texts; an empty one begins a document.
-        max_new_tokens: Most tokens to add to each.
+        prompts: Texts; an empty prompt begins a document.
+        max_new_tokens: Maximum number of tokens to generate per prompt.
         sampler: Chooses chunks.
         seed: The same seed gives the same texts.
     """
@@ -98,7 +98,7 @@ def write_texts(
     for start in range(0, len(prompts), _ROWS):
         now = prompts[start : start + _ROWS]
         written = model.generate(
-            # A document starts after an end token, so an empty prompt is one too.
+            # An end token opens every document, so an empty prompt still has one token.
             [[tokenizer.end_id, *tokenizer.encode(prompt)] for prompt in now],
             max_new_tokens=max_new_tokens,
             eos_id=tokenizer.end_id,
@@ -118,9 +118,9 @@ def pieces_of_text(
     sampler: Sampler,
     seed: int,
 ) -> Iterator[str]:
-    """Continue one prompt; each piece of text comes as soon as its tokens are there.
+    """Continue one prompt, and stream the text as its tokens are generated.
 
-    The pieces together are the text that `write_texts` gives for this prompt alone.
+    The concatenated pieces equal the text from `write_texts` for this prompt alone.
     """
     tokens = model.stream(
         [tokenizer.end_id, *tokenizer.encode(prompt)],
@@ -134,7 +134,7 @@ def pieces_of_text(
     for token in tokens:
         read.append(token)
         text = tokenizer.decode(read)
-        # A character may be spread over several tokens: wait for the rest.
+        # A character may span several tokens: wait for the rest.
         if not text.endswith(_UNFINISHED):
             yield text[len(shown) :]
             shown = text
@@ -150,16 +150,16 @@ def sample_text(
     max_new_tokens: int,
     seed: int,
 ) -> str:
-    """A text after its prompt, which stands in brackets.
+    """Generate a text, and return it after its prompt in brackets.
 
     Args:
         model: The model, on any device.
         tokenizer: Its tokenizer.
-        prompt: Tokens before the text.
-        sampler: Chooses chunks. None: at temperature 1/2, where texts begin to be fluent (the
-            batch algorithm with 64 candidates, or the softmax).
-        max_new_tokens: Most tokens to write.
-        seed: Decides the draws.
+        prompt: Tokens of the prompt.
+        sampler: Chooses chunks. None: temperature 1/2, at which texts become fluent (the batch
+            algorithm with 64 candidates, or the softmax).
+        max_new_tokens: Maximum number of tokens to generate.
+        seed: Seed of the draws.
     """
     if sampler is None:
         softmax = isinstance(model, TokenLM)

@@ -1,4 +1,4 @@
-"""One run on one text and one device: autoencoder, model, training, measuring."""
+"""One run on one text and one device: train the autoencoder and the model, and evaluate it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -34,12 +34,12 @@ from .run_record import RunRecord
 __all__ = ["Trainer", "model_objective"]
 
 _STANDARDIZE_ON_BATCHES = 16
-# A rough number will do before training and on the way.
+# A rough estimate suffices for validation during training.
 _FEW_DRAWS = 2
 
 
 class Trainer:
-    """Trains and measures one model; its text, device and display serve all stages."""
+    """Trains and evaluates one model; all stages share the text, device and display."""
 
     def __init__(self, experiment: TrainExperiment, corpus: Corpus, display: RunProgress) -> None:
         self.experiment, self.corpus, self.display = experiment, corpus, display
@@ -48,10 +48,10 @@ class Trainer:
         self.validation_rows = self.plan.some_rows(max(2, experiment.validation_rows))
 
     def train_autoencoder(self, directory: Path | None) -> ChunkAutoencoder | None:
-        """The trained autoencoder, frozen; None for a model that has none.
+        """Train and freeze the autoencoder; None for a model without one.
 
         Args:
-            directory: Where its training is kept and, if it was finished, found.
+            directory: Folder of its training; a finished training in it is loaded.
         """
         experiment = self.experiment
         if experiment.model == "token_lm":
@@ -78,10 +78,11 @@ class Trainer:
         return autoencoder.freeze()
 
     def build(self, autoencoder: ChunkAutoencoder | None) -> LanguageModel:
-        """An untrained model; equal seeds give equal backbones, whatever the head.
+        """Build an untrained model; with equal seeds the backbone is the same for every head.
 
         Args:
-            autoencoder: By `train_autoencoder`. None: an untrained one, if the model has any.
+            autoencoder: The result of `train_autoencoder`. None: an untrained autoencoder, for a
+                model that has one.
         """
         with torch.random.fork_rng():
             torch.manual_seed(self.experiment.seed)
@@ -91,12 +92,12 @@ class Trainer:
     def train_model(
         self, name: str, autoencoder: ChunkAutoencoder | None, directory: Path | None
     ) -> tuple[LanguageModel, TrainingResult]:
-        """A trained model, and the record of its training.
+        """Train a model; return it with the record of its training.
 
         Args:
-            name: What to call it while it trains.
-            autoencoder: By `train_autoencoder`.
-            directory: Where its training is kept and, if it was finished, found.
+            name: Name of the model in the display.
+            autoencoder: The result of `train_autoencoder`.
+            directory: Folder of its training; a finished training in it is loaded.
         """
         model = self.build(autoencoder)
         training = self._fit(
@@ -115,11 +116,11 @@ class Trainer:
         return model, training
 
     def measure(self, model: LanguageModel, training: TrainingResult) -> RunRecord:
-        """Everything that is reported of a model.
+        """Evaluate a trained model.
 
         Args:
-            model: By `train_model`.
-            training: By the same.
+            model: The model, from `train_model`.
+            training: The record of its training.
         """
         experiment, steps = self.experiment, training.steps
         batch_size = experiment.training.batch_size
@@ -139,7 +140,7 @@ class Trainer:
 
     @torch.no_grad()
     def accuracy(self, autoencoder: ChunkAutoencoder) -> float:
-        """Share of held-out tokens that come back from the posterior's mean."""
+        """Share of held-out tokens restored from the posterior's mean."""
         return restored_share(autoencoder, self.plan.rows.batch.to(self.fabric.device))
 
     @torch.no_grad()
@@ -162,7 +163,7 @@ class Trainer:
         ).brier.brier[0]
 
     def batches(self, settings: TrainingSettings) -> Callable[[int], ChunkBatch]:
-        """The batch of a step."""
+        """The function that returns the batch of a step."""
         return TrainingBatches(
             self.corpus.train,
             chunk_size=self.experiment.chunk_size,
@@ -211,6 +212,6 @@ def _autoencoder_objective(
 
 
 def model_objective(module: nn.Module, batch: ChunkBatch, generator: torch.Generator) -> Means:
-    """What training a model minimises: its mean loss over what counts."""
+    """The training objective of a model: its mean loss over the counted positions."""
     loss = cast(LanguageModel, module).loss(batch, generator)
     return Means({"loss": loss.total}, loss.counted.sum())

@@ -1,4 +1,4 @@
-"""The code that a result depends on: modules, followed through their imports, and libraries."""
+"""The code that a result depends on: modules, found by following imports, and libraries."""
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

@@ -1,16 +1,15 @@
-"""Which code decides numbers, and whether it is still the same.
+"""Digests of the code that determines a result, to detect changes.
 
     {"my_heads": "5f0c...", "calmkit.heads.base": "91ab...", "torch": "version 2.13.0 77e1..."}
 
-Beginning with the classes that a config names, every import statement is followed, inside
-functions too. Code of one's own, which is calmkit's and all that stands outside the folders of
-installed packages, is known by what it says. Comments and docstrings do not count: a better
-sentence costs no training. A module without source is known by its file. An installed package is
-known by its version and the checksums that came with it, so that one which was built again under
-its old version is another one.
+Starting from the classes that a config names, every import statement is followed, including those
+inside functions. Own code (calmkit's, and all code outside the folders of installed packages) is
+identified by its syntax tree without comments and docstrings, so that editing these costs no
+training. A module without source is identified by its file. An installed package is identified by
+its version and the checksums in its metadata, which change if the same version is built again.
 
-What no import statement names is not seen: modules that are imported by a computed name, files
-that code reads, an installed package that is edited in its place.
+Three kinds of change are not detected: in modules imported by a computed name, in data files that
+code reads, and in an installed package that is edited in place.
 """
 
 import functools
@@ -30,7 +29,7 @@ from .imports import Import, is_own, read_module, targets
 
 __all__ = ["code_changes", "code_of", "named_in"]
 
-# They check, show and store numbers, and make none.
+# Libraries that check, display or store numbers, but do not compute them.
 _NO_NUMBERS = {
     "beartype",
     "cattrs",
@@ -54,13 +53,13 @@ def code_of(
     alone: Iterable[str] = (),
     without: Collection[str] = (),
 ) -> dict[str, str]:
-    """Digests of all modules that are reached, and versions of the libraries that they use.
+    """Digests of all reachable modules, and versions of the libraries that they use.
 
     Args:
-        entries: Modules to begin with.
-        named: Classes, with all that they inherit from, and functions to begin with as well.
-        alone: Modules that count, but not what they import.
-        without: Modules and packages that are not entered on the way.
+        entries: Modules to start from.
+        named: Classes, with their base classes, and functions to start from as well.
+        alone: Modules to include without following their imports.
+        without: Modules and packages to skip when following imports.
     """
     kinds = [kind for one in named for kind in getattr(one, "__mro__", (one,))]
     used = {kind.__name__ for kind in kinds}
@@ -87,7 +86,7 @@ def code_of(
     libraries = {
         wanted.module.partition(".")[0]
         for wanted in foreign
-        # What calmkit imports inside a class counts where that class is used.
+        # An import inside a class of calmkit counts only if the class is used.
         if not wanted.inside or wanted.inside in used
     }
     found |= {name: _version(name) for name in libraries if _makes_numbers(name)}
@@ -99,14 +98,16 @@ def named_in(config: object) -> list[type | FunctionType]:
     """The classes and functions that a parsed config names, at any depth.
 
     Args:
-        config: Mappings, lists and values. Whatever it names has been imported.
+        config: Mappings, lists and values. The modules that it names must be imported.
     """
-    found = (_loaded(path) for path in sorted(set(_texts(config))) if _DOTTED.fullmatch(path))
+    found = (
+        _object_at(path) for path in sorted(set(_strings_in(config))) if _DOTTED.fullmatch(path)
+    )
     return [one for one in found if inspect.isclass(one) or inspect.isfunction(one)]
 
 
 def code_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs between two answers of `code_of`, in words; one's own code first."""
+    """Describe the differences between two results of `code_of`, own code first."""
     changed: list[str] = []
     versions: list[str] = []
     for name in sorted({*before, *now}):
@@ -118,9 +119,9 @@ def code_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
         elif not found.startswith(_VERSION):
             changed.append(f"{name} has changed")
         elif (old := was.split()[1]) != (new := found.split()[1]):
-            versions.append(f"{name} was {old} and is {new}")
+            versions.append(f"{name} changed from {old} to {new}")
         else:
-            versions.append(f"{name} {new} was installed anew")
+            versions.append(f"{name} {new} was reinstalled")
     return changed + versions
 
 
@@ -132,19 +133,19 @@ def _is_below(name: str, packages: Collection[str]) -> bool:
     return any(f"{name}.".startswith(f"{package}.") for package in packages)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _strings_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for entry in value.values():
-            yield from _texts(entry)
+            yield from _strings_in(entry)
     elif isinstance(value, list):
         for entry in value:
-            yield from _texts(entry)
+            yield from _strings_in(entry)
 
 
-def _loaded(path: str) -> object:
-    """What a dotted path means among the modules that are loaded; None if nothing."""
+def _object_at(path: str) -> object:
+    """The object at a dotted path in the loaded modules; None if there is none."""
     steps = path.split(".")
     for length in range(len(steps) - 1, 0, -1):
         found: object = sys.modules.get(".".join(steps[:length]))

@@ -1,4 +1,4 @@
-"""What a module says and what it imports, read from its file without running it."""
+"""The digest and the imports of a module, read from its file without running it."""
 
 import ast
 import functools
@@ -14,18 +14,18 @@ from calmkit.files import file_digest
 
 __all__ = ["Import", "Module", "is_own", "read_module", "targets"]
 
-_OURS = "calmkit"
+_CALMKIT = "calmkit"
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
 @dataclass(frozen=True)
 class Import:
-    """One thing that an import statement asks for.
+    """One name in an import statement.
 
     Attributes:
         module: The module.
-        name: What is taken from it; "*" for everything, empty for the module itself.
-        inside: The class in which the statement stands, where that is one of calmkit's.
+        name: The imported name; "*" for all names, empty for the module itself.
+        inside: The class of calmkit that contains the statement, if any.
     """
 
     module: str
@@ -35,12 +35,12 @@ class Import:
 
 @dataclass(frozen=True)
 class Module:
-    """A module of one's own.
+    """A module of own code.
 
     Attributes:
-        digest: Of what it says, comments and docstrings aside; empty where there is nothing.
-        imports: What it imports, inside functions too.
-        handed_on: Where the names come from that it imports at its top.
+        digest: Digest without comments and docstrings; empty for a module without a file.
+        imports: All its imports, including those inside functions.
+        handed_on: Origins of the names that it imports with `from`.
     """
 
     digest: str = ""
@@ -50,9 +50,9 @@ class Module:
 
 @functools.cache
 def is_own(name: str) -> bool:
-    """Whether a module is calmkit's or stands outside the folders of installed packages."""
+    """Whether a module belongs to calmkit or lies outside the folders of installed packages."""
     top = name.partition(".")[0]
-    if top == _OURS:
+    if top == _CALMKIT:
         return True
     spec = None if top in sys.stdlib_module_names else _spec(top)
     if spec is None:
@@ -63,7 +63,7 @@ def is_own(name: str) -> bool:
 
 @functools.cache
 def read_module(name: str) -> Module:
-    """Read one's own module; once in a process, as the process itself imports it once."""
+    """Read a module of own code, once per process, as Python imports it once."""
     spec = _spec(name)
     if spec is None or spec.origin is None or not spec.has_location:
         return Module()
@@ -73,27 +73,27 @@ def read_module(name: str) -> Module:
     except (OSError, SyntaxError, ValueError):
         return Module(file_digest(path) if path.is_file() else "")
     package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-    ours = name.partition(".")[0] == _OURS
-    imports = tuple(_imports(tree, package, "", within_classes=ours))
+    is_calmkit = name.partition(".")[0] == _CALMKIT
+    imports = tuple(_imports(tree, package, "", within_classes=is_calmkit))
     handed_on = {
         alias.asname or alias.name: Import(_absolute(node, package), alias.name)
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    said = ast.dump(_without_docstrings(tree))
-    return Module(hashlib.sha256(said.encode()).hexdigest()[:32], imports, handed_on)
+    tree_text = ast.dump(_without_docstrings(tree))
+    return Module(hashlib.sha256(tree_text.encode()).hexdigest()[:32], imports, handed_on)
 
 
 @functools.cache
 def targets(wanted: Import) -> tuple[str, ...]:
-    """One's own modules that an import makes part of the program.
+    """The modules of own code that an import executes and that count.
 
-    A package of calmkit hands on names and does nothing else, so that only the module of the name
-    counts. Elsewhere a package counts itself, and so do the packages around it.
+    The packages of calmkit only re-export names, so only the module that defines the name counts.
+    For other code, the package and its parent packages count as well.
     """
     module, name = wanted.module, wanted.name
-    if module.partition(".")[0] == _OURS:
+    if module.partition(".")[0] == _CALMKIT:
         if name and name != "*" and _is_package(module):
             handed_on = read_module(module).handed_on.get(name)
             if handed_on is not None:
@@ -111,7 +111,7 @@ def targets(wanted: Import) -> tuple[str, ...]:
 def _imports(
     node: ast.AST, package: str, inside: str, *, within_classes: bool
 ) -> Iterator[Import]:
-    """Every import statement below a node, but those for type checkers alone."""
+    """Every import below a node, except those under `TYPE_CHECKING`."""
     if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
         for other in node.orelse:
             yield from _imports(other, package, inside, within_classes=within_classes)
@@ -147,7 +147,7 @@ def _is_package(name: str) -> bool:
 
 @functools.cache
 def _spec(name: str) -> ModuleSpec | None:
-    """Where a module would be imported from; unlike `find_spec` it imports no package for it."""
+    """The spec of a module; unlike `importlib.util.find_spec`, this imports no parent package."""
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     if loaded is not None:
         return loaded

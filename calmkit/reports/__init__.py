@@ -1,4 +1,4 @@
-"""What is shown of results: tables, pages, pictures and files."""
+"""Reports of results: tables, pages, plots and files."""
 
 from .base import Report as Report
 from .merging import report_folders as report_folders

@@ -1,4 +1,4 @@
-"""Accounts as tables: models beside the paper's numbers, and the parts of one model."""
+"""Tables of accounts: models with the paper's numbers, and the parts of one model."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -11,43 +11,43 @@ if TYPE_CHECKING:
 __all__ = ["account_notes", "models_table", "parts_table"]
 
 _NOTES = """\
-A cell of a model of the paper: ours, the paper's number, how far ours is above it.
+Cells of the paper's models: our number, the paper's number, the relative deviation.
 parameters: without the autoencoder.
-training, inference: matrix products, attention at full context without taking the causal half
-  off. Training is {tokens:g} tokens, forward and backward passes as the parts run.
-N: sampling below temperature 1, {candidates:g} candidates a chunk, {share:.0%} of them decoded.
-kept: activations of one row for its backward pass, in the number format of the weights."""
+training, inference: matrix products only; attention counts in full, causal half included.
+  Training is {tokens:g} tokens, with the forward and backward passes that the parts execute.
+N: sampling below temperature 1, {candidates:g} candidates per chunk, {share:.0%} of them decoded.
+kept: activations of one row saved for the backward pass, in the number format of the weights."""
 
 
 def account_notes(candidates: float, share: float) -> str:
-    """What a reader must know to read `models_table`, at most 98 columns wide."""
+    """Notes for the reader of `models_table`, at most 98 columns wide."""
     return _NOTES.format(tokens=TRAINING_TOKENS, candidates=candidates, share=share)
 
 
 def models_table(accounts: Mapping[str, Account], *, candidates: float, share: float) -> "Table":
-    """A row for each model: the three columns of the paper's Table 1, and what it leaves out.
+    """One line per model, with the columns of the paper's Table 1 and some that it lacks.
 
     Args:
-        accounts: By the models' names; those of the paper are compared with it.
-        candidates: Latents drawn for a chunk below temperature 1.
-        share: Share of them that is decoded.
+        accounts: Accounts by model name; the paper's models are compared with its numbers.
+        candidates: Latents drawn per chunk below temperature 1.
+        share: Share of the candidates that are decoded.
     """
     table = _table(
         "model", "parameters\nM", "training\n1e20 FLOPs", "inference\n1e8 FLOPs/token",
         f"N = {candidates:g}\n1e8", "cache\nkB/position", "kept\nGB/row",
     )  # fmt: skip
-    for name, ours in accounts.items():
+    for name, account in accounts.items():
         columns = [
-            ours.trained_parameters / 1e6,
-            sum(ours.training_flops.values()) * TRAINING_TOKENS / 1e20,
-            sum(ours.inference_flops().values()) / 1e8,
+            account.trained_parameters / 1e6,
+            sum(account.training_flops.values()) * TRAINING_TOKENS / 1e20,
+            sum(account.inference_flops().values()) / 1e8,
         ]
         cells = [f"{value:.4g}" for value in columns]
         if name in PUBLISHED:
-            paper, off = PUBLISHED[name], residuals_to(PUBLISHED[name], ours)
+            paper, off = PUBLISHED[name], residuals_to(PUBLISHED[name], account)
             cells = [
-                f"{value:.4g} {theirs:.4g} {residual:+.1%}"
-                for value, theirs, residual in (
+                f"{value:.4g} {published:.4g} {residual:+.1%}"
+                for value, published, residual in (
                     (columns[0], paper.parameters / 1e6, off.parameters),
                     (columns[1], paper.training_flops / 1e20, off.training_flops),
                     (columns[2], paper.inference_flops / 1e8, off.inference_flops),
@@ -56,27 +56,27 @@ def models_table(accounts: Mapping[str, Account], *, candidates: float, share: f
         table.add_row(
             name,
             *cells,
-            f"{sum(ours.inference_flops(candidates, share).values()) / 1e8:.4g}",
-            f"{ours.cache_bytes / 1e3:.0f}",
-            f"{sum(ours.activation_bytes.values()) / 1e9:.2f}",
+            f"{sum(account.inference_flops(candidates, share).values()) / 1e8:.4g}",
+            f"{account.cache_bytes / 1e3:.0f}",
+            f"{sum(account.activation_bytes.values()) / 1e9:.2f}",
         )
     return table
 
 
-def parts_table(ours: Account, *, candidates: float, share: float) -> "Table":
-    """A row for each part of one model."""
-    inference, sampling = ours.inference_flops(), ours.inference_flops(candidates, share)
+def parts_table(account: Account, *, candidates: float, share: float) -> "Table":
+    """One line for each part of a model."""
+    inference, sampling = account.inference_flops(), account.inference_flops(candidates, share)
     table = _table(
         "per token:", "parameters\nM", "training\nMFLOPs", "inference\nMFLOPs",
         f"N = {candidates:g}\nMFLOPs", "kept\nMB/row",
     )  # fmt: skip
-    for part, parameters in ours.parameters.items():
+    for part, parameters in account.parameters.items():
         columns = (
             parameters,
-            ours.training_flops[part],
+            account.training_flops[part],
             inference[part],
             sampling[part],
-            ours.activation_bytes[part],
+            account.activation_bytes[part],
         )
         table.add_row(part, *(f"{value / 1e6:,.1f}" for value in columns))
     return table

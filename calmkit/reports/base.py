@@ -1,4 +1,4 @@
-"""Everything that is shown of a result, computed once for all renderers."""
+"""The content of a report, computed once for all renderers."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ class Report:
     """A result with its summary.
 
     Attributes:
-        result: The numbers of every run.
-        lines: One line for each variant: scores with errors, and costs.
-        baselines: Scores of token frequencies, below the variants.
-        columns: The columns of a table of both, as texts.
-        notes: What a reader must know beside the table, a line each.
+        result: The results of every run.
+        lines: One line per variant: scores with errors, and costs.
+        baselines: The unigram baselines, shown below the variants.
+        columns: The columns of the table, formatted as text.
+        notes: Notes on the table, one per line.
     """
 
     result: ComparisonResult
@@ -31,13 +31,13 @@ class Report:
 
     @property
     def text(self) -> str:
-        """What the models were measured on: held out, as far as it is known."""
+        """`held-out text`, or `text` if the training text of a model is unknown."""
         scored = [line for line in self.lines if not line.has_failed]
         return "text" if any(line.unigram_brier is None for line in scored) else "held-out text"
 
     @classmethod
     def of(cls, result: ComparisonResult) -> "Report":
-        """Summarize a result: this resamples its documents, which takes the time of a report."""
+        """Summarize a result; resampling its documents takes most of the time of a report."""
         lines = tuple(lines_of(result))
         below = tuple(baselines(lines))
         return cls(

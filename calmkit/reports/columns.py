@@ -1,7 +1,7 @@
-"""The columns of a comparison's tables, as texts: the same ones on a screen and on a page.
+"""The columns of a comparison's tables as text, shared by the terminal and the page.
 
-A number with an error has as many digits as show two of the error; a tiny one is a power of ten. A
-column in which no variant has a number is left out, and so are differences where there is one
+A number with an error is rounded to two significant digits of the error; tiny numbers use
+scientific notation. Columns without numbers are omitted, as are differences if there is only one
 variant.
 """
 
@@ -22,7 +22,7 @@ _MOST_DIGITS = 5
 
 @dataclass(frozen=True)
 class Cell:
-    """A number and its standard error; both empty where there is none."""
+    """A number and its standard error; empty if missing."""
 
     value: str = ""
     error: str = ""
@@ -33,8 +33,8 @@ class Column:
     """One quantity, for every variant and then for every baseline.
 
     Attributes:
-        heading: Its name, in two lines.
-        about: What it is, and which way is better.
+        heading: Its name, on two lines.
+        about: A description, including which direction is better.
         group: The table that it belongs to.
         cells: Its numbers.
     """
@@ -46,13 +46,13 @@ class Column:
 
 
 def columns_of(lines: Sequence[Line], baselines: Sequence[Baseline]) -> list[Column]:
-    """All columns that hold anything."""
+    """All columns with at least one number."""
     every = [*_scores(lines, baselines), *_costs(lines, baselines)]
     return [column for column in every if any(cell.value for cell in column.cells)]
 
 
 def rounded(estimate: Estimate | None, *, signed: bool = False) -> Cell:
-    """A number and its error, with two digits of the error; empty for None."""
+    """Round a number to two significant digits of its error; empty for None."""
     if estimate is None:
         return Cell()
     sign = "+" if signed else ""
@@ -68,13 +68,13 @@ def rounded(estimate: Estimate | None, *, signed: bool = False) -> Cell:
 
 
 def short(value: float | None) -> str:
-    """Three digits: 81.2, 412k, 1.35M; from 10^12 on as a power of ten. Empty for None."""
+    """Three digits: 81.2, 412k, 1.35M; scientific notation from 10^12. Empty for None."""
     if value is None:
         return ""
     if abs(value) >= 1e12:
         return f"{value:.2e}".replace("e+", "e")
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # What rounds to 1000 belongs to the next unit.
+        # A number that rounds to 1000 belongs to the next unit.
         if abs(value) >= 0.9995 * limit:
             return f"{value / limit:.3g}{unit}"
     return f"{value:.3g}"
@@ -106,7 +106,7 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
     for n in range(4):
         yield column(
             (f"Brier-{n + 1}", "% ↑"),
-            f"of {n + 1}-grams, signed, in per cent; higher is better",
+            f"Brier score of {n + 1}-grams, signed, in per cent; higher is better",
             lambda line, n=n: _nth(line.summary.brier, n),
             [rounded(baseline.brier[n]) for baseline in baselines],
         )
@@ -121,12 +121,12 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
     )  # fmt: skip
     if some_choose(lines):
         yield column(
-            ("accuracy", "% ↑"), "held-out tokens that a chunk of the variant's sampler has right",
+            ("accuracy", "% ↑"), "share of held-out tokens that the variant's sampler gets right",
             lambda line: line.summary.accuracy,
         )  # fmt: skip
     if len(lines) > 1:
         reference = next((line.name for line in lines if not line.has_failed), "")
-        less = f"less that of {reference}, on the same documents and seeds; above 0 is better"
+        less = f"minus that of {reference}, on the same documents and seeds; above 0 is better"
         differences: dict[str, Callable[[Line], Estimate | None]] = {
             "BrierLM": lambda line: line.summary.brier_lm_difference,
             "Brier-1": lambda line: _nth(line.summary.brier_difference, 0),
@@ -140,26 +140,27 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
 def _costs(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Column]:
     means: list[tuple[str, str, str, Callable[[RunResult], float | None]]] = [
         ("training", "steps", "optimiser steps of backbone and head", lambda run: run.steps),
-        ("training", "FLOPs", "of those steps, by accounting", lambda run: run.training_flops),
-        ("training", "s", "seconds of those steps", lambda run: run.training_seconds),
-        ("FLOPs/", "token", "of a new token, with plain sampling", lambda run: run.sampling_flops),
-        ("µs/", "token", "time of a new token, with the variant's sampler",
+        ("training", "FLOPs", "of these steps, by accounting", lambda run: run.training_flops),
+        ("training", "s", "seconds of these steps", lambda run: run.training_seconds),
+        ("FLOPs/", "token", "FLOPs per new token with plain sampling",
+         lambda run: run.sampling_flops),
+        ("µs/", "token", "time per new token with the variant's sampler",
          lambda run: run.microseconds_per_token),
     ]  # fmt: skip
     if some_choose(lines):
         means += [
-            ("draws/", "chunk", "candidates that the sampler took for a chunk",
+            ("draws/", "chunk", "candidates that the sampler used per chunk",
              lambda run: run.draws_per_chunk),
-            ("unsettled", "%", "chunks for which they did not suffice",
+            ("unsettled", "%", "chunks for which the candidates did not suffice",
              lambda run: 100 * run.unsettled),
         ]  # fmt: skip
     costs: list[tuple[str, str, str, Callable[[Line], str]]] = [
         (upper, lower, about, lambda line, number=number: short(line.mean(number)))
         for upper, lower, about, number in means
     ]
-    of_network = "evaluations of the head's network for one latent"
+    of_network = "evaluations of the head's network per latent"
     costs.insert(3, ("evals/", "sample", of_network, _evaluations))
-    of_head = "those of the head, or of a softmax model's output"
+    of_head = "parameters of the head, or of a softmax model's output"
     costs[:0] = [
         ("params", "all", "trained parameters", lambda line: short(line.variant.parameters)),
         ("params", "head", of_head, lambda line: short(line.variant.head_parameters)),
@@ -173,6 +174,6 @@ def _costs(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Col
 def _evaluations(line: Line) -> str:
     counts = {run.evaluations_per_sample for run in line.variant.runs}
     if counts == {None}:
-        # A softmax model has no sample of a latent.
+        # A softmax model does not sample latents.
         return "varies" if line.loss("cross_entropy") is None else ""
     return str(counts.pop()) if len(counts) == 1 else "varies"

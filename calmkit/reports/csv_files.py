@@ -1,8 +1,7 @@
-"""A comparison as comma-separated values, at full precision: runs, and what they come to.
+"""A comparison as CSV at full precision: one table of runs and one of variants.
 
-`to_csv` has a line for each variant and seed; `to_summary_csv` one for each variant, with errors
-and differences to the first one, and one for each unigram baseline. An empty field is a number
-that does not exist.
+`to_csv` has one line per variant and seed. `to_summary_csv` has one line per variant, with errors
+and differences to the first one, and one per unigram baseline. An empty field is a missing number.
 """
 
 import csv
@@ -26,7 +25,7 @@ _COSTS = (
 
 
 def to_csv(result: ComparisonResult) -> str:
-    """One line for each variant and seed; a run that failed has its reason."""
+    """One line per variant and seed; a failed run has its reason."""
     lines: list[_Fields] = []
     for variant in result.variants:
         size: _Fields = {
@@ -42,7 +41,7 @@ def to_csv(result: ComparisonResult) -> str:
 
 
 def to_summary_csv(report: Report) -> str:
-    """One line for each variant and one for each baseline."""
+    """One line per variant and one per baseline."""
     lines = [_summary_fields(line) for line in report.lines]
     lines += [{"variant": base.name, **_brier(base.brier)} for base in report.baselines]
     return _written(lines)
@@ -98,7 +97,7 @@ def _with_error(name: str, estimate: Estimate | None) -> _Fields:
 
 def _written(lines: Sequence[Mapping[str, str | int | float | None]]) -> str:
     text = io.StringIO()
-    # Lines of failures have few fields: columns are those of all lines, in the longest's order.
+    # Failed runs have few fields. Collect the columns of all lines, longest line first.
     names = dict.fromkeys(name for line in sorted(lines, key=len, reverse=True) for name in line)
     writer = csv.DictWriter(text, fieldnames=list(names), restval="", lineterminator="\n")
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""What is inside a prepared folder, as text and as one picture."""
+"""A description of a prepared folder, as text and as a plot."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ from calmkit.reports.plots.style import Sketch, looks, panels, plain_style, rend
 __all__ = ["data_picture", "data_text"]
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-_NAMES = ("least", "5 %", "25 %", "median", "75 %", "95 %", "most")
+_NAMES = ("min", "5 %", "25 %", "median", "75 %", "95 %", "max")
 _BINS = 40
 
 
 def data_text(content: FolderContent) -> str:
-    """Everything that was found, to be printed."""
+    """A description of the folder for the terminal."""
     tokenizer, skipped = content.manifest.tokenizer, content.manifest.skipped
     unknown = "" if content.unknown is None else f", {content.unknown:.3%} unknown"
     fill = ", ".join(f"{share:.1%} at K = {size}" for size, share in content.fill.items())
@@ -33,14 +33,14 @@ def data_text(content: FolderContent) -> str:
         f"places of a row of {content.positions} chunks that hold text: {fill}",
     ]
     if skipped["count"]:
-        lines.append(f"bad documents left out: {skipped['count']}, such as {skipped['first'][0]}")
+        lines.append(f"bad documents skipped: {skipped['count']}, such as {skipped['first'][0]}")
     lines += ["", f"beginnings of rows, K = {content.chunk_size}, | between chunks, || between "
               "documents:", *(f"  {window}" for window in content.windows)]  # fmt: skip
     return "\n".join(lines)
 
 
 def data_picture(content: FolderContent) -> bytes:
-    """A PNG: how long documents are, and how full rows are for each K."""
+    """A PNG of document lengths, and of how full rows are for each K."""
     with plain_style():
         figure, axes = panels([2.6, 2.4])
         upper, lower = axes[:, 0]
@@ -64,7 +64,7 @@ def data_picture(content: FolderContent) -> bytes:
 
 
 def _bins(lengths: list[np.ndarray]) -> np.ndarray:
-    """Edges that are even on a logarithmic axis, and lie between whole numbers where they can."""
+    """Bin edges that are even on a logarithmic axis and, if possible, between whole numbers."""
     least, most = (end([part[place] for part in lengths]) for end, place in ((min, 0), (max, -1)))
     edges = np.geomspace(max(least, 1) - 0.5, most + 0.5, _BINS + 1)
     return np.unique(np.floor(edges) + 0.5) if most < 10 * _BINS else edges

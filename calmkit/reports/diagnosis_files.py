@@ -1,8 +1,9 @@
-"""A diagnosis as files: lines, JSON and one picture.
+"""The files of a diagnosis: text, JSON and a plot.
 
-The picture's first row: the autoencoder under noise, KL of each latent dimension, and widths of
-samples. Second row: latents of text and of the head in the plane, by principal components and by
-t-SNE. Where the two clouds differ, the head draws what text does not have, or misses what it has.
+The first row of the plot shows the autoencoder under noise, the KL of each latent dimension, and
+the spread of samples. The second row shows latents of text and of the head in the plane, by
+principal components and by t-SNE. A difference between the two clouds means that the head draws
+latents that do not occur in text, or misses some that do.
 """
 
 import math
@@ -32,8 +33,8 @@ def write_diagnosis(diagnosis: Diagnosis, directory: Path) -> list[Path]:
     """Write `diagnostics.txt`, `diagnostics.json` and `diagnostics.png`.
 
     Args:
-        diagnosis: What was found.
-        directory: Made if missing; files of the same names are replaced.
+        diagnosis: The diagnosis.
+        directory: Folder, created if missing; existing files are replaced.
 
     Returns:
         The files.
@@ -52,7 +53,7 @@ def _draw(diagnosis: Diagnosis, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # The user's matplotlibrc may be dark; a result looks the same everywhere.
+    # Ignore the user's matplotlibrc, so that results look the same everywhere.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -83,7 +84,7 @@ def _draw_curve(axes: "Axes", diagnosis: Diagnosis) -> None:
 
 
 def _draw_use(axes: "Axes", diagnosis: Diagnosis) -> None:
-    """KL of each dimension; a point mass has none that is finite, and no bar."""
+    """KL of each dimension; a point mass has an infinite KL and gets no bar."""
     use = diagnosis.latents
     order = sorted(range(len(use.kl)), key=lambda i: -use.kl[i])
     heights = [use.kl[i] if math.isfinite(use.kl[i]) else 0.0 for i in order]

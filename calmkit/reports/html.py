@@ -1,8 +1,8 @@
-"""A report as one page that needs nothing else: no network, no script, pictures within.
+"""A report as a self-contained page: no network, no scripts, embedded plots.
 
-Readable in light and dark, on a phone and on paper. Wide tables scroll in a box of their own.
-Everything that comes from a result (names, texts, configs, reasons of failures) is escaped by the
-template: a generated text may look like HTML.
+The page supports light and dark mode, phones and print. Wide tables scroll inside their boxes. The
+template escapes everything from a result (names, texts, configs, errors), since a generated text
+may look like HTML.
 """
 
 import base64
@@ -20,8 +20,8 @@ def to_page(report: Report, plots: Sequence[Plot]) -> str:
     """The page as HTML, from the template `page.html`.
 
     Args:
-        report: What is shown.
-        plots: Its pictures.
+        report: The report.
+        plots: Its plots.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -53,19 +53,19 @@ def _base64(data: bytes) -> str:
 
 
 def _lead(report: Report) -> str:
-    """In a sentence: the variants, their budget and the text."""
+    """One sentence with the variants, their budget and the text."""
     result = report.result
     text = f"{report.text} ({result.corpus_name})"
     if len(result.variants) == 1:
-        return f"{result.variants[0].name}, measured on {text}."
+        return f"{result.variants[0].name}, evaluated on {text}."
     budgets = " or ".join(BUDGETS.get(b, b) for b in result.budget.split(SEVERAL))
     seeds = f"{len(result.seeds)} seeds" if len(result.seeds) > 1 else "one seed"
     names = listed([variant.name for variant in result.variants])
-    return f"{names}, each with {budgets} and {seeds}, measured on {text}."
+    return f"{names}, each with {budgets} and {seeds}, evaluated on {text}."
 
 
 def _tables(report: Report) -> list[tuple[str, list, list[str]]]:
-    """Captions, columns and names of lines; baselines have scores only."""
+    """Captions, columns and line names of the tables; baselines have no costs."""
     names = [line.name for line in report.lines]
     groups = (
         ("scores", "Scores, with standard errors below", [b.name for b in report.baselines]),
@@ -79,7 +79,7 @@ def _tables(report: Report) -> list[tuple[str, list, list[str]]]:
 
 
 def _configs(report: Report) -> list[tuple[str, str]]:
-    """Titles and texts of the configs, where there is anything in them."""
+    """Titles and texts of the non-empty configs."""
     configs = [("Effective config", report.result.config)]
     if len(report.lines) > 1:
         configs += [(f"Config of {line.name}", line.variant.config) for line in report.lines]

@@ -1,7 +1,7 @@
-"""What every report shows of a variant: its scores with errors, its costs, and the baseline.
+"""The lines of a report: each variant's scores with errors, its costs, and the baselines.
 
-A cost is the mean over the seeds that have it. The unigram baseline is token frequencies without
-any context; variants that are scored at other places of the text have another one.
+A cost is the mean over the seeds that have it. The unigram baseline scores token frequencies
+without context; variants that are scored at different places of the text have different baselines.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,12 +20,12 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One variant over its seeds.
+    """One variant, over all its seeds.
 
     Attributes:
-        variant: All its runs.
+        variant: Its runs.
         summary: Its scores.
-        is_paired: Whether it was measured on the documents of the first variant.
+        is_paired: Whether it was evaluated on the documents of the first variant.
     """
 
     variant: VariantResult
@@ -34,25 +34,25 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The variant's."""
+        """Name of the variant."""
         return self.variant.name
 
     @property
     def has_failed(self) -> bool:
-        """Whether no run ended well."""
+        """Whether every run failed."""
         return not self.variant.runs
 
     @property
     def unigram_brier(self) -> tuple[Estimate, ...] | None:
-        """Brier-1..4 of token frequencies, where the text that was trained on is known."""
+        """Brier-1..4 of token frequencies; None if the training text is unknown."""
         return None if self.has_failed else self.variant.runs[0].unigram_brier
 
     def mean(self, number: Callable[[RunResult], float | None]) -> float | None:
-        """Mean of a number over the runs that have it; None where there is none."""
+        """Mean of a number over the runs that have it; None if no run has it."""
         return mean_of(number(run) for run in self.variant.runs)
 
     def loss(self, name: str) -> Estimate | None:
-        """The loss of this name (`energy_score` or `cross_entropy`), if it is the variant's."""
+        """The loss of this name (`energy_score` or `cross_entropy`), if the variant has it."""
         if self.has_failed or name not in self.variant.runs[0].documents.names:
             return None
         return self.summary.loss
@@ -60,11 +60,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Token frequencies at the places where some variants are scored.
+    """The unigram baseline of some variants, scored at the same places.
 
     Attributes:
-        name: `unigram`, with the variants where there are several.
-        variants: Those variants.
+        name: `unigram`, followed by the variants if there are several baselines.
+        variants: Names of these variants.
         brier: Brier-1..4, in per cent.
     """
 
@@ -74,7 +74,7 @@ class Baseline:
 
 
 def lines_of(result: ComparisonResult) -> list[Line]:
-    """One line for each variant, in order; the failed ones too."""
+    """One line per variant, in order, including failed ones."""
     summaries = iter(summarize(result))
     scored = [variant for variant in result.variants if variant.runs]
     return [
@@ -88,11 +88,11 @@ def lines_of(result: ComparisonResult) -> list[Line]:
 
 
 def baselines(lines: Sequence[Line]) -> list[Baseline]:
-    """The different baselines, each with its variants."""
+    """The distinct baselines, each with its variants."""
     found: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
         if (brier := line.unigram_brier) is not None:
-            # To three digits: the same text may be summed in another order.
+            # Compare three digits, since the order of sums may differ for the same text.
             shown = tuple(f"{score.value:.3g}" for score in brier)
             found.setdefault(shown, []).append(line)
     of = " of {}" if len(found) > 1 else ""
@@ -107,18 +107,18 @@ def baselines(lines: Sequence[Line]) -> list[Baseline]:
 
 
 def some_choose(lines: Sequence[Line]) -> bool:
-    """Whether a variant's sampler chooses among candidates, so that its choices are reported."""
+    """Whether the sampler of any variant chooses among candidates, so accuracy is reported."""
     return any((line.mean(lambda run: run.draws_per_chunk) or 0) > 1 for line in lines)
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
-    """Mean of those that are known; None where there is none."""
+    """Mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
 def listed(words: Sequence[str], most: int = 6) -> str:
-    """`a`, `a and b`, `a, b and c`; of many, the first ones and how many more."""
+    """`a`, `a and b`, `a, b and c`; a long list ends with the number of further words."""
     if len(words) > most:
         return f"{', '.join(words[: most - 1])} and {len(words) - most + 1} more"
     before = ", ".join(words[:-1])

@@ -1,9 +1,9 @@
-"""Several comparisons in one report: `calmkit report DIR...`.
+"""Merge several comparisons into one report: `calmkit report DIR...`.
 
-Variants follow in the order of the runs; differences are to the first variant of the first run.
-Where runs differ in text, budget or machine, the merged result names each, and the notes say so.
-Scores on another text share no documents with the first: its documents get numbers of their own,
-so that a difference is not taken for a paired one.
+The variants keep the order of the comparisons, and differences are to the first variant of the
+first comparison. If the texts, budgets or machines differ, the merged result names each of them,
+and the notes say so. Documents of different texts get different numbers, so that differences
+between scores on them are not treated as paired.
 """
 
 import dataclasses
@@ -21,19 +21,19 @@ from .report_files import write_report
 __all__ = ["merge", "report_folders"]
 
 RESULTS = "results.json"
-# More documents than any text for an evaluation has.
+# More documents than any evaluation text has.
 _APART = 10**9
 
 
 def merge(results: Sequence[ComparisonResult], names: Sequence[str]) -> ComparisonResult:
-    """One result with the variants of all.
+    """Merge results into one result with all variants.
 
     Args:
-        results: At least one.
-        names: What each is called; before a variant's name where another run has that name too.
+        results: At least one result.
+        names: A name for each result, used as a prefix of variant names that are not unique.
 
     Raises:
-        ValueError: If there is no result, or not one name for each, or a name twice.
+        ValueError: If there is no result, or the names are not unique or not one per result.
     """
     if not results or len(names) != len(results) or len(set(names)) != len(names):
         raise ValueError(
@@ -72,18 +72,18 @@ def merge(results: Sequence[ComparisonResult], names: Sequence[str]) -> Comparis
 
 
 def report_folders(directories: Sequence[Path], output: Path) -> tuple[Report, list[Path]]:
-    """Read the results of several comparisons, and write one report of all.
+    """Read the results of several comparisons, and write one merged report.
 
     Args:
         directories: Folders with a `results.json`.
         output: Folder for the report.
 
     Returns:
-        The merged report, and the files.
+        The merged report, and the files written.
 
     Raises:
-        ValueError: If there is no folder, a folder is named twice or holds no results, they
-            cannot be read, or the output is one of them.
+        ValueError: If there is no folder, a folder is named twice, its results are missing or
+            unreadable, or the output is one of the folders.
     """
     if not directories:
         raise ValueError("directories must name at least one folder with results; got none.")
@@ -91,7 +91,7 @@ def report_folders(directories: Sequence[Path], output: Path) -> tuple[Report, l
         raise ValueError(f"directories must be different; got {', '.join(map(str, directories))}.")
     if output.resolve() in {path.resolve() for path in directories}:
         raise ValueError(
-            f"output must be another folder than those that are read; got {output}, whose own "
+            f"output must not be one of the input folders; got {output}, whose own "
             "results would be replaced."
         )
     results = [_read(directory) for directory in directories]
@@ -104,7 +104,7 @@ def _read(directory: Path) -> ComparisonResult:
         return read_results(directory / RESULTS)
     except OSError as error:
         raise ValueError(
-            f"directories must each hold a {RESULTS}, as `calmkit compare` writes it; "
+            f"directories must each hold a {RESULTS} written by `calmkit compare`; "
             f"{directory} does not: {error.strerror}."
         ) from None
     except ValueError as error:
@@ -112,7 +112,7 @@ def _read(directory: Path) -> ComparisonResult:
 
 
 def _names(directories: Sequence[Path]) -> list[str]:
-    """The last part of each path; of those that are equal, as many as tell them apart."""
+    """The last components of each path, as many as make the names unique."""
     paths = [path.resolve() for path in directories]
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths):
@@ -121,14 +121,14 @@ def _names(directories: Sequence[Path]) -> list[str]:
 
 
 def _on_text(run: RunResult, text: int) -> RunResult:
-    """The run with numbers of documents that belong to one text alone; those of the first stay."""
+    """The run with document numbers that are unique to its text; text 0 keeps its numbers."""
     documents = run.documents
     groups = tuple(text * _APART + group for group in documents.groups)
     return dataclasses.replace(run, documents=dataclasses.replace(documents, groups=groups))
 
 
 def _different(variants: Iterable[VariantResult]) -> tuple[VariantResult, ...]:
-    """Names that are equal even so get a number."""
+    """Number the names that are still equal."""
     found: dict[str, VariantResult] = {}
     for variant in variants:
         name, number = variant.name, 2

@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers of a comparison, a line each."""
+"""Notes on the numbers of a comparison, one per line."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -13,18 +13,18 @@ BUDGETS = {
     "flops": "equal training FLOPs",
     "seconds": "equal training time",
 }
-"""What the budgets by name are in words."""
+"""Descriptions of the budgets, by name."""
 
 SEVERAL = "; "
-"""Between the texts, budgets or machines of runs that were merged."""
+"""Separator between the texts, budgets or machines of merged comparisons."""
 
 
 def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
     """The notes, the most surprising first.
 
     Args:
-        result: What is reported.
-        lines: Its lines.
+        result: The result.
+        lines: The lines of its report.
     """
     scored = [line for line in lines if not line.has_failed]
     found = [note for line in lines for note in (*_not_positive(line), *_failures(line.variant))]
@@ -41,15 +41,15 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
         who = "the model" if len(lines) == 1 else listed(unknown)
         was = "was" if len(unknown) == 1 else "were"
         found.append(
-            f"Nothing is known of the text that {who} {was} trained on: on text that it has seen, "
-            "a model scores too well."
+            f"The text that {who} {was} trained on is unknown: on text that it has seen, a model "
+            "scores too well."
         )
     found += _differences(lines)
     seeds = max(line.summary.seeds for line in scored)
     found.append(
         f"±: standard error over resampled text and over {seeds} seeds of training."
         if seeds > 1
-        else "±: standard error over resampled text; with one seed it says nothing of training."
+        else "±: standard error over resampled text; with one seed it says nothing about training."
     )
     found += _few_documents(scored)
     if len(lines) > 1:
@@ -63,7 +63,7 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
 
 
 def _not_positive(line: Line) -> list[str]:
-    """Why a BrierLM is 0."""
+    """The reason for a BrierLM of 0."""
     if line.has_failed:
         return []
     low = [f"-{n}" for n, score in enumerate(line.summary.brier, 1) if not score.value > 0]
@@ -84,7 +84,7 @@ def _failures(variant: VariantResult) -> list[str]:
 
 
 def _differences(lines: Sequence[Line]) -> list[str]:
-    """What differences are to, and which of them are not paired."""
+    """The reference of the differences, and the variants that are not paired with it."""
     scored = [line for line in lines if not line.has_failed]
     if len(scored) < 2:
         return []
@@ -92,26 +92,26 @@ def _differences(lines: Sequence[Line]) -> list[str]:
     apart = [line.name for line in scored if not line.is_paired]
     if apart:
         found.append(
-            f"{listed(apart)}: measured on other documents or rows than {scored[0].name}, so that "
-            "differences are of texts too; their errors are added."
+            f"{listed(apart)}: evaluated on other documents or rows than {scored[0].name}, so "
+            "differences include those between the texts; variances are added."
         )
     return found
 
 
 def _few_documents(scored: Sequence[Line]) -> list[str]:
-    """Whose errors are over rows, and what that means."""
+    """The variants whose errors are over rows, and the consequence."""
     few = [line.name for line in scored if line.variant.runs[0].documents.unit == "rows"]
     if not few:
         return []
     of = "" if len(few) == len(scored) else f"{listed(few)}: "
     return [
         f"{of}fewer than 8 held-out documents, so errors are over rows of text. They understate "
-        "how much other documents would differ; 95 % intervals are left out for the same reason."
+        "the variation between documents; 95 % intervals are omitted for the same reason."
     ]
 
 
 def _by_variant(lines: Sequence[Line], fact: Callable[[Line], str]) -> list[tuple[str, str]]:
-    """Each different fact, with the variants that it holds for if it does not hold for all."""
+    """Each distinct fact; with its variants, unless it holds for all."""
     found: dict[Hashable, list[str]] = {}
     for line in lines:
         if not line.has_failed and (text := fact(line)):

@@ -1,11 +1,11 @@
-"""The files of a report: JSON, CSV, texts, pictures and a page.
+"""The files of a report: JSON, CSV, sample texts, plots and a page.
 
-results.json      all numbers; `read_results` reads it back
-results.csv       a line for each variant and seed
-summary.csv       a line for each variant: means, errors, differences
-samples.txt       a text by each variant
-report.html       a page with tables and pictures
-plots/NAME.png    the pictures, and as SVG
+results.json      all numbers, for `read_results`
+results.csv       one line per variant and seed
+summary.csv       one line per variant: means, errors, differences
+samples.txt       a sample text of each variant
+report.html       a page with tables and plots
+plots/NAME.png    the plots, also as SVG
 """
 
 from pathlib import Path
@@ -20,20 +20,20 @@ __all__ = ["to_samples", "write_report"]
 
 
 def to_samples(result: ComparisonResult) -> str:
-    """The text that each variant wrote, under its name; that of its first seed."""
+    """The sample text of each variant's first seed, under the variant's name."""
     written = [variant for variant in result.variants if variant.runs]
     return "\n".join(f"=== {one.name} ===\n{one.runs[0].sample_text}\n" for one in written)
 
 
 def write_report(report: Report, directory: Path) -> list[Path]:
-    """Write all files; each is replaced as a whole, and none if the disk is full.
+    """Write all files; each is replaced as a whole, or none of them if the disk is full.
 
     Args:
-        report: What to write.
-        directory: Made if missing; files of the same names are replaced.
+        report: The report.
+        directory: Folder, created if missing; existing files are replaced.
 
     Returns:
-        The files. Pictures whose numbers are missing are not among them.
+        The files, without plots for which there are no numbers.
     """
     from .html import to_page
     from .plots import draw_plots

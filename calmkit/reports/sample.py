@@ -1,6 +1,6 @@
-"""Numbers of some runs, and what they would have been on other documents and with other seeds.
+"""Metrics of several runs, with their values on resampled documents and for other seeds.
 
-Both resamples and sums without one document are linear in a metric, as a mean over seeds is. So a
+Resampled and leave-one-out values are linear in a metric, and so are means over seeds. Therefore a
 difference of two models, or a weighted sum of metrics, is again such a sample.
 """
 
@@ -16,14 +16,14 @@ __all__ = ["Sample", "difference"]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Numbers of some runs, and what they would have been on other documents.
+    """Metrics of several runs, with resampled and leave-one-out values.
 
     Attributes:
-        values: Of each run, (seeds, metrics).
-        drawn: Their mean over runs in each resample, (resamples, metrics).
-        without_each: The same without each group, (groups, metrics).
-        shares: Share of the tokens that each group has, (groups, metrics).
-        level: Of confidence intervals; None over rows.
+        values: Metrics of each run, (seeds, metrics).
+        drawn: Mean over runs in each resample, (resamples, metrics).
+        without_each: Mean over runs without each group, (groups, metrics).
+        shares: Each group's share of the tokens, (groups, metrics).
+        level: Level of the confidence intervals; None if groups are rows.
     """
 
     values: Tensor
@@ -33,7 +33,7 @@ class Sample:
     level: float | None
 
     def less(self, other: "Sample") -> "Sample":
-        """Of the same seeds and documents: the differences."""
+        """Paired differences to a sample with the same seeds and documents."""
         return Sample(
             self.values - other.values,
             self.drawn - other.drawn,
@@ -43,7 +43,7 @@ class Sample:
         )
 
     def of(self, metrics: list[int]) -> "Sample":
-        """Some of the metrics."""
+        """A subset of the metrics."""
         return Sample(
             self.values[:, metrics],
             self.drawn[:, metrics],
@@ -53,7 +53,7 @@ class Sample:
         )
 
     def weighted(self, weights: Tensor) -> "Sample":
-        """A sum of the metrics, as a single one."""
+        """A weighted sum of the metrics, as a single metric."""
         column = weights[:, None]
         return Sample(
             self.values @ column,
@@ -64,7 +64,7 @@ class Sample:
         )
 
     def variance(self) -> Variance:
-        """Of the means over seeds: both parts."""
+        """Variance of the means over seeds, over documents and over seeds."""
         of_text = jackknife(self.values.mean(dim=0), self.without_each, self.shares)
         seeds = len(self.values)
         if seeds == 1:
@@ -73,23 +73,23 @@ class Sample:
         return of_text + Variance(of_seeds, torch.full_like(of_seeds, seeds - 1.0))
 
     def errors(self) -> Tensor:
-        """Standard errors of the means over seeds: both parts."""
+        """Standard errors of the means over seeds, over documents and over seeds."""
         seeds = len(self.values)
         of_seeds = self.values.var(dim=0) / seeds if seeds > 1 else 0.0
         return (errors_of(self.drawn).square() + of_seeds).sqrt()
 
     def estimates(self) -> list[Estimate]:
-        """Means over seeds."""
+        """Means over seeds, with errors and intervals."""
         means = self.values.mean(dim=0)
         return estimates_from(means, self.errors(), self.variance(), self.level)
 
 
 def difference(one: Sample, first: Sample, *, paired: bool) -> list[Estimate]:
-    """Numbers of one variant less those of the first.
+    """Differences between a variant and the first one.
 
     Args:
-        one: What was measured.
-        first: The same metrics, of the same seeds.
+        one: Metrics of the variant.
+        first: The same metrics of the first variant, for the same seeds.
         paired: Whether the documents are the same; otherwise variances are added.
     """
     if paired:

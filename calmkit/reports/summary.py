@@ -1,29 +1,28 @@
-r"""From runs to numbers with errors: means over seeds, and differences to the first variant.
+r"""Summarize runs: means over seeds and differences to the first variant, with errors.
 
 Every variant v is trained with seeds s and measured on documents d. A score is a ratio of sums
 over documents, averaged over seeds:
 
     m_v = 1/S sum_s (sum_d sums_vsd) / (sum_d counts_vsd)
 
-Both the text and the seed would have been others in another experiment, so the error has two
-parts,
+Another experiment would have other documents and other seeds, so the error has two parts,
 
-    se^2 = Var*[m_v] + 1/S Var_s[m_vs],
+    se^2 = Var*[m_v] + 1/S Var_s[m_vs].
 
-the first over resampled documents (the same ones in all runs), the second the usual one over
-seeds; with a single seed it is missing, and the error says nothing of training. What documents and
-seeds do together is in both parts, so the error is a little too large rather than too small.
+The first part is over resampled documents (the same ones in all runs), the second over seeds. With
+a single seed the second part is missing, and the error says nothing about training. Interactions
+of documents and seeds enter both parts, so the error is slightly conservative.
 
-A difference to the first variant takes the same resampled documents and the same seeds in both, so
-that what is hard for both cancels. Variants whose rows differ have no documents in common; their
-errors are added instead.
+A difference to the first variant uses the same resampled documents and the same seeds in both, so
+that shared difficulty cancels. Variants whose rows differ have no documents in common; their
+variances are added instead.
 
-A confidence interval has the same two parts, the first by leaving out documents, and a quantile
-of Student's t, which is large for two or three seeds that differ. Over rows of few documents there
-is none. See `calmkit.metrics.intervals`.
+A confidence interval combines the same two parts, the first from a jackknife over documents, with
+a quantile of Student's t, which is large for two or three seeds that differ. If errors are over
+rows there is no interval. See `calmkit.metrics.intervals`.
 
 BrierLM = 100 (b_1 b_2 b_3 b_4)^(1/4) of mean Brier-n has the error of its linear part,
-BrierLM / 4 sum_n (b_n - mean b_n) / mean b_n; where one b_n is not positive it is 0, without
+BrierLM / 4 sum_n (b_n - mean b_n) / mean b_n. If one b_n is not positive, BrierLM is 0 without an
 error.
 """
 
@@ -52,29 +51,29 @@ _RESAMPLES, _SEED, _LEVEL = 1000, 0, 0.95
 _BRIER = tuple(f"brier_{n}" for n in (1, 2, 3, 4))
 _ACCURACY = "chosen_accuracy"
 _LOSSES = ("energy_score", "cross_entropy")
-# Scores of tokens are reported in per cent.
+# Brier scores and accuracy are reported in per cent.
 _PER_CENT = 100.0
 _IN_PER_CENT = (*_BRIER, _ACCURACY)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One variant over all its seeds.
+    """The scores of one variant, over all its seeds.
 
     Attributes:
-        name: Of the variant.
-        brier_lm: In per cent; 0 without an error where it is undefined.
-        brier: Brier-1..4, in per cent; empty where no run ended well.
+        name: Name of the variant.
+        brier_lm: BrierLM; 0 without an error if undefined.
+        brier: Brier-1..4, in per cent; empty if every run failed.
         loss: Energy score, or cross entropy of a softmax model.
-        brier_lm_difference: To the first variant; None for that one itself, and where it is
-            undefined for one of the two.
-        brier_difference: Brier-1..4 less those of the first variant, in per cent; empty for that
-            one itself.
-        loss_difference: The same of the loss; None where the two are different quantities.
-        accuracy: Tokens that the sampler's chunks have right, in per cent; None where that was not
-            measured.
-        accuracy_difference: To the first variant.
-        seeds: How many runs these are means over.
+        brier_lm_difference: BrierLM minus that of the first variant; None for the first variant,
+            and if one of the two is undefined.
+        brier_difference: Brier-1..4 minus those of the first variant, in per cent; empty for the
+            first variant.
+        loss_difference: Loss minus that of the first variant; None if the losses are different
+            quantities.
+        accuracy: Sampler accuracy, in per cent; None if it was not measured.
+        accuracy_difference: Accuracy minus that of the first variant.
+        seeds: Number of runs in the means.
     """
 
     name: str
@@ -95,7 +94,7 @@ class Summary:
 
 
 def summarize(result: ComparisonResult) -> list[Summary]:
-    """Numbers with errors for every variant that has a run; the first is the one compared with."""
+    """Summarize every variant that has a run; differences are to the first of them."""
     scored = [_Scores(variant) for variant in result.variants if variant.runs]
     return [_summary(one, scored[0]) for one in scored]
 
@@ -115,7 +114,7 @@ class _Scores:
         without_each = [ratios_without_each(*table) for table in tables]
         shares = [counts / counts.sum(dim=0) for _, counts in tables]
         if len(self.groups(seeds)) > 1:
-            # Each run has documents of its own: leaving one out changes that run only.
+            # The runs have different documents: leaving one out changes a single run.
             changes = [w - value for w, value in zip(without_each, values, strict=True)]
             together = values.mean(dim=0) + torch.cat(changes) / len(seeds)
             share = torch.cat(shares) / len(seeds)
@@ -131,7 +130,7 @@ class _Scores:
 
 
 def _metrics(run: RunResult) -> tuple[str, ...]:
-    """Brier-1..4, the loss, and the accuracy of choices where it was measured."""
+    """Brier-1..4, the loss, and the sampler accuracy if it was measured."""
     return (*_BRIER, *(name for name in (*_LOSSES, _ACCURACY) if name in run.documents.names))
 
 
@@ -164,7 +163,7 @@ def _summary(one: _Scores, first: _Scores) -> Summary:
 
 
 def _differences(one: _Scores, first: _Scores) -> tuple[dict[str, Estimate], Estimate | None]:
-    """Of every metric that both have, and of BrierLM, over the seeds that both have."""
+    """Differences in all shared metrics and in BrierLM, over the shared seeds."""
     orders, both = len(_BRIER), (one, first)
     seeds = [seed for seed in one.runs if seed in first.runs]
     if one is first or not seeds:
@@ -200,6 +199,6 @@ def _score(sample: Sample) -> float:
 
 
 def _linear(sample: Sample) -> Sample:
-    """BrierLM as a weighted sum of Brier-n: of the means it is BrierLM itself."""
+    """BrierLM linearised at the means, as a weighted sum of Brier-n."""
     weights = linear_weights(sample.values.mean(dim=0) / _PER_CENT)
     return sample.weighted(weights / _PER_CENT)

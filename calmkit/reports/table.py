@@ -1,6 +1,6 @@
-"""A report on a terminal.
+"""A report as tables for the terminal.
 
-A table is at most 100 columns wide; where one does not suffice, costs have their own.
+A table is at most 100 columns wide; if necessary, costs get a table of their own.
 """
 
 import textwrap
@@ -50,7 +50,7 @@ def _table(title: str, names: Sequence[str], columns: Sequence[Column]) -> "Tabl
     table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column("\n".join(column.heading), justify="right", no_wrap=True)
-    # A long name is broken, at its hyphens if it has any.
+    # Long names are wrapped, at hyphens if possible.
     room = max(_ROOM_AT_LEAST, _room(columns))
     for place, name in enumerate(names):
         cells = (_lines(column.cells[place]) for column in columns)
@@ -63,7 +63,7 @@ def _lines(cell: Cell) -> str:
 
 
 def _room(columns: Sequence[Column]) -> int:
-    """Letters that columns, the gaps before them and the box's edges leave for names."""
+    """Characters left for names by the columns, the gaps between them and the box."""
     widths = []
     for column in columns:
         texts = [text for cell in column.cells for text in (cell.value, cell.error)]

@@ -184,7 +184,7 @@ class TestForms:
         [
             (["--head.help", "FlowHaed"], "mean: FlowHead"),
             (["--head.rule.help"], "has none yet"),
-            (["--seed.help"], "seed is no part"),
+            (["--seed.help"], "seed is not a part"),
             (["--foo.help"], "foo is not a known key"),
             (["--help", "head"], "--KEY.help"),
             (["--print_config=all"], "allowed: comments"),

@@ -52,7 +52,7 @@ def test_it_prints_and_draws(folder, tmp_path, capsys):
     picture = tmp_path / "new" / "p.png"
     assert cli.main(["data", str(folder), "--output", str(picture), "--verify"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("every file is as it was written\n")
+    assert out.startswith("all files match the manifest\n")
     assert f"train{4:21,}{sum(lengths()):18,}" in out
     assert "tokenizer a test's: 259 ids, end of text 0" in out
     least, median, most = lengths()[0], lengths()[2], lengths()[-1]

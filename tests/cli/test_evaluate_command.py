@@ -33,7 +33,7 @@ def test_a_text_that_has_changed_since_training_is_refused(run, trained, capsys)
     saved = yaml.safe_load(file.read_text())
     file.write_text(yaml.safe_dump({**saved, "evaluation_seed": 1}))
     assert cli.main(["evaluate", "--checkpoint", str(trained)]) == 2
-    assert "has changed since the model was trained" in capsys.readouterr().err
+    assert "must be the text that the model was trained on" in capsys.readouterr().err
 
 
 def test_a_model_of_another_machine_is_measured_on_this_one(run, trained, capsys):

@@ -38,7 +38,7 @@ class TestBothFormats:
             assert cli.main(["evaluate", "--checkpoint", folder, *small]) == 0
             out = capsys.readouterr().out
             assert "2 draws after 4 to 7 chunks" in out and "SHA-256" in out
-            assert "Nothing is known of the text that the model was trained on" in out
+            assert "The text that the model was trained on is unknown" in out
             assert "conditioning gap" in out and "diagnostics.json" in out
             output = Path(folder, "evaluation")
             (one,) = read_results(output / "results.json").variants[0].runs

@@ -67,7 +67,7 @@ def test_prompts_come_from_a_file(run, trained, tmp_path, capsys):
         (["--checkpoint", "model", "--seed", "-1"], "seed must be at least 0; got -1"),
         (
             ["--checkpoint", "model", "--prompt", "ab\udc80"],
-            "prompt must be text that UTF-8 can hold; got 'ab\\udc80' (command line)",
+            "prompt must be valid UTF-8 text; got 'ab\\udc80' (command line)",
         ),
     ],
 )

@@ -55,7 +55,8 @@ def test_standard_input_and_held_out_files(folder, capsys, monkeypatch):
     assert prepare("-", *given) == 0
     manifest = Manifest.read(folder / "out")
     assert (manifest.train.documents, manifest.validation.documents) == (49, 2)
-    assert "1 documents were left out since they are held out too." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 training documents were dropped because they are also held out." in out
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_bad_lines_are_listed(folder, capsys):
     assert "skip_bad" in capsys.readouterr().err
     assert prepare(*given, "--skip_bad", "1") == 0
     out = capsys.readouterr().out
-    assert "1 bad documents were left out:\n  each line of a .jsonl file must be JSON; " in out
+    assert "1 bad documents were skipped:\n  each line of a .jsonl file must be JSON; " in out
 
 
 def test_a_process_that_dies_ends_it_with_code_1(folder, capsys, monkeypatch):

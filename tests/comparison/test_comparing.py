@@ -126,7 +126,7 @@ def test_parameters(folder):
 def test_a_finished_comparison_is_shown_at_once(folder, capsys):
     before = (folder / "results.json").read_text()
     assert main(["compare", f"--config={folder / 'config.yaml'}"]) == 0
-    assert "8 of 8 runs are there already" in capsys.readouterr().out
+    assert "8 of 8 runs are already finished" in capsys.readouterr().out
     assert (folder / "results.json").read_text() == before
 
 
@@ -144,7 +144,7 @@ def test_a_changed_variant_alone_is_done_again(folder, tmp_path, capsys):
     options = [f"--config={folder / 'config.yaml'}", f"--output={copy}"]
     assert main(["compare", *options, "--variants.few.head.solver.steps=3"]) == 0
     said = capsys.readouterr().out
-    assert "6 of 8 runs are there already" in said and "few, seed 0: measuring" in said
+    assert "6 of 8 runs are already finished" in said and "few, seed 0: measuring" in said
     assert "few, seed 0: 6/6" not in said  # sampling alone: nothing is trained
     assert variant(copy, "few").runs[0].energy_score != variant(folder, "few").runs[0].energy_score
 
@@ -161,7 +161,7 @@ def test_a_run_that_fails_is_reported_and_the_rest_go_on(tmp_path, capsys):
     assert good.runs and not bad.runs
     assert "must be finite" in bad.failures[0].reason
     whole = out / "runs" / "bad" / "seed-0.error.txt"
-    assert "Traceback" in whole.read_text() and f"the whole errors: {whole}\n" in shown.err
+    assert "Traceback" in whole.read_text() and f"full tracebacks: {whole}\n" in shown.err
 
 
 @pytest.mark.parametrize("name", ["energy", "flow", "tokens"])

@@ -62,13 +62,13 @@ def test_compare_trains_again_what_other_code_would_give_other_numbers(files, ca
     assert "again" not in said
     files.write(own_pack__heads=HEAD.replace("class", "# A head of mine.\nclass"))
     same, said = losses()
-    assert same == before and "1 of 1 runs are there already" in said
+    assert same == before and "1 of 1 runs are already finished" in said
 
     files.write(own_pack__scales="SCALE = 2.0")
     changed, said = losses()
     (_, loss), (_, first) = changed[0], before[0]
     assert loss == pytest.approx(2 * first, rel=0.2)
-    assert "mine, seed 0, is done again: own_pack.scales has changed." in said
+    assert "mine, seed 0, is repeated: own_pack.scales has changed." in said
     trained = [path.name for path in (files.folder / "out" / "trained").iterdir()]
     assert sorted(name.partition("-")[0] for name in trained) == ["autoencoder", "model", "model"]
 
@@ -90,15 +90,15 @@ def test_train_does_not_go_on_with_other_code_or_other_text(files, capsys):
     capsys.readouterr()
     assert run("train", *options) == 2
     assert capsys.readouterr().err == (
-        "calmkit train: code must be as it was when the run in out/checkpoints was begun; "
-        "own_pack.scales has changed. Choose another output, or delete out/checkpoints to train "
-        "anew.\n"
+        "calmkit train: code must be as it was when the run in out/checkpoints started; "
+        "own_pack.scales has changed. Choose another output, or delete out/checkpoints to start "
+        "again.\n"
     )
     files.write(own_pack__scales="SCALE = 1.0")
     # The same length and the same first rows: only the digest of the text can tell.
     text.write_text(text.read_text().replace("number 88", "number 44"))
     assert run("train", *options) == 2
-    said = "calmkit train: text must be as it was when the run in out/checkpoints was begun"
+    said = "calmkit train: text must be as it was when the run in out/checkpoints started"
     assert capsys.readouterr().err.startswith(said)
     assert (files.folder / "out" / "model.safetensors") in written
     assert {path: path.read_bytes() for path in written} == written

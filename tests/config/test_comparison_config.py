@@ -222,7 +222,7 @@ class TestMistakes:
             (["--grid", "{latent_sise: [8]}"], ["latent_sise is not a known key", "latent_size"]),
             (["--grid", "{head: [FlowHead, {class_path: FlowHead, init_args: {depth: 2}}]}",
               "--variants", "{}"], ["two are called 'FlowHead'"]),
-            (["--seeds", "0"], ["seeds must be how many, at least 1"]),
+            (["--seeds", "0"], ["seeds must be a number of seeds from 1 to"]),
             (["--seeds", "[1, 1]"], ["seeds must be", "different whole numbers; got [1, 1]"]),
             (["--seeds", "many"], ["seeds must be", "got 'many'"]),
             (["--budget", "step"], ["budget must be steps, flops or seconds", "mean: steps"]),

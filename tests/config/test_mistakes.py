@@ -115,7 +115,7 @@ class TestMistakes:
         head = train("--head", "heads_of_mine.Wider", "--head.width", "24").experiment.head
         assert head(4, 4).given["width"] == 24
         said = message("--head", "heads_of_mine.Untyped", "--head.more", "3")
-        assert "heads_of_mine.Untyped must give its argument more a type" in said
+        assert "heads_of_mine.Untyped must annotate its argument more" in said
         assert "`more: int`" in said and "fail_untyped" not in said
 
     def test_of_a_preset_name_the_preset(self):

@@ -329,7 +329,7 @@ class TestCommand:
         assert main(["evaluate", *options, f"--output={tmp_path / 'out'}"]) == 0
         printed = capsys.readouterr().out
         assert "Brier" in printed
-        assert ("Without diagnostics" in printed) == (not list(tmp_path.glob("out/diagn*")))
+        assert ("Skipped diagnostics" in printed) == (not list(tmp_path.glob("out/diagn*")))
 
     def test_rows_are_bounded_by_positions(self, saved):
         options = ["--config", str(saved / "config.yaml"), "--evaluation.rows=500"]

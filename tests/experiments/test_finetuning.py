@@ -110,7 +110,7 @@ def test_the_result_says_what_was_done(saved):
     assert facts["after"] == {"loss": result.after.loss, "reproduced": result.after.reproduced}
     content = (saved / "pairs.jsonl").read_bytes()
     assert facts["digest"] == hashlib.sha256(content).hexdigest()
-    assert "pairs.jsonl: 9 pairs learnt" in str(result) and "1 held out" in str(result)
+    assert "pairs.jsonl: trained on 9 pairs" in str(result) and "1 held out" in str(result)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(saved):

@@ -36,7 +36,7 @@ def test_tokens_of_a_softmax_are_chosen_by_probabilities():
     ("model", "numbers", "text"),
     [
         (CHUNKS, {"temperature": 1.5}, r"temperature must be in \(0, 1\]"),
-        (CHUNKS, {"top_k": 5}, "top_k must be left out for a model that can only be drawn from"),
+        (CHUNKS, {"top_k": 5}, "top_k must be omitted for a model that only gives draws"),
         (CHUNKS, {"candidates": 0}, "candidates must be at least"),
         (CHUNKS, {"top_p": 0.0}, r"top_p must be in \(0, 1\]"),
         (TOKENS, {"temperature": 0.0}, "temperature must be positive"),

@@ -134,7 +134,7 @@ def test_an_autoencoder_may_be_given(tmp_path, published):
         dict(load(tmp_path / "ours", CALM).autoencoder.state_dict()),
         dict(load_published_autoencoder(beside).state_dict()),
     )
-    with pytest.raises(ValueError, match="autoencoder must be left out, since"):
+    with pytest.raises(ValueError, match="autoencoder must be omitted, since"):
         convert_checkpoint(tmp_path / "ours", tmp_path / "back", autoencoder=beside)
 
 

@@ -124,8 +124,10 @@ class TestLibraries:
 
         first = install("1.0", "abc")
         assert set(first) == {"mine", "numbers_of_mine", "python"}
-        assert code_changes(first, install("1.1", "abc")) == ["numbers_of_mine was 1.0 and is 1.1"]
-        again = ["numbers_of_mine 1.0 was installed anew"]
+        assert code_changes(first, install("1.1", "abc")) == [
+            "numbers_of_mine changed from 1.0 to 1.1"
+        ]
+        again = ["numbers_of_mine 1.0 was reinstalled"]
         assert code_changes(first, install("1.0", "xyz")) == again
         assert code_changes(first, install("1.0", "abc")) == []
 
@@ -164,7 +166,7 @@ class TestNames:
         now = {"b": "1", "mine": "3", "torch": "version 2.13.0 cc", "x": "version 1.0 bb"}
         assert code_changes(before, now) == [
             "a is used no longer", "b is used now", "mine has changed",
-            "torch was 2.12.0 and is 2.13.0",
+            "torch changed from 2.12.0 to 2.13.0",
         ]  # fmt: skip
 
 

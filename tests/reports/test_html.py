@@ -95,7 +95,7 @@ class TestSelfContained:
 
     def test_without_pictures_there_is_no_heading_for_them(self):
         page, _ = page_of(samples.result())
-        assert "Pictures" not in page.texts("h2") and not page.all("figure")
+        assert "Plots" not in page.texts("h2") and not page.all("figure")
 
 
 class TestContent:
@@ -118,7 +118,7 @@ class TestContent:
         assert "equal training FLOPs and 3 seeds" in lead and "some text" in lead
         page, _ = page_of(samples.only_measured())
         lead = next(e["text"] for e in page.all("p") if e.get("class") == "lead")
-        assert lead == "flow, measured on held-out text (some text)."
+        assert lead == "flow, evaluated on held-out text (some text)."
 
     def test_numbers_have_their_errors_and_failures_their_reasons(self):
         page, _ = page_of(samples.ten())

@@ -47,7 +47,7 @@ class TestMerge:
         assert flow.brier_difference[0].standard_error == pytest.approx(math.hypot(*errors))
         assert flow.brier_difference[0].standard_error > 2 * together.standard_error
         lines = Report.of(both).notes
-        assert any(line.startswith("flow: measured on other documents") for line in lines)
+        assert any(line.startswith("flow: evaluated on other documents") for line in lines)
         assert "Text: some text, SHA-256 0123456789ab; other text, SHA-256 ffffffffffff." in lines
 
     def test_budgets_machines_seeds_and_protocols_of_both_are_kept(self):
@@ -112,7 +112,7 @@ class TestFolders:
             ValueError, match=r"each hold a results\.json.*missing does not: No such"
         ):
             report_folders([good, tmp_path / "missing"], tmp_path)
-        with pytest.raises(ValueError, match="output must be another folder"):
+        with pytest.raises(ValueError, match="output must not be one of the input"):
             report_folders([good], good)
         bad = self.write(tmp_path / "bad", samples.result())
         (bad / "results.json").write_text("{", encoding="utf-8")

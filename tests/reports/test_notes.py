@@ -43,7 +43,7 @@ class TestWhatTheNumbersMean:
         assert any(
             "over resampled text and over 3 seeds" in line for line in lines_of(samples.ten())
         )
-        assert any("one seed it says nothing of training" in line for line in told())
+        assert any("one seed it says nothing about training" in line for line in told())
 
     def test_says_whose_errors_are_over_rows(self):
         run = samples.run()
@@ -74,7 +74,7 @@ class TestWhatTheNumbersMean:
             samples.variant("flow"), runs=(dataclasses.replace(run, documents=apart),)
         )
         lines = told(samples.variant(), other)
-        assert any(line.startswith("flow: measured on other documents") for line in lines)
+        assert any(line.startswith("flow: evaluated on other documents") for line in lines)
         assert not any("other documents" in line for line in told())
 
     def test_facts_are_told_once_or_for_each_group(self):

@@ -148,7 +148,7 @@ def test_over_rows_bars_are_standard_errors():
         about = sketched(found)[name].about
         assert "bars of one standard error" in about and "95 %" not in about
     mixed = samples.result(samples.variant("energy"), over_rows(samples.variant("flow")))
-    assert "where documents are too few" in sketched(mixed)["brier"].about
+    assert "if there are too few documents" in sketched(mixed)["brier"].about
 
 
 def over_rows(variant):
@@ -168,7 +168,7 @@ def test_samplers_that_choose_are_judged_by_their_choices():
     heights = [bar[0].get_ydata()[0] for bar in panel.containers]
     assert heights == [one.accuracy.value, better.accuracy.value] and heights[0] < heights[1]
     assert "Highest accuracy: many" in shown["sampling_time"].about
-    assert panels(shown["differences"])[0].get_xlabel().startswith("accuracy less that of one")
+    assert panels(shown["differences"])[0].get_xlabel().startswith("accuracy minus that of one")
     (bar,) = panels(shown["differences"])[0].containers
     assert bar[0].get_xdata()[0] == better.accuracy_difference.value > 0
 

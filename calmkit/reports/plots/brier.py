@@ -1,7 +1,7 @@
-"""The Brier-n profile: what a variant knows of single tokens, pairs, triples and quadruples.
+"""The Brier-n profile: scores of single tokens, pairs, triples and quadruples.
 
-Each n has a scale of its own, as they differ by orders of magnitude. The grey bars are the unigram
-baseline at the places where that variant is scored.
+Each n has its own scale, since the scores differ by orders of magnitude. The grey bars are the
+unigram baseline at the places where the variant is scored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ __all__ = ["draw_brier"]
 
 
 def draw_brier(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """Points with intervals, in a panel for each n."""
+    """Points with intervals, in one panel per n."""
     shown = [(line, look) for line, look in zip(lines, looks, strict=True) if line.summary.brier]
     if not shown:
         return
@@ -45,7 +45,8 @@ def draw_brier(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]
     yield Sketch(
         "brier",
         "Brier-1 to 4 on held-out text",
-        f"Per cent with {bars_are(line.summary.brier[0] for line, _ in shown)}; right is better. "
+        f"Per cent with {bars_are(line.summary.brier[0] for line, _ in shown)}; further right is "
+        f"better. "
         f"{unigram}"
         f"Shown: {listed(names)}.",
         figure,

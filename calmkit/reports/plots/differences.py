@@ -1,7 +1,7 @@
 """Differences to the first variant with their 95 % intervals, as a forest plot.
 
-An interval that leaves out zero says that the two differ, as far as text and seeds can tell. With
-fewer than 8 documents there are standard errors in its place, which say less.
+If an interval excludes zero, the two variants differ significantly, given the text and the seeds.
+With fewer than 8 documents, standard errors replace the intervals, which is weaker evidence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ __all__ = ["draw_differences"]
 
 
 def draw_differences(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """One panel for Brier-1, one for BrierLM where two have it, one for choices of samplers."""
+    """Panels for Brier-1, for BrierLM if two variants have it, and for sampler accuracy."""
     first = next((line.name for line in lines if not line.has_failed), "")
     found: dict[str, list[tuple[Line, Look, Estimate]]] = {"Brier-1": [], "BrierLM": []}
     if some_choose(lines):
@@ -47,7 +47,7 @@ def draw_differences(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[S
             panel.errorbar([estimate.value], [place], xerr=error_bar(estimate), **look.as_points)
         panel.axvline(0.0, color=INK, linewidth=1.0)
         name_lines(panel, [line.name for line, _, _ in points])
-        panel.set_xlabel(f"{name} less that of {first}, per cent")
+        panel.set_xlabel(f"{name} minus that of {first}, per cent")
     name, points = next(iter(found.items()))
     values = listed([f"{line.name} {estimate.value:+.3g}" for line, _, estimate in points])
     bars = bars_are(estimate for points in found.values() for _, _, estimate in points)

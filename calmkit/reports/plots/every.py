@@ -1,4 +1,4 @@
-"""All pictures of a comparison, in the order of a page."""
+"""All plots of a comparison, in the order of the page."""
 
 from collections.abc import Iterator, Sequence
 
@@ -26,17 +26,17 @@ _DRAWS: tuple[Draw, ...] = (
 
 
 def draw_plots(lines: Sequence[Line]) -> list[Plot]:
-    """Every picture that there are numbers for, as files.
+    """Draw every plot for which there are numbers.
 
     Args:
-        lines: All variants. One keeps its look in all pictures.
+        lines: All variants; each has the same look in all plots.
     """
     with plain_style():
         return [rendered(sketch) for sketch in sketches(lines)]
 
 
 def sketches(lines: Sequence[Line]) -> Iterator[Sketch]:
-    """The same before they become files; to be drawn within `plain_style`."""
+    """Draw all figures without rendering them; call it within `plain_style`."""
     styles = looks(len(lines))
     for draw in _DRAWS:
         yield from draw(lines, styles)

@@ -1,8 +1,7 @@
-"""Learning curves: Brier-1 on a few held-out rows, over what training had cost until then.
+"""Learning curves: Brier-1 on a few held-out rows against the cost of training so far.
 
-Costs grow evenly with steps. Curves of several seeds are averaged point by point. Some heads begin
-at -100 %: what is further below zero than the best is above it is cut, or nothing could be seen of
-the rest.
+Costs are proportional to steps. Curves of several seeds are averaged point by point. Some heads
+start at -100 %; the axis is cut at minus the best score, so that the rest stays visible.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ _COSTS: tuple[tuple[str, str, str, Callable[[RunResult], float | None]], ...] = 
 
 
 def draw_learning(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """A picture over FLOPs, and one over seconds."""
+    """One plot against FLOPs and one against seconds."""
     for name, title, label, cost in _COSTS:
         curves = [
             (line, look, curve)
@@ -37,7 +36,7 @@ def draw_learning(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sket
         cut = ""
         if 0 < max(values) < -min(values):
             panel.set_ylim(bottom=-max(values))
-            cut = " Curves that begin further down are cut."
+            cut = " Curves that start below the axis are cut."
         panel.set_ylabel("Brier-1, %")
         panel.set_xlabel(f"{label} of training")
         panel.set_xlim(left=0)
@@ -52,7 +51,7 @@ def draw_learning(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sket
 
 
 def mean_curve(line: Line, cost: Callable[[RunResult], float | None]) -> list[tuple[float, float]]:
-    """Cost so far and Brier-1, point by point the mean over the seeds whose cost is known."""
+    """Points of cost and Brier-1, averaged over the seeds with a known cost."""
     curves = [
         [(step / run.steps * spent, value) for step, value in run.validation_brier]
         for run in line.variant.runs

@@ -1,6 +1,6 @@
-"""Each variant's own loss on held-out text during training, on axes of its own.
+"""Each variant's own loss on held-out text during training, on its own axes.
 
-Losses of different heads are different quantities: only a curve's shape can be compared.
+Losses of different heads are different quantities, so only the shapes of curves are comparable.
 """
 
 import math
@@ -13,7 +13,7 @@ __all__ = ["draw_losses"]
 
 
 def draw_losses(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """A small panel for each variant, with a line for each seed."""
+    """One small panel per variant, with one curve per seed."""
     found = []
     for line, look in zip(lines, looks, strict=True):
         curves = [
@@ -39,7 +39,7 @@ def draw_losses(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch
     yield Sketch(
         "losses",
         "Own loss on held-out text",
-        "Different quantities: shapes can be compared, heights cannot. "
-        f"One line for each seed. Shown: {names}.",
+        "The losses are different quantities: compare their shapes, not their heights. "
+        f"One curve per seed. Shown: {names}.",
         figure,
     )

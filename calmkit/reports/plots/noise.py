@@ -1,6 +1,6 @@
-"""How much noise on a latent the autoencoder bears, for each different autoencoder.
+"""The robustness of each autoencoder to noise on the latent.
 
-A head that errs by more than that cannot write right tokens, however good it is otherwise.
+If the error of a head exceeds the tolerated noise, the decoded tokens are wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ _Curve = tuple[tuple[float, float], ...]
 
 
 def draw_noise(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """One curve for all variants with the same one, the mean over seeds."""
+    """One curve per distinct autoencoder, averaged over seeds."""
     groups: dict[_Curve, list[tuple[str, Look]]] = {}
     for line, look in zip(lines, looks, strict=True):
         if curve := _mean_curve(line):
@@ -44,7 +44,7 @@ def draw_noise(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]
 
 def _mean_curve(line: Line) -> _Curve:
     curves = [run.noise_curve for run in line.variant.runs if run.noise_curve]
-    # Rounded, so that means over other numbers of seeds are still the same curve.
+    # Rounded, so that means over different numbers of seeds give the same curve.
     return tuple(
         (points[0][0], round(sum(share for _, share in points) / len(points), 9))
         for points in zip(*curves, strict=False)

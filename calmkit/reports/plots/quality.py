@@ -1,8 +1,8 @@
-"""Quality against what it costs: training in FLOPs and in time, sampling likewise.
+"""Quality against the cost of training and of sampling, in FLOPs or evaluations and in time.
 
-Up and to the left is better. BrierLM has a panel where any variant has one; Brier-1 always has.
-Where samplers choose among candidates, the accuracy of what they choose is above: Brier-n does not
-see them.
+Up and to the left is better. Brier-1 always has a panel, BrierLM only if it is defined for a
+variant. If a sampler chooses among candidates, the top panel shows the sampler accuracy, since
+Brier-n does not depend on the sampler.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -49,11 +49,11 @@ _COSTS = (
         lambda run: run.training_seconds,
     ),
     _Cost(
-        "sampling_evaluations", "sampling evaluations", "evaluations of the head for one sample",
+        "sampling_evaluations", "sampling evaluations", "evaluations of the head per sample",
         "evaluations", lambda run: run.evaluations_per_sample,
     ),
     _Cost(
-        "sampling_time", "time of a token", "milliseconds for a generated token", "ms",
+        "sampling_time", "time per token", "milliseconds per generated token", "ms",
         _milliseconds,
     ),
 )  # fmt: skip
@@ -62,7 +62,7 @@ _Point = tuple[float, Line, Look]
 
 
 def draw_quality(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """A picture for each cost that at least two variants have."""
+    """One plot for each cost that at least two variants have."""
     accuracy = some_choose(lines) and any(line.summary.accuracy for line in lines)
     for cost in _COSTS:
         points = [

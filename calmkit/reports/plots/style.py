@@ -1,9 +1,8 @@
-"""How all pictures look: the same everywhere, apart in grey too, and the same bytes each time.
+"""The style of all plots: consistent, distinguishable in greyscale, and reproducible to the byte.
 
-Okabe and Ito's colours are distinct for colour-blind readers; the yellow one is left out, as it is
-faint on white. Markers and line styles differ as well, with periods of their own, so that many
-variants have many looks. A picture is one column of a page wide: its letters are still legible on
-a phone.
+Okabe and Ito's colours are distinct for colour-blind readers; the yellow one is omitted, since it
+is faint on white. Markers and line styles vary with different periods, so that many variants have
+distinct looks. A plot is as wide as one column of the page, so that it is legible on a phone.
 """
 
 import io
@@ -61,7 +60,7 @@ _STYLE = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "savefig.facecolor": "white",
-    # Letters as outlines look the same with whatever fonts there are.
+    # Text as outlines does not depend on the installed fonts.
     "svg.fonttype": "path",
     "svg.hashsalt": "calmkit",
 }
@@ -69,7 +68,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one variant is drawn."""
+    """The style of one variant."""
 
     color: str
     marker: str
@@ -77,12 +76,12 @@ class Look:
 
     @property
     def as_points(self) -> dict[str, Any]:
-        """For separate points with error bars."""
+        """Style of separate points with error bars."""
         return {"color": self.color, "marker": self.marker, "linestyle": "none"}
 
     @property
     def as_curve(self) -> dict[str, Any]:
-        """For a curve; its points are marked where they can be told apart."""
+        """Style of a curve with small markers."""
         return {
             "color": self.color,
             "marker": self.marker,
@@ -93,7 +92,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Sketch:
-    """A drawn figure, and what it shows for those who do not see it."""
+    """A figure, with a text description for readers who cannot see it."""
 
     name: str
     title: str
@@ -103,14 +102,14 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture as files.
+    """A rendered plot.
 
     Attributes:
-        name: Of its files.
-        title: What it shows, in a few words.
-        about: How to read it, and what is in it.
-        png: With a white background.
-        svg: The same.
+        name: Name of its files, without the extension.
+        title: A short title.
+        about: A description, and how to read the plot.
+        png: PNG on a white background.
+        svg: SVG on a white background.
         size: Width and height in CSS pixels.
     """
 
@@ -126,7 +125,7 @@ Draw = Callable[[Sequence["Line"], Sequence[Look]], Iterator[Sketch]]
 
 
 def looks(count: int) -> list[Look]:
-    """A look for each variant; the first 385 differ in pairs."""
+    """A look for each variant; the first 385 are pairwise different."""
     return [
         Look(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
         for i in range(count)
@@ -135,7 +134,7 @@ def looks(count: int) -> list[Look]:
 
 @contextmanager
 def plain_style() -> Iterator[None]:
-    """Nothing of the user's matplotlibrc, which may be dark."""
+    """Use a fixed style instead of the user's matplotlibrc."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -145,7 +144,7 @@ def plain_style() -> Iterator[None]:
 
 
 def panels(heights: Sequence[float], *, columns: int = 1, **shared: Any) -> tuple["Figure", Any]:
-    """A figure with rows of panels of these heights in inches; axes come as (rows, columns)."""
+    """A figure with rows of panels, given their heights in inches; axes are (rows, columns)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -158,8 +157,8 @@ def panels(heights: Sequence[float], *, columns: int = 1, **shared: Any) -> tupl
 
 
 def rendered(sketch: Sketch) -> Plot:
-    """As PNG and SVG, without dates."""
-    # The layout is found once, not for each format.
+    """Render as PNG and SVG, without dates."""
+    # Compute the layout once, not once per format.
     sketch.figure.draw_without_rendering()
     sketch.figure.set_layout_engine(None)
     png, svg = io.BytesIO(), io.BytesIO()
@@ -171,7 +170,7 @@ def rendered(sketch: Sketch) -> Plot:
 
 
 def error_bar(estimate: Estimate) -> list[list[float]] | None:
-    """How far a 95 % interval reaches below and above; without one, one standard error."""
+    """Lengths of the 95 % interval below and above the value, or else one standard error."""
     if estimate.interval is None:
         error = estimate.standard_error
         return None if error is None else [[error]] * 2
@@ -180,17 +179,17 @@ def error_bar(estimate: Estimate) -> list[list[float]] | None:
 
 
 def bars_are(estimates: Iterable[Estimate | None]) -> str:
-    """What the bars of these numbers show, for the text beside a picture."""
+    """The meaning of the error bars, for the description of a plot."""
     without = [one.interval is None for one in estimates if one is not None]
     if not any(without):
         return "95 % intervals"
     if all(without):
         return "bars of one standard error"
-    return "95 % intervals, or bars of one standard error where documents are too few"
+    return "95 % intervals, or bars of one standard error if there are too few documents"
 
 
 def legend_below(figure: "Figure", axes: "Axes") -> None:
-    """A legend under all panels, where it hides no point; the figure grows. Baselines are last."""
+    """Add a legend below all panels and enlarge the figure for it; baselines come last."""
     pairs = zip(*axes.get_legend_handles_labels(), strict=True)
     handles, labels = zip(*sorted(pairs, key=lambda pair: pair[1] == "unigram"), strict=True)
     labels = [wrapped(label) for label in labels]
@@ -205,7 +204,7 @@ def legend_below(figure: "Figure", axes: "Axes") -> None:
 
 
 def log_axis(axes: "Axes", values: Sequence[float]) -> bool:
-    """Make x logarithmic where its values span a factor of ten or more; says whether."""
+    """Make the x-axis logarithmic if its values span a factor of ten; return whether it is."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     if min(values) <= 0 or max(values) < 10 * min(values):
@@ -219,18 +218,18 @@ def log_axis(axes: "Axes", values: Sequence[float]) -> bool:
 
 
 def wrapped(name: str) -> str:
-    """A long name in lines."""
+    """Wrap a long name."""
     return "\n".join(textwrap.wrap(name, _NAME_LENGTH))
 
 
 def name_lines(axes: "Axes", names: Sequence[str]) -> None:
-    """Variants from top to bottom, with their names at the left."""
+    """Label the y-axis with the variants' names from top to bottom."""
     axes.set_yticks(range(len(names)), [wrapped(name) for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
 
 
 def height_of_lines(names: Sequence[str]) -> float:
-    """Inches for a panel with `name_lines` and an axis below."""
+    """Height in inches of a panel with `name_lines` and an axis below."""
     lines = max(wrapped(name).count("\n") + 1 for name in names)
     return max(1.4, 0.8 + len(names) * (0.12 + 0.16 * lines))
