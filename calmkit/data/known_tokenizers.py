@@ -1,13 +1,13 @@
-"""A tokenizer by what a user calls it, with its end token as its own files tell it.
+"""Finds a tokenizer by path or name, with the end token from its own files.
 
 | given | tokenizer |
 |---|---|
 | `tokenizer.json` | that file |
 | a folder | the `tokenizer.json` in it |
-| `owner/name` | that of a Hugging Face repository in the local cache; nothing is fetched |
+| `owner/name` | that of a Hugging Face repository in the local cache; nothing is downloaded |
 
-The end token and the padding token are looked for in `tokenizer_config.json`,
-`special_tokens_map.json`, `generation_config.json` and `config.json` beside it, and then in the
+The end token and the padding token are read from `tokenizer_config.json`,
+`special_tokens_map.json`, `generation_config.json` or `config.json` beside it, then from the
 tokenizer itself.
 """
 
@@ -23,7 +23,7 @@ from .tokenizer import TextTokenizer
 
 __all__ = ["find_tokenizer"]
 
-# In the order in which they are believed.
+# In order of precedence.
 _NAMING_IT = ("tokenizer_config.json", "special_tokens_map.json")
 _NUMBERING_IT = ("generation_config.json", "config.json")
 
@@ -33,10 +33,10 @@ def find_tokenizer(given: str, *, end_token: str | None = None) -> TextTokenizer
 
     Args:
         given: A file, a folder or the name of a repository.
-        end_token: The token that ends a text. None: what the files say.
+        end_token: The token that ends a text. None: the one in the files.
 
     Raises:
-        ValueError: If there is none, or it has no such token.
+        ValueError: If there is no tokenizer, or it has no such token.
     """
     file = _file_of(given)
     end, padding = (_said_beside(file, kind) for kind in ("eos", "pad"))
@@ -60,7 +60,7 @@ def _file_of(given: str) -> Path:
 
 
 def _cached(repository: str) -> Path | None:
-    """The file of a repository, if it was ever fetched."""
+    """The cached file of a repository, if there is one."""
     if not is_installed("huggingface_hub"):
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -74,7 +74,7 @@ def _cached(repository: str) -> Path | None:
 
 
 def _said_beside(file: Path, kind: str) -> str | None:
-    """The token of a kind by the files beside a tokenizer's; None if they do not tell."""
+    """The token of a kind according to the files beside the tokenizer; None if not found."""
     for content in _contents(file.parent, _NAMING_IT):
         token = content.get(f"{kind}_token")
         token = token.get("content") if isinstance(token, dict) else token

@@ -289,7 +289,7 @@ def test_key_is_by_content_and_by_whatever_shapes_the_result(tokenizer, tmp_path
         ({"shard_tokens": 0}, "shard_tokens must be at least 1; got 0"),
         ({"tokenizer": "train:many"}, "must be train:SIZE, with a whole number; got 'train:many'"),
         ({"tokenizer": "train:256"}, "vocab_size must be at least 257"),
-        ({"end_token": "</s>"}, "end_token must be left out where a tokenizer is learnt"),
+        ({"end_token": "</s>"}, "end_token must be left out when training a tokenizer"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_read(options, message):
@@ -308,7 +308,7 @@ def test_a_full_disk_keeps_what_was_done(tokenizer, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("calmkit.text.shards._flush", full)
         with pytest.raises(
-            WriteError, match=r"could not be written: No space.* goes on from there"
+            WriteError, match=r"could not be written: No space.* the next run resumes there"
         ):
             asked.write(tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
