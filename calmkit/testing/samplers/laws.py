@@ -1,4 +1,4 @@
-"""The law of a sampler: P^(1/T) / Z, row by row, at every temperature T."""
+"""The distribution of a sampler: P^(1/T) / Z, row by row, at every temperature T."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from calmkit.testing.samplers.trial import SamplerTrial
 
 __all__ = ["budget_is_kept", "law_is_tempered", "rows_are_independent", "temperature_is_used"]
 
-# Neighbouring rows have other laws, so that one that is given another's is seen.
+# Neighbouring rows have different distributions, so that mixing them is detected.
 _LAWS = ((0.5, 0.3, 0.15, 0.05), (0.1, 0.2, 0.2, 0.5))
 
 
 def _choices(trial: SamplerTrial, temperature: float, laws: Tensor, number: int) -> Tensor:
-    """Outcomes chosen for rows of alternating laws, (rows / laws, laws)."""
+    """Outcomes chosen for rows of alternating distributions, (rows / laws, laws)."""
     sampler = trial.build(temperature)
     rows = min(trial.profile.rows, 20_000)
     probabilities = laws.repeat(rows // len(laws), 1)
@@ -26,7 +26,7 @@ def _choices(trial: SamplerTrial, temperature: float, laws: Tensor, number: int)
 
 @contract()
 def law_is_tempered(trial: SamplerTrial) -> None:
-    """Chunks are chosen with probability P^(1/T) / Z, by a chi-square test of each law."""
+    """Chunks are chosen with probability P^(1/T) / Z, by a chi-square test per distribution."""
     laws = torch.tensor(_LAWS)
     for temperature in trial.temperatures:
         chosen = _choices(trial, temperature, laws, 20)
@@ -53,7 +53,7 @@ def _without_temperature(trial: SamplerTrial) -> str | None:
 
 @contract(applies=_without_temperature)
 def temperature_is_used(trial: SamplerTrial) -> None:
-    """At half the temperature the likeliest chunk is chosen more often."""
+    """At half the temperature the most likely chunk is chosen more often."""
     laws = torch.tensor(_LAWS[:1])
     shares = []
     for temperature in (1.0, 0.5):
@@ -73,7 +73,7 @@ def temperature_is_used(trial: SamplerTrial) -> None:
 
 @contract()
 def rows_are_independent(trial: SamplerTrial) -> None:
-    """Two rows of one law are chosen independently: no random number serves two rows."""
+    """Two rows with the same distribution are chosen independently."""
     law = torch.tensor(_LAWS[0])
     for temperature in trial.temperatures:
         pairs = _choices(trial, temperature, law.expand(2, -1), 40)
@@ -101,7 +101,7 @@ def _without_budget(trial: SamplerTrial) -> str | None:
 
 @contract(applies=_without_budget)
 def budget_is_kept(trial: SamplerTrial) -> None:
-    """Where draws never agree, no more than `max_draws` are made, and the row does not settle."""
+    """If draws never agree, at most `max_draws` are made, and the row does not settle."""
     sampler = trial.build(0.5)
     budget, made = sampler.max_draws, 0  # pyrefly: ignore[missing-attribute]
 
