@@ -56,7 +56,7 @@ def mixed_corpus(texts: Mapping[str, tuple[Path, float]]) -> Corpus:
 def _manifest(name: str, folder: Path) -> Manifest:
     if not is_prepared(folder):
         raise ValueError(
-            f"data.{name}.path must be a folder written by calmkit prepare; {folder} is none. "
-            "Texts of a mixture share a tokenizer, so that each is prepared before."
+            f"data.{name}.path must be a folder written by calmkit prepare; {folder} is not. "
+            "Texts of a mixture share a tokenizer, so prepare each of them first."
         )
     return Manifest.read(folder)

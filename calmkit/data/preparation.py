@@ -241,6 +241,6 @@ def _check_begun_here(folder: Path) -> None:
         return
     if others := [path.name for path in folder.iterdir() if path.name != LOCK_FILE]:
         raise ValueError(
-            f"output must be a new or empty folder, or one that was begun; {folder} holds "
+            f"output must be a new, empty or unfinished folder; {folder} holds "
             f"{sorted(others)[0]}. Choose another."
         )

@@ -110,10 +110,10 @@ class TextTokenizer:
             show_progress=False,
         )
         tokenizer.train_from_iterator(documents, trainer)
-        learnt = tokenizer.get_vocab_size()
-        if learnt < vocab_size:
+        learned = tokenizer.get_vocab_size()
+        if learned < vocab_size:
             raise ValueError(
-                f"vocab_size must be at most {learnt}, all the tokens that can be learnt from "
+                f"vocab_size must be at most {learned}, all the tokens that can be learned from "
                 f"this text; got {vocab_size}. Lower it, or give more text."
             )
         return cls(tokenizer)

@@ -48,9 +48,7 @@ def parametrize_contracts(
     for name in exempt:
         part, slash, _ = name.rpartition("/")
         if slash and part not in parts:
-            raise ValueError(
-                f"exempt must name parts that there are; {part!r} is none of {', '.join(parts)}."
-            )
+            raise ValueError(f"exempt must name known parts, {', '.join(parts)}; got {part!r}.")
     checks = []
     for part, factory in parts.items():
         # A reason for this part overrides the one for all parts.

@@ -64,7 +64,7 @@ class Journal:
             plan: Every option that affects the result, by name, as JSON values.
 
         Raises:
-            ValueError: If the folder was begun with another plan; names the option.
+            ValueError: If the folder was started with another plan; names the option.
         """
         self._work.mkdir(parents=True, exist_ok=True)
         if not (path := self._work / "plan.json").exists():
@@ -109,8 +109,8 @@ def check_same_plan(wanted: Mapping[str, Any], begun: Mapping[str, Any], folder:
         if old == new:
             continue
         raise ValueError(
-            f"{name} must be as it was when {folder} was begun, {old!r}; got {new!r}. Give the "
-            "same again to go on, or choose another output."
+            f"{name} must be as it was when {folder} was begun, {old!r}; got {new!r}. Use the "
+            "same value to resume, or choose another output."
         )
 
 

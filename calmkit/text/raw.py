@@ -24,9 +24,7 @@ class BadInputError(ValueError):
             allowed: Number of documents skipped before it.
         """
         before = f"; {allowed} were before it." if allowed else "."
-        return cls(
-            f"{problem} Or give skip_bad, the number of bad documents that may be left out{before}"
-        )
+        return cls(f"{problem} Or set skip_bad, the number of bad documents to skip{before}")
 
 
 @dataclass(frozen=True, slots=True)

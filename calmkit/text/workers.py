@@ -128,7 +128,7 @@ class _Process:
     def _ended(self) -> EncodingError:
         return EncodingError(
             f"A process that encodes text ended with code {self._process.wait()}; -9 means that "
-            "memory ran out. Run the same again, with fewer processes: what was done is kept."
+            "memory ran out. Run it again with fewer processes: finished work is kept."
         )
 
 

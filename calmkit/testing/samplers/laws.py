@@ -41,9 +41,9 @@ def law_is_tempered(trial: SamplerTrial) -> None:
                 seen=f"at temperature {temperature:.3g} shares {shares} over {len(outcomes)} rows",
                 expected=f"{[round(x / len(outcomes), 4) for x in want.tolist()]}; that far off "
                 f"has a chance of {chance:.1g}",
-                cause="a law that is sharpened too little or too much, draws that are used "
-                "twice, or rows that get another row's draws; a law that is only exact for many "
-                "candidates is a reason to exempt the sampler",
+                cause="a distribution that is sharpened too little or too much, draws that are "
+                "used twice, or rows that get another row's draws; exempt a sampler that is exact "
+                "only for many candidates",
             )
 
 
@@ -66,7 +66,7 @@ def temperature_is_used(trial: SamplerTrial) -> None:
         cold - warm > min(error, 0.1),
         seen=f"the likeliest chunk, of probability 0.5, has the share {cold:.3f} at temperature "
         f"0.5 and {warm:.3f} at 1",
-        expected="a larger share at the lower temperature; by the law it is 0.685",
+        expected="a larger share at the lower temperature; the exact one is 0.685",
         cause="the temperature is not used, or used as its inverse",
     )
 
