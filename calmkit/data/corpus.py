@@ -105,7 +105,7 @@ def prepare_corpus(
     """
     name = EMBEDDED_NAME if path is None else Path(path).resolve().name
     if path is not None and is_prepared(Path(path)):
-        return _of_size(Corpus.of_folder(Path(path), name=name), vocab_size)
+        return _with_size_checked(Corpus.of_folder(Path(path), name=name), vocab_size)
     if vocab_size is None and tokenizer is None:
         raise ValueError("vocab_size must be given to train a tokenizer; got None.")
     preparation = Preparation(
@@ -115,14 +115,14 @@ def prepare_corpus(
         seed=seed,
     )
     entry = _cache_folder(cache_dir) / f"{_ENTRY}{preparation.key[:_KEY]}"
-    if not _is_whole(entry):
+    if not _is_complete(entry):
         _make_cache(entry.parent)
         with turn_in(entry, tell=tell):
-            if not _is_whole(entry):
+            if not _is_complete(entry):
                 if is_prepared(entry) or not (entry / WORK_FOLDER).exists():
                     _clear(entry)
                 _fill(entry, preparation, progress)
-    return _of_size(Corpus.of_folder(entry, name=name), vocab_size)
+    return _with_size_checked(Corpus.of_folder(entry, name=name), vocab_size)
 
 
 def digest_of(texts: Sequence[str]) -> str:
@@ -135,7 +135,7 @@ def digest_of(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _of_size(corpus: Corpus, vocab_size: int | None) -> Corpus:
+def _with_size_checked(corpus: Corpus, vocab_size: int | None) -> Corpus:
     if vocab_size is not None and corpus.tokenizer.vocab_size != vocab_size:
         raise ValueError(
             f"vocab_size must be {corpus.tokenizer.vocab_size}, that of the tokenizer of "
@@ -152,7 +152,7 @@ def _cache_folder(cache_dir: Path | str | None) -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "calmkit"
 
 
-def _is_whole(entry: Path) -> bool:
+def _is_complete(entry: Path) -> bool:
     try:
         manifest = Manifest.read(entry)
         if entry.name != f"{_ENTRY}{key_of(manifest.options)[:_KEY]}":

@@ -74,7 +74,9 @@ def evaluation_rows(
     window, rows, documents, counted = positions * chunk_size, [], [], 0
     for number, (name, store) in enumerate(mixture.stores.items()):
         if wanted := int((of_text == number).sum()):
-            chosen = _Choice(store, window, chunk_size, key_of(seed, number)).rows(wanted, name)
+            chosen = _RowSelection(store, window, chunk_size, key_of(seed, number)).rows(
+                wanted, name
+            )
             rows += [store.read(begin, end) for begin, end in _places(store, chosen, window)]
             documents.append(chosen[:, 0] + counted)
         counted += store.num_documents
@@ -101,7 +103,7 @@ def _places(store: TokenStore, chosen: np.ndarray, window: int) -> list[tuple[in
 
 
 @dataclass(frozen=True)
-class _Choice:
+class _RowSelection:
     """A random choice among the rows of one text."""
 
     store: TokenStore
@@ -117,7 +119,7 @@ class _Choice:
             name: Name of the text, for the error message.
         """
         documents, counts = self._documents(most, name)
-        taken = _by_turns(counts, most)
+        taken = _in_rounds(counts, most)
         turns = np.concatenate([np.arange(count) for count in taken])
         documents, counts = np.repeat(documents, taken), np.repeat(counts, taken)
         rows = permuted(turns, counts, words(self.key, 1, documents))
@@ -148,7 +150,7 @@ class _Choice:
         return documents, rows
 
 
-def _by_turns(counts: np.ndarray, most: int) -> np.ndarray:
+def _in_rounds(counts: np.ndarray, most: int) -> np.ndarray:
     """Rows of each document after dealing out `most` rows in rounds, one per document."""
     low, high = 0, int(counts.max())  # full rounds: `low` rounds do not exceed `most`
     while low < high:

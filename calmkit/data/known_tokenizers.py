@@ -24,8 +24,8 @@ from .tokenizer import TextTokenizer
 __all__ = ["find_tokenizer"]
 
 # In order of precedence.
-_NAMING_IT = ("tokenizer_config.json", "special_tokens_map.json")
-_NUMBERING_IT = ("generation_config.json", "config.json")
+_FILES_WITH_NAMES = ("tokenizer_config.json", "special_tokens_map.json")
+_FILES_WITH_IDS = ("generation_config.json", "config.json")
 
 
 def find_tokenizer(given: str, *, end_token: str | None = None) -> TextTokenizer:
@@ -39,7 +39,7 @@ def find_tokenizer(given: str, *, end_token: str | None = None) -> TextTokenizer
         ValueError: If there is no tokenizer, or it has no such token.
     """
     file = _file_of(given)
-    end, padding = (_said_beside(file, kind) for kind in ("eos", "pad"))
+    end, padding = (_declared_token(file, kind) for kind in ("eos", "pad"))
     return TextTokenizer.load(file, end=end_token or end, padding=padding)
 
 
@@ -73,14 +73,14 @@ def _cached(repository: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _said_beside(file: Path, kind: str) -> str | None:
+def _declared_token(file: Path, kind: str) -> str | None:
     """The token of a kind according to the files beside the tokenizer; None if not found."""
-    for content in _contents(file.parent, _NAMING_IT):
+    for content in _contents(file.parent, _FILES_WITH_NAMES):
         token = content.get(f"{kind}_token")
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str):
             return token
-    for content in _contents(file.parent, _NUMBERING_IT):
+    for content in _contents(file.parent, _FILES_WITH_IDS):
         number = content.get(f"{kind}_token_id")
         number = number[0] if isinstance(number, list) and number else number
         if isinstance(number, int):

@@ -146,7 +146,7 @@ class Preparation:
             manifest = Manifest.read(folder)
             check_same_plan(plan, manifest.options, folder)
             return manifest
-        _check_begun_here(folder)
+        _check_output(folder)
         with writing(folder, kept="finished work is kept, and the next run resumes there"):
             state = journal.begin(plan)
             work = FolderWork(
@@ -223,7 +223,7 @@ def source_of_stream(stream: BinaryIO, folder: Path) -> Source:
     Raises:
         ValueError: If the folder has other files.
     """
-    _check_begun_here(folder)
+    _check_output(folder)
     path = folder / WORK_FOLDER / "stdin.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder, kept="nothing was prepared"), path.open("wb") as file:
@@ -231,7 +231,7 @@ def source_of_stream(stream: BinaryIO, folder: Path) -> Source:
     return Source(path, ".jsonl", "standard input")
 
 
-def _check_begun_here(folder: Path) -> None:
+def _check_output(folder: Path) -> None:
     """Refuse a folder with other files.
 
     Raises:

@@ -82,7 +82,7 @@ class TextTokenizer:
         self.end = end
         self.end_id: int = end_id
         if end != known:
-            _put_behind(tokenizer, end)
+            _append_end(tokenizer, end)
 
     @classmethod
     def train(cls, documents: Iterable[str], *, vocab_size: int) -> "TextTokenizer":
@@ -202,7 +202,7 @@ def _known_end(tokenizer: "Tokenizer") -> str | None:
     return next((name for name in _END_NAMES if tokenizer.token_to_id(name) is not None), None)
 
 
-def _put_behind(tokenizer: "Tokenizer", end: str) -> None:
+def _append_end(tokenizer: "Tokenizer", end: str) -> None:
     """Store the end token in the tokenizer's own file, for tokens without a well-known name.
 
     This replaces the post-processor, which is not used here.

@@ -22,7 +22,9 @@ __all__ = ["description_of"]
 _MOST_LINES = 5
 _MOST_LETTERS = 300
 _INSTALLED = ("site-packages", "dist-packages")
-_BETWEEN = tuple(os.path.dirname(str(m.__file__)) for m in (beartype, calmkit, jaxtyping, torch))
+_INTERMEDIATE = tuple(
+    os.path.dirname(str(m.__file__)) for m in (beartype, calmkit, jaxtyping, torch)
+)
 _RETURNED = re.compile(
     r"return value of (?:\w+\.)*?(\w+\.\w+)\.\s*Actual value: (.*?)(?:\(torch\))?\s*"
     r"Expected type: (.*?)\.\s*--",
@@ -54,16 +56,16 @@ def description_of(error: Exception, call: str) -> str:
 def _relevant_lines(error: Exception) -> list[traceback.FrameSummary]:
     """The lines of the user's own files; else of a package; else the innermost line."""
     every = list(traceback.extract_tb(error.__traceback__))
-    theirs = [line for line in every if not _is_between(line.filename)]
+    theirs = [line for line in every if not _is_intermediate(line.filename)]
     own = [line for line in theirs if not any(name in line.filename for name in _INSTALLED)]
     return (own or theirs or every[-1:])[-_MOST_LINES:]
 
 
-def _is_between(file: str) -> bool:
+def _is_intermediate(file: str) -> bool:
     """Whether a file belongs to calmkit, a library on its call path, or Python."""
     standard = file.startswith(sysconfig.get_path("stdlib") + os.sep)
     standard = standard and not any(name in file for name in _INSTALLED)
-    return standard or file.startswith(("<", *(f"{folder}{os.sep}" for folder in _BETWEEN)))
+    return standard or file.startswith(("<", *(f"{folder}{os.sep}" for folder in _INTERMEDIATE)))
 
 
 def _line(frame: traceback.FrameSummary) -> str:

@@ -11,14 +11,14 @@ from calmkit.testing.running import PartUnderTest
 
 __all__ = ["check_part"]
 
-_NOTHING: Mapping[str, str] = {}
+_NO_EXEMPTIONS: Mapping[str, str] = {}
 
 
 def check_part(
     kind: str,
     factory: Callable[..., Any],
     *,
-    exempt: Mapping[str, str] = _NOTHING,
+    exempt: Mapping[str, str] = _NO_EXEMPTIONS,
     only: Iterable[str] | None = None,
     profile: str = "standard",
     seed: int = 0,

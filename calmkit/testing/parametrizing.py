@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["parametrize_contracts"]
 
-_NOTHING: Mapping[str, str] = {}
+_NO_EXEMPTIONS: Mapping[str, str] = {}
 
 
 def parametrize_contracts(
     kind: str,
     parts: Mapping[str, Callable[..., Any]],
     *,
-    exempt: Mapping[str, str] = _NOTHING,
+    exempt: Mapping[str, str] = _NO_EXEMPTIONS,
     profile: str = "standard",
     seed: int = 0,
 ) -> "MarkDecorator":

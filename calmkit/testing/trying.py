@@ -82,7 +82,7 @@ def try_model(model: LanguageModel, sampler: Sampler | None = None) -> None:
         model.generate(
             [[0]],
             max_new_tokens=2 * model.chunk_size,
-            sampler=None if sampler is None else _tried(trial, sampler),
+            sampler=None if sampler is None else _checked_sampler(trial, sampler),
             generator=trial.generator(0, device),
         )
 
@@ -112,7 +112,7 @@ def _rows(trial: Trial, chunk_size: int, vocab_size: int, device: torch.device) 
     return ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), ((_POSITIONS,),) * 2)
 
 
-def _tried(trial: Trial, sampler: Sampler) -> Callable[..., SampledChunks]:
+def _checked_sampler(trial: Trial, sampler: Sampler) -> Callable[..., SampledChunks]:
     def choose(draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
         return use_sampler(trial, sampler, draw, generator)
 

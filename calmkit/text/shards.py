@@ -57,8 +57,8 @@ class SideWriter:
         size = 8 * (done.documents + 1) if done.documents else 0
         _check_size(offsets, size)
         _check_size(shard, rest * dtype.itemsize)
-        self._offsets = _cut(offsets, size)
-        self._shard = _cut(shard, rest * dtype.itemsize) if rest else None
+        self._offsets = _open_truncated(offsets, size)
+        self._shard = _open_truncated(shard, rest * dtype.itemsize) if rest else None
         for later in self._shards(whole + bool(rest)):
             later.unlink()
         if not done.documents:
@@ -128,7 +128,7 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
-def _cut(path: Path, size: int) -> BinaryIO:
+def _open_truncated(path: Path, size: int) -> BinaryIO:
     """Open a file for writing, truncated to a size; a new file if the size is 0."""
     if size == 0:
         return path.open("wb")

@@ -51,12 +51,12 @@ def find_sources(given: Sequence[Path | str]) -> list[Source]:
     """
     found = {}
     for one in given:
-        for source in _meant_by(str(one)):
+        for source in _resolved(str(one)):
             found.setdefault(source.path.resolve(), source)
     return list(found.values())
 
 
-def _meant_by(given: str) -> list[Source]:
+def _resolved(given: str) -> list[Source]:
     path = Path(given)
     if path.is_dir():
         return _in_folder(path)
@@ -72,7 +72,7 @@ def _meant_by(given: str) -> list[Source]:
     matching = sorted(glob.glob(given, recursive=True))
     if not matching:
         raise ValueError(f"data must be a pattern that some file matches; {given!r} has none.")
-    return [source for one in matching for source in _meant_by(one)]
+    return [source for one in matching for source in _resolved(one)]
 
 
 def _in_folder(folder: Path) -> list[Source]:

@@ -15,7 +15,7 @@ from .sides import ByHash, OneSide, hash_of
 __all__ = ["Sample", "rule_for_both_sides"]
 
 _SAMPLE_CHARACTERS = 1 << 24
-_OF_ONE_DOCUMENT = 1 << 20
+_DOCUMENT_CHARACTERS = 1 << 20
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Sample:
             key: Its `content_key`.
             text: The document; a very long one is truncated.
         """
-        text = text[:_OF_ONE_DOCUMENT]
+        text = text[:_DOCUMENT_CHARACTERS]
         self._seen += 1
         # The highest hash is at the top of the heap and is dropped first.
         heapq.heappush(self._chosen, (-hash_of(key, -1 - self.seed), -self._seen, text))

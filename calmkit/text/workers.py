@@ -27,9 +27,9 @@ _Task = TypeVar("_Task")
 # The worker needs the parent's module search path, with its additions. With -I, no file in the
 # current folder hides an installed module.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from calmkit.text.workers import serve; serve()"
-_AHEAD = 2
+_BATCHES_AHEAD = 2
 # Errors of a pipe whose other side died: between two messages, or within one.
-_CUT_SHORT = (EOFError, pickle.UnpicklingError)
+_BROKEN_PIPE_ERRORS = (EOFError, pickle.UnpicklingError)
 
 
 class EncodingError(RuntimeError):
@@ -75,7 +75,7 @@ def encoding_in_order(
         waiting: deque[tuple[_Task, Callable[[], EncodedBatch]]] = deque()
         for task, batch in batches:
             waiting.append((task, pool.submit(encoded, batch).result))
-            if len(waiting) > (1 + _AHEAD) * processes:
+            if len(waiting) > (1 + _BATCHES_AHEAD) * processes:
                 first, result = waiting.popleft()
                 yield first, result()
         for first, result in waiting:
@@ -114,18 +114,18 @@ class _Process:
             EncodingError: If the process ends.
         """
         self._send(batch)
-        with contextlib.suppress(*_CUT_SHORT):
+        with contextlib.suppress(*_BROKEN_PIPE_ERRORS):
             return pickle.load(self._answers)
-        raise self._ended()
+        raise self._error_at_end()
 
     def _send(self, message: object) -> None:
         with contextlib.suppress(BrokenPipeError):
             pickle.dump(message, self._requests, pickle.HIGHEST_PROTOCOL)
             self._requests.flush()
             return
-        raise self._ended()
+        raise self._error_at_end()
 
-    def _ended(self) -> EncodingError:
+    def _error_at_end(self) -> EncodingError:
         return EncodingError(
             f"A process that encodes text ended with code {self._process.wait()}; -9 means that "
             "memory ran out. Run it again with fewer processes: finished work is kept."
@@ -138,7 +138,7 @@ def serve() -> None:
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library's output must not mix with the answers
-    with contextlib.suppress(*_CUT_SHORT, BrokenPipeError):
+    with contextlib.suppress(*_BROKEN_PIPE_ERRORS, BrokenPipeError):
         encode = pickle.load(requests).start()
         while True:
             pickle.dump(encode(pickle.load(requests)), answers, pickle.HIGHEST_PROTOCOL)

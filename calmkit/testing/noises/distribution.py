@@ -86,11 +86,11 @@ def one_law_for_every_shape_and_place(trial: NoiseTrial) -> None:
             )
 
 
-def _unstated(trial: NoiseTrial) -> str | None:
+def _without_cdf(trial: NoiseTrial) -> str | None:
     return None if hasattr(trial.build(), "cdf") else "the noise has no cdf"
 
 
-@contract(applies=_unstated)
+@contract(applies=_without_cdf)
 def law_is_that_stated(trial: NoiseTrial) -> None:
     """Draws have the distribution function `cdf`, in float64 and in float32."""
     noise = trial.build()
