@@ -1,14 +1,13 @@
-"""Batches of rows to train on, each a pure function of (seed, step).
+"""Training batches, each a pure function of (seed, step).
 
     text or mixture ── TokenRing of each text ── windows ── pack ── ChunkBatch
-                       Turns: whose row it is      on the chunk grid
+                       Turns: text of each row     on the chunk grid
 
-Row i of the endless sequence of rows is row i mod B of step i // B, with B rows in a batch. Whose
-row it is, where its window begins and in which phases its segments stand is computed from i and
-the seed alone (`Turns`, `token_ring`, `packing`). So nothing has to be saved to resume, and a
-process that trains on some rows of a batch, or on a few at a time, makes these and no others: the
-batch of a step is the same for any number of processes and any size of the pieces it is made in.
-Memory and the time to the first batch do not grow with the text.
+Row i of the endless sequence of rows is row i mod B of step i // B, with B rows in a batch. Its
+text, its window and the phases of its segments are computed from i and the seed alone (`Turns`,
+`token_ring`, `packing`). No state has to be saved for resuming, and a process or a micro-batch
+builds only its own rows. The batch of a step is the same for any number of processes and any size
+of micro-batches. Memory and the time to the first batch do not grow with the text.
 """
 
 import numpy as np
@@ -37,7 +36,7 @@ class TrainingBatches:
         seed: The same seed gives the same batches.
 
     Attributes:
-        rows_per_epoch: For each text, how many rows of it go once through it.
+        rows_per_epoch: For each text, the number of its rows in one pass over it.
 
     Raises:
         ValueError: If a size is below 1, the seed is negative or a text is shorter than a row.
@@ -76,12 +75,11 @@ class TrainingBatches:
         self.rows_per_epoch = tuple(ring.windows_per_epoch for ring in self._rings)
 
     def batch_at(self, step: int, rows: slice = slice(None)) -> ChunkBatch:
-        """The batch of one step; every call with this step gives the same.
+        """The batch of one step; a pure function of the step.
 
         Args:
-            step: Number of the step, from 0 on.
-            rows: Which rows of the batch to make: a process's share of it, or a part that is
-                trained on at a time.
+            step: Index of the step, starting at 0.
+            rows: The rows of the batch to build: a process's share or a micro-batch.
 
         Raises:
             ValueError: If the step is negative or no row is chosen.

@@ -1,11 +1,11 @@
 r"""From a path to tokenized training and validation text, prepared once.
 
-A folder that `calmkit prepare` wrote is taken as it is. Any other text becomes such a folder
-(`preparation`), kept in a cache under a key made of its content and everything that shapes the
-result; a second call only reads the sources' bytes and maps the files.
+A folder written by `calmkit prepare` is used directly. Any other text is prepared as such a folder
+(`preparation`) in a cache. Its key covers the content and every option that affects the result. A
+second call only reads the sources' bytes and maps the files.
 
-One process prepares an entry while others wait for it. One that was killed is gone on with, and
-one that is damaged is made anew: each file has its SHA-256 in the manifest.
+One process prepares an entry while others wait for it. An interrupted entry is resumed. A damaged
+entry is detected by the SHA-256 of each file in the manifest, and rebuilt.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ __all__ = ["Corpus", "digest_of", "prepare_corpus"]
 
 _ENTRY, _KEY = "corpus-", 32
 _STALE_SECONDS = 24 * 3600
-# More is not read at each start only to see that nobody has changed it.
+# Larger entries are not verified at each start, since reading them takes too long.
 _CHECKED_BYTES = 1 << 28
 
 
@@ -39,12 +39,12 @@ class Corpus:
     """Text that is ready for training.
 
     Attributes:
-        train: Documents to learn from.
-        validation: Documents held out; a tokenizer learnt here has not seen them either.
-        tokenizer: Gave the ids.
-        name: What the text is called in results: the file's or folder's name.
-        digest: SHA-256 of the prepared text, to be printed with results: the embedded text
-            differs between Python versions, files change.
+        train: Training documents.
+        validation: Held-out documents; a tokenizer trained here has not seen them either.
+        tokenizer: The tokenizer of the ids.
+        name: Name of the text in results: that of the file or folder.
+        digest: SHA-256 of the prepared text, printed with results, since files change and the
+            embedded text differs between Python versions.
     """
 
     train: TokenStore | TextMixture
@@ -59,10 +59,10 @@ class Corpus:
 
         Args:
             folder: The folder.
-            name: What to call it in results.
+            name: Its name in results.
 
         Raises:
-            ValueError: If it is not whole.
+            ValueError: If the folder is not complete.
         """
         return cls(
             train=TokenStore.open(folder, "train"),
@@ -89,14 +89,14 @@ def prepare_corpus(
     Args:
         path: A prepared folder; a file, folder or pattern as in `calmkit.text.source_files`; None
             for the embedded text.
-        vocab_size: Number of token ids of the tokenizer to learn, at least 257; of another
-            tokenizer, the number that it must have.
-        tokenizer: One of another model, as in `find_tokenizer`. None: learn one.
+        vocab_size: Size of the tokenizer to train, at least 257; the required size of an existing
+            tokenizer.
+        tokenizer: An existing tokenizer, as in `find_tokenizer`. None: train one.
         validation_fraction: Share of the documents to hold out, in (0, 1).
-        seed: Chooses the documents that are held out.
-        cache_dir: Where to keep the result; `calmkit` in `$XDG_CACHE_HOME` or `~/.cache` if None.
-        tell: Is told whom it has to wait for.
-        progress: Is told the bytes of the sources that are done, and all of them.
+        seed: Seed of the held-out split.
+        cache_dir: Folder of the cache; `calmkit` in `$XDG_CACHE_HOME` or `~/.cache` if None.
+        tell: Called with a message while another process holds the entry.
+        progress: Called with the bytes of the sources done so far and in total.
 
     Raises:
         ValueError: If an argument is out of range, the text cannot be read or split or is too
@@ -105,9 +105,9 @@ def prepare_corpus(
     """
     name = EMBEDDED_NAME if path is None else Path(path).resolve().name
     if path is not None and is_prepared(Path(path)):
-        return _of_size(Corpus.of_folder(Path(path), name=name), vocab_size)
+        return _with_size_checked(Corpus.of_folder(Path(path), name=name), vocab_size)
     if vocab_size is None and tokenizer is None:
-        raise ValueError("vocab_size must be given where a tokenizer is learnt; got None.")
+        raise ValueError("vocab_size must be given to train a tokenizer; got None.")
     preparation = Preparation(
         sources=sources_of(path),
         tokenizer=tokenizer or f"train:{vocab_size}",
@@ -115,18 +115,18 @@ def prepare_corpus(
         seed=seed,
     )
     entry = _cache_folder(cache_dir) / f"{_ENTRY}{preparation.key[:_KEY]}"
-    if not _is_whole(entry):
+    if not _is_complete(entry):
         _make_cache(entry.parent)
         with turn_in(entry, tell=tell):
-            if not _is_whole(entry):
+            if not _is_complete(entry):
                 if is_prepared(entry) or not (entry / WORK_FOLDER).exists():
                     _clear(entry)
                 _fill(entry, preparation, progress)
-    return _of_size(Corpus.of_folder(entry, name=name), vocab_size)
+    return _with_size_checked(Corpus.of_folder(entry, name=name), vocab_size)
 
 
 def digest_of(texts: Sequence[str]) -> str:
-    """SHA-256 of texts, to be printed with results."""
+    """SHA-256 of texts, printed with results."""
     digest = hashlib.sha256()
     for text in texts:
         data = text.encode()
@@ -135,7 +135,7 @@ def digest_of(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _of_size(corpus: Corpus, vocab_size: int | None) -> Corpus:
+def _with_size_checked(corpus: Corpus, vocab_size: int | None) -> Corpus:
     if vocab_size is not None and corpus.tokenizer.vocab_size != vocab_size:
         raise ValueError(
             f"vocab_size must be {corpus.tokenizer.vocab_size}, that of the tokenizer of "
@@ -148,11 +148,11 @@ def _cache_folder(cache_dir: Path | str | None) -> Path:
     if cache_dir is not None:
         return Path(cache_dir)
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification: a path that is not absolute is to be ignored.
+    # The XDG specification requires relative paths to be ignored.
     return (base if base.is_absolute() else Path.home() / ".cache") / "calmkit"
 
 
-def _is_whole(entry: Path) -> bool:
+def _is_complete(entry: Path) -> bool:
     try:
         manifest = Manifest.read(entry)
         if entry.name != f"{_ENTRY}{key_of(manifest.options)[:_KEY]}":
@@ -165,7 +165,7 @@ def _is_whole(entry: Path) -> bool:
 
 
 def _make_cache(cache: Path) -> None:
-    """See that there is a cache, and remove entries that nobody has gone on with for a day."""
+    """Create the cache if needed, and remove unfinished entries that are a day old."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         if not os.access(cache, os.W_OK):
@@ -192,7 +192,7 @@ def _is_old(entry: Path) -> bool:
 def _fill(entry: Path, preparation: Preparation, progress: Callable[[int, int], None]) -> None:
     try:
         preparation.write(entry, progress=progress)
-    except ValueError:  # no text will do that has this key
+    except ValueError:  # every text with this key would fail
         shutil.rmtree(entry, ignore_errors=True)
         raise
 

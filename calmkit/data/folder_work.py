@@ -43,7 +43,7 @@ _BYTES_FOR_PROCESSES = 1 << 24
 
 
 class FolderWork:
-    """All that happens between an empty folder and its manifest."""
+    """The steps from an empty folder to its manifest."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class FolderWork:
         tell: Callable[[str], None],
         progress: Callable[[int, int], None],
     ) -> None:
-        """Take what `Preparation.write` was given, with the folder's notes."""
+        """Store the arguments of `Preparation.write`, with the folder's journal and state."""
         self._preparation, self._folder = preparation, folder
         self._journal, self._state = journal, state
         self._skip_bad, self._tell, self._progress = skip_bad, tell, progress
@@ -68,38 +68,38 @@ class FolderWork:
         self._processes = processes
 
     def done(self) -> Manifest:
-        """Do it, from where the notes stand.
+        """Run all steps, starting from the recorded state.
 
         Raises:
             ValueError: If the text cannot be read, is too small or has too many bad documents.
         """
-        asked = self._preparation
+        options = self._preparation
         streams: list[tuple[DocumentStream, int, ByHash | OneSide]] = []
         held_out: frozenset[bytes] = frozenset()
-        if asked.validation:
-            given = DocumentStream.of_sources(asked.validation, asked.text_field)
+        if options.validation:
+            given = DocumentStream.of_sources(options.validation, options.text_field)
             held_out = frozenset(map(content_key, self._texts(given)))
             if not held_out:
                 raise ValueError("validation must hold some text; its files are empty.")
             streams.append((given, 0, OneSide("validation")))
-        stream = DocumentStream.of_sources(asked.sources, asked.text_field)
+        stream = DocumentStream.of_sources(options.sources, options.text_field)
         rule, tokenizer = self._surveyed(stream, held_out)
-        streams.append((stream, len(asked.validation), rule))
-        facts = _facts(tokenizer, asked.tokenizer)
+        streams.append((stream, len(options.validation), rule))
+        facts = _facts(tokenizer, options.tokenizer)
         self._show(self._state.source, 0)
         with Filling(
             self._folder,
             self._journal,
             self._state,
             dtype=facts.dtype,
-            shard_tokens=asked.shard_tokens,
+            shard_tokens=options.shard_tokens,
             skip_bad=self._skip_bad,
         ) as filling:
             for stream, first, one in streams:
                 content = tokenizer.to_json()
                 filling.add(
                     stream,
-                    Encoder(content, facts.end_id, facts.dtype.str, asked.text_field, one),
+                    Encoder(content, facts.end_id, facts.dtype.str, options.text_field, one),
                     first_source=first,
                     processes=self._processes,
                     progress=self._show,
@@ -111,31 +111,31 @@ class FolderWork:
     def _surveyed(
         self, stream: DocumentStream, held_out: frozenset[bytes]
     ) -> tuple[ByHash | OneSide, TextTokenizer]:
-        """The rule for the sides, and the tokenizer: found once, and noted."""
-        asked, state, path = self._preparation, self._state, self._folder / TOKENIZER_FILE
+        """The split rule and the tokenizer, determined once and recorded."""
+        options, state, path = self._preparation, self._state, self._folder / TOKENIZER_FILE
         rule: ByHash | OneSide = OneSide("train", held_out)
-        if not asked.validation:
-            rule = ByHash.of_fraction(asked.validation_fraction, asked.seed)
+        if not options.validation:
+            rule = ByHash.of_fraction(options.validation_fraction, options.seed)
         if state.surveyed:
-            rule = rule if state.below is None else ByHash(asked.seed, state.below)
-            return rule, TextTokenizer.load(path) if asked.learns else asked.given_tokenizer
+            rule = rule if state.below is None else ByHash(options.seed, state.below)
+            return rule, TextTokenizer.load(path) if options.learns else options.given_tokenizer
         sample = None
-        if asked.learns:
-            self._tell("reading the text once, to choose what the tokenizer learns from ...")
-            sample = Sample(asked.seed)
+        if options.learns:
+            self._tell("reading the text once, to sample training text for the tokenizer ...")
+            sample = Sample(options.seed)
         try:
             rule = rule_for_both_sides(lambda: self._texts(stream), rule, sample)
         except BadInputError:
             raise
         except ValueError:
-            for _ in stream.texts():  # is it so little because of bad documents?
+            for _ in stream.texts():  # bad documents may be the reason: report them first
                 pass
             raise
         if sample is None:
-            tokenizer = asked.given_tokenizer
+            tokenizer = options.given_tokenizer
         else:
-            self._tell("learning the tokenizer ...")
-            tokenizer = TextTokenizer.train(sample.texts(), vocab_size=asked.size_to_learn)
+            self._tell("training the tokenizer ...")
+            tokenizer = TextTokenizer.train(sample.texts(), vocab_size=options.size_to_learn)
         replace_file(path, tokenizer.to_json())
         state.below = rule.below if isinstance(rule, ByHash) else None
         state.surveyed = True
@@ -153,21 +153,21 @@ class FolderWork:
             raise BadInputError.beyond(str(error), 0) from None
 
     def _show(self, source: int, read: int) -> None:
-        """Tell how much is done: never all, since files are read ahead of what is written."""
+        """Report progress, below 100 % until the end, since reading runs ahead of writing."""
         *_, total = self._bytes_before
         self._progress(min(self._bytes_before[source] + read, total - 1), total)
 
     def _manifest(self, tokenizer: TokenizerFacts, sides: dict[str, SideFacts]) -> Manifest:
-        asked, state = self._preparation, self._state
+        options, state = self._preparation, self._state
         sources = [
             SourceFacts(*facts, documents=state.documents.get(number, 0))
             for number, facts in enumerate(self._files)
         ]
-        given, others = sources[: len(asked.validation)], sources[len(asked.validation) :]
+        given, others = sources[: len(options.validation)], sources[len(options.validation) :]
         held_out: dict[str, Any] = {
             "by": "hash",
-            "fraction": asked.validation_fraction,
-            "seed": asked.seed,
+            "fraction": options.validation_fraction,
+            "seed": options.seed,
             "below": state.below,
         }
         if given:
@@ -178,13 +178,13 @@ class FolderWork:
             }
         return Manifest(
             tokenizer=tokenizer,
-            shard_tokens=asked.shard_tokens,
+            shard_tokens=options.shard_tokens,
             train=sides["train"],
             validation=sides["validation"],
             sources=tuple(others),
             held_out=held_out,
             skipped={"count": state.bad, "first": state.first_bad},
-            options=asked.plan,
+            options=options.plan,
         )
 
 
@@ -199,7 +199,7 @@ def _facts(tokenizer: TextTokenizer, name: str) -> TokenizerFacts:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

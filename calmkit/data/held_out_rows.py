@@ -1,13 +1,13 @@
-"""Rows of held-out text to measure on.
+"""Rows of held-out text for evaluation.
 
 Documents are cut from their start, in phase 0, into rows of W = positions * K tokens, so that no
-token is scored twice; the last row of a document is completed with empty chunks. Of all these rows
-some are chosen, spread as evenly over the documents as their lengths allow: every document gives a
-first row before any gives a second one.
+token is scored twice. The last row of a document is completed with empty chunks. A subset of these
+rows is selected, spread as evenly over the documents as their lengths allow: every document
+contributes a first row before any contributes a second.
 
-Documents are looked at in the order of a keyed permutation, until there are enough, and a
-document's rows are drawn by one. So neither time nor memory grows with the held-out text, unless
-most of its documents are too short to give a row.
+Documents are visited in the order of a keyed permutation until there are enough rows, and another
+permutation selects the rows of a document. Time and memory thus do not grow with the held-out
+text, unless most of its documents are too short for a row.
 """
 
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ from .text_mixture import TextMixture
 
 __all__ = ["EvaluationRows", "evaluation_rows"]
 
-_BLOCK = 2**16  # documents looked at in one go
+_BLOCK = 2**16  # documents visited at a time
 
 
 @typed
 @dataclass(frozen=True, eq=False)
 class EvaluationRows:
-    """Rows to evaluate on, one piece of one document in each.
+    """Rows for evaluation, each a piece of one document.
 
     Attributes:
         batch: The rows; `lengths` is `((positions,), ...)`.
-        document: Which document of the text a row is from, for a bootstrap over documents.
+        document: Index of the document of each row, for resampling over documents.
     """
 
     batch: ChunkBatch
@@ -46,18 +46,19 @@ class EvaluationRows:
 def evaluation_rows(
     text: TokenStore | TextMixture, *, chunk_size: int, positions: int, max_rows: int, seed: int
 ) -> EvaluationRows:
-    """Choose rows spread as evenly over all documents as their lengths allow.
+    """Select rows, spread as evenly over all documents as their lengths allow.
 
-    Every document gives a first row before any gives a second one, and so on; which rows of a
-    document, and which documents where not all can have a turn, is random. Rows of a single chunk
-    are left out: nothing can be predicted in them. The rows are in the order of the text. Of a
-    mixture, each text gives its share of the rows, and documents are counted through.
+    Every document contributes a first row before any contributes a second. The rows of a document
+    are chosen at random, and so are the documents if there are too many. Rows of a single chunk
+    are excluded, since nothing can be predicted in them. The rows are in the order of the text. In
+    a mixture, each text contributes its share of the rows, and documents are numbered
+    consecutively.
 
     Args:
         text: The validation documents, or a mixture of texts.
         chunk_size: K, tokens in a chunk.
         positions: Chunks in a row, at least 2.
-        max_rows: Rows wanted; fewer are returned if a text has no more.
+        max_rows: Maximum number of rows; a short text has fewer.
         seed: The same seed gives the same rows.
 
     Raises:
@@ -73,7 +74,9 @@ def evaluation_rows(
     window, rows, documents, counted = positions * chunk_size, [], [], 0
     for number, (name, store) in enumerate(mixture.stores.items()):
         if wanted := int((of_text == number).sum()):
-            chosen = _Choice(store, window, chunk_size, key_of(seed, number)).rows(wanted, name)
+            chosen = _RowSelection(store, window, chunk_size, key_of(seed, number)).rows(
+                wanted, name
+            )
             rows += [store.read(begin, end) for begin, end in _places(store, chosen, window)]
             documents.append(chosen[:, 0] + counted)
         counted += store.num_documents
@@ -92,7 +95,7 @@ def evaluation_rows(
 
 
 def _places(store: TokenStore, chosen: np.ndarray, window: int) -> list[tuple[int, int]]:
-    """Where each row begins and ends in the store."""
+    """The begin and end of each row in the store."""
     documents, rows = chosen.T
     begins = store.offsets[documents] + rows * window
     ends = np.minimum(begins + window, store.offsets[documents + 1])
@@ -100,7 +103,7 @@ def _places(store: TokenStore, chosen: np.ndarray, window: int) -> list[tuple[in
 
 
 @dataclass(frozen=True)
-class _Choice:
+class _RowSelection:
     """A random choice among the rows of one text."""
 
     store: TokenStore
@@ -109,14 +112,14 @@ class _Choice:
     key: int
 
     def rows(self, most: int, name: str) -> np.ndarray:
-        """Pairs (document, row in the document) of at most so many rows, sorted.
+        """Sorted pairs (document, row in the document) of the selected rows.
 
         Args:
-            most: Rows wanted.
-            name: Of the text, for the message where it has none.
+            most: Maximum number of rows.
+            name: Name of the text, for the error message.
         """
         documents, counts = self._documents(most, name)
-        taken = _by_turns(counts, most)
+        taken = _in_rounds(counts, most)
         turns = np.concatenate([np.arange(count) for count in taken])
         documents, counts = np.repeat(documents, taken), np.repeat(counts, taken)
         rows = permuted(turns, counts, words(self.key, 1, documents))
@@ -124,7 +127,7 @@ class _Choice:
         return np.stack([documents, rows], axis=1)[order]
 
     def _documents(self, most: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """At most so many documents that have a row, in random order, and how many each has."""
+        """At most `most` documents that have a row, in random order, and their row counts."""
         count, offsets = self.store.num_documents, self.store.offsets
         found, with_rows, longest = [], 0, 0
         for begin in range(0, count, _BLOCK):
@@ -147,9 +150,9 @@ class _Choice:
         return documents, rows
 
 
-def _by_turns(counts: np.ndarray, most: int) -> np.ndarray:
-    """Rows that each document gives if they take turns until `most` rows are given."""
-    low, high = 0, int(counts.max())  # full turns: `low` of them are not too many
+def _in_rounds(counts: np.ndarray, most: int) -> np.ndarray:
+    """Rows of each document after dealing out `most` rows in rounds, one per document."""
+    low, high = 0, int(counts.max())  # full rounds: `low` rounds do not exceed `most`
     while low < high:
         middle = (low + high + 1) // 2
         if np.minimum(counts, middle).sum() <= most:

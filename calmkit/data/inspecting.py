@@ -1,7 +1,7 @@
-"""What is inside a prepared folder, in numbers and a few windows; time bounded, whatever its size.
+"""Statistics and example windows of a prepared folder, in bounded time for any size.
 
-Lengths are those of all documents up to 2^20, and of as many chosen at random in a larger side.
-Token frequencies are those of `TokenStore.token_frequencies`, which counts at most 2^27 tokens.
+Lengths cover all documents, or a random sample of 2^20 on a larger side. Token frequencies are
+from `TokenStore.token_frequencies`, which counts at most 2^27 tokens.
 """
 
 import json
@@ -31,10 +31,10 @@ class SideContent:
     """One side of a folder.
 
     Attributes:
-        documents: How many.
-        tokens: How many, end tokens included.
-        characters: Of the text.
-        lengths: Tokens of its documents, or of some chosen at random, the shortest first.
+        documents: Number of documents.
+        tokens: Number of tokens, end tokens included.
+        characters: Number of characters of the text.
+        lengths: Sorted token counts of its documents, or of a random sample of them.
     """
 
     documents: int
@@ -45,18 +45,18 @@ class SideContent:
 
 @dataclass(frozen=True, eq=False)
 class FolderContent:
-    """What a prepared folder holds.
+    """Statistics of a prepared folder.
 
     Attributes:
         folder: The folder.
         manifest: Its manifest.
-        sides: `train` and `validation`; one without documents is left out.
-        unknown: Share of training tokens that stand for text the tokenizer does not know; None if
-            it has no such token.
-        broken: Share of training tokens that are no whole characters: single bytes.
+        sides: `train` and `validation`; a side without documents is omitted.
+        unknown: Share of unknown tokens in the training text; None if the tokenizer has no such
+            token.
+        broken: Share of training tokens that are not whole characters but single bytes.
         chunk_size: K of `windows`.
-        windows: Beginnings of rows as they are trained on: text of each chunk, | between chunks,
-            || between documents.
+        windows: Beginnings of training rows: the text of each chunk, with | between chunks and ||
+            between documents.
         positions: Chunks in a row of `fill`.
         fill: For each K, the share of a row's places that hold text; the rest is padding before a
             document's piece and fill after its end.
@@ -76,17 +76,17 @@ class FolderContent:
 def inspect_folder(
     folder: Path, *, chunk_size: int, positions: int, windows: int, seed: int
 ) -> FolderContent:
-    """Look into a prepared folder.
+    """Compute the statistics of a prepared folder.
 
     Args:
-        folder: Written by `calmkit prepare`.
+        folder: A folder written by `calmkit prepare`.
         chunk_size: K, tokens in a chunk.
-        positions: Chunks in a row; fewer where the text is shorter than a row.
-        windows: How many rows to show.
-        seed: Chooses rows, and lengths where there are too many.
+        positions: Chunks in a row; fewer if the text is shorter than a row.
+        windows: Number of rows to show.
+        seed: Seed of the rows, and of the sample of lengths.
 
     Raises:
-        ValueError: If the folder is not whole, its training text is shorter than a chunk or an
+        ValueError: If the folder is not complete, its training text is shorter than a chunk or an
             argument is out of range.
     """
     manifest = Manifest.read(folder)
@@ -134,7 +134,7 @@ def _side(store: TokenStore, seed: int) -> SideContent:
 
 
 def _unknown_id(tokenizer: TextTokenizer) -> int | None:
-    """The id of text that the tokenizer does not know, if it has one."""
+    """The id of unknown text, if the tokenizer has one."""
     model = json.loads(tokenizer.to_json())["model"]
     if model.get("unk_id") is not None:
         return model["unk_id"]
@@ -142,13 +142,13 @@ def _unknown_id(tokenizer: TextTokenizer) -> int | None:
 
 
 def _broken_ids(tokenizer: TextTokenizer, frequencies: np.ndarray) -> np.ndarray:
-    """Ids, of those that occur, whose text alone is no whole characters."""
+    """The occurring ids that do not decode to whole characters."""
     ids = np.flatnonzero(frequencies).tolist()
     return np.array([i for i in ids if "\ufffd" in tokenizer.decode([i])], dtype=np.int64)
 
 
 def _on_grid(batch: ChunkBatch, row: int, tokenizer: TextTokenizer) -> str:
-    """The beginning of a row: the text of each chunk, with the end token written out."""
+    """The beginning of a row as text, chunk by chunk, with visible end tokens."""
     texts: list[str] = []
     for chunks in batch.lengths[row]:
         place = len(texts)
@@ -165,7 +165,7 @@ def _on_grid(batch: ChunkBatch, row: int, tokenizer: TextTokenizer) -> str:
 
 
 def _text_of(tokens: list[int], tokenizer: TextTokenizer) -> str:
-    """Text of one chunk in one line; end tokens are shown."""
+    """The text of one chunk on one line, with visible end tokens."""
     pieces, run = [], []
     for token in [*tokens, tokenizer.end_id]:
         if token != tokenizer.end_id:

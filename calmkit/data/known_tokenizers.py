@@ -1,13 +1,13 @@
-"""A tokenizer by what a user calls it, with its end token as its own files tell it.
+"""Finds a tokenizer by path or name, with the end token from its own files.
 
 | given | tokenizer |
 |---|---|
 | `tokenizer.json` | that file |
 | a folder | the `tokenizer.json` in it |
-| `owner/name` | that of a Hugging Face repository in the local cache; nothing is fetched |
+| `owner/name` | that of a Hugging Face repository in the local cache; nothing is downloaded |
 
-The end token and the padding token are looked for in `tokenizer_config.json`,
-`special_tokens_map.json`, `generation_config.json` and `config.json` beside it, and then in the
+The end token and the padding token are read from `tokenizer_config.json`,
+`special_tokens_map.json`, `generation_config.json` or `config.json` beside it, then from the
 tokenizer itself.
 """
 
@@ -23,9 +23,9 @@ from .tokenizer import TextTokenizer
 
 __all__ = ["find_tokenizer"]
 
-# In the order in which they are believed.
-_NAMING_IT = ("tokenizer_config.json", "special_tokens_map.json")
-_NUMBERING_IT = ("generation_config.json", "config.json")
+# In order of precedence.
+_FILES_WITH_NAMES = ("tokenizer_config.json", "special_tokens_map.json")
+_FILES_WITH_IDS = ("generation_config.json", "config.json")
 
 
 def find_tokenizer(given: str, *, end_token: str | None = None) -> TextTokenizer:
@@ -33,13 +33,13 @@ def find_tokenizer(given: str, *, end_token: str | None = None) -> TextTokenizer
 
     Args:
         given: A file, a folder or the name of a repository.
-        end_token: The token that ends a text. None: what the files say.
+        end_token: The token that ends a text. None: the one in the files.
 
     Raises:
-        ValueError: If there is none, or it has no such token.
+        ValueError: If there is no tokenizer, or it has no such token.
     """
     file = _file_of(given)
-    end, padding = (_said_beside(file, kind) for kind in ("eos", "pad"))
+    end, padding = (_declared_token(file, kind) for kind in ("eos", "pad"))
     return TextTokenizer.load(file, end=end_token or end, padding=padding)
 
 
@@ -60,7 +60,7 @@ def _file_of(given: str) -> Path:
 
 
 def _cached(repository: str) -> Path | None:
-    """The file of a repository, if it was ever fetched."""
+    """The cached file of a repository, if there is one."""
     if not is_installed("huggingface_hub"):
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -73,14 +73,14 @@ def _cached(repository: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _said_beside(file: Path, kind: str) -> str | None:
-    """The token of a kind by the files beside a tokenizer's; None if they do not tell."""
-    for content in _contents(file.parent, _NAMING_IT):
+def _declared_token(file: Path, kind: str) -> str | None:
+    """The token of a kind according to the files beside the tokenizer; None if not found."""
+    for content in _contents(file.parent, _FILES_WITH_NAMES):
         token = content.get(f"{kind}_token")
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str):
             return token
-    for content in _contents(file.parent, _NUMBERING_IT):
+    for content in _contents(file.parent, _FILES_WITH_IDS):
         number = content.get(f"{kind}_token_id")
         number = number[0] if isinstance(number, list) and number else number
         if isinstance(number, int):

@@ -1,14 +1,14 @@
-"""The manifest of a prepared folder: what its files hold, with digests, and where it came from.
+"""The manifest of a prepared folder: content and digests of its files, and their sources.
 
-    DIR/manifest.json               written last: its presence means that the folder is whole
+    DIR/manifest.json               written last: marks the folder complete
         tokenizer.json
-        train-00000.bin ...         token ids, little-endian, two bytes each or four
-        train-documents.bin         where each document begins, and last the number of tokens
+        train-00000.bin ...         token ids, little-endian, two or four bytes each
+        train-documents.bin         the offset of each document, then the number of tokens
         validation-00000.bin ...    likewise
         validation-documents.bin
 
-The tokens of a side are one stream, cut every `shard_tokens`: token i lies in file
-i // shard_tokens. A document may begin in one file and end in another.
+The tokens of a side form one stream, split into files of `shard_tokens` tokens: token i is in file
+i // shard_tokens. A document may start in one file and end in another.
 """
 
 import dataclasses
@@ -47,9 +47,9 @@ class FileFacts:
     """One file of a side.
 
     Attributes:
-        name: In the folder.
+        name: Its name in the folder.
         bytes: Its size.
-        sha256: Of its content, in hexadecimal.
+        sha256: Hexadecimal digest of its content.
     """
 
     name: str
@@ -62,10 +62,10 @@ class SideFacts:
     """The training text or the held-out text.
 
     Attributes:
-        documents: How many.
-        tokens: How many, end tokens included.
-        characters: Of the text, for results per character.
-        files: The files of tokens in their order, and last that of the documents' offsets.
+        documents: Number of documents.
+        tokens: Number of tokens, end tokens included.
+        characters: Number of characters, for results per character.
+        files: The token files in order, then the file of document offsets.
     """
 
     documents: int
@@ -75,7 +75,7 @@ class SideFacts:
 
     @property
     def shards(self) -> tuple[FileFacts, ...]:
-        """The files of tokens, in their order."""
+        """The token files, in order."""
         return self.files[:-1]
 
     @property
@@ -86,14 +86,14 @@ class SideFacts:
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """The tokenizer that gave the ids.
+    """The tokenizer of the ids.
 
     Attributes:
-        sha256: Of `tokenizer.json`.
+        sha256: Digest of `tokenizer.json`.
         vocab_size: Number of token ids.
-        end_id: The token on both ends of each document.
-        padding_id: The token that fills rows elsewhere; None if there is none.
-        name: What it was called: a file, a repository, `train:8192`.
+        end_id: The token at both ends of each document.
+        padding_id: The tokenizer's padding token; None if there is none.
+        name: Its name as given: a file, a repository, `train:8192`.
     """
 
     sha256: str
@@ -104,19 +104,19 @@ class TokenizerFacts:
 
     @property
     def dtype(self) -> np.dtype:
-        """What holds an id in the files: two bytes while the vocabulary allows it, else four."""
+        """Data type of an id in the files: two bytes if the vocabulary allows it, else four."""
         return dtype_of_ids(self.vocab_size)
 
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """One file that text was read from.
+    """One source file of the text.
 
     Attributes:
-        name: Its path as given, or below the folder given.
+        name: Its path as given, or below the given folder.
         bytes: Its size.
-        sha256: Of its content, in hexadecimal.
-        documents: How many were taken from it, on both sides.
+        sha256: Hexadecimal digest of its content.
+        documents: Number of documents taken from it, on both sides.
     """
 
     name: str
@@ -127,18 +127,18 @@ class SourceFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared folder holds; `read` checks that all of it is there.
+    """The content of a prepared folder; `read` checks that it is complete.
 
     Attributes:
         tokenizer: The tokenizer.
-        shard_tokens: Tokens in a file; the last of a side may have fewer.
-        train: The text to learn from.
-        validation: The text held out.
-        sources: Where the text came from.
+        shard_tokens: Tokens in a file; the last one of a side may have fewer.
+        train: The training text.
+        validation: The held-out text.
+        sources: The source files.
         held_out: The rule: {"by": "hash", "fraction": 0.1, "seed": 0}, or {"by": "files", ...}.
-        skipped: Bad lines that were left out: {"count": 2, "first": ["a.jsonl:7 ...", ...]}.
-        options: What it was asked for.
-        calmkit: The version that wrote it.
+        skipped: Skipped bad documents: {"count": 2, "first": ["a.jsonl:7 ...", ...]}.
+        options: The options of the preparation.
+        calmkit: The version of calmkit that wrote it.
     """
 
     tokenizer: TokenizerFacts
@@ -153,7 +153,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what defines the content: the tokens, their documents, the tokenizer."""
+        """SHA-256 of the content: the tokens, their documents and the tokenizer."""
         facts = dataclasses.asdict(self.tokenizer)
         tokenizer = {key: value for key, value in facts.items() if key != "name"}
         sides = [dataclasses.asdict(side) for side in (self.train, self.validation)]
@@ -161,10 +161,10 @@ class Manifest:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
-        """Write `manifest.json`, whole or not at all.
+        """Write `manifest.json` atomically.
 
         Args:
-            folder: Holds all other files.
+            folder: The folder with all other files.
 
         Raises:
             WriteError: If the disk is full.
@@ -176,13 +176,13 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Read the manifest of a folder, and see that its files are there in their full size.
+        """Read the manifest of a folder, and check that its files exist in full size.
 
         Args:
             folder: A prepared folder.
 
         Raises:
-            ValueError: If there is no manifest, it is of another format or damaged, or a file is
+            ValueError: If there is no manifest, it is damaged or has another format, or a file is
                 missing or has another size.
         """
         path = folder / MANIFEST_FILE
@@ -215,13 +215,13 @@ class Manifest:
         return manifest
 
     def check_digests(self, folder: Path) -> None:
-        """Read every file once, and compare it with the manifest.
+        """Read every file and compare its digest with the manifest.
 
         Args:
-            folder: The folder that this is the manifest of.
+            folder: The folder of this manifest.
 
         Raises:
-            ValueError: If a file is another one; names it.
+            ValueError: If the digest of a file differs; names the file.
         """
         wanted = {file.name: file.sha256 for file in self.files}
         wanted[TOKENIZER_FILE] = self.tokenizer.sha256
@@ -239,7 +239,7 @@ class Manifest:
 
 
 def dtype_of_ids(vocab_size: int) -> np.dtype:
-    """What holds a token id: two bytes while the vocabulary allows it, else four."""
+    """Data type of a token id: two bytes if the vocabulary allows it, else four."""
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 

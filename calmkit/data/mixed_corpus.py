@@ -1,7 +1,7 @@
 """Several prepared folders as one corpus, each with its share of the rows.
 
-All must have been prepared with the same tokenizer, to the byte. What is held out of the mixture
-is what is held out of each folder; held-out rows are mixed in the same shares.
+All folders must be prepared with the same tokenizer, to the byte. The held-out part of the mixture
+consists of the held-out parts of the folders, mixed in the same shares.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def mixed_corpus(texts: Mapping[str, tuple[Path, float]]) -> Corpus:
         texts: A folder and its weight for each name, at least one.
 
     Raises:
-        ValueError: If a folder is not prepared or not whole, their tokenizers differ, or a weight
+        ValueError: If a folder is not prepared or not complete, the tokenizers differ, or a weight
             is not positive.
     """
     manifests = {name: _manifest(name, folder) for name, (folder, _) in texts.items()}
@@ -56,7 +56,7 @@ def mixed_corpus(texts: Mapping[str, tuple[Path, float]]) -> Corpus:
 def _manifest(name: str, folder: Path) -> Manifest:
     if not is_prepared(folder):
         raise ValueError(
-            f"data.{name}.path must be a folder written by calmkit prepare; {folder} is none. "
-            "Texts of a mixture share a tokenizer, so that each is prepared before."
+            f"data.{name}.path must be a folder written by calmkit prepare; {folder} is not. "
+            "Texts of a mixture share a tokenizer, so prepare each of them first."
         )
     return Manifest.read(folder)

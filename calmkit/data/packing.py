@@ -1,14 +1,14 @@
-"""Windows of text laid on the chunk grid: each segment in a phase of its own, side by side.
+"""Lays windows of text on the chunk grid, segment by segment, each in its own phase.
 
     window      ... a7 a8 end | end b0 b1 b2 b3 ...
     K = 4       [ .  a7 a8 end ] [ .  .  end b0 ] [ b1 b2 b3 ..
 
-Padding only adds chunks, so a row always has at least as many as its window's tokens fill; what is
-beyond the row's end is dropped. Thus padding stands only before a segment, fill only after a
-document's end.
+Padding only adds chunks, so the segments of a window always fill the row; the part beyond the
+row's end is dropped. Padding thus occurs only before a segment, and fill only after a document's
+end.
 
-Tokens that are kept stay in their order. So once it is known which places of the grid are real and
-which tokens are kept, the kept ones in order fill the real ones in order, for all rows at once.
+The kept tokens stay in order. Given the real places of the grid and the kept tokens, the tokens
+can therefore be written in order to the real places, for all rows at once.
 """
 
 from itertools import pairwise
@@ -24,7 +24,7 @@ __all__ = ["pack"]
 
 
 def pack(windows: Windows, chunk_size: int, *, fill_id: int) -> ChunkBatch:
-    """Lay windows on the grid, a row for each.
+    """Lay windows on the grid, one per row.
 
     Args:
         windows: Windows of positions * chunk_size tokens.
@@ -37,9 +37,10 @@ def pack(windows: Windows, chunk_size: int, *, fill_id: int) -> ChunkBatch:
     sizes = np.diff(begins, append=rows * size)
     phases = (windows.draws % np.uint64(chunk_size)).astype(np.int64)
     chunks = -(-(phases + sizes) // chunk_size)
-    before = np.cumsum(chunks) - chunks  # chunks of earlier segments, of the row's own after this
+    # Chunks of all earlier segments, then of the earlier ones of the same row.
+    before = np.cumsum(chunks) - chunks
     before -= np.repeat(before[np.cumsum(counts) - counts], counts)
-    # Of a segment beyond the row's end nothing is kept, of the one across it a part.
+    # A segment beyond the row's end is dropped; one that crosses it is truncated.
     kept = np.clip(size - before * chunk_size - phases, 0, sizes)
     chunks = np.clip(positions - before, 0, chunks)
     targets = np.repeat(np.arange(rows) * size, counts) + before * chunk_size + phases
@@ -67,7 +68,7 @@ def _alternating(false: np.ndarray, true: np.ndarray, size: int) -> np.ndarray:
 
 
 def _lengths(chunks: np.ndarray, counts: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    """The chunks of each row's segments, without those of which nothing is left."""
+    """The chunks of each row's segments, without dropped segments."""
     ends = [0, *np.cumsum(counts).tolist()]
     every = chunks.tolist()
     return tuple(tuple(c for c in every[a:b] if c) for a, b in pairwise(ends))

@@ -1,11 +1,10 @@
-"""From sources to a prepared folder, as a stream: any size, all cores, a bounded memory.
+"""From sources to a prepared folder, as a stream: any size, all cores, bounded memory.
 
     files -> documents -> side by hash, token ids -> shards, offsets -> manifest
                           in worker processes         in order
 
-A run that was killed goes on where it was, if its options and its sources are the same, and
-writes the same bytes; the manifest comes last. Bytes do not depend on the number of processes
-either.
+A killed run resumes where it stopped if its options and sources are unchanged, and writes the same
+bytes. The manifest is written last. The bytes do not depend on the number of processes either.
 """
 
 import hashlib
@@ -36,24 +35,24 @@ SHARD_TOKENS = 2**27
 _LEARN = "train:"
 
 
-def _nobody(*told: object) -> None:
-    """Nobody watches."""
+def _ignore(*message: object) -> None:
+    """Discard messages and progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What is to be prepared, and how.
+    """The sources and options of a prepared folder.
 
     Attributes:
         sources: The files.
-        tokenizer: As in `find_tokenizer`, or `train:8192` to learn one of that many ids from the
+        tokenizer: As in `find_tokenizer`, or `train:8192` to train one with that many ids on the
             training side.
         text_field: Key or column of the text.
-        validation: Files of held-out text; a document of the sources that is in them too is left
-            out. None: held out of the sources by a hash of the content.
+        validation: Files of held-out text; documents of the sources that occur in them are
+            dropped. If empty, documents are held out by a hash of the content.
         validation_fraction: Share of the documents to hold out, in (0, 1).
-        seed: Chooses what is held out, and what a tokenizer is learnt from.
-        end_token: The token that ends a text. None: what the tokenizer's files say.
+        seed: Seed of the held-out split and of the tokenizer's training sample.
+        end_token: The token that ends a text. None: the one in the tokenizer's files.
         shard_tokens: Tokens in a file.
 
     Raises:
@@ -70,7 +69,7 @@ class Preparation:
     shard_tokens: int = SHARD_TOKENS
 
     def __post_init__(self) -> None:
-        """Refuse what would fail later."""
+        """Refuse values that would fail later."""
         if not 0.0 < self.validation_fraction < 1.0:
             raise ValueError(
                 f"validation_fraction must be in (0, 1); got {self.validation_fraction}."
@@ -81,7 +80,7 @@ class Preparation:
             raise ValueError(f"shard_tokens must be at least 1; got {self.shard_tokens}.")
         if self.learns and self.end_token is not None:
             raise ValueError(
-                "end_token must be left out where a tokenizer is learnt, since that has its own; "
+                "end_token must be left out when training a tokenizer, which has its own; "
                 f"got {self.end_token!r}."
             )
         if self.learns:
@@ -89,7 +88,7 @@ class Preparation:
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        """All that shapes the result, as JSON has it; reads every source once, for its digest."""
+        """The options that affect the result, as JSON values; reads all sources for digests."""
         require("tokenizers", "Preparation")
         import tokenizers
 
@@ -111,7 +110,7 @@ class Preparation:
 
     @property
     def key(self) -> str:
-        """Equal for equal contents and options, whatever the files are called."""
+        """A key of contents and options, independent of file names."""
         return key_of(self.plan)
 
     def write(
@@ -120,24 +119,24 @@ class Preparation:
         *,
         skip_bad: int = 0,
         processes: int | None = None,
-        tell: Callable[[str], None] = _nobody,
-        progress: Callable[[int, int], None] = _nobody,
+        tell: Callable[[str], None] = _ignore,
+        progress: Callable[[int, int], None] = _ignore,
     ) -> Manifest:
-        """Write a folder, or the rest of one; no other process may write in it (`locks`).
+        """Write or complete a folder; no other process may write to it (`locks`).
 
         Args:
-            folder: New, empty, or begun by the same preparation.
-            skip_bad: How many bad documents may be left out.
-            processes: How many encode. None: one for each core, or none beside this one if there
-                is little text.
-            tell: Is told what begins, where that takes long.
-            progress: Is told the bytes of the sources that are done, and all of them.
+            folder: A new or empty folder, or one started by the same preparation.
+            skip_bad: Number of bad documents that may be skipped.
+            processes: Number of encoding processes. None: one per core, or only this process if
+                there is little text.
+            tell: Called with a message before each long step.
+            progress: Called with the bytes of the sources done so far and in total.
 
         Returns:
-            The manifest; that of before if the folder was whole already.
+            The manifest; the existing one if the folder is already complete.
 
         Raises:
-            ValueError: If the folder holds something else, the text cannot be read, is too small
+            ValueError: If the folder has other content, or the text cannot be read, is too small
                 or has too many bad documents.
             WriteError: If the disk is full.
         """
@@ -147,8 +146,8 @@ class Preparation:
             manifest = Manifest.read(folder)
             check_same_plan(plan, manifest.options, folder)
             return manifest
-        _check_begun_here(folder)
-        with writing(folder, kept="what was done is kept, and goes on from there"):
+        _check_output(folder)
+        with writing(folder, kept="finished work is kept, and the next run resumes there"):
             state = journal.begin(plan)
             work = FolderWork(
                 self,
@@ -167,15 +166,15 @@ class Preparation:
 
     @property
     def learns(self) -> bool:
-        """Whether a tokenizer is learnt from the text."""
+        """Whether a tokenizer is trained on the text."""
         return self.tokenizer.startswith(_LEARN)
 
     @property
     def size_to_learn(self) -> int:
-        """Ids of the tokenizer to learn.
+        """Size of the tokenizer to train.
 
         Raises:
-            ValueError: If it is no number.
+            ValueError: If it is not a number.
         """
         size = self.tokenizer.removeprefix(_LEARN)
         if not size.isdecimal():
@@ -186,7 +185,7 @@ class Preparation:
 
     @cached_property
     def given_tokenizer(self) -> TextTokenizer:
-        """The tokenizer that is not learnt.
+        """The existing tokenizer.
 
         Raises:
             ValueError: As in `find_tokenizer`.
@@ -200,13 +199,13 @@ def _facts(source: Source) -> list[Any]:
 
 
 def key_of(plan: Mapping[str, Any]) -> str:
-    """The key of the preparation with this plan; a manifest's `options` are one.
+    """The key of the preparation with this plan.
 
     Args:
-        plan: Its plan.
+        plan: A plan, such as the `options` of a manifest.
 
     Raises:
-        KeyError: If it is none.
+        KeyError: If it is not a plan.
     """
     nameless = dict(plan)
     for kind in ("tokenizer", "sources", "validation"):
@@ -215,16 +214,16 @@ def key_of(plan: Mapping[str, Any]) -> str:
 
 
 def source_of_stream(stream: BinaryIO, folder: Path) -> Source:
-    """JSON lines from a pipe, kept beside the folder's notes until it is whole.
+    """Save JSON lines from a pipe beside the folder's journal until the folder is complete.
 
     Args:
-        stream: Read to its end.
-        folder: Where they are to be prepared.
+        stream: The pipe, which is read to its end.
+        folder: The folder to prepare.
 
     Raises:
-        ValueError: If the folder holds other files.
+        ValueError: If the folder has other files.
     """
-    _check_begun_here(folder)
+    _check_output(folder)
     path = folder / WORK_FOLDER / "stdin.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(folder, kept="nothing was prepared"), path.open("wb") as file:
@@ -232,16 +231,16 @@ def source_of_stream(stream: BinaryIO, folder: Path) -> Source:
     return Source(path, ".jsonl", "standard input")
 
 
-def _check_begun_here(folder: Path) -> None:
+def _check_output(folder: Path) -> None:
     """Refuse a folder with other files.
 
     Raises:
-        ValueError: If it has some, and was not begun by `calmkit prepare`.
+        ValueError: If it has some and was not started by `calmkit prepare`.
     """
     if not folder.exists() or (folder / WORK_FOLDER).exists() or is_prepared(folder):
         return
     if others := [path.name for path in folder.iterdir() if path.name != LOCK_FILE]:
         raise ValueError(
-            f"output must be a new or empty folder, or one that was begun; {folder} holds "
+            f"output must be a new, empty or unfinished folder; {folder} holds "
             f"{sorted(others)[0]}. Choose another."
         )

@@ -1,7 +1,7 @@
-"""One long stream of token ids that lies in several files of one size, read as one array.
+"""One long stream of token ids, stored in files of equal size and read as one array.
 
-Token i lies in file i // shard_tokens. Files are mapped when they are first read, and of many
-files only some stay mapped, since each map holds a file descriptor.
+Token i is in file i // shard_tokens. A file is mapped when it is first read. The number of mapped
+files is bounded, since each map holds a file descriptor.
 """
 
 import functools
@@ -19,9 +19,9 @@ class ShardedTokens:
     """Token ids in files, sliced like an array.
 
     Args:
-        files: The files in their order; all but the last are full.
+        files: The files in order; all but the last are full.
         shard_tokens: Tokens in a full file.
-        dtype: Of a token id in the files.
+        dtype: Data type of a token id.
 
     Raises:
         ValueError: If a file is not full, or the last one is too large.
@@ -43,11 +43,11 @@ class ShardedTokens:
         self._mapped = functools.lru_cache(_MOST_MAPPED)(self._map)
 
     def __len__(self) -> int:
-        """Tokens in all files."""
+        """Number of tokens in all files."""
         return self._length
 
     def __getitem__(self, place: slice) -> np.ndarray:
-        """Tokens of a slice with step 1; a view where they lie in one file."""
+        """Tokens of a slice with step 1; a view if they are in one file."""
         begin, end, step = place.indices(self._length)
         if step != 1:
             raise ValueError(f"step must be 1; got {step}.")

@@ -1,8 +1,8 @@
-r"""All documents of a text at once, as strings: for text to measure on.
+r"""Reads all documents of a text as strings, for evaluation.
 
-Text comes from files and folders (`calmkit.text.source_files`), or is the English prose that is
-shipped with CPython (`calmkit.text.embedded`). Documents of nothing but white space are left out,
-and a single document is cut into sections.
+The text comes from files and folders (`calmkit.text.source_files`), or is the English prose that
+ships with CPython (`calmkit.text.embedded`). Blank documents are dropped, and a single document is
+cut into sections.
 """
 
 from pathlib import Path
@@ -20,8 +20,8 @@ def read_documents(path: Path | str | None = None) -> list[str]:
             little between Python versions).
 
     Raises:
-        ValueError: If the path is missing, is of another kind, holds no text, or something in it
-            cannot be read; names file and line.
+        ValueError: If the path is missing, has another format, holds no text or cannot be read;
+            names file and line.
     """
     documents = list(DocumentStream.of_sources(sources_of(path), "text").texts())
     if not documents:

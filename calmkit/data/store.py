@@ -3,12 +3,13 @@ r"""Documents as one stream of token ids, in memory or mapped from the files of 
     tokens   [ end d0 d1 d2 end | end e0 e1 end | ... ]
     offsets  [ 0,                 5,              9, ... ]
 
-Document i is `tokens[offsets[i] : offsets[i + 1]]`. Each begins with an end token too, so that
-generation may start from it. Ids take two bytes while the vocabulary allows it, else four.
+Document i is `tokens[offsets[i] : offsets[i + 1]]`. Each document also starts with an end token,
+so that generation can start from it. Ids take two bytes if the vocabulary allows it, otherwise
+four.
 
-To open a folder takes as long as its list of files, whatever stands in them: tokens and offsets
-are read where they are asked for. So nothing here, nor in what cuts rows out of a store, may hold
-or walk through something of each document.
+The time to open a folder depends only on the number of its files: tokens and offsets are read on
+demand. Therefore neither this module nor the code that cuts rows from a store may store or iterate
+over something per document.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ __all__ = ["TokenStore"]
 
 _BATCH_CHARACTERS = 10_000_000
 _BLOCK_TOKENS, _MOST_BLOCKS = 2**16, 2**11
-_USES = {"train": "learn from", "validation": "measure on"}
+_USES = {"train": "train on", "validation": "evaluate on"}
 
 
 @runtime_checkable
@@ -35,24 +36,24 @@ class TokenSequence(Protocol):
     """Token ids that can be sliced: an array, or `ShardedTokens`."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of tokens."""
         ...
 
     def __getitem__(self, place: slice, /) -> np.ndarray:
-        """Those of a slice."""
+        """Tokens of a slice."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class TokenStore:
-    """Tokenized documents; make one with `from_documents` or `open`.
+    """Tokenized documents; create with `from_documents` or `open`.
 
     Attributes:
         tokens: All token ids, document after document.
-        offsets: Where each document begins, and last the number of tokens. In memory they are
-            checked here one by one; mapped ones were, when they were written.
+        offsets: The offset of each document, then the number of tokens. Offsets in memory are
+            checked here; mapped ones were checked when they were written.
         vocab_size: Number of token ids.
-        end_id: The token on both ends of each document.
+        end_id: The token at both ends of each document.
         num_characters: Characters of text, for results per character.
     """
 
@@ -78,11 +79,12 @@ class TokenStore:
         """Map one side of a prepared folder.
 
         Args:
-            folder: Written by `calmkit prepare`.
-            side: Which text: the one to learn from, or the one held out.
+            folder: A folder written by `calmkit prepare`.
+            side: The training text or the held-out text.
 
         Raises:
-            ValueError: If the folder is not whole, a file was cut, or the side has no document.
+            ValueError: If the folder is not complete, a file is truncated, or the side has no
+                document.
         """
         folder = Path(folder)
         manifest = Manifest.read(folder)
@@ -107,7 +109,7 @@ class TokenStore:
 
         Args:
             documents: At least one text.
-            tokenizer: Gives the ids.
+            tokenizer: The tokenizer.
 
         Raises:
             ValueError: If there is no document.
@@ -131,7 +133,7 @@ class TokenStore:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all documents, end tokens included."""
+        """Number of tokens, end tokens included."""
         return len(self.tokens)
 
     @property
@@ -140,10 +142,10 @@ class TokenStore:
         return len(self.offsets) - 1
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Token ids [begin, end) of the stream, whatever documents and files they lie in.
+        """Token ids [begin, end) of the stream, across documents and files.
 
         Args:
-            begin: From 0 on.
+            begin: At least 0.
             end: At most `num_tokens`.
         """
         return self.tokens[begin:end]
@@ -164,8 +166,7 @@ class TokenStore:
     def token_frequencies(self) -> np.ndarray:
         """The unigram model: the share of each token id.
 
-        Counted over all of a text of up to 2^27 tokens, and of a longer one over as many, in
-        blocks that are spread evenly over it.
+        At most 2^27 tokens are counted, in blocks spread evenly over the text.
         """
         blocks = -(-self.num_tokens // _BLOCK_TOKENS)
         counted = min(blocks, _MOST_BLOCKS)
@@ -178,7 +179,7 @@ class TokenStore:
 
 
 def _groups(documents: Sequence[str]) -> list[Sequence[str]]:
-    """Runs of documents small enough that their ids as Python integers fit in memory."""
+    """Group documents so that the ids of a group fit in memory as Python integers."""
     ends = np.cumsum([len(document) for document in documents])
     group = ends // _BATCH_CHARACTERS
     borders = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(documents)]

@@ -1,8 +1,8 @@
-"""Several texts in the tokens of one tokenizer, each with a share of the rows.
+"""Several texts with one tokenizer, each with a share of the rows.
 
-A share is one of rows, not of documents or of what a text has: a small text with a large share is
-gone through more often. Held-out text is mixed likewise, so that a model is measured on what it
-was trained on: of any number of rows, each text has its share.
+Shares refer to rows, not to documents or sizes: a small text with a large share is repeated more
+often. Held-out text is mixed in the same shares for any number of rows, so that a model is
+evaluated on the distribution it was trained on.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ __all__ = ["TextMixture"]
 
 @dataclass(frozen=True, eq=False)
 class TextMixture:
-    """Several texts; `TextMixture.of` makes one of a single text too.
+    """Several texts; `TextMixture.of` also wraps a single text.
 
     Attributes:
-        stores: The texts, by name, all with the ids of one tokenizer.
-        shares: Of the rows, in the order of the texts; they add up to 1.
+        stores: The texts by name, all with the ids of one tokenizer.
+        shares: Their shares of the rows, in the same order; they add up to 1.
     """
 
     stores: Mapping[str, TokenStore]
     shares: tuple[Fraction, ...]
 
     def __post_init__(self) -> None:
-        """Refuse shares that do not fit, and texts of different tokenizers."""
+        """Refuse invalid shares, and texts with different tokenizers."""
         if len(self.shares) != len(self.stores) or sum(self.shares) != 1 or min(self.shares) <= 0:
             raise ValueError(
                 f"shares must be above 0, one for each of {len(self.stores)} texts, and add up to "
@@ -44,7 +44,7 @@ class TextMixture:
 
     @classmethod
     def of(cls, text: "TokenStore | TextMixture") -> "TextMixture":
-        """A text as a mixture: itself, or of one text."""
+        """Wrap a single text as a mixture; return a mixture unchanged."""
         return text if isinstance(text, TextMixture) else cls({"": text}, (Fraction(1),))
 
     @property
@@ -54,21 +54,21 @@ class TextMixture:
 
     @property
     def end_id(self) -> int:
-        """The token on both ends of each document."""
+        """The token at both ends of each document."""
         return self._first.end_id
 
     @property
     def num_documents(self) -> int:
-        """Of all texts."""
+        """Number of documents of all texts."""
         return sum(store.num_documents for store in self.stores.values())
 
     @property
     def num_tokens(self) -> int:
-        """Of all texts, end tokens included."""
+        """Number of tokens of all texts, end tokens included."""
         return sum(store.num_tokens for store in self.stores.values())
 
     def document(self, index: int) -> np.ndarray:
-        """The token ids of one document, counted through the texts in their order.
+        """The token ids of one document; documents are numbered across the texts in order.
 
         Args:
             index: In [0, num_documents).
@@ -84,7 +84,7 @@ class TextMixture:
         raise IndexError(f"index must be in [0, {self.num_documents}); got {index}.")
 
     def token_frequencies(self) -> np.ndarray:
-        """The unigram model of the rows: the mean of those of the texts, by their shares."""
+        """The unigram model of the rows: the mean over the texts, weighted by their shares."""
         return sum(
             (
                 float(share) * store.token_frequencies()

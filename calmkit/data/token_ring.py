@@ -1,14 +1,14 @@
-"""Random windows of a text, each token once an epoch, without a list of documents or of windows.
+"""Random windows of a text, each token at most once per epoch, without a list of windows.
 
-The stream of a store, in the order in which it is stored, is closed to a ring. An epoch cuts the
-ring from a random place on into windows of W tokens each; the less than W tokens that are left
-over differ from epoch to epoch. The windows come in the order of a keyed permutation. Row i of the
-endless sequence is therefore the window, of epoch e = i // n with key k,
+The stored stream is closed to a ring. An epoch cuts the ring, from a random offset, into windows
+of W tokens. Fewer than W tokens are left over, and they differ from epoch to epoch. The windows
+are visited in the order of a keyed permutation. Row i of the endless sequence, in epoch e = i // n
+with key k, is the window that begins at
 
     begin = (shift(k) + W * order(k, i mod n)) mod tokens,    n = tokens // W
 
-which takes a few operations on integers and no memory, whether the text has a thousand tokens or
-10^12. A binary search in the stored offsets finds the documents' borders in it.
+This takes a few integer operations and no memory, for a thousand tokens or for 10^12. A binary
+search in the stored offsets finds the document boundaries in the window.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from .store import TokenStore
 
 __all__ = ["TokenRing", "Windows"]
 
-_SHIFT, _ORDER, _DRAWS = range(3)  # what words of an epoch's key are for
+_SHIFT, _ORDER, _DRAWS = range(3)  # purposes of the words of an epoch's key
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Windows of one text, and how document borders cut them into segments.
+    """Windows of one text, cut into segments at document boundaries.
 
     Attributes:
         text: Token ids, (windows, W).
-        counts: How many segments each window has.
-        starts: Where each segment begins in its window, window after window.
+        counts: Number of segments of each window.
+        starts: Begin of each segment within its window, window after window.
         draws: A random word for each segment.
     """
 
@@ -47,10 +47,10 @@ class TokenRing:
     Args:
         store: The text, at least one window long.
         window: W, tokens in a window.
-        key: By `key_of`; decides everything that is random.
+        key: A key from `key_of`, the only source of randomness.
 
     Attributes:
-        windows_per_epoch: n, windows that go once through the text.
+        windows_per_epoch: n, the number of windows in one pass over the text.
     """
 
     def __init__(self, store: TokenStore, window: int, key: int) -> None:
@@ -58,10 +58,10 @@ class TokenRing:
         self.windows_per_epoch = store.num_tokens // window
 
     def windows(self, rows: np.ndarray) -> Windows:
-        """The windows at some places of the sequence.
+        """The windows at the given indices of the sequence.
 
         Args:
-            rows: The places, from 0 on.
+            rows: The indices, starting at 0.
         """
         total, size = self._store.num_tokens, self._window
         epochs, places = np.divmod(rows, self.windows_per_epoch)
@@ -91,7 +91,7 @@ class TokenRing:
         return text
 
     def _starts(self, begins: np.ndarray) -> list[np.ndarray]:
-        """Where the segments of each window begin in it: at 0 and at the documents' borders."""
+        """Begins of the segments within each window: 0 and the document boundaries."""
         offsets, total = self._store.offsets, self._store.num_tokens
         ends = begins + self._window
         first = offsets.searchsorted(begins, side="right")

@@ -1,15 +1,15 @@
 r"""Text to token ids and back.
 
-Any tokenizer of the library `tokenizers` will do, if it has a token for the end of a text. That
-token stands for the border of a document. It is never produced by `encode`, not even from a text
-in which its characters occur.
+Any tokenizer of the library `tokenizers` can be used if it has an end-of-text token. That token
+marks the boundaries of a document. `encode` never produces it, not even from a text that spells
+it.
 
-One that is learnt here is a byte-level byte-pair encoding. Every byte has a token, so any text
-can be encoded and comes back unchanged: `decode(encode(text)) == text`. Merges are learnt from
-the training text only. The one special token, `<|end|>`, has id 0.
+A tokenizer trained here is byte-level BPE. Every byte has a token, so any text is restored
+exactly: `decode(encode(text)) == text`. Merges are learned from the training text only. The only
+special token, `<|end|>`, has id 0.
 
 Source: Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units",
-ACL 2016, on the bytes of UTF-8 as in GPT-2. The work is done by the library `tokenizers`.
+ACL 2016, on the bytes of UTF-8 as in GPT-2. The implementation is the library `tokenizers`.
 """
 
 import json
@@ -33,25 +33,25 @@ _PADDING_NAMES = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|p
 
 
 class TextTokenizer:
-    """A tokenizer; make one with `TextTokenizer.train`, `.load` or `find_tokenizer`.
+    """A tokenizer; create one with `TextTokenizer.train`, `.load` or `find_tokenizer`.
 
     Attributes:
         vocab_size: Number of token ids: one more than the highest.
-        end: The token on both ends of a document.
+        end: The token at both ends of a document.
         end_id: Its id.
-        padding_id: Id of the token that fills rows elsewhere; None if there is none.
+        padding_id: Id of the tokenizer's padding token; None if there is none.
     """
 
     def __init__(
         self, tokenizer: "Tokenizer", *, end: str | None = None, padding: str | None = None
     ) -> None:
-        """Wrap a tokenizer of the library `tokenizers`, which is changed.
+        """Wrap a tokenizer of the library `tokenizers`, which is modified.
 
         Args:
-            tokenizer: Any.
-            end: The token that ends a text. None: the one that the tokenizer itself puts behind a
+            tokenizer: Any tokenizer.
+            end: The token that ends a text. None: the token that the tokenizer itself appends to a
                 text, or one with a well-known name.
-            padding: The token that fills rows. None: likewise.
+            padding: The padding token. None: likewise.
 
         Raises:
             ValueError: If there is no such token.
@@ -66,9 +66,9 @@ class TextTokenizer:
                 else "tokenizer must have a token that ends a text, with one of the names "
                 f"{', '.join(_END_NAMES)}; it has none. Name it: end_token."
             )
-        # Marked as special, it is never taken for text, and not written by `decode`.
+        # As a special token it never comes from text, and `decode` omits it.
         tokenizer.add_special_tokens([end])
-        # The library does not save this: text that happens to spell a special token is text.
+        # The library does not save this setting: text that spells a special token stays text.
         tokenizer.encode_special_tokens = True
         names = (padding, (tokenizer.padding or {}).get("pad_token"), *_PADDING_NAMES)
         ids = (tokenizer.token_to_id(name) for name in names if name is not None)
@@ -82,18 +82,18 @@ class TextTokenizer:
         self.end = end
         self.end_id: int = end_id
         if end != known:
-            _put_behind(tokenizer, end)
+            _append_end(tokenizer, end)
 
     @classmethod
     def train(cls, documents: Iterable[str], *, vocab_size: int) -> "TextTokenizer":
-        """Learn merges from documents; the same documents give the same tokenizer.
+        """Train a tokenizer; the same documents give the same tokenizer.
 
         Args:
             documents: The training text, never the validation text.
-            vocab_size: Number of token ids wanted, at least 257: the end token and 256 bytes.
+            vocab_size: Number of token ids, at least 257: the end token and 256 bytes.
 
         Raises:
-            ValueError: If `vocab_size` is below 257 or above what the text gives.
+            ValueError: If `vocab_size` is below 257 or above the maximum for this text.
         """
         check_vocab_size(vocab_size)
         require("tokenizers", "TextTokenizer")
@@ -110,10 +110,10 @@ class TextTokenizer:
             show_progress=False,
         )
         tokenizer.train_from_iterator(documents, trainer)
-        learnt = tokenizer.get_vocab_size()
-        if learnt < vocab_size:
+        learned = tokenizer.get_vocab_size()
+        if learned < vocab_size:
             raise ValueError(
-                f"vocab_size must be at most {learnt}, all the tokens that can be learnt from "
+                f"vocab_size must be at most {learned}, all the tokens that can be learned from "
                 f"this text; got {vocab_size}. Lower it, or give more text."
             )
         return cls(tokenizer)
@@ -122,15 +122,15 @@ class TextTokenizer:
     def load(
         cls, path: Path | str, *, end: str | None = None, padding: str | None = None
     ) -> "TextTokenizer":
-        """Read what `save` wrote, or any tokenizer of the library.
+        """Read a file written by `save`, or any other tokenizer of the library.
 
         Args:
             path: A `tokenizer.json` file.
-            end: The token that ends a text, where its name is not a well-known one.
-            padding: The token that fills rows, likewise.
+            end: The token that ends a text, unless it has a well-known name.
+            padding: The padding token, likewise.
 
         Raises:
-            ValueError: If the file is missing, is no tokenizer or has no end token.
+            ValueError: If the file is missing, is not a tokenizer or has no end token.
         """
         require("tokenizers", "TextTokenizer")
         from tokenizers import Tokenizer
@@ -144,7 +144,7 @@ class TextTokenizer:
         return cls(tokenizer, end=end, padding=padding)
 
     def save(self, path: Path | str) -> None:
-        """Write one JSON file, in the format of the library `tokenizers`.
+        """Write a JSON file in the format of the library `tokenizers`.
 
         Args:
             path: The file to write.
@@ -152,14 +152,14 @@ class TextTokenizer:
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     def to_json(self) -> str:
-        """What `save` writes."""
+        """The content that `save` writes."""
         return self._tokenizer.to_str()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without end tokens.
 
         Args:
-            text: Any text, also an empty one.
+            text: Any text; may be empty.
         """
         return self.encode_many([text])[0]
 
@@ -172,9 +172,9 @@ class TextTokenizer:
         return encode_as_text(self._tokenizer, texts, self.end_id)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of token ids; end tokens are left out.
+        """The text of token ids, without end tokens.
 
-        Tokens cut inside a character give U+FFFD there.
+        An incomplete character is decoded as U+FFFD.
 
         Args:
             tokens: Ids in [0, vocab_size).
@@ -192,7 +192,7 @@ class TextTokenizer:
 
 
 def _known_end(tokenizer: "Tokenizer") -> str | None:
-    """The special token that the tokenizer puts behind a text; else one with a well-known name."""
+    """The special token that the tokenizer appends to a text; else a well-known name."""
     template = json.loads(tokenizer.to_str())["post_processor"] or {}
     parts = template.get("processors", [template])
     for part in parts:
@@ -202,10 +202,10 @@ def _known_end(tokenizer: "Tokenizer") -> str | None:
     return next((name for name in _END_NAMES if tokenizer.token_to_id(name) is not None), None)
 
 
-def _put_behind(tokenizer: "Tokenizer", end: str) -> None:
-    """Have the tokenizer's own file say which token ends a text, where its name does not.
+def _append_end(tokenizer: "Tokenizer", end: str) -> None:
+    """Store the end token in the tokenizer's own file, for tokens without a well-known name.
 
-    Nothing here puts special tokens around a text, so that what it said before is not missed.
+    This replaces the post-processor, which is not used here.
     """
     from tokenizers import processors
 

@@ -1,22 +1,22 @@
-r"""What the one-step heads share: the average velocities of a flow, and their sampler.
+r"""The base class of the one-step heads: average velocities of a flow, and their sampler.
 
 As in flow matching, a velocity field carries noise to latents: x' = v(x, t) from x_0 ~ N(0, I) at
-t = 0 to a latent at t = 1. The path that is at x at time t is, at a later time e, at
+t = 0 to a latent at t = 1. The path through x at time t reaches, at a later time e,
 
     X(x, t, e) = x + (e - t) u(x, t, e),      u(x, t, e) = 1 / (e - t) int_t^e v(x_s, s) ds,
 
-where u is the average velocity on the way, and u(x, t, t) = v(x, t). A network that knows u draws
-a sample in one evaluation, X(x_0, 0, 1) = x_0 + u(x_0, 0, 1). The exact u gives the same sample in
-any number of steps, X(X(x, t, s), s, e) = X(x, t, e); a learned one is better with a few.
+where u is the average velocity between t and e, and u(x, t, t) = v(x, t). A network for u draws a
+sample in one evaluation, X(x_0, 0, 1) = x_0 + u(x_0, 0, 1). The exact u gives the same sample in
+any number of steps, X(X(x, t, s), s, e) = X(x, t, e); a learned u is more accurate with several.
 
-A jump from t to e has no target in the data. Two equations supply one:
+The data contain no target for a jump from t to e. Two equations supply one:
 
-- move the start along the path, and X stays (Eulerian; `MeanFlowHead`):
+- X is constant if the start moves along the path (Eulerian; `MeanFlowHead`):
   u = v + (e - t) du/dt,  where du/dt is the derivative along (x, t, e) -> (v, 1, 0);
-- move the end, and X follows the field (Lagrangian; `FlowMapHead`):
+- X follows the field if the end moves (Lagrangian; `FlowMapHead`):
   d/de X(x, t, e) = v(X, e).
 
-A training step takes some draws at e = t, where the target is the velocity z - x_0 of flow
+A training step uses some draws at e = t, where the target is the velocity z - x_0 of flow
 matching, and some jumps between two sorted times.
 
 Source: Boffi et al., "How to build a consistency model: Learning flow maps via
@@ -42,7 +42,7 @@ __all__ = ["AverageVelocityHead"]
 
 
 class AverageVelocityHead(Head):
-    """A head that knows average velocities; concrete ones say how it learns a jump."""
+    """A head for average velocities; subclasses define the loss of a jump."""
 
     sampling_arguments = frozenset({"steps"})
 
@@ -66,9 +66,9 @@ class AverageVelocityHead(Head):
             width: Features inside.
             depth: Number of residual blocks.
             draws: Draws of times, noise and latent per position in a training step.
-            jumps: How many of them are jumps, with an end after their time.
-            steps: Evaluations of a sample, on equal parts of the path.
-            times: Law of the times that are trained on; uniform if None.
+            jumps: Number of these draws that are jumps, with an end after their time.
+            steps: Evaluations per sample, on equal parts of the path.
+            times: Distribution of the training times; uniform if None.
 
         Raises:
             ValueError: If a number is out of range.
@@ -88,7 +88,7 @@ class AverageVelocityHead(Head):
 
     @property
     def evaluations_per_sample(self) -> int:
-        """One for each step."""
+        """One per step."""
         return self.steps
 
     @abc.abstractmethod
@@ -160,7 +160,7 @@ class AverageVelocityHead(Head):
         num_samples: int,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Follow the average velocity extrapolated from without to with the condition."""
+        """Follow the guided average velocity; see `Head.sample_guided`."""
         self._check_cond(cond)
 
         def velocity(*jump: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class AverageVelocityHead(Head):
         return self.velocity(x, time, end, cond)
 
     def _follow(self, velocity: Callable[..., Tensor], x: Tensor) -> Tensor:
-        shared = (1,) * (x.ndim - 1)  # All samples share the times.
+        shared = (1,) * (x.ndim - 1)  # all samples share the times
         for index in range(self.steps):
             time, end = (x.new_full(shared, k / self.steps) for k in (index, index + 1))
             x = x + velocity(x, time, end) / self.steps

@@ -1,12 +1,13 @@
-"""The contract of a generative head: a conditional distribution over vectors, as a sampler.
+"""The contract of a generative head: a sampler for a conditional distribution over vectors.
 
-A head knows nothing of text. Its condition is any vector, its target any latent vector or the
-Gaussian that an autoencoder gives for one.
+A head does not depend on text. Its condition is any vector; its target is a latent vector or the
+Gaussian posterior of an autoencoder.
 
-Precision, for all heads alike: a condition must have the dtype of the head's weights, or be one
-that autocast lowers. Targets and latents may have any: they are taken to the weights' dtype, or to
-float32 if that is wider. Noise is drawn and errors are measured in it; only what the network reads
-is rounded further. Losses and log-densities have float32 at least, samples the weights' dtype.
+All heads treat precision in the same way. A condition must have the dtype of the head's weights,
+unless autocast lowers it. Targets and latents may have any dtype. They are converted to the
+weights' dtype, or to float32 if that is wider. Noise and errors have this dtype too; only the
+inputs of the network are rounded further. Losses and log-densities are at least float32, and
+samples have the weights' dtype.
 """
 
 import abc
@@ -28,17 +29,17 @@ AnyHead = TypeVar("AnyHead", bound="Head")
 
 
 class Head(nn.Module, Recorded, abc.ABC):
-    """Conditional sampler of vectors that can be trained on examples.
+    """A conditional sampler of vectors that can be trained on examples.
 
-    A concrete head's constructor starts `(cond_size, latent_size, *, ...)`, so that a config
-    states shared sizes once.
+    The constructor of a concrete head starts with `(cond_size, latent_size, *, ...)`, so that a
+    config states shared sizes once.
 
     Attributes:
         cond_size: Features of the condition.
         latent_size: Dimensions of a sample.
         sampling_arguments: Names of the constructor arguments that change samples but not
-            training. The head keeps each in an attribute of the same name; `with_sampling` gives
-            a trained head other values.
+            training. The head stores each in an attribute of the same name; `with_sampling`
+            changes them in a trained head.
     """
 
     sampling_arguments: ClassVar[frozenset[str]] = frozenset()
@@ -52,7 +53,7 @@ class Head(nn.Module, Recorded, abc.ABC):
     @property
     @abc.abstractmethod
     def evaluations_per_sample(self) -> int | None:
-        """How often the network runs to draw one sample; None where that depends on the data."""
+        """Network evaluations per sample; None if they depend on the data."""
 
     @abc.abstractmethod
     def loss(
@@ -65,12 +66,12 @@ class Head(nn.Module, Recorded, abc.ABC):
 
         Args:
             cond: Conditions.
-            target: What a sample should look like, as a distribution per position.
+            target: The target distribution of each position.
             generator: Source of randomness; torch's global one if None.
 
         Raises:
-            ValueError: If condition or target has another size than the head was built for, or
-                the condition another dtype.
+            ValueError: If the condition or target has the wrong size, or the condition the wrong
+                dtype.
         """
 
     @abc.abstractmethod
@@ -84,12 +85,12 @@ class Head(nn.Module, Recorded, abc.ABC):
 
         Args:
             cond: Conditions.
-            num_samples: Number of samples of each position.
+            num_samples: Number of samples per position.
             generator: Source of randomness; torch's global one if None.
 
         Raises:
-            ValueError: If the condition has another size or dtype than the head, or the number of
-                samples is negative.
+            ValueError: If the condition has the wrong size or dtype, or the number of samples is
+                negative.
         """
 
     def sample_guided(
@@ -100,33 +101,33 @@ class Head(nn.Module, Recorded, abc.ABC):
         num_samples: int,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw samples with classifier-free guidance, where a head can; see `GuidedHead`.
+        """Draw samples with classifier-free guidance, if supported; see `GuidedHead`.
 
         Args:
             cond: Conditions.
-            null: The condition that stands for none.
-            scale: Weight of the condition: 1 is the conditional law.
-            num_samples: Number of samples of each position.
+            null: The null condition.
+            scale: Guidance scale; 1 is the conditional distribution.
+            num_samples: Number of samples per position.
             generator: Source of randomness; torch's global one if None.
 
         Raises:
-            ValueError: If this head has no guidance.
+            ValueError: If this head does not support guidance.
         """
         raise ValueError(f"{type(self).__name__} cannot be guided; use scale = 0 or 1.")
 
     @property
     def sampling_settings(self) -> dict[str, Any]:
-        """What the head samples with, by the names that `with_sampling` takes."""
+        """The current sampling settings, by the argument names of `with_sampling`."""
         return {name: getattr(self, name) for name in sorted(self.sampling_arguments)}
 
     def with_sampling(self: AnyHead, **settings: Any) -> AnyHead:
-        """The same head with other settings of sampling.
+        """The same head with other sampling settings.
 
         The weights are shared: training or moving one of the two heads trains or moves both. This
-        head stays as it is, and the new one is saved with its own settings.
+        head is not changed, and the new one is saved with its own settings.
 
         Args:
-            settings: Values of `sampling_arguments`; those not named are this head's.
+            settings: Values of `sampling_arguments`; the others are copied from this head.
 
         Raises:
             ValueError: If the head has no such setting, or refuses the value.
@@ -138,7 +139,7 @@ class Head(nn.Module, Recorded, abc.ABC):
                 f"with: {allowed}. Give any other argument to the constructor."
             )
         other = copy.copy(self)
-        # One dictionary of parameters for both, but room for a setting that is a module.
+        # Both share the dictionary of parameters, but a setting may be a module.
         vars(other)["_modules"] = dict(self._modules)
         for name, value in settings.items():
             setattr(other, name, value)
@@ -147,7 +148,7 @@ class Head(nn.Module, Recorded, abc.ABC):
         return other
 
     def _check_sampling(self) -> None:
-        """Refuse values of `sampling_arguments`; for the constructor, and for `with_sampling`."""
+        """Check `sampling_arguments`; called by the constructor and `with_sampling`."""
 
     def _check_cond(self, cond: Tensor) -> None:
         if cond.shape[-1] != self.cond_size:
@@ -157,7 +158,7 @@ class Head(nn.Module, Recorded, abc.ABC):
         own = self._dtype()
         if cond.dtype == own:
             return
-        # Autocast lowers what its layers read, float64 aside.
+        # Autocast lowers the inputs of its layers, except float64.
         lowered = torch.is_autocast_enabled(cond.device.type)
         if not lowered or torch.float64 in (cond.dtype, own):
             raise ValueError(
@@ -166,7 +167,7 @@ class Head(nn.Module, Recorded, abc.ABC):
             )
 
     def _checked_target(self, target: DiagonalGaussian) -> DiagonalGaussian:
-        """The target in the dtype that losses are computed in, once its size is found right."""
+        """Check the size of the target and convert it to the dtype of the loss."""
         if target.mean.shape[-1] != self.latent_size:
             raise ValueError(
                 f"target must have latent_size = {self.latent_size} dimensions; "
@@ -176,7 +177,7 @@ class Head(nn.Module, Recorded, abc.ABC):
         return DiagonalGaussian(target.mean.to(dtype), target.std.to(dtype))
 
     def _checked_latents(self, latents: Tensor) -> Tensor:
-        """Latents in the dtype that densities are computed in, once their size is found right."""
+        """Check the size of latents and convert them to the dtype of densities."""
         if latents.shape[-1] != self.latent_size:
             raise ValueError(
                 f"latents must have latent_size = {self.latent_size} dimensions; "
@@ -185,11 +186,11 @@ class Head(nn.Module, Recorded, abc.ABC):
         return latents.to(self._wide_dtype())
 
     def _read(self, x: Tensor) -> Tensor:
-        """In the dtype of the weights, as the network must have its inputs."""
+        """Convert an input of the network to the dtype of the weights."""
         return x.to(self._dtype())
 
     def _dtype(self) -> torch.dtype:
-        """Of the weights; PyTorch's default for a head that has none."""
+        """The dtype of the weights; PyTorch's default for a head without weights."""
         weight = next(self.parameters(), None)
         return torch.get_default_dtype() if weight is None else weight.dtype
 
@@ -198,7 +199,7 @@ class Head(nn.Module, Recorded, abc.ABC):
 
 
 def check_num_samples(num_samples: int) -> None:
-    """Refuse a negative number of samples; none at all is an empty result."""
+    """Refuse a negative number of samples; zero gives an empty result."""
     check_at_least(0, num_samples=num_samples)
 
 
@@ -212,10 +213,10 @@ def guided(
 def starting_noise(
     like: Tensor, num_samples: int, size: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Normal noise (num_samples, *batch, size), in dtype and on the device of `like`.
+    """Standard normal noise (num_samples, *batch, size) in the dtype and on the device of `like`.
 
-    Under autocast it has float32 at least: a sampler that starts from it then adds up its many
-    small steps in that precision, also if the condition came out of a layer in bfloat16.
+    Under autocast it is at least float32, so that a sampler accumulates its many small steps in
+    that precision even if the condition is in bfloat16.
     """
     check_num_samples(num_samples)
     dtype = like.dtype

@@ -1,30 +1,30 @@
-r"""Contrastive head: a quadratic energy, trained to be lower at the truth than beside it.
+r"""Contrastive head: a quadratic energy, trained to be lower at the target than near it.
 
     E(z, h) = 1/2 |z - c|^2,    c = W h + b;    p(z | h) proportional to exp(-E(z, h) / T).
 
-Training asks that a negative z- = z+ + d beside the truth z+ costs more than z+ by a margin:
+The energy of a negative z- = z+ + d near the target z+ should exceed that of z+ by a margin:
 
     loss = mean over negatives of max(0, margin + E(z+, h) - E(z-, h)),    d ~ N(0, r^2 / l I),
 
 where r is the `distance` and l the latent size.
 
-*Which negatives.* Commonly these are the targets of other positions. A head must not mix
-positions, so that a loss can be masked and a batch split. Draws of N(0, I), the law of all
-standardised latents, would not mix them, but train a separating direction: c goes past the truth,
-away from the origin, until the margin is met. Neighbours of the truth make c an estimate of
-location. With a = z+ - c the loss is
+*Negatives.* Negatives are commonly the targets of other positions. A head must not mix positions,
+so that a loss can be masked and a batch split. Draws of N(0, I), the distribution of all
+standardised latents, would not mix positions, but train a separating direction: c moves past the
+target, away from the origin, until the margin is met. With neighbours of the target, c becomes an
+estimate of location. With a = z+ - c the loss is
 
     E max(0, margin - |d|^2 / 2 - d . a),
 
-a convex function of |a| alone with its minimum at a = 0: where the law of z+ given h is symmetric
-about a centre, no c is better than the centre. The default margin r^2 / 2 is the mean of
-|d|^2 / 2, so that about half of the negatives count where c is right. With a much smaller margin
-hardly any do there, with a much larger one almost all do and their pulls cancel: in many
-dimensions c is then free within some distance.
+a convex function of |a| alone with its minimum at a = 0. If the distribution of z+ given h is
+symmetric about a centre, the centre is an optimal c. The default margin r^2 / 2 is the mean of
+|d|^2 / 2, so that about half of the negatives have a gradient at the optimum. With a much smaller
+margin hardly any have one; with a much larger one almost all have, and their gradients cancel, so
+that in many dimensions c is undetermined within some distance.
 
-*What it cannot do.* exp(-E / T) is N(c, T I): one Gaussian around a linear map of the condition,
-of the same width everywhere. T is not learnt. No loss here asks for the spread of the target, its
-modes or correlations. This head stands here for comparison.
+*Limits.* exp(-E / T) is N(c, T I): one Gaussian around a linear map of the condition, with the
+same width everywhere. T is not learned. The loss does not depend on the spread, modes or
+correlations of the target. This head is provided for comparison.
 
 Source: LeCun, Chopra, Hadsell, Ranzato and Huang, "A tutorial on energy-based learning", 2006,
 section 2.2.3 (margin losses).
@@ -65,11 +65,11 @@ class ContrastiveHead(Head):
         Args:
             cond_size: Features of the condition.
             latent_size: Dimensions of a sample.
-            margin: How much more a negative should cost.
-            distance: Root mean square of the distance between a negative and the truth.
-            negatives: Negatives of each position in a training step, each beside its own draw
-                from the target.
-            temperature: T of a sample, its variance in each dimension.
+            margin: Required energy difference between a negative and the target.
+            distance: Root mean square distance between a negative and the target.
+            negatives: Negatives per position in a training step, each near its own draw from the
+                target.
+            temperature: T, the variance of samples in each dimension.
 
         Raises:
             ValueError: If a number is not positive.
@@ -86,7 +86,7 @@ class ContrastiveHead(Head):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise: all centres are 0, so that samples are N(0, T I)."""
+        """Initialise all centres to 0, so that samples are N(0, T I)."""
         nn.init.zeros_(self.center.weight)
         nn.init.zeros_(self.center.bias)
 
@@ -115,7 +115,7 @@ class ContrastiveHead(Head):
     def log_prob(
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
-        """Log-density of one vector for each position in nats."""
+        """Log-density of one vector per position, in nats."""
         return self.distribution(cond).log_prob(self._checked_latents(latents))
 
     @typed
@@ -130,7 +130,7 @@ class ContrastiveHead(Head):
         Args:
             cond: Conditions.
             latents: Draws z+ from the target.
-            negatives: The z- that each of them is compared with.
+            negatives: The negative z- of each draw.
         """
         center = self._center(cond)
         gap = _energy(center, latents) - _energy(center, negatives)

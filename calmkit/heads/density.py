@@ -1,19 +1,20 @@
 r"""Log-density of a flow, by the instantaneous change of variables.
 
-Where x' = v(x, t) carries x_0 ~ N(0, I) at t = 0 to z at t = 1, the density along a path obeys
+If x' = v(x, t) carries x_0 ~ N(0, I) at t = 0 to z at t = 1, the density along a path satisfies
 
     d/dt log p_t(x(t)) = -div v(x(t), t),    div v = sum_i dv_i / dx_i = trace of J,
 
-J the Jacobian of v in x. So z is followed back to its noise x_0, and
+where J is the Jacobian of v in x. Therefore z is integrated back to its noise x_0, and
 
     log p(z) = log N(x_0; 0, I) - integral_0^1 div v(x(t), t) dt    in nats.
 
-The trace is a sum or a mean of directional derivatives e . J e. *Exact*: the sum over the l unit
-vectors, as much work as l evaluations of v. *Hutchinson's estimate*: the mean over random
-probes with E e e^T = I (signs, or standard normal), each held fixed along the path. The path does
-not depend on the probes, so the estimate of log p is unbiased; exp of it is not.
+The trace is a sum or a mean of directional derivatives e . J e. The *exact* trace is the sum over
+the l unit vectors and costs as much as l evaluations of v. *Hutchinson's estimate* is the mean
+over random probes with E e e^T = I (signs or standard normal), each fixed along the path. The path
+does not depend on the probes, so the estimate of log p is unbiased; its exponential is not.
 
-It is the density of the exact flow. A solver's error enters twice, in x_0 and in the integral.
+The result is the density of the exact flow. The solver's error enters through x_0 and the
+integral.
 
 Source: Chen et al., "Neural Ordinary Differential Equations", arXiv 1806.07366, section 4;
 Grathwohl et al., "FFJORD", arXiv 1810.01367, section 3.
@@ -40,9 +41,9 @@ def log_density(
     """The log-density at x, with the exact divergence.
 
     Args:
-        field: Velocity at (x, t); row by row, so that J is known from all rows at once.
-        x: Where the density is asked for, at t = 1.
-        solver: Follows x back to t = 0.
+        field: Velocity at (x, t), independent for each row, so that all rows share one pass.
+        x: Points at t = 1.
+        solver: Integrates x back to t = 0.
     """
     units = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     directions = units.view(-1, *(1,) * (x.ndim - 1), x.shape[-1]).expand(-1, *x.shape)
@@ -56,13 +57,13 @@ def estimated_log_density(
     probes: Float[Tensor, "probes *batch latent"],
     solver: Solver,
 ) -> Float[Tensor, "*batch"]:
-    """The same with Hutchinson's estimate: unbiased, up to the solver's error.
+    """The log-density with Hutchinson's estimate: unbiased, up to the solver's error.
 
     Args:
-        field: Velocity at (x, t), row by row.
-        x: Where the density is asked for, at t = 1.
-        probes: Independent draws of random signs, or of N(0, I); signs vary less.
-        solver: Follows x back to t = 0.
+        field: Velocity at (x, t), independent for each row.
+        x: Points at t = 1.
+        probes: Independent draws of random signs or of N(0, I); signs have less variance.
+        solver: Integrates x back to t = 0.
 
     Raises:
         ValueError: If there is no probe.
@@ -79,7 +80,7 @@ def _log_density(
     trace: Callable[[Tensor], Tensor],
     solver: Solver,
 ) -> Tensor:
-    """The state that is integrated is x with the integral of the divergence as last entry."""
+    """Integrate x together with the integral of the divergence as last entry of the state."""
 
     def augmented(state: Tensor, time: Tensor) -> Tensor:
         velocity, rates = _directional_rates(field, state[..., :-1], time, directions)
@@ -96,9 +97,9 @@ def _directional_rates(
     field: Field, x: Tensor, time: Tensor, directions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The velocity (*batch, latent), and e . J e (directions, *batch) for each direction."""
-    # Pulled back, e^T J, for all directions at once: one evaluation, then its backward pass for
-    # each of them. Forward mode is the same in theory; measured, it took 2.5 times as long.
-    # In the state's dtype, which may be wider than the network's.
+    # Reverse mode computes e^T J for all directions: one evaluation, then a backward pass for
+    # each. Forward mode has the same cost in theory, but took 2.5 times as long when measured. The
+    # result has the state's dtype, which may be wider than the network's.
     velocity, pull_back = torch.func.vjp(lambda x: field(x, time).to(x.dtype), x)[:2]
     rates = torch.vmap(lambda e: (pull_back(e)[0] * e).sum(dim=-1))(directions)
     return velocity, rates

@@ -1,21 +1,21 @@
 r"""Diffusion head: a network that removes noise step by step.
 
-The network maps (x_t, t, cond) to an estimate of the clean x (by way of a `Prediction`) and, where
-the variance of the reverse steps is learned, to where it lies between its bounds. Training
-minimises, averaged over dimensions,
+The network maps (x_t, t, cond) to an estimate of the clean x (through a `Prediction`). If the
+variance of the reverse steps is learned, it also predicts its position between the bounds. The
+training loss, averaged over dimensions, is
 
     w_t || target - output ||^2 + bound_t,
 
-with the weights of a `LossWeighting` and the bound of a `ReverseVariance`: by default weights are
-1 and the bound is that of a learned variance, which is the hybrid loss. A `ReverseSampler` draws;
-the network is the same for all samplers.
+with the weights of a `LossWeighting` and the bound of a `ReverseVariance`. By default the weights
+are 1 and the bound is that of a learned variance (the hybrid loss). A `ReverseSampler` draws
+samples; the network is the same for all samplers.
 
-The steps of a position's draws are stratified: draw k of D takes its step from the k-th of D
-equal parts of the schedule. Over the draws each step is as likely as any other. The loss
-of a trained head varied up to a third less, its gradient, in which the noise matters more, hardly.
+The steps of a position's draws are stratified: draw k of D takes its step from the k-th of D equal
+parts of the schedule. Over the draws all steps are equally likely. This reduced the variation of a
+trained head's loss by up to a third, but hardly that of its gradient, where the noise dominates.
 
-The default is velocity prediction. The published head predicts noise (`NoisePrediction`), which
-is the same model once it is trained well, but diverges when it is sampled early in training.
+The default is velocity prediction. The published head predicts noise (`NoisePrediction`). A well
+trained model is the same, but its samples diverge early in training.
 
 Source: Ho et al., arXiv 2006.11239; Nichol and Dhariwal, arXiv 2102.09672, sections 3.1 and 4; as
 a head, Li et al., arXiv 2406.11838, and arXiv 2510.27688.
@@ -67,14 +67,14 @@ class DiffusionHead(Head):
             width: Features inside.
             depth: Number of residual blocks.
             draws: Draws of step, noise and latent per position in a training step.
-            schedule: Noise of each step that is trained on; 1000 cosine steps if None.
-            prediction: What the network predicts; the velocity if None.
+            schedule: Noise schedule of training; 1000 cosine steps if None.
+            prediction: Quantity that the network predicts; the velocity if None.
             variance: Variance of the reverse steps; learned if None.
             weighting: Weight of each step's squared error; uniform if None.
-            sampler: How samples are drawn; DDPM with 100 steps if None.
+            sampler: Reverse sampler; DDPM with 100 steps if None.
 
         Raises:
-            ValueError: If a size is out of range, or if the parts do not fit each other.
+            ValueError: If a size is out of range, or the parts are incompatible.
         """
         super().__init__(cond_size, latent_size)
         check_at_least(1, draws=draws)
@@ -97,7 +97,7 @@ class DiffusionHead(Head):
 
     @property
     def evaluations_per_sample(self) -> int:
-        """Those of the head's own sampler."""
+        """The evaluations of the head's sampler."""
         return self.sampler.evaluations
 
     @typed
@@ -114,10 +114,10 @@ class DiffusionHead(Head):
             cond: Conditions.
             latents: Clean vectors.
             noise: Standard normal noise added to them.
-            step: Step of the schedule at which each is looked at.
+            step: Step of the schedule of each draw.
         """
         schedule = self.schedule
-        # Read in one go: a single copy to the latents' device.
+        # Stacked, so that one copy to the latents' device suffices.
         signal_scale, noise_scale, time, weight, of_clean, upper, lower = schedule.at(
             torch.stack(
                 [
@@ -137,7 +137,7 @@ class DiffusionHead(Head):
         output, fraction = self._evaluate(cond, noisy, time[..., 0])
         error = output - self.prediction.target(latents, noise, signal_scale, noise_scale)
         clean = self.prediction.clean(output.detach(), noisy, signal_scale, noise_scale)
-        # Both means of the reverse step have the same part in x_t.
+        # The x_t terms of both means of the reverse step cancel.
         mean_error = of_clean * (latents - clean)
         first = (step == 0)[..., None]
         bound = self.variance.bound(fraction, mean_error, upper, lower, first)
@@ -171,17 +171,17 @@ class DiffusionHead(Head):
             cond: Conditions.
 
         Raises:
-            ValueError: If the condition has another size than the head was built for.
+            ValueError: If the condition has the wrong size.
         """
         self._check_cond(cond)
-        # Moved once, not once per evaluation; scalars take the dtype of what they multiply.
+        # Moved once, not per evaluation.
         dtype = torch.promote_types(cond.dtype, torch.float32)
         schedule = self.schedule
         levels = torch.stack([schedule.signal_scale, schedule.noise_scale, schedule.times])
         levels = levels.to(dtype).to(cond.device)
 
         def denoise(noisy: Tensor, step: Tensor) -> Denoised:
-            # A vector of one index: a scalar would be read by the host, which waits for it.
+            # Index with a vector: a scalar index would synchronise with the host.
             signal_scale, noise_scale, time = levels[:, step[None]].squeeze(1)
             shared = time.expand((1,) * (noisy.ndim - 1))  # by all samples and positions
             output, fraction = self._evaluate(cond, noisy, shared)
@@ -202,11 +202,11 @@ class DiffusionHead(Head):
         Args:
             cond: Conditions.
             start: Standard normal x at the last step.
-            noise: Standard normal noise that the sampler adds, in the order of use; None where
-                it adds none.
+            noise: Standard normal noise that the sampler adds, in the order of use; None if it
+                adds none.
 
         Raises:
-            ValueError: If the number of noises is not the sampler's.
+            ValueError: If the number of noise draws is wrong.
         """
         return self.sampler.sample_from(self.denoiser(cond), self.schedule, start, noise)
 
@@ -249,9 +249,9 @@ class DiffusionHead(Head):
     def _evaluate(
         self, cond: Tensor, noisy: Tensor, time: Tensor
     ) -> tuple[Tensor, Tensor | float]:
-        """The network's output and variance fraction; `time` has axes of size 1 where shared."""
+        """The network's output and variance fraction; shared axes of `time` have size 1."""
         output = self.network(self._read(noisy), self._read(time.to(noisy.dtype)), cond)
-        # Under autocast it is in half precision, too coarse for the steps that are added up.
+        # Autocast leaves half precision, too coarse for accumulating steps.
         return self.variance.split(output.to(noisy.dtype))
 
     def _checked_weights(self) -> Tensor:

@@ -3,14 +3,14 @@ r"""Energy head: one network evaluation turns noise and condition into a sample.
     e_0 = LN(W eps),  eps from `noise`, e.g. U[-1/2, 1/2];     c = LN(W' h)
     e <- e + block(e, c)   (depth times);           z = output(e)
 
-Trained with a strictly proper scoring rule on N samples of each position: no density is needed,
-and no iteration when sampling. The first linear layer of a block reads the pair [LN(e); c]. It
-is split into W_e LN(e) + W_c c here, and the second term computed once per position instead of
-once per sample: the same function for up to a sixth fewer operations.
+The head is trained with a strictly proper scoring rule on N samples per position. It needs neither
+a density nor iterative sampling. The first linear layer of a block reads the pair [LN(e); c]. Here
+it is split into W_e LN(e) + W_c c, and the second term is computed once per position instead of
+once per sample: the same function with up to a sixth fewer operations.
 
-Unlike the published code, whose zero-initialised output makes all first samples equal, the
-output starts with unit spread: for standardised latents, training starts from a distribution
-of the right scale.
+In the published code the output is initialised to zero, so that all initial samples are equal.
+Here the output starts with unit spread: for standardised latents, training starts from a
+distribution of the right scale.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -39,7 +39,7 @@ _SILU_SCALE = 0.596
 
 
 class EnergyHead(Head):
-    """Implicit sampler trained with a scoring rule."""
+    """An implicit sampler trained with a scoring rule."""
 
     sampling_arguments = frozenset({"noise_scale"})
 
@@ -64,12 +64,12 @@ class EnergyHead(Head):
             width: Features inside.
             depth: Number of residual blocks.
             noise_size: Dimensions of the noise.
-            num_samples: N, samples per position in training; as many as the rule needs.
-            noise: Law of the noise; uniform on [-1/2, 1/2] as published if None.
-            rule: Scoring rule that is minimised; the energy score with alpha = 1 if None.
+            num_samples: N, samples per position in training; at least the rule's minimum.
+            noise: Noise distribution; uniform on [-1/2, 1/2] as published if None.
+            rule: Scoring rule to minimise; the energy score with alpha = 1 if None.
             noise_scale: Factor on the noise of samples; it is 1 in training. Below 1 samples
-                gather, at 0 they are all equal. The norm behind the noise's embedding takes most
-                of a change away, until the noise is small next to that embedding's bias.
+                concentrate; at 0 they are equal. The norm after the noise embedding removes most
+                of the effect until the noise is small compared with that embedding's bias.
 
         Raises:
             ValueError: If a size or the noise scale is out of range.
@@ -99,7 +99,7 @@ class EnergyHead(Head):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise so that the output has unit spread and blocks add little at first."""
+        """Initialise with unit spread of the output and small contributions of the blocks."""
         scaled_normal_(self)
         scaled_normal_(self.output[2], gain=1 / _SILU_SCALE)
         for block in self.blocks:
@@ -151,7 +151,7 @@ class EnergyHead(Head):
         num_samples: int,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Extrapolate from the sample without to that with the condition, from one noise."""
+        """Extrapolate from the unconditional to the conditional sample of the same noise."""
         noise = self.noise_scale * self._draw(cond, num_samples, generator)
         return guided(lambda c: self.sample_from(c, noise), cond, null, scale)
 

@@ -6,14 +6,14 @@ network learns the mean velocity
     v(x, t) = E[z - x_0 | x_t = x]      from      E || v(x_t, t) - (z - x_0) ||^2 / latent_size,
 
 and sampling integrates x' = v(x, t) from noise at t = 0 to a sample at t = 1. Times are
-continuous (the published code embeds floor(1000 t), which has no derivative). Followed back, the
-same equation gives the log-density; see `calmkit.heads.density`.
+continuous (the published code embeds floor(1000 t), which has no derivative). Integrated
+backwards, the same equation gives the log-density; see `calmkit.heads.density`.
 
-Noise and latents are paired at random. To pair near ones by optimal transport within a batch,
-as is done for unconditional flows, would bias this head: each position has its own condition, and
-pairing across positions makes noise and condition dependent, while a sample starts from noise
-that is independent of its condition. Among the draws of *one* position it would be right, but
-those differ by the width of the autoencoder's posterior only: no gain was measured.
+Noise and latents are paired at random. Optimal-transport pairing within a batch, as used for
+unconditional flows, would bias this head: each position has its own condition, and pairing across
+positions makes noise and condition dependent, while sampling starts from noise independent of the
+condition. Pairing among the draws of *one* position is valid, but they differ only by the width of
+the autoencoder's posterior: no gain was measured.
 
 Source: Lipman et al., "Flow Matching for Generative Modeling", arXiv 2210.02747; as a head in
 arXiv 2510.27688.
@@ -35,12 +35,12 @@ from .times import TimeDistribution, UniformTimes, stratified
 
 __all__ = ["FlowHead"]
 
-# A density asks for more accuracy than a sample: on small trained heads the mean error was below
-# 2e-4 nats with this one, and about 0.03 with the 20 evaluations that are enough to sample.
+# A density needs more accuracy than a sample: on small trained heads the mean error was below 2e-4
+# nats with this solver, and about 0.03 with the 20 evaluations that suffice for sampling.
 _DENSITY_SOLVER = RungeKutta4Solver(25)
 
-# Of the time embedding. The 1000 of networks for discrete steps makes the field tremble in time:
-# on small trained heads, log-densities were 30 to 900 times further off with the same solver, and
+# Resolution of the time embedding. With 1000, as for discrete steps, the field oscillates in time:
+# on small trained heads, log-densities had 30 to 900 times the error with the same solver, and
 # neither loss nor samples were better. At 10 the loss on a narrow target was higher.
 _RESOLUTION = 30.0
 
@@ -70,7 +70,7 @@ class FlowHead(Head):
             depth: Number of residual blocks.
             draws: Draws of time, noise and latent per position in a training step.
             solver: Solver for sampling; 10 midpoint steps if None.
-            times: Law of the times that are trained on; uniform if None.
+            times: Distribution of the training times; uniform if None.
 
         Raises:
             ValueError: If a size is out of range.
@@ -91,7 +91,7 @@ class FlowHead(Head):
 
     @property
     def evaluations_per_sample(self) -> int | None:
-        """As many as the head's solver needs; None where that depends on the field."""
+        """The evaluations of the head's solver; None if they depend on the field."""
         return self.solver.evaluations
 
     @typed
@@ -175,7 +175,7 @@ class FlowHead(Head):
         num_samples: int,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Follow the velocity extrapolated from that without to that with the condition."""
+        """Follow the guided velocity; see `Head.sample_guided`."""
         self._check_cond(cond)
 
         def field(x: Tensor, time: Tensor) -> Tensor:
@@ -194,16 +194,16 @@ class FlowHead(Head):
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one latent per position, in nats, with the exact divergence.
 
-        It is computed outside autocast: a density sums many small differences. Each of the
-        solver's evaluations costs latent_size backward passes through the network besides.
+        It is computed without autocast, since a density sums many small differences. Each
+        evaluation of the solver also costs latent_size backward passes through the network.
 
         Args:
             cond: Conditions.
-            latents: Where the density is asked for.
+            latents: Points of the density.
             solver: Solver of this call; `RungeKutta4Solver(25)` if None.
 
         Raises:
-            ValueError: If sizes do not fit.
+            ValueError: If a size is wrong.
         """
         latents = self._checked_latents(latents)
         solver = _DENSITY_SOLVER if solver is None else solver
@@ -224,12 +224,12 @@ class FlowHead(Head):
 
         Args:
             cond: Conditions.
-            latents: Where the density is asked for.
-            probes: Independent draws of random signs, or of N(0, I); averaged over.
+            latents: Points of the density.
+            probes: Independent draws of random signs or of N(0, I), which are averaged.
             solver: Solver of this call; `RungeKutta4Solver(25)` if None.
 
         Raises:
-            ValueError: If sizes do not fit.
+            ValueError: If a size is wrong.
         """
         latents = self._checked_latents(latents)
         solver = _DENSITY_SOLVER if solver is None else solver
@@ -239,6 +239,6 @@ class FlowHead(Head):
             return estimated_log_density(field, latents[None], probes[:, None], solver)[0]
 
     def _without_autocast(self, cond: Tensor) -> Tensor:
-        """A condition that autocast would have converted, where it will be turned off."""
+        """Convert the condition, since autocast will be off."""
         self._check_cond(cond)
         return self._read(cond)

@@ -1,19 +1,19 @@
-r"""Flow-map head: a flow that teaches itself to jump, one evaluation per sample.
+r"""Flow-map head: a self-distilled flow with one evaluation per sample.
 
 The network is the average velocity u of `heads.average_velocity`, and X(x, t, e) = x + (e - t) u
-the map along the flow. Two terms train it, both averaged over dimensions:
+is the flow map. The loss has two terms, both averaged over dimensions:
 
     || u(x_t, t, t) - (z - x_0) ||^2                         the velocity, by flow matching,
     || d/de X(x_t, t, e) - u(X(x_t, t, e), e, e) ||^2        the jumps,
 
-on x_t = (1 - t) x_0 + t z. The second asks that the end of a jump moves with the velocity found
-there. That velocity is held fixed: it teaches and is not taught.
+on x_t = (1 - t) x_0 + t z. The second term requires the end of a jump to move with the velocity
+there. That velocity is the teacher and receives no gradient.
 
-Why this one of the consistency models: the teacher is the network itself, at the same weights,
-so there is no second network, no schedule of step sizes and no bias from a finite one; nothing is
-differentiated in x; and the jump term has no noise in it, since the latent drawn is no part of
-what it asks: it is zero at the optimum for every single draw. With a Lipschitz velocity, a small
-loss bounds the Wasserstein distance of one-step samples to the target.
+This consistency model was chosen for three reasons. The teacher is the network itself with the
+same weights, so there is no second network, no schedule of step sizes and no bias from a finite
+step. Nothing is differentiated in x. The jump term has no noise, since its target does not contain
+the drawn latent: it is zero at the optimum for every single draw. With a Lipschitz velocity, a
+small loss bounds the Wasserstein distance of one-step samples to the target.
 
 Source: Boffi et al., "How to build a consistency model: Learning flow maps via
 self-distillation", arXiv 2505.18825 (Lagrangian self-distillation).
@@ -32,7 +32,7 @@ __all__ = ["FlowMapHead"]
 
 
 class FlowMapHead(AverageVelocityHead):
-    """One-step sampler trained by flow matching and Lagrangian self-distillation."""
+    """A one-step sampler trained by flow matching and Lagrangian self-distillation."""
 
     @typed
     def loss_from(

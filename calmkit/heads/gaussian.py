@@ -2,19 +2,19 @@ r"""Gaussian head: one Gaussian with independent dimensions, by maximum likeliho
 
     p(z | h) = N(z; mu, diag(sigma^2)),    (mu, r) = network(h),    sigma = floor + log(1 + e^r).
 
-The loss is the expected negative log-density under the target N(m, diag(s^2)), a closed form,
+The loss is the expected negative log-density under the target N(m, diag(s^2)), in closed form
 
     1/2 sum_i [ ((m_i - mu_i)^2 + s_i^2) / sigma_i^2 + log sigma_i^2 + log 2 pi ],
 
-in nats. With sigma fixed this is the squared error of mu over 2 sigma^2, plus a constant: the
-head of regression, whose negative log-density is a quadratic energy.
+in nats. For fixed sigma this is the squared error of mu over 2 sigma^2, plus a constant: a
+regression head, whose negative log-density is a quadratic energy.
 
-A baseline: what one mode and independent dimensions can reach. All that it learns of a law are
-means and variances; between two clusters of possible latents it samples in the middle.
-`MixtureHead` has several modes, and correlations.
+This head is a baseline with one mode and independent dimensions. It learns only means and
+variances; if the latents form two clusters, it also samples between them. `MixtureHead` has
+several modes and correlations.
 
-Against point masses the likelihood has no upper bound: where the network predicts outcomes well,
-sigma shrinks towards 0. The floor bounds it.
+On point masses the likelihood is unbounded: sigma shrinks towards 0 where the network predicts the
+outcomes well. The floor bounds it.
 
 Source: Nix and Weigend, "Estimating the mean and variance of the target probability
 distribution", 1994.
@@ -37,7 +37,7 @@ __all__ = ["GaussianHead", "gaussian_cross_entropy", "initial_std", "positive_st
 
 
 class GaussianHead(Head):
-    """Regression of mean and, unless it is fixed, standard deviation."""
+    """Regression of the mean and, unless it is fixed, the standard deviation."""
 
     def __init__(
         self,
@@ -49,16 +49,16 @@ class GaussianHead(Head):
         std: float | None = None,
         min_std: float = 0.01,
     ) -> None:
-        """Build the network; at first the law is N(0, I) for each condition.
+        """Build the network; its initial prediction is N(0, I) for each condition.
 
         Args:
             cond_size: Features of the condition.
             latent_size: Dimensions of a sample.
             width: Features inside.
             depth: Number of residual blocks.
-            std: Standard deviation of all dimensions; learnt for each, and each condition, if
-                None.
-            min_std: Floor of a learnt standard deviation, where latents have unit variance.
+            std: Standard deviation of all dimensions; None to learn it per dimension as a function
+                of the condition.
+            min_std: Floor of a learned standard deviation, for latents of unit variance.
 
         Raises:
             ValueError: If a size or a standard deviation is out of range.
@@ -74,7 +74,7 @@ class GaussianHead(Head):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise: mean 0, and standard deviation 1 where it is learnt."""
+        """Initialise to mean 0 and, if it is learned, standard deviation 1."""
         self.network.reset_parameters()
         output = self.network.output
         nn.init.zeros_(output.weight)
@@ -90,7 +90,7 @@ class GaussianHead(Head):
 
     @typed
     def distribution(self, cond: Float[Tensor, "*batch cond"]) -> DiagonalGaussian:
-        """The predicted law of each position, in float32 at least."""
+        """The predicted distribution of each position, in float32 at least."""
         self._check_cond(cond)
         output = self.network(cond)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
@@ -103,7 +103,7 @@ class GaussianHead(Head):
     def log_prob(
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
-        """Log-density of one vector for each position, in nats."""
+        """Log-density of one vector per position, in nats."""
         return self.distribution(cond).log_prob(self._checked_latents(latents))
 
     @typed
@@ -113,10 +113,10 @@ class GaussianHead(Head):
         target: DiagonalGaussian,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
-        """-E log p(v | h) for v ~ target, exact: nothing is drawn; see `Head.loss`."""
+        """-E log p(v | h) for v ~ target, exact and without sampling; see `Head.loss`."""
         target = self._checked_target(target)
-        law = self.distribution(cond)
-        return gaussian_cross_entropy(law.mean, law.std, target.mean, target.std)
+        predicted = self.distribution(cond)
+        return gaussian_cross_entropy(predicted.mean, predicted.std, target.mean, target.std)
 
     @typed
     def sample_from(
@@ -152,21 +152,21 @@ def gaussian_cross_entropy(
         mean: mu.
         std: sigma, positive.
         target_mean: m.
-        target_std: s; zero is allowed, and gives the negative log-density at m.
+        target_std: s; zero gives the negative log-density at m.
     """
-    # Divided before they are squared: far away, the squares alone could overflow.
+    # Divide before squaring: for distant values the squares could overflow.
     squares = ((target_mean - mean) / std).square() + (target_std / std).square()
     return 0.5 * (squares + 2 * std.log() + math.log(2 * math.pi)).sum(dim=-1)
 
 
 def check_min_std(min_std: float) -> None:
-    """Refuse a floor that leaves a density unbounded, or no room below unit spread."""
+    """Refuse a floor that leaves the density unbounded, or is not below unit spread."""
     if not 0 < min_std < 1:
         raise ValueError(f"min_std must be in (0, 1), where latents have std 1; got {min_std}.")
 
 
 def positive_std(raw: Tensor, min_std: float) -> Tensor:
-    """`min_std + log(1 + e^raw)`: never below the floor, and never without a gradient."""
+    """`min_std + log(1 + e^raw)`: above the floor, with a gradient everywhere."""
     return min_std + softplus(raw)
 
 

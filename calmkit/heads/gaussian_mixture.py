@@ -7,25 +7,25 @@ w = C^-1 V^T R, the mean of the r factors given z,
 
     log |S| = 2 sum_i log sigma_i + log |C|,    (z - mu)^T S^-1 (z - mu) = |R - V w|^2 + |w|^2.
 
-The matrix determinant lemma and Woodbury's identity: the work is linear in the dimension. The
-quadratic form is often written |R|^2 - |L^-1 V^T R|^2 with C = L L^T, a difference of large
-numbers where the factors explain much. The sum of squares here has no such loss: w minimises it,
-so that an error in w enters squared.
+These are the matrix determinant lemma and Woodbury's identity; the cost is linear in the
+dimension. The quadratic form is often written |R|^2 - |L^-1 V^T R|^2 with C = L L^T, a difference
+of large numbers if the factors explain much. The sum of squares here has no such cancellation: w
+minimises it, so that an error in w enters squared.
 
-*Cross entropy.* For a target v ~ N(m, diag(s^2)), -E log p(v) is a closed form for one component
-only. With the expected log-joints
+*Cross entropy.* For a target v ~ N(m, diag(s^2)), -E log p(v) has a closed form only for one
+component. With the expected log-joints
 
     J_k = log pi_k + E log N(v; mu_k, S_k)
         = log pi_k + log N(m; mu_k, S_k) - 1/2 sum_i s_i^2 (S_k^-1)_ii
 
-and q = softmax(J), it is, exactly,
+and q = softmax(J), it is exactly
 
     -E log p(v) = -log sum_k e^{J_k} - E KL(q || r(v)),    r_k(v) = pi_k N(v; mu_k, S_k) / p(v).
 
-The first term is the variational upper bound, with its best q. Only the second is estimated from
-draws of v. It vanishes for one component and for a point mass (s = 0), and is small where the
-target is narrower than the components, or all of it nearest to the same one. The estimate is
-unbiased, and there varies far less than the mean of -log p over the same draws.
+The first term is the variational upper bound with the optimal q. Only the second term is estimated
+from draws of v. It vanishes for one component and for a point mass (s = 0). It is small if the
+target is narrower than the components, or lies close to one of them. The estimate is unbiased, and
+in these cases its variance is far below that of the mean of -log p over the same draws.
 
 Source: Bishop, "Mixture Density Networks", 1994; for the bound, Bishop, "Pattern Recognition and
 Machine Learning", 2006, section 9.4.
@@ -53,8 +53,8 @@ class GaussianMixture:
     Attributes:
         log_weights: log pi_k, finite; the weights sum to one.
         mean: mu_k.
-        std: sigma_k, positive: deviations of each dimension that the factors do not explain.
-        factor: U_k; without columns (rank 0) where covariances are diagonal.
+        std: sigma_k, positive: standard deviations not explained by the factors.
+        factor: U_k; it has no columns (rank 0) for diagonal covariances.
     """
 
     log_weights: Float[Tensor, "*batch components"]
@@ -64,7 +64,7 @@ class GaussianMixture:
 
     @property
     def noise_size(self) -> int:
-        """Normal numbers that a sample takes: one for each dimension and each factor."""
+        """Normal numbers per sample: one for each dimension and each factor."""
         return self.factor.shape[-2] + self.factor.shape[-1]
 
     @typed
@@ -72,7 +72,7 @@ class GaussianMixture:
         """Log-density in nats, log sum_k pi_k N(z; mu_k, S_k).
 
         Args:
-            latents: One vector z for each position.
+            latents: One vector z per position.
         """
         return _log_prob(self.log_weights, self.mean, self.std, self.factor, latents)
 
@@ -80,11 +80,11 @@ class GaussianMixture:
     def cross_entropy(
         self, target: DiagonalGaussian, noise: Float[Tensor, "draws *batch latent"]
     ) -> Float[Tensor, "*batch"]:
-        """Estimate -E log p(v), v ~ target, in nats and without bias; see the module's formula.
+        """Unbiased estimate of -E log p(v), v ~ target, in nats, by the formula of the module.
 
         Args:
-            target: Law of v; a point mass is allowed.
-            noise: Standard normal draws. One component needs none of them.
+            target: Distribution of v; a point mass is allowed.
+            noise: Standard normal draws; not used for one component.
         """
         parameters = (self.log_weights, self.mean, self.std, self.factor)
         return _cross_entropy(*parameters, target.mean, target.std, noise)
@@ -97,13 +97,13 @@ class GaussianMixture:
 
         Args:
             uniform: Draws from [0, 1); k is the first with pi_1 + ... + pi_k above it.
-            noise: Standard normal draws (e, e'), `noise_size` for each sample.
+            noise: Standard normal draws (e, e'), `noise_size` per sample.
         """
         parameters = (self.log_weights, self.mean, self.std, self.factor)
         return _sample_from(*parameters, uniform, noise).to(noise.dtype)
 
 
-# Tensors only, so that all are raised to one precision and their batches bound to each other.
+# These functions take only tensors: all are converted to one precision and share their batch axes.
 @typed
 @in_full_precision
 def _log_prob(
@@ -158,7 +158,7 @@ def _sample_from(
     uniform: Float[Tensor, "samples *batch"],
     noise: Float[Tensor, "samples *batch size"],
 ) -> Float[Tensor, "samples *batch latent"]:
-    # The last sum is 1 up to rounding: without it, no number below 1 can select a k too far.
+    # Without the last sum, which is 1 only up to rounding, k cannot exceed its range.
     upper = log_weights.exp().cumsum(dim=-1)[..., :-1]
     chosen = (uniform[..., None] >= upper).sum(dim=-1)[..., None, None]
     own, shared = noise.split([factor.shape[-2], factor.shape[-1]], dim=-1)
@@ -175,7 +175,7 @@ def _capacitance(std: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     """V = U / sigma, and the Cholesky factor of I + V^T V."""
     scaled = factor / std[..., None]
     identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-    # The plain `cholesky` would wait for the device to see whether it failed.
+    # The plain `cholesky` would synchronise with the device to check for failure.
     return scaled, torch.linalg.cholesky_ex(identity + scaled.mT @ scaled).L
 
 

@@ -1,16 +1,17 @@
-r"""Classifier-free guidance: any head, trained and sampled with and without its condition.
+r"""Classifier-free guidance for any head, trained and sampled with and without its condition.
 
-In training the condition of a position is replaced with probability `dropout` by a learnt null
-condition. In sampling the two are combined by a linear extrapolation of what the network says,
+In training, the condition of a position is replaced by a learned null condition with probability
+`dropout`. In sampling, the two network outputs are extrapolated linearly,
 
-    f = (1 - w) f(null) + w f(cond),    w = `scale`,
+    f = (1 - w) f(null) + w f(cond),    w = `scale`.
 
-w = 1 being the conditional law itself, w = 0 the unconditional one, w > 1 an exaggeration of the
-condition: samples gather where it makes a difference. f is the velocity of a flow, the prediction
-of a diffusion model, the average velocity of a one-step flow, the sample itself of an energy head
-(from one noise). At w other than 0 and 1 each evaluation runs the network twice, and the law of
-samples is neither of the trained ones. Heads that draw from a density (`GaussianHead`,
-`MixtureHead`, `ContrastiveHead`) have nothing here to extrapolate: they take w = 0 and 1 only.
+Here w = 1 is the conditional distribution, w = 0 the unconditional one, and w > 1 exaggerates the
+condition: samples concentrate where it makes a difference. f is the velocity of a flow, the
+prediction of a diffusion model, the average velocity of a one-step flow, or the sample of an
+energy head (from the same noise). Except at w = 0 and 1, each evaluation runs the network twice,
+and samples follow neither of the trained distributions. Heads that draw from a density
+(`GaussianHead`, `MixtureHead`, `ContrastiveHead`) have no output to extrapolate and accept only w
+= 0 and 1.
 
 Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
 """
@@ -34,7 +35,7 @@ __all__ = ["GuidedHead"]
 
 
 class GuidedHead(Head):
-    """Any head, trained with condition dropout and sampled with guidance."""
+    """Wraps a head, which is trained with condition dropout and sampled with guidance."""
 
     sampling_arguments = frozenset({"scale"})
 
@@ -53,12 +54,12 @@ class GuidedHead(Head):
             cond_size: Features of the condition.
             latent_size: Dimensions of a sample.
             head: Builds the head from both sizes; an `EnergyHead` if None.
-            scale: w of sampling.
-            dropout: Probability in [0, 1) with which training hides a position's condition.
+            scale: Guidance scale w.
+            dropout: Probability in [0, 1) of hiding a position's condition in training.
 
         Raises:
-            ValueError: If the scale is negative or one that the head cannot be guided with, or
-                the dropout out of range.
+            ValueError: If the scale is negative or not supported by the head, or the dropout is
+                out of range.
         """
         super().__init__(cond_size, latent_size)
         check_in("[0, 1)", dropout=dropout)
@@ -66,7 +67,7 @@ class GuidedHead(Head):
         self.dropout = dropout
         self.head = (EnergyHead if head is None else head)(cond_size, latent_size)
         self.null = nn.Parameter(torch.zeros(cond_size))
-        self._check_sampling()  # now, and not when a trained model first draws
+        self._check_sampling()  # fail now, not when a trained model first draws
 
     def _check_sampling(self) -> None:
         if not 0.0 <= self.scale < float("inf"):
@@ -80,12 +81,12 @@ class GuidedHead(Head):
 
     @property
     def sampling_settings(self) -> dict[str, Any]:
-        """`scale`, and the settings of the head inside."""
+        """`scale` and the settings of the wrapped head."""
         own = super().sampling_settings
         return {**own, **self.head.sampling_settings, **own}
 
     def with_sampling(self, **settings: Any) -> "GuidedHead":
-        """The same head with another scale, or other settings of the head inside.
+        """The same head with another scale, or other settings of the wrapped head.
 
         Args:
             settings: Values of `sampling_settings`.
@@ -104,7 +105,7 @@ class GuidedHead(Head):
 
     @property
     def evaluations_per_sample(self) -> int | None:
-        """The head's, twice where both conditions are needed."""
+        """The evaluations of the wrapped head, doubled if both conditions are needed."""
         once = self.head.evaluations_per_sample
         return once if once is None or self.scale in (0.0, 1.0) else 2 * once
 

@@ -1,31 +1,31 @@
 r"""MeanFlow head: one evaluation per sample, by regression on an average velocity.
 
-The network is u(x, t, e) of `heads.average_velocity`, the average of v on the way from x at time
-t to time e. Its definition, (e - t) u = int_t^e v(x_s, s) ds, differentiated in t along the path
-(so that x moves with v, and e stays) gives -u + (e - t) du/dt = -v, the MeanFlow identity
+The network is u(x, t, e) of `heads.average_velocity`, the average of v along the path from x at
+time t to time e. Differentiating its definition, (e - t) u = int_t^e v(x_s, s) ds, in t along the
+path (x moves with v, e is fixed) gives -u + (e - t) du/dt = -v, the MeanFlow identity
 
-    u = v + (e - t) du/dt,      du/dt = v . d_x u + d_t u,
+    u = v + (e - t) du/dt,      du/dt = v . d_x u + d_t u.
 
-and the loss is the distance to its right side, held fixed, at x_t = (1 - t) x_0 + t z:
+The loss is the distance to the right-hand side, with stopped gradient, at x_t = (1 - t) x_0 + t z:
 
     || u(x_t, t, e) - sg(v + (e - t) du/dt) ||^2 / latent_size,      v = z - x_0.
 
-The published text has noise at t = 1 and writes r for the other end: u = v - (t - r) du/dt. Here
-time runs from noise to latents, as in all heads of this package, and the other end is ahead.
+The paper has noise at t = 1 and writes r for the other end: u = v - (t - r) du/dt. Here time runs
+from noise to latents, as in all heads of this package, and the other end is later.
 
-The right side is linear in v, so that the velocity z - x_0 of one draw may stand for its mean
-given x_t: u is right where the gradient's mean is zero. With e = t the loss is flow matching.
+The right-hand side is linear in v, so the velocity z - x_0 of one draw can replace its mean given
+x_t: the expected gradient is zero at the exact u. With e = t the loss is flow matching.
 
-In the derivative, that draw's noise is multiplied by d_x u. The network's own u(x, t, t), learned
-from the draws with e = t, has the same mean at the optimum and none of the noise:
-`own_velocity = True` takes the derivative along it, as the improved MeanFlow does. In small
-trials it was ahead after short trainings and on two dimensions, and not ahead after a long one
-on sixteen.
+In the derivative, the noise of that draw is multiplied by d_x u. The network's own u(x, t, t),
+learned from the draws with e = t, has the same mean at the optimum without the noise.
+`own_velocity = True` takes the derivative along it, as in the improved MeanFlow. In small trials
+it was better after short trainings and in two dimensions, but not after a long training in
+sixteen.
 
-`power` p turns the squared error L of a draw into L / sg(L + 0.001)^p; the paper has p = 1. It
-damps draws far from their target. With p = 0 the optimum is the mean of the target and with it
-the exact flow; with p > 0 it is more like the median, which is another flow where the velocities
-that meet in a point are not symmetric about their mean.
+`power` p turns the squared error L of a draw into L / sg(L + 0.001)^p; the paper uses p = 1. It
+damps draws far from their target. With p = 0 the optimum is the mean of the target, and thus the
+exact flow. With p > 0 it is closer to a median, which defines another flow if the velocities at a
+point are not symmetric about their mean.
 
 Source: Geng et al., "Mean Flows for One-step Generative Modeling", arXiv 2505.13447; own velocity:
 Geng et al., "Improved Mean Flows: On the Challenges of Fastforward Generative Models", arXiv
@@ -45,11 +45,11 @@ from .times import TimeDistribution
 
 __all__ = ["MeanFlowHead"]
 
-_FLOOR = 1e-3  # in the weight's denominator, as published
+_FLOOR = 1e-3  # in the denominator of the weight, as published
 
 
 class MeanFlowHead(AverageVelocityHead):
-    """One-step sampler trained by the MeanFlow identity."""
+    """A one-step sampler trained by the MeanFlow identity."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class MeanFlowHead(AverageVelocityHead):
             width: Features inside.
             depth: Number of residual blocks.
             draws: Draws of times, noise and latent per position in a training step.
-            jumps: How many of them are jumps, with an end after their time.
-            steps: Evaluations of a sample, on equal parts of the path.
-            times: Law of the times that are trained on; uniform if None.
-            power: Exponent p of the adaptive weight, in [0, 1]; 0 is none.
-            own_velocity: Whether the derivative follows the network's velocity instead of that
-                of the draw.
+            jumps: Number of these draws that are jumps, with an end after their time.
+            steps: Evaluations per sample, on equal parts of the path.
+            times: Distribution of the training times; uniform if None.
+            power: Exponent p of the adaptive weight, in [0, 1]; 0 disables it.
+            own_velocity: Whether the derivative follows the network's velocity instead of the
+                draw's.
 
         Raises:
             ValueError: If a number is out of range.

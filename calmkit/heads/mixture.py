@@ -2,24 +2,26 @@ r"""Mixture density head: a mixture of Gaussians with an exact likelihood.
 
     p(z | h) = sum_k pi_k N(z; mu_k, diag(sigma_k^2) + U_k U_k^T),    all functions of h,
 
-with U_k of `rank` columns, none by default. The loss is the cross entropy -E log p(v | h) under
-the target: exact for one component and for point masses, else estimated from a few draws without
-bias and with little variance. Its formula, and those of the density, are in `gaussian_mixture`.
+where U_k has `rank` columns, none by default. The loss is the cross entropy -E log p(v | h) under
+the target. It is exact for one component and for point masses; otherwise it is estimated from a
+few draws, without bias and with little variance. The formulas of loss and density are in
+`gaussian_mixture`.
 
-*Start.* Components that begin equal stay equal, since their gradients are. Components that begin
-far apart are as bad: each latent belongs to its nearest one alone, and what lies near none of the
-data never learns. Where sigma is near 1, the log-densities of two components at a draw from one
-of them differ by about |mu_k - mu_j|^2 / 2: about a nat in any dimension l, if the variance
+*Initialisation.* Components that start equal stay equal, since their gradients are equal.
+Components that start far apart are as bad: each latent belongs to the nearest one alone, and a
+component far from all data never learns. For sigma near 1, the log-densities of two components at
+a draw from one of them differ by about |mu_k - mu_j|^2 / 2. This is about a nat in any dimension l
+if the variance between components is
 
-    b = min(1/2, 1/l)
+    b = min(1/2, 1/l).
 
-lies between components. Half of it is fixed, half a random dependence on the condition, with which
-more modes were found in trials. sigma takes the rest: for standardised latents the mixture starts
-with their mean and their variance. Take more components than there are modes. Of 8 modes on a
-ring, 8 components missed one in half of the trials, 16 in none.
+Half of it is fixed and half is a random dependence on the condition, with which trials found more
+modes. sigma is the rest: for standardised latents the mixture starts with their mean and variance.
+Use more components than there are modes. With 8 modes on a ring, 8 components missed one in half
+of the trials, and 16 in none.
 
-*Floor.* Against point masses the likelihood has no upper bound, since a component can shrink
-around single outcomes. `min_std`, a floor of sigma, bounds it.
+*Floor.* On point masses the likelihood is unbounded, since a component can shrink around a single
+outcome. `min_std`, a floor of sigma, bounds it.
 
 Source: Bishop, "Mixture Density Networks", 1994.
 """
@@ -41,12 +43,12 @@ from .gaussian_mixture import GaussianMixture
 
 __all__ = ["MixtureHead"]
 
-# Share of the variance that the factors explain at first. Not zero: where U is, its gradient is.
+# Initial share of the variance explained by the factors. At U = 0 its gradient would be zero.
 _EXPLAINED = 0.1
 
 
 class MixtureHead(Head):
-    """Mixture of Gaussians, trained by maximum likelihood."""
+    """A mixture of Gaussians, trained by maximum likelihood."""
 
     def __init__(
         self,
@@ -69,8 +71,8 @@ class MixtureHead(Head):
             depth: Number of residual blocks.
             components: Number of Gaussians.
             rank: Columns of each U; 0 for diagonal covariances.
-            draws: Draws from the target of each position in a training step.
-            min_std: Floor of each sigma, where latents have unit variance.
+            draws: Draws from the target per position in a training step.
+            min_std: Floor of each sigma, for latents of unit variance.
 
         Raises:
             ValueError: If a number is out of range.
@@ -84,7 +86,7 @@ class MixtureHead(Head):
         self.rank = rank
         self.draws = draws
         self.min_std = min_std
-        # Of each component: the weight's logit, mu, raw sigma, U row by row.
+        # Outputs per component: the weight's logit, mu, raw sigma, U row by row.
         self._splits = [1, latent_size, latent_size, latent_size * rank]
         self.network = ResidualMLP(
             cond_size, components * sum(self._splits), width=width, depth=depth
@@ -92,7 +94,7 @@ class MixtureHead(Head):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as the module says; each draw of the fixed part has exactly its variance."""
+        """Initialise as described above, with the exact variance of the fixed part."""
         self.network.reset_parameters()
         count, size, rank = self.components, self.latent_size, self.rank
         between = min(0.5, 1 / size) if count > 1 else 0.0
@@ -105,7 +107,8 @@ class MixtureHead(Head):
         factor = factor * math.sqrt(explained) / factor.norm(dim=-1, keepdim=True)
         output = self.network.output
         weight = torch.zeros(count, sum(self._splits), output.in_features)
-        # The output's input has unit mean square. Weights and means read it, the others not yet.
+        # The last hidden layer has unit mean square. Only weights and means depend on it
+        # initially.
         nn.init.normal_(weight[:, : 1 + size], std=math.sqrt(between / 2 / output.in_features))
         bias = [torch.zeros(count, 1), mean, initial_std(std, self.min_std), factor.flatten(1)]
         with torch.no_grad():
@@ -119,7 +122,7 @@ class MixtureHead(Head):
 
     @typed
     def distribution(self, cond: Float[Tensor, "*batch cond"]) -> GaussianMixture:
-        """The predicted law of each position, in float32 at least."""
+        """The predicted distribution of each position, in float32 at least."""
         self._check_cond(cond)
         output = self.network(cond)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
@@ -136,7 +139,7 @@ class MixtureHead(Head):
     def log_prob(
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
-        """Log-density of one vector for each position, in nats; exact."""
+        """Exact log-density of one vector per position, in nats."""
         return self.distribution(cond).log_prob(self._checked_latents(latents))
 
     @typed
@@ -150,7 +153,7 @@ class MixtureHead(Head):
 
         Args:
             cond: Conditions.
-            target: Law of the latents.
+            target: Distribution of the latents.
             noise: Standard normal noise of its draws.
         """
         return self.distribution(cond).cross_entropy(target, noise)
@@ -182,7 +185,7 @@ class MixtureHead(Head):
         Args:
             cond: Conditions.
             uniform: Draws from [0, 1), which select components.
-            noise: Standard normal draws, `latent_size + rank` for each sample.
+            noise: Standard normal draws, `latent_size + rank` per sample.
         """
         return self.distribution(cond).sample_from(uniform, noise)
 
@@ -195,7 +198,7 @@ class MixtureHead(Head):
     ) -> Float[Tensor, "samples *batch latent"]:
         """Draw independent samples for each condition; see `Head.sample`."""
         noise = starting_noise(cond, num_samples, self.latent_size + self.rank, generator)
-        # Coarser numbers would not reach components of small weight.
+        # In lower precision, components of small weight would never be selected.
         dtype = torch.promote_types(noise.dtype, torch.float32)
         uniform = standard_uniform(noise.shape[:-1], generator, dtype=dtype, device=noise.device)
         return self.sample_from(cond, uniform, noise)

@@ -1,4 +1,4 @@
-"""Laws of the noise that an implicit sampler turns into samples, as swappable parts."""
+"""Noise distributions for implicit samplers, as swappable parts."""
 
 import abc
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ __all__ = ["GaussianNoise", "Noise", "UniformNoise"]
 
 
 class Noise(abc.ABC):
-    """A law of independent numbers with mean zero.
+    """A distribution of independent numbers with mean zero.
 
-    A noise may state its law as a method `cdf`, the distribution function of one number, from
-    float64 to float64; `calmkit.testing` then compares its draws with it.
+    A noise may have a method `cdf`, the distribution function of one number, from float64 to
+    float64; `calmkit.testing` then compares its draws with it.
     """
 
     @abc.abstractmethod
@@ -43,7 +43,7 @@ class UniformNoise(Noise):
         dtype: torch.dtype,
         device: torch.device,
     ) -> Tensor:
-        """Uniform draws less 1/2."""
+        """Uniform draws from [0, 1), minus 1/2."""
         return standard_uniform(shape, generator, dtype=dtype, device=device) - 0.5
 
     def cdf(self, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class UniformNoise(Noise):
 
 @dataclass(frozen=True)
 class GaussianNoise(Noise):
-    """N(0, 1): unbounded, so that rare samples can lie far out."""
+    """N(0, 1): unbounded, so that rare samples can be extreme."""
 
     def draw(
         self,

@@ -1,12 +1,12 @@
-r"""Solvers for x'(t) = f(x, t), as parts; usable without a head.
+r"""Solvers for x'(t) = f(x, t), which can be used without a head.
 
 An explicit Runge-Kutta method with s stages moves x over a step of h by
 
     k_i = f(x + h sum_{j<i} a_ij k_j,  t + c_i h),   c_i = sum_j a_ij,   i = 1, ..., s,
     x <- x + h sum_i b_i k_i.
 
-It is given by its *tableau*, the rows a_1, ..., a_s and then b. Here, with order p (the error
-after n = 1/h equal steps is O(h^p) where f is smooth) and s evaluations of f a step:
+It is defined by its *tableau*, the rows a_1, ..., a_s followed by b. The table lists the order p
+(for smooth f the error after n = 1/h equal steps is O(h^p)) and the s evaluations of f per step:
 
 | solver | a_2 ... a_s | b | p | s |
 |---|---|---|---|---|
@@ -15,7 +15,7 @@ after n = 1/h equal steps is O(h^p) where f is smooth) and s evaluations of f a 
 | `HeunSolver` | 1 | 1/2 1/2 | 2 | 2 |
 | `RungeKutta4Solver` | 1/2; 0 1/2; 0 0 1 | 1/6 1/3 1/3 1/6 | 4 | 4 |
 
-`AdaptiveSolver` chooses its own steps, so that an estimate of the error stays in bounds.
+`AdaptiveSolver` chooses its steps so that an estimate of the error stays within a tolerance.
 
 Source: Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", chapter II; for
 the adaptive one Dormand and Prince, "A family of embedded Runge-Kutta formulae", 1980, section 3
@@ -51,12 +51,12 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Solver(abc.ABC):
-    """Follows a field from one time to another; holds settings, no tensors."""
+    """Integrates a field from one time to another; holds settings, no tensors."""
 
     @property
     @abc.abstractmethod
     def evaluations(self) -> int | None:
-        """How often `integrate` evaluates the field; None where that depends on the field."""
+        """Evaluations of the field per call of `integrate`; None if they depend on the field."""
 
     @abc.abstractmethod
     def integrate(
@@ -66,19 +66,19 @@ class Solver(abc.ABC):
         start: float = 0.0,
         end: float = 1.0,
     ) -> Float[Tensor, "*batch latent"]:
-        """Where the solution that is at x at time `start` is at time `end`, in the dtype of x.
+        """The solution at time `end` that passes through x at time `start`, in the dtype of x.
 
         Args:
             field: Velocity at (x, t).
-            x: Where to start.
-            start: Time to start at.
-            end: Time to end at; before `start` to go back.
+            x: Initial value.
+            start: Initial time.
+            end: Final time; may be before `start`.
         """
 
 
 @dataclass(frozen=True)
 class FixedStepSolver(Solver):
-    """A Runge-Kutta method with equal steps; a concrete class gives its tableau.
+    """A Runge-Kutta method with equal steps; a concrete class defines its tableau.
 
     Attributes:
         steps: Number of steps.
@@ -87,7 +87,7 @@ class FixedStepSolver(Solver):
     steps: int = 10
 
     def __post_init__(self) -> None:
-        """Refuse less than one step."""
+        """Refuse fewer than one step."""
         check_at_least(1, steps=self.steps)
 
     @property
@@ -97,7 +97,7 @@ class FixedStepSolver(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One for each stage of each step."""
+        """One per stage and step."""
         return self.steps * (len(self.tableau) - 1)
 
     @typed
@@ -115,9 +115,9 @@ class FixedStepSolver(Solver):
             slopes: list[Tensor] = []
             for row in stages:
                 part = (step + sum(row)) / self.steps
-                # In this form the last time is `end` to the last digit.
+                # In this form the last time is exactly `end`.
                 time = x.new_full((), start * (1 - part) + end * part)
-                # Under autocast a slope may be in bfloat16: x adds up in its own precision.
+                # Autocast may return bfloat16 slopes: accumulate x in its own precision.
                 slopes.append(field(_moved(x, row, slopes, h), time).to(x.dtype))
             x = _moved(x, weights, slopes, h)
         return x
@@ -125,7 +125,7 @@ class FixedStepSolver(Solver):
 
 @dataclass(frozen=True)
 class EulerSolver(FixedStepSolver):
-    """x <- x + h f(x, t): order 1, one evaluation a step."""
+    """x <- x + h f(x, t): order 1, one evaluation per step."""
 
     tableau = ((), (1.0,))
 
@@ -139,28 +139,28 @@ class MidpointSolver(FixedStepSolver):
 
 @dataclass(frozen=True)
 class HeunSolver(FixedStepSolver):
-    """The mean of the slopes at both ends of an Euler step: order 2, two evaluations a step."""
+    """The mean of the slopes at both ends of an Euler step: order 2, two evaluations per step."""
 
     tableau = ((), (1.0,), (0.5, 0.5))
 
 
 @dataclass(frozen=True)
 class RungeKutta4Solver(FixedStepSolver):
-    """The classic method of order 4, four evaluations a step."""
+    """The classic method of order 4, four evaluations per step."""
 
     tableau = ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 
 
 @dataclass(frozen=True)
 class AdaptiveSolver(Solver):
-    """Dormand and Prince's pair of orders 5 and 4 with steps as the field demands.
+    """Dormand and Prince's pair of orders 5 and 4 with adaptive steps.
 
-    All rows (all axes but the last) share their steps. A step is accepted where *every* row's
-    estimated error, the root mean square over its dimensions, is within `atol + rtol |x|`. The
-    norm over all numbers at once, usual elsewhere, lets one hard row among a thousand easy ones
-    err by 30 times as much. So a row's result depends on the others, within the tolerance.
+    All rows (all axes but the last) share their steps. A step is accepted if the estimated error
+    of *every* row, the root mean square over its dimensions, is within `atol + rtol |x|`. The
+    usual norm over all numbers would allow one hard row among a thousand easy ones 30 times this
+    error. The result of a row depends on the other rows, within the tolerance.
 
-    The steps depend on data, so this solver cannot be part of one compiled graph. It needs the
+    The steps depend on the data, so this solver cannot be part of one compiled graph. It needs the
     library torchdiffeq.
 
     Attributes:
@@ -179,7 +179,7 @@ class AdaptiveSolver(Solver):
 
     @property
     def evaluations(self) -> None:
-        """None: it depends on the field."""
+        """None, since they depend on the field."""
         return None
 
     @typed
@@ -190,10 +190,10 @@ class AdaptiveSolver(Solver):
         start: float = 0.0,
         end: float = 1.0,
     ) -> Float[Tensor, "*batch latent"]:
-        """Take as many steps as the tolerance asks for; see `Solver.integrate`.
+        """Take as many steps as the tolerance requires; see `Solver.integrate`.
 
         Raises:
-            ValueError: If no step is small enough, as when the field is not finite.
+            ValueError: If no step is small enough, for example if the field is not finite.
         """
         from torchdiffeq import odeint  # slow to import
 
@@ -202,7 +202,7 @@ class AdaptiveSolver(Solver):
         times = torch.tensor([start, end], dtype=torch.float64, device=x.device)
         options = {
             "norm": _worst_row,
-            # Its own choices would look at the field outside of [start, end].
+            # The library's defaults would evaluate the field outside [start, end].
             "first_step": abs(end - start) / 20,
             "step_t": times[1:],
         }

@@ -1,7 +1,7 @@
-r"""What the network of a diffusion model predicts, as swappable parts.
+r"""Prediction targets of a diffusion model's network, as swappable parts.
 
-At x_t = a x + b eps, with a = sqrt(abar_t) and b = sqrt(1 - abar_t), the pair (x_t, output) fixes
-both x and eps, whichever of these the output stands for:
+At x_t = a x + b eps, with a = sqrt(abar_t) and b = sqrt(1 - abar_t), the pair (x_t, output)
+determines both x and eps for each of these outputs:
 
 | prediction | output | clean x | gain |
 |---|---|---|---|
@@ -9,10 +9,10 @@ both x and eps, whichever of these the output stands for:
 | velocity | a eps - b x | a x_t - b output | b |
 | clean | x | output | 1 |
 
-They differ in what an error does: the clean x is off by `gain` times the error of the output.
-For noise prediction that is 2e4 at the last of 1000 cosine steps, where a network that is not yet
-accurate throws samples far off, and without bound where no signal is left. Velocity and clean
-prediction never amplify an error.
+They differ in the effect of an error: the error of the clean x is `gain` times that of the output.
+For noise prediction the gain is 2e4 at the last of 1000 cosine steps, where an inaccurate network
+throws samples far off, and infinite without any signal. Velocity and clean prediction never
+amplify an error.
 
 Source: Ho et al., arXiv 2006.11239 (noise); Salimans and Ho, "Progressive Distillation for Fast
 Sampling of Diffusion Models", arXiv 2202.00512, appendix D (velocity).
@@ -30,23 +30,23 @@ __all__ = ["CleanPrediction", "NoisePrediction", "Prediction", "VelocityPredicti
 class Prediction(abc.ABC):
     """The meaning of a network's output; `clean` is affine in it.
 
-    The scales are a and b above, with axes to broadcast.
+    The scales are a and b above, with axes for broadcasting.
     """
 
     @abc.abstractmethod
     def target(
         self, clean: Tensor, noise: Tensor, signal_scale: Tensor, noise_scale: Tensor
     ) -> Tensor:
-        """What the output should be, given clean x and noise."""
+        """The target of the output, given clean x and noise."""
 
     @abc.abstractmethod
     def clean(
         self, output: Tensor, noisy: Tensor, signal_scale: Tensor, noise_scale: Tensor
     ) -> Tensor:
-        """The clean x that an output at x_t stands for."""
+        """The clean x implied by an output at x_t."""
 
     def gain(self, signal_scale: Tensor, noise_scale: Tensor) -> Tensor:
-        """How far an error of the output moves the clean x; infinite where it is not fixed."""
+        """Error of the clean x per error of the output; infinite if x is not determined."""
         one, zero = torch.ones_like(signal_scale), torch.zeros_like(signal_scale)
         return self.clean(one, zero, signal_scale, noise_scale).abs()
 

@@ -1,7 +1,8 @@
-r"""Samplers of diffusion models: from noise back to a clean x; usable without a head.
+r"""Reverse samplers of diffusion models, from noise to a clean x; usable without a head.
 
-Each visits some steps of a schedule, from the noisiest to the least, asks a denoiser for the
-clean x at x_t = a x + b eps, and moves to the next level (a', b'), in the end to (1, 0):
+A sampler visits some steps of a schedule, from the noisiest to the least noisy. At each step a
+denoiser estimates the clean x from x_t = a x + b eps, and the sampler moves to the next level
+(a', b'), at the end to (1, 0):
 
     DDPM         x' ~ N(posterior mean given the estimate, variance between its bounds)
     DDIM         x' = a' clean + sqrt(b'^2 - s^2) (x_t - a clean) / b + s eps',
@@ -9,15 +10,15 @@ clean x at x_t = a x + b eps, and moves to the next level (a', b'), in the end t
     DPM-Solver   x' = b' / b x_t - a' (exp(-h) - 1) D,    h = log(a' / b') - log(a / b),
                  D = clean + h / (2 h_before) (clean - clean_before)
 
-Here h is half the growth of the log-SNR. DDIM with eta = 0 and DPM-Solver++(2M) solve the
-probability-flow equation, with order 1 and 2 in the number of steps; they turn one noise into one
-sample and add none. DDIM with eta = 1 is DDPM with the posterior's variance. D falls back to
-`clean` at the first move, where nothing came before, and at the last, where h is infinite.
+Here h is half the increase of the log-SNR. DDIM with eta = 0 and DPM-Solver++(2M) solve the
+probability-flow equation with order 1 and 2 in the number of steps; they map noise to a sample
+deterministically. DDIM with eta = 1 is DDPM with the posterior variance. D is `clean` at the first
+move, which has no previous estimate, and at the last, where h is infinite.
 
-DDPM visits evenly spaced steps, first and last included, as improved DDPM does. The other two
-visit trailing steps, uniform in time, the lowest one stride above the clean x: for DPM-Solver the
-uneven jump to the first step of a schedule would make D extrapolate far, and steps uniform in
-log-SNR, most of which lie where x_t is all noise or all signal, were less accurate here.
+DDPM visits evenly spaced steps, first and last included, as in improved DDPM. The other two visit
+trailing steps, uniform in time, the lowest one stride above the clean x. For DPM-Solver, the
+uneven jump to the first step of a schedule would make D extrapolate far. Steps uniform in log-SNR,
+most of which lie where x_t is almost all noise or all signal, were less accurate here.
 
 Source: Ho et al., arXiv 2006.11239, algorithm 2; Nichol and Dhariwal, arXiv 2102.09672, section
 4; Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502, equations 12 and 16; Lu
@@ -51,68 +52,69 @@ __all__ = [
 @typed
 @dataclass(frozen=True, eq=False)
 class Denoised:
-    """What a denoiser says of x_t.
+    """The output of a denoiser at x_t.
 
     Attributes:
-        clean: Estimate of the clean x, E[x | x_t] at best.
-        variance_fraction: Where the variance of a reverse step lies between the posterior's (0)
-            and beta (1), in logarithms; only DDPM reads it.
+        clean: Estimate of the clean x, ideally E[x | x_t].
+        variance_fraction: Position of the log-variance of a reverse step between the posterior's
+            (0) and log beta (1); used only by DDPM.
     """
 
     clean: Float[Tensor, "*batch latent"]
     variance_fraction: Float[Tensor, "*batch latent"] | float = 0.0
 
 
-# From x_t and the index of its step in the schedule, a scalar tensor on the device of x_t.
+# Arguments: x_t and the index of its step in the schedule, a scalar tensor on the device of x_t.
 Denoiser = Callable[[Tensor, Tensor], Denoised]
 
 
 def guided_denoiser(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
     """Classifier-free guidance: (1 - scale) unconditional + scale conditional, of the clean x.
 
-    The same as to combine what the network predicts: at one x_t the clean x is affine in that,
-    and the weights add up to 1. The variance is interpolated, never extrapolated: from scale 1 on
-    it is the conditional one.
+    This equals guidance of the network's outputs: for given x_t the clean x is affine in the
+    output, and the weights add up to 1. The variance is interpolated but never extrapolated: for
+    scale >= 1 it is the conditional one.
 
     Args:
         conditional: Denoiser with the condition.
-        unconditional: Denoiser without.
-        scale: 0 is the unconditional denoiser, 1 the conditional, more exaggerates the condition.
+        unconditional: Denoiser without the condition.
+        scale: 0 is the unconditional denoiser, 1 the conditional; larger values exaggerate the
+            condition.
     """
 
     def denoise(noisy: Tensor, step: Tensor) -> Denoised:
-        said, other = conditional(noisy, step), unconditional(noisy, step)
-        clean = torch.lerp(other.clean, said.clean, scale)
+        with_cond, without = conditional(noisy, step), unconditional(noisy, step)
+        clean = torch.lerp(without.clean, with_cond.clean, scale)
         share = min(scale, 1.0)
-        fraction = (1 - share) * other.variance_fraction + share * said.variance_fraction
+        fraction = (1 - share) * without.variance_fraction + share * with_cond.variance_fraction
         return Denoised(clean, fraction)
 
     return denoise
 
 
-# One move: its number, x_t, the estimate there, the one before (None at first), and the noise.
+# Arguments of a move: its index, x_t, the estimate, the previous one (None at first), the noise.
 Move = Callable[[int, Tensor, Denoised, Denoised | None, Callable[[], Tensor]], Tensor]
 
 
 class ReverseSampler(abc.ABC):
-    """A way through the reverse process."""
+    """A method of running the reverse process."""
 
     @property
     @abc.abstractmethod
     def evaluations(self) -> int:
-        """How often it calls the denoiser."""
+        """Number of calls of the denoiser."""
 
     @property
     @abc.abstractmethod
     def noises(self) -> int:
-        """How many draws of noise it adds on the way."""
+        """Number of noise draws that are added."""
 
     @abc.abstractmethod
     def visited(self, schedule: NoiseSchedule) -> Int[Tensor, " visited"]:
-        """The steps of a schedule at which it calls the denoiser, rising.
+        """The visited steps of a schedule, in increasing order.
 
         Raises:
-            ValueError: If the schedule has fewer.
+            ValueError: If the schedule has too few steps.
         """
 
     @abc.abstractmethod
@@ -134,13 +136,13 @@ class ReverseSampler(abc.ABC):
 
         Args:
             denoise: Estimate of the clean x.
-            schedule: Schedule that the denoiser's steps belong to.
+            schedule: Schedule of the denoiser's steps.
             start: Standard normal x at the last step.
-            draw: Gives standard normal noise in the shape of `start`, each time it is added: all
-                at once would take `noises` times the memory.
+            draw: Draws standard normal noise in the shape of `start` when it is added; drawing all
+                of it in advance would need `noises` times the memory.
 
         Raises:
-            ValueError: If the schedule has fewer steps than are to be visited.
+            ValueError: If the schedule has too few steps.
         """
         visited = self.visited(schedule)
         move = self.moves(schedule.visiting(visited))
@@ -159,10 +161,10 @@ class ReverseSampler(abc.ABC):
         start: Float[Tensor, "*batch latent"],
         noise: Float[Tensor, "noises *batch latent"] | None = None,
     ) -> Float[Tensor, "*batch latent"]:
-        """`run` with all its noise given, in the order of use; None where none is added.
+        """`run` with given noise, in the order of use; None if none is added.
 
         Raises:
-            ValueError: If there are not `noises` draws, or too few steps in the schedule.
+            ValueError: If the number of draws is not `noises`, or the schedule has too few steps.
         """
         draws = [] if noise is None else list(noise.unbind())
         if len(draws) != self.noises:
@@ -191,7 +193,7 @@ class DDPMSampler(ReverseSampler):
 
     @property
     def noises(self) -> int:
-        """One for each step but the last, which gives the clean x."""
+        """One per step except the last, which returns the clean x."""
         return self.steps - 1
 
     def visited(self, schedule: NoiseSchedule) -> Int[Tensor, " visited"]:
@@ -238,7 +240,7 @@ class DDIMSampler(ReverseSampler):
 
     @property
     def noises(self) -> int:
-        """None at eta = 0, else one for each step but the last."""
+        """0 at eta = 0, otherwise one per step except the last."""
         return self.steps - 1 if self.eta > 0 else 0
 
     def visited(self, schedule: NoiseSchedule) -> Int[Tensor, " visited"]:
@@ -248,7 +250,7 @@ class DDIMSampler(ReverseSampler):
     def moves(self, chain: NoiseSchedule) -> Move:
         """The clean x and the noise that the estimate implies, at the next noise level."""
         std = self.eta * chain.posterior_variance.sqrt()
-        # sqrt(b'^2 - s^2) / b, with s^2 / b'^2 cancelled: b' is 0 at the end.
+        # sqrt(b'^2 - s^2) / b with b'^2 factored out, since b' is 0 at the end.
         share = 1 - self.eta**2 * chain.betas / chain.noise_scale.square()
         of_noisy = ((1 - chain.alphas_bar_before) * share).sqrt() / chain.noise_scale
         of_clean = chain.alphas_bar_before.sqrt() - chain.signal_scale * of_noisy
@@ -282,7 +284,7 @@ class DPMSolverSampler(ReverseSampler):
 
     @property
     def noises(self) -> int:
-        """None."""
+        """0."""
         return 0
 
     def visited(self, schedule: NoiseSchedule) -> Int[Tensor, " visited"]:
@@ -290,12 +292,12 @@ class DPMSolverSampler(ReverseSampler):
         return schedule.trailing_steps(self.steps)
 
     def moves(self, chain: NoiseSchedule) -> Move:
-        """The exponential integrator, with the clean x extrapolated from two estimates."""
+        """The exponential integrator with clean x extrapolated from two estimates."""
         half_log_snr = 0.5 * chain.log_snr
         h = torch.cat([half_log_snr.new_full((1,), torch.inf), half_log_snr[:-1]]) - half_log_snr
         of_noisy = (1 - chain.alphas_bar_before).sqrt() / chain.noise_scale
         of_clean = -chain.alphas_bar_before.sqrt() * torch.expm1(-h)
-        # Zero at both ends: there D is the estimate itself.
+        # Zero at both ends, where D is the estimate itself.
         extrapolation = torch.cat([h.new_zeros(1), 0.5 * h[1:-1] / h[2:], h.new_zeros(1)])
 
         def move(

@@ -9,11 +9,11 @@ and the reverse step given x is Gaussian with
     mean      beta_t a_{t-1} / b_t^2 x  +  b_{t-1}^2 sqrt(1 - beta_t) / b_t^2 x_t,
     variance  beta_t b_{t-1}^2 / b_t^2,                                abar_{-1} = 1.
 
-The signal-to-noise ratio is abar_t / (1 - abar_t). It is zero at the last step, and x_{T-1} is
-noise alone, where beta_{T-1} = 1; of the usual schedules none is so, see `zero_terminal_snr`.
+The signal-to-noise ratio is abar_t / (1 - abar_t). If beta_{T-1} = 1, it is zero at the last step,
+and x_{T-1} is pure noise. None of the usual schedules has this property; see `zero_terminal_snr`.
 
-A sampler visits some of the steps only: choose them with `even_steps` or `trailing_steps`, and
-`visiting` gives the schedule of the shorter chain.
+A sampler visits only some of the steps. `even_steps` and `trailing_steps` select them, and
+`visiting` returns the schedule of the shorter chain.
 
 Source: Ho et al., "Denoising Diffusion Probabilistic Models", arXiv 2006.11239, equations 4, 6
 and 7 and section 4 (linear); Nichol and Dhariwal, "Improved DDPM", arXiv 2102.09672, equation 17
@@ -35,22 +35,22 @@ __all__ = ["CosineSchedule", "LinearSchedule", "NoiseSchedule", "ZeroTerminalSNR
 
 
 class NoiseSchedule(Recorded):
-    """A discrete schedule: betas, everything derived from them, and which steps they are.
+    """A discrete schedule: betas, derived quantities, and the indices of the steps.
 
     All tensors are float64 on the CPU.
 
     Attributes:
         betas: Variance added at each step.
-        alphas_bar: Share of the signal's variance left after each step.
+        alphas_bar: Remaining share of the signal's variance after each step.
         alphas_bar_before: The same before each step.
         signal_scale: a, the factor of the clean x in x_t.
         noise_scale: b, the factor of the noise in x_t.
         posterior_variance: Variance of the reverse step given the clean x; 0 at the first step.
-        least_variance: The same, but at the first step that of the second, as in published code:
-            a lower bound whose logarithm is finite. A schedule of one step has its beta there.
+        least_variance: `posterior_variance` with the first entry replaced by the second, as in
+            published code, so that its logarithm is finite; beta for a schedule of one step.
         posterior_of_clean: Factor of the clean x in the mean of the reverse step.
         posterior_of_noisy: Factor of x_t in that mean.
-        steps: Index of each step in the schedule that the network was trained on.
+        steps: Index of each step in the training schedule.
         full_length: Number of steps of that schedule.
     """
 
@@ -63,8 +63,8 @@ class NoiseSchedule(Recorded):
         """Derive the quantities.
 
         Args:
-            betas: Variance added at each step, in (0, 1); the last may be 1, which leaves noise
-                alone.
+            betas: Variance added at each step, in (0, 1); the last may be 1, which leaves pure
+                noise.
             steps: Index of each step in a longer schedule; 0, 1, ... if None.
             full_length: Length of that longer schedule; the number of betas if None.
 
@@ -72,7 +72,7 @@ class NoiseSchedule(Recorded):
             ValueError: If a beta is out of range.
         """
         betas = betas.detach().to("cpu", torch.float64)
-        # Under compilation only schedules that passed are cut shorter.
+        # Compiled code only shortens schedules that were checked before.
         if not torch.compiler.is_compiling():
             inside = (betas > 0) & (betas < 1)
             inside[-1:] |= betas[-1:] == 1
@@ -112,10 +112,10 @@ class NoiseSchedule(Recorded):
 
     @staticmethod
     def linear(length: int = 1000, *, first: float = 1e-4, last: float = 0.02) -> "NoiseSchedule":
-        """Betas rise evenly from `first` to `last`, both times 1000 / length.
+        """Betas increase linearly from `first` to `last`, both times 1000 / length.
 
-        The factor, as in improved DDPM, leaves about the same noise at the end for any length;
-        at 1000 steps the schedule is DDPM's.
+        With this factor, as in improved DDPM, the final noise is about the same for any length. At
+        1000 steps the schedule is DDPM's.
 
         Raises:
             ValueError: If the length is not positive, or so short that a beta reaches 1.
@@ -130,13 +130,13 @@ class NoiseSchedule(Recorded):
         return NoiseSchedule(ends * (1000 / length))
 
     def zero_terminal_snr(self) -> "NoiseSchedule":
-        """The schedule whose last step leaves noise alone, as sampling assumes at its start.
+        """The schedule rescaled so that its last step is pure noise, as sampling assumes.
 
-        All a_t are shifted and stretched so that the last is 0 and the first is kept. Noise
-        prediction is impossible at such a step: x_t is the noise, and says nothing of x.
+        All a_t are shifted and scaled so that the last is 0 and the first is unchanged. Noise
+        prediction is impossible at such a step: x_t is the noise and does not depend on x.
 
         Raises:
-            ValueError: If there is one step only, which is first and last.
+            ValueError: If there is only one step.
         """
         if len(self) < 2:
             raise ValueError(f"zero terminal SNR must have at least 2 steps; got {len(self)}.")
@@ -146,7 +146,7 @@ class NoiseSchedule(Recorded):
 
     @property
     def times(self) -> Float[Tensor, " steps"]:
-        """Each step as a share of the full length, in [0, 1): what a network is told."""
+        """Each step as a share of the full length, in [0, 1): the network's time input."""
         return self.steps.double() / self.full_length
 
     @property
@@ -156,14 +156,14 @@ class NoiseSchedule(Recorded):
 
     @property
     def log_snr(self) -> Float[Tensor, " steps"]:
-        """Its natural logarithm; minus infinity where no signal is left."""
+        """Natural logarithm of `snr`; minus infinity for pure noise."""
         return self.snr.log()
 
     def even_steps(self, length: int) -> Int[Tensor, " length"]:
-        """`length` evenly spaced steps, first and last included; the last alone if one.
+        """`length` evenly spaced steps, first and last included; for one step, the last.
 
         Raises:
-            ValueError: If there are more steps than this schedule has, or fewer than 1.
+            ValueError: If the length is below 1 or above that of this schedule.
         """
         self._check_fits(length)
         last = len(self) - 1
@@ -174,10 +174,10 @@ class NoiseSchedule(Recorded):
     def trailing_steps(self, length: int) -> Int[Tensor, " length"]:
         """`length` evenly spaced steps up to the last; the first is one stride above the clean x.
 
-        No evaluation is spent where x_t is all but clean already, and strides are equal.
+        The strides are equal, and no evaluation is spent where x_t is already almost clean.
 
         Raises:
-            ValueError: If there are more steps than this schedule has, or fewer than 1.
+            ValueError: If the length is below 1 or above that of this schedule.
         """
         self._check_fits(length)
         return torch.arange(1, length + 1, device="cpu") * len(self) // length - 1
@@ -185,10 +185,10 @@ class NoiseSchedule(Recorded):
     def visiting(self, steps: Int[Tensor, " length"]) -> "NoiseSchedule":
         """The schedule of the chain that visits only some steps of this one.
 
-        Its betas are such that abar agrees with this schedule's at the steps visited.
+        Its abar equals this schedule's at the visited steps.
 
         Args:
-            steps: Indices into this schedule, rising.
+            steps: Indices into this schedule, increasing.
         """
         return self._with(self.alphas_bar[steps], self.steps[steps])
 
@@ -196,7 +196,7 @@ class NoiseSchedule(Recorded):
         """`visiting(even_steps(length))`, the respacing of improved DDPM.
 
         Raises:
-            ValueError: If there are more steps than this schedule has, or fewer than 1.
+            ValueError: If the length is below 1 or above that of this schedule.
         """
         return self.visiting(self.even_steps(length))
 
@@ -220,16 +220,16 @@ class NoiseSchedule(Recorded):
         noisy: Float[Tensor, "*batch latent"],
         step: Int[Tensor, "*#batch"],
     ) -> Float[Tensor, "*batch latent"]:
-        """Mean of the reverse step from x_t given the clean x; see the module's formula."""
+        """Mean of the reverse step from x_t given the clean x, by the formula of the module."""
         of_clean, of_noisy = self.at(
             torch.stack([self.posterior_of_clean, self.posterior_of_noisy]), step, clean
         )
         return of_clean * clean + of_noisy * noisy
 
     def at(self, values: Tensor, step: Tensor, like: Tensor) -> Tensor:
-        """Vectors `*tables steps` read at given steps, with a last axis for the latent.
+        """Look up tables `*tables steps` at given steps, with a last axis for the latent.
 
-        Dtype and device are those of `like`.
+        The result has the dtype and device of `like`.
         """
         return values.to(like.dtype).to(like.device)[..., step][..., None]
 
@@ -244,7 +244,7 @@ class NoiseSchedule(Recorded):
             )
 
 
-# The same schedules by the names of classes, so that a config can build them.
+# The same schedules as classes, so that a config can build them.
 class CosineSchedule(NoiseSchedule):
     """`NoiseSchedule.cosine` as a part."""
 

@@ -1,17 +1,17 @@
-r"""Where on its path a flow is trained: distributions of the time t in [0, 1].
+r"""Distributions of the training time t in [0, 1] of a flow.
 
-Each is given by its quantile function Q, so that all randomness comes from uniform numbers:
+Each is defined by its quantile function Q, so that all randomness comes from uniform numbers:
 t = Q(u) with u ~ U[0, 1].
 
     UniformTimes        Q(u) = u
     LogitNormalTimes    Q(u) = sigmoid(m + s Phi^-1(u)),   logit t ~ N(m, s^2)
 
-Every t in (0, 1) has positive density under both, so the optimal network is the same; the law
-says how much each t counts while the network is not optimal.
+Every t in (0, 1) has positive density under both, so the optimal network is the same. The
+distribution is the weight of each t as long as the network is not optimal.
 
 The draws of one position are *stratified*: the k-th of n uniform numbers is (k + u_k) / n,
-k = 0, ..., n - 1. One of them picked at random is uniform, so a mean over the draws is unbiased;
-it varies less, since the draws cover all of the path.
+k = 0, ..., n - 1. One of them chosen at random is uniform, so a mean over the draws is unbiased.
+Its variance is lower, since the draws cover the whole path.
 
 Source: Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis",
 arXiv 2403.03206, section 3.1; stratification, in another form, Kingma et al., "Variational
@@ -39,16 +39,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TimeDistribution(abc.ABC):
-    """A law on [0, 1]; holds settings, no tensors."""
+    """A distribution on [0, 1]; holds settings, no tensors."""
 
     @abc.abstractmethod
     def from_uniform(self, uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """The quantile function, elementwise: maps U[0, 1] to the law."""
+        """The quantile function, elementwise: maps U[0, 1] to this distribution."""
 
 
 @dataclass(frozen=True)
 class UniformTimes(TimeDistribution):
-    """All times alike."""
+    """The uniform distribution of times."""
 
     @typed
     def from_uniform(self, uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
@@ -58,11 +58,11 @@ class UniformTimes(TimeDistribution):
 
 @dataclass(frozen=True)
 class LogitNormalTimes(TimeDistribution):
-    """logit t = log(t / (1 - t)) is normal: few times near the ends.
+    """logit t = log(t / (1 - t)) is normal: few times are near the ends.
 
     Attributes:
-        mean: m; positive for more times near the data at t = 1. (In the source t = 1 is noise:
-            its m has the other sign.)
+        mean: m; positive for more times near the data at t = 1. (In the paper t = 1 is noise, so
+            its m has the opposite sign.)
         std: s.
     """
 
@@ -84,7 +84,7 @@ class LogitNormalTimes(TimeDistribution):
 
 @typed
 def stratified(uniform: Float[Tensor, "draws *batch"]) -> Float[Tensor, "draws *batch"]:
-    """`(k + u_k) / draws` for k = 0, 1, ...: one of the draws in each of as many equal parts.
+    """`(k + u_k) / draws` for k = 0, 1, ...: one draw in each of `draws` equal parts.
 
     Args:
         uniform: Independent U[0, 1] draws u_k.

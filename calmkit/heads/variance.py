@@ -1,17 +1,17 @@
 r"""Variance of the reverse steps of a diffusion model, as swappable parts.
 
-Given the clean x, the reverse step has the posterior's variance; for a network's estimate of x
-the best one lies between that and beta. A fraction f says where,
+Given the clean x, the reverse step has the posterior variance. For a network's estimate of x the
+optimal variance lies between that and beta. A fraction f interpolates,
 
-    log var_t = f log beta_t + (1 - f) log posterior_variance_t,
+    log var_t = f log beta_t + (1 - f) log posterior_variance_t.
 
-fixed at 0 (small) or 1 (large), or read from the network per dimension. A learned one is trained
-by the variational bound, in bits,
+It is fixed at 0 (small) or 1 (large), or predicted by the network per dimension. A learned
+fraction is trained by the variational bound, in bits,
 
     KL(true reverse step || model's step) / log 2,    at t = 0: -log2 p(x | x_0),
 
-in which the estimate of x is held fixed. At t = 0 the code of these papers takes the probability
-of one of 256 grey levels on [-1, 1] instead of a density: latents have no such levels.
+with a stopped gradient of the estimate of x. At t = 0 the code of these papers uses the
+probability of one of 256 grey levels on [-1, 1] instead of a density; latents have no such levels.
 
 Source: Ho et al., arXiv 2006.11239, section 3.2 (fixed); Nichol and Dhariwal, arXiv 2102.09672,
 section 3.1, equations 15 and 16 (learned; f = (output + 1) / 2 as in its code); as a head, Li et
@@ -32,12 +32,12 @@ __all__ = ["FixedVariance", "LearnedVariance", "ReverseVariance"]
 
 
 class ReverseVariance(abc.ABC):
-    """Where the fraction comes from, and what trains it."""
+    """The source of the fraction, and its loss."""
 
     @property
     @abc.abstractmethod
     def outputs(self) -> int:
-        """Numbers that the network puts out per dimension, the estimate included."""
+        """Network outputs per dimension, the estimate included."""
 
     @abc.abstractmethod
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -52,14 +52,14 @@ class ReverseVariance(abc.ABC):
         lower: Float[Tensor, "*batch 1"],
         first: Bool[Tensor, "*batch 1"],
     ) -> Float[Tensor, "*batch latent"]:
-        """What a dimension adds to the loss.
+        """The contribution of each dimension to the loss.
 
         Args:
-            fraction: Fraction as `split` gave it.
-            mean_error: Distance of the model's mean from the true one, without gradient.
+            fraction: Fraction from `split`.
+            mean_error: Difference between the model's mean and the true one, without gradient.
             upper: log beta.
-            lower: Logarithm of the posterior's variance.
-            first: Where the step is the first of the schedule.
+            lower: Logarithm of the posterior variance.
+            first: Whether the step is the first of the schedule.
         """
 
 
@@ -67,8 +67,8 @@ class ReverseVariance(abc.ABC):
 class LearnedVariance(ReverseVariance):
     """A second output per dimension, trained by the variational bound (hybrid loss).
 
-    Not for clean prediction: at the first steps, whose variance is tiny, its errors are large in
-    the bound, which then drowns the rest of the loss; use `FixedVariance` there.
+    Do not combine it with clean prediction: at the first steps, where the variance is tiny, its
+    errors make the bound dominate the loss. Use `FixedVariance` instead.
     """
 
     @property
@@ -100,10 +100,10 @@ class LearnedVariance(ReverseVariance):
 
 @dataclass(frozen=True)
 class FixedVariance(ReverseVariance):
-    """The posterior's variance (small, exact for a point mass) or beta (large, for N(0, 1)).
+    """The posterior variance (small, exact for a point mass) or beta (large, for N(0, 1)).
 
     Attributes:
-        large: Whether to take beta.
+        large: Whether to use beta.
     """
 
     large: bool = False
@@ -126,5 +126,5 @@ class FixedVariance(ReverseVariance):
         lower: Float[Tensor, "*batch 1"],
         first: Bool[Tensor, "*batch 1"],
     ) -> Float[Tensor, "*batch latent"]:
-        """Zero: there is nothing to train."""
+        """Zero, since there is nothing to train."""
         return torch.zeros_like(mean_error)

@@ -1,16 +1,17 @@
 r"""Weights of a diffusion loss over the steps of its schedule.
 
-The loss of a step is w_t || output - target ||^2. What a weight means depends on the prediction:
-the same error of the clean x, which is `gain` times the output's, is a small error of the noise at
-one step and a large one at another. Min-SNR weighting states its weight for the clean x,
+The loss of a step is w_t || output - target ||^2. The meaning of a weight depends on the
+prediction: the same error of the clean x, which is `gain` times the output's, is a small error of
+the noise at one step and a large one at another. Min-SNR weighting defines its weight for the
+clean x,
 
     w_t = min(snr_t, gamma) gain_t^2
         = min(snr_t, gamma) / snr_t          noise prediction
         = min(snr_t, gamma) / (snr_t + 1)    velocity prediction
         = min(snr_t, gamma)                  clean prediction,
 
-so that the three train on the same loss. It is noise prediction's uniform loss, cut off where
-little noise would otherwise outweigh all else.
+so that all three have the same loss. It is the uniform loss of noise prediction, clipped at steps
+with little noise, which would otherwise dominate.
 
 Source: Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy",
 arXiv 2303.09556, section 3.4.
@@ -42,7 +43,7 @@ class LossWeighting(abc.ABC):
 
 @dataclass(frozen=True)
 class UniformWeighting(LossWeighting):
-    """Every step's error counts alike, as the network puts it out."""
+    """Equal weights for the errors of the network's output at all steps."""
 
     @typed
     def weights(self, schedule: NoiseSchedule, prediction: Prediction) -> Float[Tensor, " steps"]:
@@ -65,6 +66,6 @@ class MinSNRWeighting(LossWeighting):
 
     @typed
     def weights(self, schedule: NoiseSchedule, prediction: Prediction) -> Float[Tensor, " steps"]:
-        """`min(snr, gamma) gain^2`; zero where no signal is left."""
+        """`min(snr, gamma) gain^2`; zero for pure noise."""
         gain = prediction.gain(schedule.signal_scale, schedule.noise_scale)
         return schedule.snr.clamp_max(self.gamma) * gain.square()

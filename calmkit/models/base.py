@@ -1,9 +1,9 @@
-"""What every language model here can do: read rows of chunks, and write.
+"""The base class of language models, which read rows of chunks and generate text.
 
     tokens --input encoder--> vectors --backbone--> states --?--> the next chunk
 
-A model adds what is drawn from a state, and its loss. A model over single tokens is one whose
-chunks hold one token.
+A concrete model defines the distribution of the next chunk given a state, and the loss. A model
+over single tokens has chunks of one token.
 """
 
 import abc
@@ -42,9 +42,9 @@ class ModelLoss:
     """Loss of a batch, in the model's own unit; lower is better.
 
     Attributes:
-        total: Mean over the counted positions; zero if there is none.
+        total: Mean over the counted positions; zero if there are none.
         per_position: Loss of predicting the chunk after each position.
-        counted: False where that chunk is the first of a document, empty, or not scored.
+        counted: False where that chunk is the first of a document, empty or not scored.
     """
 
     total: Float[Tensor, ""]
@@ -53,17 +53,17 @@ class ModelLoss:
 
     @staticmethod
     def over(per_position: Tensor, counted: Tensor) -> "ModelLoss":
-        """With the mean over what counts."""
+        """Build the loss, with the mean over the counted positions."""
         total = torch.where(counted, per_position, 0.0).sum() / counted.sum().clamp_min(1)
         return ModelLoss(total, per_position, counted)
 
 
 class LanguageModel(nn.Module, Recorded, abc.ABC):
-    """Predicts the next chunk of tokens from those before.
+    """Predicts the next chunk of tokens from the previous ones.
 
     Attributes:
-        input_encoder: Chunks `*batch chunk`, and which tokens are real, to `*batch hidden`.
-        backbone: Vectors to states.
+        input_encoder: Maps chunks `*batch chunk`, with a mask of real tokens, to `*batch hidden`.
+        backbone: Maps vectors to states.
     """
 
     input_encoder: InputEncoder
@@ -83,7 +83,7 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
     def draws(
         self, states: Float[Tensor, "*batch hidden"], generator: torch.Generator | None = None
     ) -> Draw:
-        """The next chunk after some states, as a black box to draw from.
+        """The next chunk given states, as a black box to draw from.
 
         Args:
             states: From the backbone.
@@ -104,14 +104,14 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
 
     @typed
     def hidden_states(self, batch: ChunkBatch) -> Float[Tensor, "batch positions hidden"]:
-        """The backbone's state after each chunk, packed documents kept apart."""
+        """The backbone's state after each chunk, with packed documents kept separate."""
         vectors = self.input_encoder(batch.tokens, batch.real)
         one_document_each = all(len(row) == 1 for row in batch.lengths)
         mask = AttentionMask.causal() if one_document_each else AttentionMask.packed(batch.lengths)
         return self.backbone(vectors, mask)
 
     def _predicting_states(self, batch: ChunkBatch) -> Tensor:
-        """States that have a next chunk, (batch, predictions, hidden)."""
+        """The states before a next chunk, (batch, predictions, hidden)."""
         if batch.tokens.shape[1] < 2:
             raise ValueError(
                 "batch must be at least 2 chunks long to predict one; "
@@ -130,26 +130,26 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
     ) -> list[Generation]:
         """Continue prompts of any lengths.
 
-        Each prompt is padded on the left of its first chunk, so that it ends at a chunk's edge
-        and the text goes on directly after it; training rows begin with such chunks too.
+        Each prompt is padded on the left of its first chunk, so that it ends at a chunk's edge and
+        the new text follows directly. Training rows start with such chunks too.
 
-        The model writes in evaluation mode, whichever mode it is in, and is left as it is: other
-        threads may use it at the same time.
+        Generation always uses evaluation mode and does not change the model, so that other threads
+        can use it at the same time.
 
         Args:
             prompts: Token ids of each prompt; none empty.
-            max_new_tokens: Most tokens to add to a prompt; need not be a multiple of K.
-            eos_id: The end token: text stops before it, also inside a chunk.
-            sampler: How a chunk is chosen; plain sampling at temperature 1 if None.
+            max_new_tokens: Maximum number of new tokens; need not be a multiple of K.
+            eos_id: The end token; text stops before it, even inside a chunk.
+            sampler: Chooses each chunk; plain sampling at temperature 1 if None.
             generator: Source of randomness; torch's global one if None.
 
         Returns:
-            One result for each prompt, in order.
+            One result per prompt, in order.
 
         Raises:
             ValueError: If there is no prompt, one is empty or an id is outside the vocabulary,
                 or max_new_tokens is not positive.
-            NonFiniteError: If states, latents or logits are not finite: no text comes of them.
+            NonFiniteError: If states, latents or logits are not finite.
         """
         written = self._write(prompts, max_new_tokens, eos_id, sampler, generator)
         with torch.no_grad():
@@ -164,14 +164,14 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         sampler: Sampler | None = None,
         generator: torch.Generator | None = None,
     ) -> Iterator[int]:
-        """Continue one prompt and give each token as soon as its chunk is drawn.
+        """Continue one prompt and yield each token as soon as its chunk is drawn.
 
-        Arguments, and the tokens of the same seed, are those of `generate` with this prompt
-        alone. Mistakes are found at once, before the first token is asked for.
+        The arguments, and the tokens for a given seed, are those of `generate` with this prompt
+        alone. Arguments are checked immediately, before the first token is requested.
 
         Raises:
             ValueError: As in `generate`.
-            NonFiniteError: As in `generate`, from the token that is not.
+            NonFiniteError: As in `generate`, when the non-finite chunk is reached.
         """
         written = step_by_step(self._write([prompt], max_new_tokens, eos_id, sampler, generator))
         return tokens_of_one_row(written, max_new_tokens=max_new_tokens, eos_id=eos_id)
@@ -184,7 +184,7 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         sampler: Sampler | None,
         generator: torch.Generator | None,
     ) -> Iterator[Written]:
-        """New chunks, each computed when it is asked for; checks come at once."""
+        """Yield new chunks, each computed on demand; arguments are checked immediately."""
         check_request(prompts, self.vocab_size, max_new_tokens, eos_id)
         return write(
             evaluation_view(self),

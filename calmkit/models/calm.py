@@ -3,8 +3,8 @@ r"""CALM: a language model over chunks.
     chunk t --input encoder--> vector --backbone--> state h_t --head--> latent of chunk t + 1
                                                      latent --frozen decoder--> K tokens
 
-Training asks the head, at every position, for the posterior that the frozen autoencoder gives
-the next chunk. The first chunk of a document is read and never asked for.
+At every position, the head is trained to sample the frozen autoencoder's posterior of the next
+chunk. The first chunk of a document is read but never predicted.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -38,11 +38,11 @@ class CALM(LanguageModel):
         backbone: Backbone,
         head: Head,
     ) -> None:
-        """Join the parts; the autoencoder is frozen.
+        """Assemble the parts and freeze the autoencoder.
 
         Raises:
-            ValueError: If sizes that two parts share differ, or the input encoder reads latents
-                of another autoencoder.
+            ValueError: If shared sizes of two parts differ, or the input encoder reads latents of
+                another autoencoder.
         """
         super().__init__()
         for name, first, second in (
@@ -80,7 +80,7 @@ class CALM(LanguageModel):
         return self.autoencoder.vocab_size
 
     def loss(self, batch: ChunkBatch, generator: torch.Generator | None = None) -> ModelLoss:
-        """The head's loss of every next chunk; see `LanguageModel.loss`."""
+        """The head's loss for every next chunk; see `LanguageModel.loss`."""
         cond = self._predicting_states(batch)
         with torch.no_grad():
             posterior = self.autoencoder.encode_rows(batch)
@@ -96,7 +96,7 @@ class CALM(LanguageModel):
     def draws(
         self, states: Float[Tensor, "*batch hidden"], generator: torch.Generator | None = None
     ) -> ChunkDraws:
-        """The next chunk after some states; see `LanguageModel.draws`."""
+        """The next chunk given states; see `LanguageModel.draws`."""
         return ChunkDraws(self.head, self.autoencoder, states, generator)
 
     @typed

@@ -1,7 +1,7 @@
-"""A model's next chunk as a black box that samplers draw from.
+"""A model's next chunk as a black box for samplers.
 
-Candidates stay latents until a sampler asks for a token of theirs, and rows can be selected, so
-that samplers pay only for what they use; see `calmkit.sampling.undecoded`.
+Candidates are stored as latents until a sampler needs one of their tokens, and rows can be
+selected, so that unused tokens cost nothing; see `calmkit.sampling.undecoded`.
 """
 
 import torch
@@ -15,14 +15,14 @@ from calmkit.typing import typed
 
 __all__ = ["ChunkDraws", "draw_latents"]
 
-# Latents that are started on together: a bound on what is held for a moment.
+# Latents whose decoding starts together; bounds the temporary memory.
 _STARTED_AT_ONCE = 4096
 
 
 def draw_latents(
     head: Head, states: Tensor, num_samples: int, generator: torch.Generator | None
 ) -> Tensor:
-    """Latents (samples, *batch, latent) that tokens may be decoded from.
+    """Draw finite latents (samples, *batch, latent) for decoding.
 
     Raises:
         NonFiniteError: If the backbone's states or the head's latents are not finite.
@@ -34,7 +34,7 @@ def draw_latents(
 
 
 class ChunkDraws:
-    """Draws chunks from the law that head and autoencoder give after some states."""
+    """Draws chunks from the distribution of head and autoencoder, given states."""
 
     @typed
     def __init__(
@@ -44,12 +44,12 @@ class ChunkDraws:
         states: Float[Tensor, "*batch hidden"],
         generator: torch.Generator | None,
     ) -> None:
-        """Hold the states; nothing is drawn yet.
+        """Store the states without drawing.
 
         Args:
             head: Draws latents.
             autoencoder: Decodes them.
-            states: The backbone's states, one a row.
+            states: The backbone's states, one per row.
             generator: Source of the head's randomness; torch's global one if None.
         """
         self._head, self._autoencoder = head, autoencoder
@@ -75,11 +75,11 @@ class ChunkDraws:
 
 
 class LatentChunks:
-    """Chunks whose tokens are decoded when they are asked for.
+    """Chunks whose tokens are decoded on demand.
 
     Attributes:
-        shape: Of their tokens, (n, *batch, chunk).
-        device: Where they are.
+        shape: Shape of their tokens, (n, *batch, chunk).
+        device: Their device.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class LatentChunks:
         autoencoder: ChunkAutoencoder,
         started: Float[Tensor, "n *batch started"],
     ) -> None:
-        """Hold what all places of a chunk share.
+        """Store the part of the decoding that all places of a chunk share.
 
         Args:
-            autoencoder: Decodes them.
-            started: From its `start_decoding`.
+            autoencoder: Decodes the chunks.
+            started: The result of its `start_decoding`.
         """
         self.shape = (*started.shape[:-1], autoencoder.chunk_size)
         self.device = started.device
@@ -109,9 +109,9 @@ class LatentChunks:
     def tokens_at(
         self, places: range, chosen: Int[Tensor, " chosen"]
     ) -> Int[Tensor, "chosen places"]:
-        """The tokens at some places of some chunks, by their number in `n *batch` flattened."""
+        """The tokens at given places of chunks, selected by index in the flattened `n *batch`."""
         return self._autoencoder.tokens_at(self._started[chosen], places)
 
     def joined(self, others: "LatentChunks") -> "LatentChunks":
-        """One list, whose only batch axis is its length."""
+        """Concatenate into one list, with its length as the only batch axis."""
         return LatentChunks(self._autoencoder, torch.cat([self._started, others._started]))

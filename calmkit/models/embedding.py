@@ -1,8 +1,8 @@
-"""Input encoder: the K tokens of a chunk to one input vector of the backbone.
+"""Input encoder that maps the K tokens of a chunk to one input vector of the backbone.
 
     LN(W2 silu(W1 [e_1; ...; e_K])),    K d -> 2 d -> d
 
-Tokens are what the paper found to be the best input (BrierLM 4.70 against 3.25 with latents; see
+Tokens were the best input in the paper (BrierLM 4.70 against 3.25 with latents; see
 `latent_embedding`). Padding places contribute zeros.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
@@ -58,7 +58,7 @@ class ChunkEmbedding(InputEncoder):
 
         Args:
             tokens: Token ids.
-            real: False at places that hold no text; their ids do not matter.
+            real: False at places without text; their ids are ignored.
 
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.

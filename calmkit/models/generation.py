@@ -1,11 +1,11 @@
-"""From states to text: the loop of generation, and where each row ends, to the token.
+"""The generation loop, which ends each row at the exact token.
 
-All rows of a batch are written together, chunk by chunk. Every row ends at its own end token, also
-inside a chunk, or after `max_new_tokens`, which need not be a multiple of K. A row that has ended
-is not sampled any more, and leaves the batch when half of it has ended.
+All rows of a batch are generated together, chunk by chunk. A row ends at its own end token, even
+inside a chunk, or after `max_new_tokens`, which need not be a multiple of K. A finished row is no
+longer sampled, and finished rows leave the batch when they are half of it.
 
-Shapes are checked for two chunks, which go through all that the others do: with a single row and a
-small model, checks of every chunk would take as long as the rest.
+Shapes are checked only for the first two chunks, which cover all code paths: with a single row and
+a small model, checking every chunk would take as long as the rest.
 """
 
 import itertools
@@ -37,20 +37,20 @@ __all__ = [
 ]
 
 
-# One chunk after the prompt, and one after a chunk.
+# One chunk after the prompt and one after a generated chunk.
 _CHECKED = 2
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What was added to one prompt.
+    """The continuation of one prompt.
 
     Attributes:
         tokens: The new tokens, without the end token.
         finish_reason: "stop" at an end token, "length" at the limit.
-        chunks: Chunks that were sampled for them.
-        draws: Candidates that were drawn for these chunks.
-        unsettled: Chunks for which the draws did not suffice for the temperature asked for; see
+        chunks: Number of chunks sampled.
+        draws: Number of candidates drawn for these chunks.
+        unsettled: Number of chunks with too few draws for the requested temperature; see
             `SampledChunks.settled`.
     """
 
@@ -63,13 +63,13 @@ class Generation:
 
 @dataclass(frozen=True)
 class Written:
-    """One more chunk of the rows that have not ended.
+    """One more chunk for each unfinished row.
 
     Attributes:
-        rows: Their numbers in the batch.
-        tokens: The chunk of each.
-        draws: Candidates drawn for each.
-        settled: Whether these sufficed for each.
+        rows: Their indices in the batch.
+        tokens: The chunk of each row.
+        draws: Number of candidates drawn for each row.
+        settled: Whether the draws of each row sufficed.
     """
 
     rows: list[int]
@@ -80,13 +80,13 @@ class Written:
 
 @runtime_checkable
 class Writer(Protocol):
-    """What writing asks of a model; every `LanguageModel` has it."""
+    """The interface of a model that generation needs; every `LanguageModel` has it."""
 
     input_encoder: InputEncoder
     backbone: Backbone
 
     def draws(self, states: Tensor, generator: torch.Generator | None = None) -> Draw:
-        """The next chunk after some states."""
+        """The next chunk given states."""
         ...
 
 
@@ -99,31 +99,31 @@ def write(
     sampler: Sampler,
     generator: torch.Generator | None,
 ) -> Iterator[Written]:
-    """Write chunks, each computed when it is asked for, until all rows have ended.
+    """Generate chunks on demand until all rows have ended.
 
-    Whoever asks turns gradients off.
+    The caller disables gradients.
 
     Args:
         model: The model, in evaluation mode.
-        grid: Prompts, from `chunk_prompts`.
-        new_chunks: Most chunks to write.
-        eos_id: A row ends with a chunk that holds this token.
+        grid: Prompts from `chunk_prompts`.
+        new_chunks: Maximum number of chunks.
+        eos_id: A row ends with the chunk that contains this token.
         sampler: Chooses each chunk.
         generator: Source of randomness; torch's global one if None.
 
     Raises:
-        NonFiniteError: If a chunk would come from what is not finite.
-        ValueError: If the sampler chooses what is no chunk of token ids for each row.
+        NonFiniteError: If states, latents or logits are not finite.
+        ValueError: If the sampler does not return a chunk of token ids for each row.
     """
     tokens, real, lengths = (x.to(model.backbone.device) for x in grid)
     rows = torch.arange(len(tokens), device=tokens.device)
-    # The last chunk is not read any more, and needs no place.
+    # The last chunk is not read, so the cache needs no place for it.
     cache = model.backbone.new_cache(len(tokens), tokens.shape[1] + new_chunks - 1)
     states = model.backbone(model.input_encoder(tokens, real), cache=cache)
     state = states[rows, lengths - 1]
     # Prompts of different lengths: each row's cache ends where its prompt does.
     cache = cache.select(rows, lengths)
-    # Where the rows that go on are in the cache, and the chunk that each has just written.
+    # The cache rows of the unfinished rows, and their latest chunks.
     places, chunk = rows, None
     for number in range(new_chunks):
         with unchecked(number >= _CHECKED), read_together():
@@ -162,7 +162,7 @@ def _written(rows: Tensor, sampled: SampledChunks, reader: InputEncoder) -> Writ
 
 
 def step_by_step(written: Iterator[Written]) -> Iterator[Written]:
-    """The same, without gradients in a step, not between steps, where other code runs."""
+    """Disable gradients within each step, but not between steps, where other code runs."""
     while True:
         with torch.no_grad():
             step = next(written, None)
@@ -174,7 +174,7 @@ def step_by_step(written: Iterator[Written]) -> Iterator[Written]:
 def collect(
     written: Iterable[Written], rows: int, *, max_new_tokens: int, eos_id: int | None
 ) -> list[Generation]:
-    """Read all that is written, and cut each row at its end."""
+    """Collect all chunks and truncate each row at its end."""
     read: list[list[tuple[list[int], int, bool]]] = [[] for _ in range(rows)]
     for step in written:
         chunks = zip(step.tokens, step.draws, step.settled, strict=True)
@@ -200,7 +200,7 @@ def _generation(
 def tokens_of_one_row(
     written: Iterable[Written], *, max_new_tokens: int, eos_id: int | None
 ) -> Iterator[int]:
-    """The tokens of the only row up to its end, each as soon as its chunk is there."""
+    """Yield the tokens of the only row up to its end, as soon as their chunk is available."""
     tokens = (token for step in written for token in step.tokens[0])
     return itertools.takewhile(
         lambda token: token != eos_id, itertools.islice(tokens, max_new_tokens)
@@ -210,10 +210,10 @@ def tokens_of_one_row(
 def check_request(
     prompts: Sequence[Sequence[int]], vocab_size: int, max_new_tokens: int, eos_id: int | None
 ) -> None:
-    """Refuse what cannot be continued.
+    """Check the arguments of a generation.
 
     Raises:
-        ValueError: If an item is no id of the vocabulary or max_new_tokens is not positive.
+        ValueError: If an id is outside the vocabulary or max_new_tokens is not positive.
     """
     check_at_least(1, max_new_tokens=max_new_tokens)
     if eos_id is not None and not 0 <= eos_id < vocab_size:

@@ -1,9 +1,9 @@
-"""The contract of an input encoder: what the backbone reads of each chunk.
+"""The contract of an input encoder, which provides the backbone's input for each chunk.
 
-    chunk of K tokens, and which of them are real  ->  one vector of the backbone
+    chunk of K tokens, with a mask of real tokens  ->  one vector of the backbone
 
-A generated chunk is read back the same way. No chunk is read together with others, so that a text
-can go on chunk by chunk.
+A generated chunk is read back in the same way. Each chunk is encoded alone, so that a text can be
+continued chunk by chunk.
 """
 
 import abc
@@ -32,7 +32,7 @@ class InputEncoder(nn.Module, Recorded, abc.ABC):
 
     @property
     def autoencoder(self) -> ChunkAutoencoder | None:
-        """The autoencoder whose latents it reads, which must be the model's own; None if none."""
+        """The autoencoder whose latents are read, which must be the model's own; or None."""
         return None
 
     @abc.abstractmethod
@@ -43,7 +43,7 @@ class InputEncoder(nn.Module, Recorded, abc.ABC):
 
         Args:
             tokens: Token ids.
-            real: False at places that hold no text; their ids do not matter.
+            real: False at places without text; their ids are ignored.
 
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.

@@ -3,19 +3,20 @@ r"""Input encoders that read latents: the mean m(x) of the frozen autoencoder's 
     LatentEmbedding            LN(W2 silu(W1 m(x))),     l -> 2 d -> d
     TokenAndLatentEmbedding    (t(x) + z(x)) / sqrt(2),  t a ChunkEmbedding, z a LatentEmbedding
 
-Each term has unit variance, and so has the scaled sum. The chunk is encoded alone also where the
-autoencoder could read its neighbours: a text must be able to go on chunk by chunk.
+Each term has unit variance, and so does the scaled sum. The chunk is encoded alone even if the
+autoencoder could read its neighbours, so that a text can be continued chunk by chunk.
 
-A chunk that is not full, such as the first of a prompt whose length is not a multiple of K, has
-places without a token. The autoencoder sees its mask there (`encode_partial`), as it often did in
+A partial chunk, such as the first of a prompt whose length is not a multiple of K, has places
+without a token. There the autoencoder reads its mask token (`encode_partial`), as it often did in
 training; a padding token would be read as text.
 
-The paper found latents to be the weaker input: BrierLM 3.25 with latents, 4.40 with both and 4.70
+In the paper, latents were the weaker input: BrierLM was 3.25 with latents, 4.40 with both and 4.70
 with tokens.
 
-**One autoencoder.** It is a part of the model; an input encoder only refers to it. So its weights
-count once, are saved once and are moved with the model, and no optimiser gets them. `CALM` refuses
-an input encoder that refers to another one. Used without a model, move the autoencoder yourself.
+**One autoencoder.** It belongs to the model; an input encoder only refers to it. Its weights are
+therefore counted once, saved once, moved with the model and hidden from the optimiser. `CALM`
+refuses an input encoder that refers to another autoencoder. Without a model, move the autoencoder
+yourself.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -61,7 +62,7 @@ class LatentEmbedding(InputEncoder):
         self.vocab_size = autoencoder.vocab_size
         self.chunk_size = autoencoder.chunk_size
         self.hidden_size = hidden_size
-        # Inside a tuple it does not become a part of this module.
+        # A tuple prevents its registration as a submodule.
         self._referred = (autoencoder,)
         self.mlp = nn.Sequential(
             nn.Linear(autoencoder.latent_size, 2 * hidden_size),
@@ -100,7 +101,7 @@ class TokenAndLatentEmbedding(InputEncoder):
     """
 
     def __init__(self, autoencoder: ChunkAutoencoder, hidden_size: int) -> None:
-        """Build both; arguments as of `LatentEmbedding`.
+        """Build both, with the arguments of `LatentEmbedding`.
 
         Raises:
             ValueError: If the size is not positive.

@@ -1,16 +1,16 @@
-r"""Comparing continuations of a prompt, without probabilities.
+r"""Ranks continuations of a prompt without probabilities.
 
-A continuation of T chunks is read by the model as it stands (teacher forcing). At each of its
-chunks m draws of the model are compared with the true one by a proper score,
+The model reads a continuation of T chunks with teacher forcing. At each chunk, m draws of the
+model are compared with the true chunk by a proper score,
 
-    score = 1/T sum_t S(draws at t, chunk t),    lower is better,
+    score = 1/T sum_t S(draws at t, chunk t),    lower is better.
 
-by default the Brier score of the chunk's tokens, 1 - 2 P(y) + sum_x P(x)^2, estimated without
-bias from all pairs of draws. A scoring rule compares latents instead; it still tells continuations
-apart where no draw equals any of them.
+The default is the Brier score of the chunk's tokens, 1 - 2 P(y) + sum_x P(x)^2, estimated without
+bias from all pairs of draws. A scoring rule compares latents instead; it distinguishes
+continuations even if no draw equals any of them.
 
-The standard error is that of the draws: of the mean over groups of them. It does not say how much
-another continuation of the same kind would differ.
+The standard error covers the randomness of the draws, from the means over groups of them. It does
+not cover the variation among continuations of the same kind.
 """
 
 from collections.abc import Sequence
@@ -36,13 +36,13 @@ _GROUPS = 8
 
 @dataclass(frozen=True)
 class RankedContinuation:
-    """One continuation, and how it fares.
+    """One continuation and its score.
 
     Attributes:
-        index: Its place among those that were given.
+        index: Its index in the given list.
         score: Mean score of its chunks; lower is better.
-        standard_error: Of the score, over the draws.
-        chunks: How many chunks were scored.
+        standard_error: Standard error of the score, over the draws.
+        chunks: Number of scored chunks.
     """
 
     index: int
@@ -63,16 +63,16 @@ def rank(
     """Score continuations of a prompt from samples of a model, and sort them.
 
     Args:
-        model: Of either kind; a softmax model is scored from its samples too.
-        prompt: Token ids; none empty. Its end is a chunk's edge.
-        continuations: Token ids of each; of any lengths, none empty.
+        model: A `CALM` or a softmax model, which is scored from its samples too.
+        prompt: Token ids, at least one. The prompt ends at a chunk's edge.
+        continuations: Token ids of each continuation, of any lengths; none empty.
         rule: Scores latents of a `CALM` against the autoencoder's posterior; the Brier score of
             tokens if None.
-        num_samples: Draws at each chunk; a multiple of 8.
+        num_samples: Draws per chunk; a multiple of 8.
         generator: Source of randomness; torch's global one if None.
 
     Returns:
-        The continuations, the best (lowest score) first, with standard errors.
+        The continuations with standard errors, best (lowest) score first.
 
     Raises:
         ValueError: If a text is empty, an id is outside the vocabulary, there are too few draws,
@@ -118,7 +118,7 @@ def _scores(
     """Scores (groups, chunks) of the continuation's chunks, each from its own draws."""
     size = model.chunk_size
     begin, begin_real, _ = chunk_prompts([prompt], size, fill_id=0)
-    # The last chunk may be cut short; what is left of it is not compared.
+    # The last chunk may be partial; its missing places are not compared.
     text = torch.tensor([*continuation, *[0] * (-len(continuation) % size)]).view(1, -1, size)
     real = (torch.arange(text.numel()) < len(continuation)).view_as(text)
     device = model.backbone.device
@@ -129,7 +129,7 @@ def _scores(
     text, real = text[0].to(device), real[0].to(device)
     if rule is None or not isinstance(model, CALM):
         draws = model.draws(states, generator)(num_samples)
-        # Places that hold no text are made equal in all draws.
+        # Places without text are made equal in all draws.
         draws, text = (torch.where(real, x, 0) for x in (draws, text))
         return torch.stack([brier_score(part, text) for part in draws.chunk(_GROUPS)])
     if not bool(real.all()):

@@ -2,8 +2,8 @@ r"""TokenLM: the autoregressive softmax baseline, on the same backbones.
 
     token t --embedding--> vector --backbone--> state h_t --output--> logits of token t + 1
 
-Its loss is the cross entropy in nats; e to its mean is the perplexity. Chunks hold one token, so
-that the same data, training, evaluation and generation serve it.
+Its loss is the cross entropy in nats; the exponential of its mean is the perplexity. Chunks hold
+one token, so that data, training, evaluation and generation are shared with `CALM`.
 """
 
 import math
@@ -38,7 +38,7 @@ class TokenEmbedding(InputEncoder):
     chunk_size = 1
 
     def __init__(self, vocab_size: int, hidden_size: int) -> None:
-        """Build the table; its entries have a variance of `1 / hidden_size`.
+        """Build the embedding table, with entries of variance `1 / hidden_size`.
 
         Raises:
             ValueError: If a size is not positive.
@@ -53,7 +53,7 @@ class TokenEmbedding(InputEncoder):
     def forward(
         self, tokens: Int[Tensor, "*batch 1"], real: Bool[Tensor, "*batch 1"]
     ) -> Float[Tensor, "*batch hidden"]:
-        """Embed; places that hold no text become zero."""
+        """Embed tokens; places without text become zero."""
         return self.tokens(tokens[..., 0].long()) * real
 
 
@@ -63,15 +63,15 @@ class TokenLM(LanguageModel):
     def __init__(
         self, vocab_size: int, *, backbone: Backbone, tie_embeddings: bool = False
     ) -> None:
-        """Put embedding and output around a backbone.
+        """Add an embedding and an output layer to a backbone.
 
         Args:
             vocab_size: Number of token ids.
-            backbone: Vectors to states.
-            tie_embeddings: Whether the output's weights are those of the embedding.
+            backbone: Maps vectors to states.
+            tie_embeddings: Whether the output layer shares the weights of the embedding.
 
         Raises:
-            ValueError: If there is no token.
+            ValueError: If `vocab_size` is not positive.
         """
         super().__init__()
         self.backbone = backbone
@@ -100,7 +100,7 @@ class TokenLM(LanguageModel):
 
     @typed
     def loss(self, batch: ChunkBatch, generator: torch.Generator | None = None) -> ModelLoss:
-        """Cross entropy of every next token, in nats; see `LanguageModel.loss`.
+        """Cross entropy for every next token, in nats; see `LanguageModel.loss`.
 
         Raises:
             ValueError: If the rows hold fewer than two tokens, or chunks of more than one.
@@ -117,7 +117,7 @@ class TokenLM(LanguageModel):
     def draws(
         self, states: Float[Tensor, "*batch hidden"], generator: torch.Generator | None = None
     ) -> "TokenDraws":
-        """The next token after some states; see `LanguageModel.draws`.
+        """The next token given states; see `LanguageModel.draws`.
 
         Raises:
             NonFiniteError: If states or logits are not finite.
@@ -129,14 +129,14 @@ class TokenLM(LanguageModel):
 
 
 class TokenDraws:
-    """Tokens of a softmax as a black box, which also shows its logits.
+    """Tokens of a softmax as a black box that also exposes its logits.
 
     Attributes:
-        logits: Of the softmax, (*batch, vocab).
+        logits: Logits of the softmax, (*batch, vocab).
     """
 
     def __init__(self, logits: Tensor, generator: torch.Generator | None) -> None:
-        """Hold logits; nothing is drawn yet."""
+        """Store the logits without drawing."""
         self.logits, self._generator = logits, generator
 
     def __call__(self, n: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which thing comes when, computed at any place of a sequence without what comes before it."""
+"""Random and interleaved orders with random access to any element."""
 
 from .best_fit import Group as Group
 from .best_fit import Part as Part

@@ -1,10 +1,10 @@
-"""Best fit for any number of things: rows that are filled alike are counted, not listed.
+"""Best-fit packing of any number of items: rows with the same content are counted, not listed.
 
-Things of given lengths, the longest first, go to rows of one size, each to the row with the least
-room that still takes it. Things of one length are interchangeable, and rows that hold the same
-lengths are too. So what is packed is numbers: all rows of a *group* hold the same lengths, and one
-step puts as many things of a length into rows of a group as they take. A thousand million things
-of two hundred lengths are packed in some thousand steps.
+Items are packed into rows of one size, longest first, each into the row with the least remaining
+room that still fits it. Items of one length are interchangeable, and so are rows that hold the
+same lengths. The algorithm therefore works on counts: all rows of a *group* hold the same lengths,
+and one step fills the rows of a group with as many items of a length as fit. A billion items of
+two hundred lengths are packed in several thousand steps.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ __all__ = ["Group", "Part", "best_fit"]
 
 @dataclass(frozen=True)
 class Part:
-    """Things of one length in the rows of a group.
+    """Items of one length in the rows of a group.
 
     Attributes:
         length: Their length.
-        each: How many are in each row.
-        first: The first of them, among all of this length: row r has those from
-            first + r * each on.
+        each: Number of them in each row.
+        first: Index of the first one among all items of this length; those of row r start at
+            first + r * each.
     """
 
     length: int
@@ -34,25 +34,25 @@ class Group:
     """Rows that hold the same lengths.
 
     Attributes:
-        rows: How many rows.
-        parts: What each holds, the longest first.
+        rows: Number of rows.
+        parts: Content of each row, longest first.
     """
 
     rows: int
     parts: tuple[Part, ...]
 
     def split(self, rows: int) -> tuple["Group", "Group"]:
-        """The first rows and the others."""
+        """Split into the first rows and the rest."""
         later = tuple(Part(p.length, p.each, p.first + rows * p.each) for p in self.parts)
         return Group(rows, self.parts), Group(self.rows - rows, later)
 
 
 def best_fit(counts: Mapping[int, int], size: int) -> list[Group]:
-    """Pack things by best fit, the longest first; of rows with equal room the last changed.
+    """Pack items by best fit, longest first; ties go to the most recently changed row.
 
     Args:
-        counts: How many things there are of each length, from 1 to `size`.
-        size: Of a row.
+        counts: Number of items of each length, from 1 to `size`.
+        size: Size of a row.
     """
     with_room: list[list[Group]] = [[] for _ in range(size + 1)]
     for length in sorted(counts, reverse=True):

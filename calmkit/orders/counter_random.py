@@ -1,18 +1,18 @@
-"""Random numbers by address: word n of a key is a function of (key, n), with no state between.
+"""Counter-based random numbers: word n of a key is a function of (key, n), without state.
 
-A generator that is read in order has to be read up to a place before that place is known. Batches
-that are pure functions of (seed, step) want the number at a place at once, and those of many
-places in one NumPy expression. SplitMix64 is made so: its word n is a mixing function of
-key + (n + 1) * c with the odd constant c = 0x9E3779B97F4A7C15, all modulo 2^64. The mixing
-function is a bijection whose every output bit depends on every input bit:
+A sequential generator must be advanced to an index before its number there is known. Batches that
+are pure functions of (seed, step) need random access, for many indices in one NumPy expression.
+SplitMix64 provides it: its word n is a mixing function of key + (n + 1) * c with the odd constant
+c = 0x9E3779B97F4A7C15, all modulo 2^64. The mixing function is a bijection, and each of its output
+bits depends on every input bit:
 
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
     z = (z ^ z >> 27) * 0x94D049BB133111EB
     z =  z ^ z >> 31
 
-A word can be the key of further words, so an address may have several parts: `words(key, 3, 5)`
-is word 5 of word 3 of the key. A number below n is a word modulo n; for the n of this package,
-below 2^40, no value is more likely than another by more than one part in 10^7.
+A word can serve as a key, so an address can have several parts: `words(key, 3, 5)` is word 5 of
+word 3 of the key. A number below n is a word modulo n. In this package n is below 2^40, and the
+probabilities of two values differ by at most one part in 10^7.
 
 Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014,
 section 3, with the constants of its reference implementation.
@@ -30,22 +30,22 @@ _30, _27, _31, _ONE = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(1)
 
 
 def key_of(seed: int, *parts: int) -> int:
-    """A key for each seed and each purpose that it serves.
+    """A key for each seed and each purpose.
 
     Args:
-        seed: Any whole number from 0 on.
-        parts: Whole numbers from 0 on that tell purposes apart.
+        seed: A non-negative integer.
+        parts: Non-negative integers that identify the purpose.
     """
-    # spawn_key, not [seed, *parts]: numpy takes [1, 2] and [1, 2, 0] for the same seed.
+    # spawn_key, not [seed, *parts]: numpy treats [1, 2] and [1, 2, 0] as the same seed.
     return int(np.random.SeedSequence(seed, spawn_key=parts).generate_state(1, np.uint64)[0])
 
 
 def words(key: Words, *address: Words) -> np.ndarray:
-    """The 64-bit words at addresses that are broadcast against each other; an array in any case.
+    """The 64-bit words at addresses, which are broadcast; always an array.
 
     Args:
-        key: By `key_of`, or a word.
-        address: Whole numbers from 0 on.
+        key: A key from `key_of`, or a word.
+        address: Non-negative integers.
     """
     word = _words_of(key)
     for part in address:
@@ -54,7 +54,7 @@ def words(key: Words, *address: Words) -> np.ndarray:
 
 
 def _words_of(numbers: Words) -> np.ndarray:
-    """As an array: those wrap around in silence, scalars with a warning."""
+    """Convert to an array: arrays wrap around silently, scalars with a warning."""
     return np.atleast_1d(np.asarray(numbers, dtype=np.uint64))
 
 

@@ -1,7 +1,7 @@
-"""Steps of a training as pieces of one endless sequence of rows.
+"""Training steps as slices of one endless sequence of rows.
 
-With B rows in a batch, row i of the sequence is row i mod B of step i // B. A process, or a part
-of a batch that is trained on at a time, takes some of a step's rows.
+With B rows in a batch, row i of the sequence is row i mod B of step i // B. A process or a
+micro-batch takes a part of a step's rows.
 """
 
 import numpy as np
@@ -10,12 +10,12 @@ __all__ = ["check_sizes", "rows_of_step"]
 
 
 def rows_of_step(step: int, batch_size: int, rows: slice) -> np.ndarray:
-    """Numbers, in the endless sequence, of some rows of a step's batch.
+    """Indices, in the endless sequence, of the selected rows of a step's batch.
 
     Args:
-        step: Number of the step, from 0 on.
+        step: Index of the step, starting at 0.
         batch_size: B.
-        rows: Which rows of the batch.
+        rows: The selected rows of the batch.
 
     Raises:
         ValueError: If the step is negative or no row is chosen.
@@ -34,7 +34,7 @@ def check_sizes(*, seed: int, **sizes: int) -> None:
     """Refuse sizes below 1 and a negative seed.
 
     Raises:
-        ValueError: If there is one; names it.
+        ValueError: If there is one; names the argument.
     """
     for name, value in sizes.items():
         if value < 1:

@@ -1,15 +1,15 @@
-r"""Which of several texts each row comes from: by turns, as near to the shares as rows allow.
+r"""Interleaves several texts row by row, as close to their shares as whole rows allow.
 
-To draw a text for each row gives the shares in the long run only: of 64 rows at a share of 0.3,
-the standard deviation is 3.7 rows. Turns can do much better. After i rows, text j has had c_j(i)
-of them, and with m texts
+Random draws meet the shares only in the long run: for a share of 0.3, the standard deviation is
+3.7 of 64 rows. A deterministic sequence does much better. Let c_j(i) be the number of rows of text
+j among the first i. With m texts
 
     | c_j(i) - i * share_j |  <=  1 - 1 / (2 m - 2)  <  1    for every i and j at once.
 
-No sequence has a smaller bound for all shares. It is made row by row: of the texts for which row
-i is not too early, the next is the one that must come soonest. Shares are q_j / Q in whole
-numbers, so the turns repeat after Q rows, in which text j has exactly q_j. The table of one period
-gives the text of any row, and how many rows that text has had before, at once.
+No sequence has a smaller bound for all shares. It is built row by row: among the texts for which
+row i is not too early, the one with the earliest deadline is next. Shares are fractions q_j / Q,
+so the sequence repeats after Q rows, of which exactly q_j belong to text j. A table of one period
+gives, for any row, its text and the number of earlier rows of that text.
 
 Source: R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980.
 """
@@ -26,10 +26,10 @@ _MOST_PARTS = 10_000
 
 
 class Turns:
-    """The turns of several texts, by their shares.
+    """The interleaving of several texts according to their shares.
 
     Args:
-        shares: By `shares_of`.
+        shares: Shares from `shares_of`.
     """
 
     def __init__(self, shares: Sequence[Fraction]) -> None:
@@ -41,10 +41,10 @@ class Turns:
             self._earlier[self._text == text] = np.arange(count)
 
     def at(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The text of each row, and how many rows that text has had before.
+        """The text of each row, and the number of earlier rows of that text.
 
         Args:
-            rows: Numbers of rows, from 0 on.
+            rows: Indices of rows, starting at 0.
         """
         periods, places = np.divmod(rows, self.period)
         texts = self._text[places]
@@ -52,10 +52,10 @@ class Turns:
 
 
 def shares_of(weights: Sequence[float]) -> tuple[Fraction, ...]:
-    """Weights as shares of 1: exact in up to 10,000 parts, else rounded to 1/10,000 each.
+    """Normalise weights: exactly if at most 10,000 parts suffice, else rounded to 1/10,000.
 
     Args:
-        weights: Numbers above 0; 0.3 means 3/10, not the nearest binary fraction.
+        weights: Positive numbers; 0.3 means 3/10, not the nearest binary fraction.
 
     Raises:
         ValueError: If a weight is not positive and finite, or there are more than 10,000.
@@ -70,7 +70,7 @@ def shares_of(weights: Sequence[float]) -> tuple[Fraction, ...]:
     if math.lcm(*(share.denominator for share in shares)) <= _MOST_PARTS:
         return tuple(shares)
     parts = [max(1, int(share * _MOST_PARTS)) for share in shares]
-    # Whole parts that are missing or too many go where they change a share least.
+    # Add or remove whole parts where this changes a share least.
     while (rest := _MOST_PARTS - sum(parts)) != 0:
         step = 1 if rest > 0 else -1
         allowed = [j for j, part in enumerate(parts) if part + step >= 1]
@@ -80,13 +80,13 @@ def shares_of(weights: Sequence[float]) -> tuple[Fraction, ...]:
 
 
 def _turns(parts: Sequence[int]) -> np.ndarray:
-    """Tijdeman's sequence over one period, in whole numbers: all is multiplied by 2 (m - 1) Q."""
+    """Tijdeman's sequence over one period, in integers: all terms are scaled by 2 (m - 1) Q."""
     period, twice = sum(parts), max(2 * (len(parts) - 1), 1)
     common = math.lcm(*parts)  # instead of a division by each part
     had = [0] * len(parts)
     turns = np.empty(period, dtype=np.int64)
     for row in range(1, period + 1):
-        # i * share - c: how far each text is behind if row i is not its own.
+        # i * share - c: the deficit of each text if row i goes to another.
         behind = [
             twice * (row * part - period * count) for part, count in zip(parts, had, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Prompts with their responses, from a file to batches."""
+"""Pairs of prompt and response, from a file to batches."""
 
 from .pair_batches import PairBatches as PairBatches
 from .pair_store import PairStore as PairStore

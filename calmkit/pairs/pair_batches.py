@@ -1,16 +1,16 @@
 r"""Rows of chunks for fine-tuning: pairs packed side by side, only responses scored.
 
-Each pair is laid on the grid with its response at a chunk's edge, as `chunk_pair` does it. The
-pairs, the longest first, go to rows of `positions` chunks by *best fit*: each to the row with the
-least room that still takes it. What is left of a row is one run of empty chunks.
+Each pair is laid on the grid with its response at a chunk's edge, as in `chunk_pair`. The pairs
+are packed, longest first, into rows of `positions` chunks by *best fit*: each into the row with
+the least remaining room that still fits it. The rest of a row is one run of empty chunks.
 
     row      [ . p p p ][ r r r end ] | [ . . . q ][ s s s s ][ end . . . ] | [ . . . . ]
     scored        -          yes             -         yes         yes           -
 
-How lengths are packed is the same in every epoch. Which of the pairs of one length fills which of
-their places, and the order of the rows, are keyed permutations that differ from epoch to epoch.
-All of it is a pure function of (seed, step): nothing has to be saved to resume, and a process may
-make its own rows of a batch alone.
+The packing of lengths is the same in every epoch. The assignment of pairs to the places of their
+length, and the order of the rows, are keyed permutations that change from epoch to epoch. A batch
+is a pure function of (seed, step): no state has to be saved for resuming, and a process can build
+only its own rows.
 """
 
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ from .pair_store import PairStore
 
 __all__ = ["PairBatches"]
 
-_ROWS, _PAIRS = range(2)  # what words of an epoch's key are for
+_ROWS, _PAIRS = range(2)  # purposes of the words of an epoch's key
 
 
 @dataclass(frozen=True, eq=False)
 class _Lengths:
-    """Pairs by their length in chunks.
+    """Pairs sorted by their length in chunks.
 
     Attributes:
-        pairs: All pairs, the shortest first.
-        first: Where the pairs of each length begin in `pairs`.
-        counts: How many there are of each length.
+        pairs: All pairs, shortest first.
+        first: Index in `pairs` of the first pair of each length.
+        counts: Number of pairs of each length.
     """
 
     pairs: np.ndarray
@@ -52,10 +52,10 @@ class PairBatches:
         positions: Chunks in a row.
         batch_size: Rows in a batch.
         seed: The same seed gives the same batches.
-        end_id: Put after each response, and on padding and fill.
+        end_id: The token after each response, and on padding and fill.
 
     Attributes:
-        rows_per_epoch: Rows that go once through the pairs.
+        rows_per_epoch: Rows in one pass over the pairs.
 
     Raises:
         ValueError: If a size is below 1, the seed is negative, or a pair is longer than a row.
@@ -91,11 +91,11 @@ class PairBatches:
         self._key = key_of(seed)
 
     def batch_at(self, step: int, rows: slice = slice(None)) -> ChunkBatch:
-        """The batch of one step; every call with this step gives the same.
+        """The batch of one step; a pure function of the step.
 
         Args:
-            step: Number of the step, from 0 on.
-            rows: Which rows of the batch to make.
+            step: Index of the step, starting at 0.
+            rows: The rows of the batch to build.
 
         Raises:
             ValueError: If the step is negative or no row is chosen.
@@ -130,7 +130,7 @@ class PairBatches:
         )
 
     def _pairs_of_rows(self, numbers: np.ndarray) -> list[list[int]]:
-        """The pairs in some rows of the endless sequence."""
+        """The pairs in the given rows of the endless sequence."""
         epochs, places = np.divmod(numbers, self.rows_per_epoch)
         keys = words(self._key, epochs)
         rows = permuted(places, self.rows_per_epoch, words(keys, _ROWS))

@@ -1,13 +1,12 @@
-r"""Tokenized pairs of a file of any size: the tokens on the disk, a few numbers for each pair.
+r"""Tokenized pairs of a file of any size: tokens on the disk, a few numbers per pair in memory.
 
-Token ids go to a temporary file as they come, which is then mapped:
+Token ids are written to a temporary file, which is then memory-mapped:
 
     tokens   [ end p0 p1 | r0 r1 r2 || end q0 | s0 || ... ]
     borders  [ 0,          3,          6,       8,    9, ... ]      two for each pair
 
-Pairs are held out by *prompt*: one prompt with several responses is on one side. Which prompts
-are, is decided by a hash of each with the seed, and those of the least hashes are held out, so
-that no list of prompts is made.
+Pairs are held out by *prompt*: all responses to a prompt are on one side. Each prompt is hashed
+with the seed, and the prompts with the lowest hashes are held out. No list of prompts is needed.
 """
 
 import tempfile
@@ -32,9 +31,9 @@ class TokenPair:
     Attributes:
         prompt: The end token, then the prompt's ids.
         response: The response's ids, without an end token.
-        path: The file that it is from, for error messages.
-        line: Its line there.
-        prompt_hash: Equal for prompts that count as one.
+        path: The source file, for error messages.
+        line: The line in that file.
+        prompt_hash: Equal for prompts that differ only in white space.
     """
 
     prompt: np.ndarray
@@ -45,21 +44,21 @@ class TokenPair:
 
     @property
     def place(self) -> str:
-        """Where it is from, "file:line"."""
+        """The location, "file:line"."""
         return f"{self.path}:{self.line}"
 
 
 @dataclass(frozen=True, eq=False)
 class PairStore:
-    """Some of the tokenized pairs of a file; make one with `of`.
+    """A selection of the tokenized pairs of a file; create one with `of`.
 
     Attributes:
         tokens: Token ids of all pairs of the file.
-        borders: Where each prompt and each response begins, and last the number of tokens.
+        borders: The offset of each prompt and response, then the number of tokens.
         lines: The line of each pair.
         prompt_hashes: A hash of the prompt of each pair.
         path: The file.
-        chosen: Which pairs of the file this store has.
+        chosen: Indices of the selected pairs.
     """
 
     tokens: np.ndarray = field(repr=False)
@@ -71,7 +70,7 @@ class PairStore:
 
     @classmethod
     def of(cls, pairs: Iterable[TokenPair]) -> "PairStore":
-        """Store pairs of one file, which are read once.
+        """Store the pairs of one file; they are read once.
 
         Args:
             pairs: At least one pair.
@@ -95,7 +94,7 @@ class PairStore:
             if not lines:
                 raise ValueError("pairs must hold at least one pair; got none.")
             file.flush()
-            tokens = np.memmap(file, dtype=_DTYPE, mode="r")  # lives on without the file's name
+            tokens = np.memmap(file, dtype=_DTYPE, mode="r")  # outlives the file's name
         return cls(
             tokens=np.asarray(tokens),
             borders=np.frombuffer(borders, np.int64),
@@ -106,7 +105,7 @@ class PairStore:
         )
 
     def __len__(self) -> int:
-        """Pairs of this store."""
+        """Number of pairs."""
         return len(self.chosen)
 
     def __getitem__(self, index: int) -> TokenPair:
@@ -130,12 +129,12 @@ class PairStore:
         """Hold out random prompts, each with all of its responses.
 
         Args:
-            validation_fraction: Share of the prompts to hold out, in (0, 1); at least one prompt
-                is on either side.
+            validation_fraction: Share of the prompts to hold out, in (0, 1); each side has at
+                least one prompt.
             seed: The same seed gives the same split.
 
         Returns:
-            Training pairs, validation pairs, each in the given order.
+            Training pairs and validation pairs, each in the original order.
 
         Raises:
             ValueError: If there are fewer than two different prompts or an argument is out of

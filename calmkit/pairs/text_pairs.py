@@ -1,12 +1,12 @@
-r"""Prompts with their responses, for fine-tuning.
+r"""Pairs of prompt and response for fine-tuning.
 
-They are read from JSON lines, one after the other, each with the strings "prompt" and "response":
+They are read line by line from JSON lines with the strings "prompt" and "response":
 
     {"prompt": "Which animal barks?\n", "response": "The dog."}
 
-As tokens a pair is end + prompt, response + end. That is what `calmkit generate` begins with, and
-what it stops at; the last end token is not stored. Prompt and response are encoded apart, as they
-are when the model is used: no token straddles their border.
+As tokens, a pair is end + prompt, response + end. `calmkit generate` starts and stops in the same
+way; the last end token is not stored. Prompt and response are encoded separately, as in use: no
+token straddles their boundary.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ from .pair_store import PairStore, TokenPair
 
 __all__ = ["TextPair", "encode_pairs", "read_pairs"]
 
-_TOGETHER = 1024  # pairs that are tokenized at a time
+_TOGETHER = 1024  # pairs tokenized at a time
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class TextPair:
     """A prompt and the response to it.
 
     Attributes:
-        prompt: May be empty: the response then begins a document.
-        response: Some text.
-        path: The file that it is from, for error messages.
-        line: Its line there.
+        prompt: The prompt; if empty, the response starts a document.
+        response: A non-empty text.
+        path: The source file, for error messages.
+        line: The line in that file.
     """
 
     prompt: str
@@ -67,11 +67,11 @@ def read_pairs(path: Path | str) -> Iterator[TextPair]:
 
 
 def encode_pairs(pairs: Iterable[TextPair], tokenizer: TextTokenizer) -> PairStore:
-    """Tokenize pairs; prompts that agree but for white space count as one.
+    """Tokenize pairs; prompts that differ only in white space count as one.
 
     Args:
-        pairs: At least one pair; they are read once, some at a time.
-        tokenizer: Gives the ids.
+        pairs: At least one pair; they are read once, group by group.
+        tokenizer: The tokenizer.
 
     Raises:
         ValueError: If there is no pair.

@@ -1,4 +1,4 @@
-"""Property suites for parts: what every part of a kind promises, run on any factory."""
+"""Property suites: the contracts of each kind of part, run on any factory."""
 
 from .checking import check_part as check_part
 from .parametrizing import parametrize_contracts as parametrize_contracts

@@ -1,4 +1,4 @@
-"""What went wrong in code from elsewhere, on a few lines: the call, the error, and its own lines.
+"""A short description of an error in foreign code: the call, the error, and its source lines.
 
 MyHead.loss(cond=float32[3, 16], target=...) raised AttributeError: 'MyHead' object has no ...
 my_head.py:38, in loss: return self.helper(cond) - target.mean
@@ -17,12 +17,14 @@ import torch
 import calmkit
 from calmkit.testing.contract import Broken
 
-__all__ = ["told_of"]
+__all__ = ["description_of"]
 
 _MOST_LINES = 5
 _MOST_LETTERS = 300
 _INSTALLED = ("site-packages", "dist-packages")
-_BETWEEN = tuple(os.path.dirname(str(m.__file__)) for m in (beartype, calmkit, jaxtyping, torch))
+_INTERMEDIATE = tuple(
+    os.path.dirname(str(m.__file__)) for m in (beartype, calmkit, jaxtyping, torch)
+)
 _RETURNED = re.compile(
     r"return value of (?:\w+\.)*?(\w+\.\w+)\.\s*Actual value: (.*?)(?:\(torch\))?\s*"
     r"Expected type: (.*?)\.\s*--",
@@ -30,12 +32,12 @@ _RETURNED = re.compile(
 )
 
 
-def told_of(error: Exception, call: str) -> str:
-    """What broke a call, in a sentence, and the lines of the part's files that led to it.
+def description_of(error: Exception, call: str) -> str:
+    """Describe an error in a sentence, with the lines of the part's files that led to it.
 
     Args:
-        error: What was raised.
-        call: The call, in words.
+        error: The error.
+        call: A description of the call.
     """
     if isinstance(error, Broken):
         return f"{error}. The likely cause: {error.cause}."
@@ -43,27 +45,27 @@ def told_of(error: Exception, call: str) -> str:
         name, got, wanted = (" ".join(text.split()) for text in found.groups())
         called = call.partition("(")[0]
         if called.rpartition(".")[2] == name.rpartition(".")[2]:
-            name = called  # with the part's own class, not the one that it is inherited from
+            name = called  # with the part's own class instead of the base class
         return f"{name} must return {wanted}, as it is annotated; got {got}."
     text = " ".join(str(error).split())
     text = text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]} ..."
-    said = f"{call} raised {type(error).__name__}: {text}"
-    return "\n".join([said, *map(_line, _lines_that_count(error))])
+    summary = f"{call} raised {type(error).__name__}: {text}"
+    return "\n".join([summary, *map(_line, _relevant_lines(error))])
 
 
-def _lines_that_count(error: Exception) -> list[traceback.FrameSummary]:
-    """Those of the user's own files; else of a package; else the innermost of all."""
+def _relevant_lines(error: Exception) -> list[traceback.FrameSummary]:
+    """The lines of the user's own files; else of a package; else the innermost line."""
     every = list(traceback.extract_tb(error.__traceback__))
-    theirs = [line for line in every if not _is_between(line.filename)]
+    theirs = [line for line in every if not _is_intermediate(line.filename)]
     own = [line for line in theirs if not any(name in line.filename for name in _INSTALLED)]
     return (own or theirs or every[-1:])[-_MOST_LINES:]
 
 
-def _is_between(file: str) -> bool:
-    """Whether a file is calmkit's, of a library that calls for it, or Python's own."""
+def _is_intermediate(file: str) -> bool:
+    """Whether a file belongs to calmkit, a library on its call path, or Python."""
     standard = file.startswith(sysconfig.get_path("stdlib") + os.sep)
     standard = standard and not any(name in file for name in _INSTALLED)
-    return standard or file.startswith(("<", *(f"{folder}{os.sep}" for folder in _BETWEEN)))
+    return standard or file.startswith(("<", *(f"{folder}{os.sep}" for folder in _INTERMEDIATE)))
 
 
 def _line(frame: traceback.FrameSummary) -> str:

@@ -1,4 +1,4 @@
-"""Calls in words: what a failure says of the call that broke a contract."""
+"""Descriptions of calls, for the report of a broken contract."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ def call_in_words(
     function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]
 ) -> str:
     """`MyHead.loss(cond=float64[4, 5], ...)`, with the names of the function's parameters."""
-    # A module is called through `forward`, whose parameters have names.
+    # A module is called through `forward`, which has the parameter names.
     target = function.forward if isinstance(function, nn.Module) else function
     try:
         bound = inspect.signature(target).bind(*arguments, **keywords).arguments
@@ -27,7 +27,7 @@ def call_in_words(
 
 
 def in_words(value: object) -> str:
-    """A value on less than a line; a tensor as its dtype and shape, and how it lies in memory."""
+    """A short description of a value; for a tensor its dtype, shape and contiguity."""
     if isinstance(value, Tensor):
         lies = "" if value.is_contiguous() else " not contiguous"
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}{lies}"
@@ -37,7 +37,7 @@ def in_words(value: object) -> str:
     if isinstance(value, torch.Generator):
         return f"generator of seed {value.initial_seed()}"
     text = repr(value)
-    if " at 0x" in text:  # another one in every run
+    if " at 0x" in text:  # addresses differ in every run
         return name_of(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -1,4 +1,4 @@
-"""Statistics of checks by many draws: each is wrong about a right part once in a million seeds."""
+"""Statistical tests: each rejects a correct part once in a million seeds."""
 
 import math
 
@@ -17,21 +17,21 @@ __all__ = [
 ]
 
 CHANCE = 1e-6
-"""How often a check may reject a right part."""
+"""The probability of rejecting a correct part."""
 
 LIMIT = 4.9
-"""Standard errors that a normal number exceeds with that chance, on either side."""
+"""Standard errors that a normal variable exceeds with that probability, on either side."""
 
 
 def chi_square_chance(counts: Tensor, expected: Tensor) -> float:
-    """The chance of counts as far from what is expected, or farther.
+    """The p-value of a chi-square test.
 
-    Outcomes that are expected less than five times are counted together, the last of the others
-    among them if need be: the test is an approximation for large numbers.
+    Outcomes with an expected count below five are merged, with the rarest other outcome if needed,
+    since the test is an approximation for large counts.
 
     Args:
-        counts: How often each outcome occurred.
-        expected: How often it should have; of the same sum.
+        counts: Observed count of each outcome.
+        expected: Expected counts, with the same sum.
     """
     order = expected.argsort(descending=True)
     counts, expected = counts[order].double(), expected[order].double()
@@ -51,30 +51,30 @@ def _with_a_rest(numbers: Tensor, kept: int) -> Tensor:
 
 
 def kolmogorov_chance(distance: float, first: int, second: int | None = None) -> float:
-    """A bound on the chance of two distribution functions as far apart, or farther.
+    """A bound on the p-value of the largest difference of two distribution functions.
 
-    2 exp(-2 n d^2), the Dvoretzky-Kiefer-Wolfowitz inequality with Massart's constant: it holds
-    for every n and every law, those with atoms too. Of two samples, n is that of the means of
-    both, and the bound holds for many draws.
+    The bound 2 exp(-2 n d^2) is the Dvoretzky-Kiefer-Wolfowitz inequality with Massart's constant.
+    It holds for every n and every distribution, including those with atoms. For two samples
+    n = n_1 n_2 / (n_1 + n_2), and the bound holds for many draws.
 
     Args:
         distance: The largest difference d of the two functions.
-        first: Draws of one of them.
-        second: Draws of the other one; None if it is known.
+        first: Number of draws from one of them.
+        second: Number of draws from the other; None if that function is known.
     """
     count = first if second is None else first * second / (first + second)
     return min(1.0, 2 * math.exp(-2 * count * distance**2))
 
 
 def largest_correlation(first: Tensor, second: Tensor) -> float:
-    """The largest correlation of a column of one matrix with a column of another."""
+    """The largest absolute correlation between a column of one matrix and one of another."""
     first, second = (x - x.mean(dim=0) for x in (first, second))
     scale = first.square().mean(0).sqrt()[:, None] * second.square().mean(0).sqrt()
     return float((first.T @ second / len(first) / scale.clamp_min(1e-12)).abs().max())
 
 
 def expect_equal_means(first: Tensor, second: Tensor, *, cause: str) -> None:
-    """Two sets of independent numbers, one for each position, have the same mean."""
+    """Require equal means of two sets of independent numbers, one number per position."""
     rows = len(first)
     difference = float(first.mean() - second.mean())
     error = float((first.var() + second.var()).sqrt()) / rows**0.5

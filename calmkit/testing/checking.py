@@ -11,14 +11,14 @@ from calmkit.testing.running import PartUnderTest
 
 __all__ = ["check_part"]
 
-_NOTHING: Mapping[str, str] = {}
+_NO_EXEMPTIONS: Mapping[str, str] = {}
 
 
 def check_part(
     kind: str,
     factory: Callable[..., Any],
     *,
-    exempt: Mapping[str, str] = _NOTHING,
+    exempt: Mapping[str, str] = _NO_EXEMPTIONS,
     only: Iterable[str] | None = None,
     profile: str = "standard",
     seed: int = 0,
@@ -28,20 +28,20 @@ def check_part(
     Args:
         kind: `head`, `rule`, `kernel`, `noise`, `solver`, `sampler`, `autoencoder`,
             `input_encoder`, `backbone` or `attention`.
-        factory: Builds the part from the sizes that its kind shares, as a config does: a head from
+        factory: Builds the part from the shared sizes of its kind, as a config does: a head from
             `(cond_size, latent_size)`, an autoencoder from `(chunk_size, vocab_size,
             latent_size)`, an input encoder from `(vocab_size, chunk_size, hidden_size)`, a
-            backbone from `(hidden_size)`, the others from nothing; a sampler from the keyword
-            `temperature`, a solver from `steps` and a kernel from `bandwidths`, if they take
-            them. The class itself will often do.
-        exempt: Names of contracts that need not hold here, each with the reason. One that holds
-            after all fails.
+            backbone from `(hidden_size)`, and the others without arguments. A sampler receives
+            the keyword `temperature`, a solver `steps` and a kernel `bandwidths`, if it accepts
+            them. The class itself is often a valid factory.
+        exempt: Names of contracts that this part need not fulfil, each with a reason. An exempt
+            contract that holds is a failure.
         only: Names of the contracts to run; all if None.
         profile: `quick`, `standard` or `deep`.
         seed: The same seed repeats a run.
 
     Raises:
-        ValueError: If a kind, a profile or the name of a contract is unknown, or nothing would be
+        ValueError: If a kind, a profile or the name of a contract is unknown, or no contract is
             left to run.
         ImportError: If hypothesis is not installed.
     """

@@ -1,4 +1,4 @@
-"""Whether a function of a part is one graph, and computes the same in it."""
+"""Checks that a function of a part compiles to one graph with the same result."""
 
 from collections.abc import Callable
 
@@ -17,24 +17,24 @@ def expect_one_graph(
 ) -> None:
     """Compile with `fullgraph=True`, run, and compare with the plain function.
 
-    Both draw from torch's global generator, since a graph takes no other.
+    Both draw from torch's global generator, since a graph accepts no other.
 
     Args:
-        trial: Remembers the call.
+        trial: Records the call.
         function: Calls the part.
-        name: What is compiled, in words.
-        wrt: What the function reads, whose gradient must be the same too.
+        name: A description of the compiled function.
+        wrt: An input of the function whose gradient must be the same too.
     """
     trial.last_call = f"torch.compile({name}, fullgraph=True)(...)"
     torch.compiler.reset()
-    # The graph is run as it is: that it can be had whole is what a part decides.
+    # The eager backend suffices: only the graph's completeness depends on the part.
     compiled = torch.compile(function, fullgraph=True, backend="eager")
     torch.manual_seed(trial.seed)
     want = function()
     torch.manual_seed(trial.seed)
     try:
         got = compiled()
-    except Exception as error:  # what runs plainly fails in a graph, in one of many ways
+    except Exception as error:  # compilation fails with many types of errors
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise Broken(
             seen=f"{type(error).__name__}: {' / '.join(lines[:4])[:400]}",

@@ -1,14 +1,14 @@
-"""A contract: one promise that every part of a kind makes, and how it is put to the test.
+"""A contract: one promise of every part of a kind, with its test.
 
-A contract is written as a function whose name is the contract's and whose docstring begins with
-the promise in one sentence:
+A contract is written as a function with the contract's name. Its docstring starts with the promise
+in one sentence:
 
     @contract()
     def positions_do_not_mix(trial: HeadTrial) -> None:
         '''Loss and samples of a position depend on its own condition and target only.'''
 
-It calls the part through its trial, which remembers the last call, and states with `expect` what
-must hold. What it raises, or what the part raises in it, is the failure.
+The function calls the part through its trial, which records the last call, and states its
+conditions with `expect`. Any error that it or the part raises is a failure.
 """
 
 import inspect
@@ -24,11 +24,11 @@ class Contract:
     """One promise.
 
     Attributes:
-        name: As users write it to exempt a part from it.
+        name: Its name, as used for exemptions.
         sentence: The promise.
-        run: Raises where a trial breaks the promise.
-        applies: Why it does not apply to a trial; None if it does.
-        searches: Whether it runs many examples of hypothesis; one that is exempt is then not run.
+        run: Raises an error if a trial breaks the promise.
+        applies: Returns the reason why it does not apply to a trial; None if it applies.
+        searches: Whether it runs many hypothesis examples; such a contract is skipped if exempt.
     """
 
     name: str
@@ -39,24 +39,24 @@ class Contract:
 
 
 class Broken(AssertionError):
-    """A promise that does not hold.
+    """A broken promise.
 
     Attributes:
-        seen: What the part did.
-        expected: What it should have done.
-        cause: What usually lies behind it.
+        seen: The observed behaviour.
+        expected: The expected behaviour.
+        cause: The usual cause.
     """
 
-    def __init__(self, *, seen: str, expected: str, cause: str, told: str = "") -> None:
+    def __init__(self, *, seen: str, expected: str, cause: str, message: str = "") -> None:
         """Compose the message.
 
         Args:
-            seen: What the part did.
-            expected: What it should have done.
-            cause: What usually lies behind it.
-            told: Both in one sentence, without its full stop; made of the two if empty.
+            seen: The observed behaviour.
+            expected: The expected behaviour.
+            cause: The usual cause.
+            message: Both in one sentence, without its full stop; composed of both if empty.
         """
-        super().__init__(told or f"{seen}; expected {expected}")
+        super().__init__(message or f"{seen}; expected {expected}")
         self.seen = seen
         self.expected = expected
         self.cause = cause
@@ -65,11 +65,11 @@ class Broken(AssertionError):
 def contract(
     *, applies: Callable[[Any], str | None] | None = None, searches: bool = False
 ) -> Callable[[Callable[[Any], None]], Contract]:
-    """Make a contract of a function of a trial.
+    """Decorate a function of a trial as a contract.
 
     Args:
-        applies: Why it does not apply to a trial; it always does if None.
-        searches: Whether it runs many examples of hypothesis.
+        applies: Returns the reason why it does not apply to a trial; it always applies if None.
+        searches: Whether it runs many hypothesis examples.
     """
 
     def make(run: Callable[[Any], None]) -> Contract:
@@ -80,16 +80,16 @@ def contract(
 
 
 def expect(holds: object, *, seen: object, expected: object, cause: str) -> None:
-    """State what must hold.
+    """Require a condition.
 
     Args:
-        holds: Whether it does.
-        seen: What the part did.
-        expected: What it should have done.
-        cause: What usually lies behind it.
+        holds: The condition.
+        seen: The observed behaviour.
+        expected: The expected behaviour.
+        cause: The usual cause.
 
     Raises:
-        Broken: If it does not hold.
+        Broken: If the condition is false.
     """
     if not holds:
         raise Broken(seen=str(seen), expected=str(expected), cause=cause)

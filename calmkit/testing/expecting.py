@@ -1,4 +1,4 @@
-"""What contracts of all kinds state about results: shapes, dtypes, equality, refusals."""
+"""Conditions on results for all kinds: shapes, dtypes, equality, refusals."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def expect_shape(tensor: object, shape: Sequence[int], *, what: str, cause: str) -> None:
-    """A tensor of a given shape."""
+    """Require a tensor of a given shape."""
     if not isinstance(tensor, Tensor):
         raise Broken(seen=f"{what} is a {type(tensor).__name__}", expected="a tensor", cause=cause)
     seen = f"{what} has shape {tuple(tensor.shape)}"
@@ -35,13 +35,13 @@ def expect_shape(tensor: object, shape: Sequence[int], *, what: str, cause: str)
 
 
 def expect_dtype(tensor: Tensor, dtype: torch.dtype, *, what: str, cause: str) -> None:
-    """A tensor of a given dtype."""
-    seen = f"{what} is {tensor.dtype}, torch's default being {torch.get_default_dtype()}"
+    """Require a tensor of a given dtype."""
+    seen = f"{what} is {tensor.dtype}, with torch's default {torch.get_default_dtype()}"
     expect(tensor.dtype == dtype, seen=seen, expected=dtype, cause=cause)
 
 
 def expect_finite(tensor: Tensor, *, what: str, cause: str) -> None:
-    """No NaN and no infinity."""
+    """Require a tensor without NaN or infinity."""
     bad = int((~tensor.isfinite()).sum())
     seen = f"{what}: {bad} of {tensor.numel()} numbers are NaN or infinite"
     expect(bad == 0, seen=seen, expected="finite numbers", cause=cause)
@@ -57,14 +57,14 @@ def expect_same(
     rtol: float = 1e-7,
     atol: float = 1e-7,
 ) -> None:
-    """Two tensors of one shape that agree to rounding; NaN agrees with nothing.
+    """Require two tensors of one shape that agree to rounding; NaN equals nothing.
 
     Args:
-        got: The one.
-        want: The other.
-        what: The one in words.
-        than: The other in words.
-        cause: What usually lies behind a difference.
+        got: The result.
+        want: The expected result.
+        what: A description of the result.
+        than: A description of the expected result.
+        cause: The usual cause of a difference.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
     """
@@ -81,7 +81,7 @@ def expect_same(
 
 
 def expect_different(got: Tensor, other: Tensor, *, what: str, than: str, cause: str) -> None:
-    """At least one number differs."""
+    """Require that at least one number differs."""
     expect(
         got.numel() == 0 or not bool(torch.isclose(got, other, rtol=1e-9, atol=1e-12).all()),
         seen=f"{what} is the same as {than}, in all {got.numel()} numbers",
@@ -91,7 +91,7 @@ def expect_different(got: Tensor, other: Tensor, *, what: str, than: str, cause:
 
 
 def expect_unchanged(before: Sequence[Tensor], after: Sequence[Tensor], *, names: str) -> None:
-    """Arguments hold what they held."""
+    """Require unchanged arguments."""
     for old, new, name in zip(before, after, names.split(), strict=True):
         expect(
             torch.equal(old, new),
@@ -102,13 +102,16 @@ def expect_unchanged(before: Sequence[Tensor], after: Sequence[Tensor], *, names
 
 
 def expect_untouched_randomness(run: Callable[[], T], *, cause: str) -> T:
-    """What a function returns, if it neither reads nor moves torch's global generator.
+    """Run a function that must neither read nor advance torch's global generator.
 
     Args:
-        run: Calls the part, with a generator.
-        cause: What usually lies behind a state that moved.
+        run: Calls the part with a generator.
+        cause: The usual cause of a changed state.
+
+    Returns:
+        The result of the function.
     """
-    torch.rand(3)  # so that a part that seeds the global generator as we do is seen
+    torch.rand(3)  # reveals a part that seeds the global generator with the same seed
     before = torch.get_rng_state()
     result = run()
     expect(
@@ -123,14 +126,14 @@ def expect_untouched_randomness(run: Callable[[], T], *, cause: str) -> T:
 def expect_refused(
     trial: Trial, function: Callable[..., object], *arguments: Any, naming: str, rule: str
 ) -> None:
-    """A ValueError or TypeError whose message names the wrong argument.
+    """Require a ValueError or TypeError whose message names the wrong argument.
 
     Args:
         trial: Makes the call.
-        function: What is called.
-        arguments: Of the call; one of them is wrong.
+        function: The function.
+        arguments: Arguments of the call; one of them is wrong.
         naming: A word of the message: the argument's name, or several separated by `|`.
-        rule: Which rule the call breaks.
+        rule: The rule that the call breaks.
     """
     words = naming.split("|")
     expected = f"a ValueError or TypeError whose message names {' or '.join(words)}: {rule}"
@@ -145,7 +148,7 @@ def expect_refused(
         raise Broken(
             seen=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             expected=expected,
-            cause="the argument is not checked before it is computed with",
+            cause="the argument is not checked before it is used",
         ) from error
     else:
         shape = f" of shape {tuple(result.shape)}" if isinstance(result, Tensor) else ""
@@ -157,7 +160,7 @@ def expect_refused(
 
 
 def _complaint(error: Exception) -> str:
-    """The message; of a failed shape check only what is wrong, since it lists all arguments."""
+    """The message; for a failed shape check without its list of all arguments."""
     text = str(error)
     if isinstance(error, TypeCheckError):
         text = text.partition("Called with parameters:")[0]
@@ -165,5 +168,5 @@ def _complaint(error: Exception) -> str:
 
 
 def no_shape_checks(trial: object) -> str | None:
-    """Why a contract does not apply that annotated shapes keep."""
+    """The reason why a contract that relies on shape checks does not apply."""
     return None if checks_are_on() else "shape checks are turned off: CALMKIT_TYPECHECK=0"

@@ -1,4 +1,4 @@
-"""From a dotted path to parts, and from a part to its kind."""
+"""Finds the parts at a dotted path, and the kind of a part."""
 
 import difflib
 import importlib
@@ -29,7 +29,7 @@ _BASES = {
     Backbone: "backbone",
 }
 
-# Protocols: what they are called with says what they are.
+# Protocols are recognised by the parameters of their call.
 _PARAMETERS: dict[tuple[str, ...], str] = {
     ("draw", "generator"): "sampler",
     ("q", "k", "v", "mask", "scale", "dropout"): "attention",
@@ -37,7 +37,7 @@ _PARAMETERS: dict[tuple[str, ...], str] = {
 
 
 def kind_of(part: object) -> str | None:
-    """The kind of a class, of an instance, or of what a function is or is annotated to build.
+    """The kind of a class, an instance, a function, or a function's annotated result.
 
     None if there is no suite for it.
     """
@@ -52,15 +52,15 @@ def kind_of(part: object) -> str | None:
 
 
 def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callable[..., Any]]]:
-    """Kind and factory of each part that a path names, by the part's own path.
+    """Kind and factory of each part at a path, by the part's own path.
 
     Args:
-        path: Of a class, a function or an instance, or of a module: then all public parts
-            that it defines of a kind there is a suite for.
-        kind: The kind, for what does not tell it by itself; of a module's parts only these.
+        path: Path of a class, a function, an instance or a module. A module stands for all public
+            parts that it defines and that have a suite.
+        kind: The kind, if it cannot be inferred; selects the parts of a module.
 
     Raises:
-        ValueError: If there is nothing at the path, or nothing with a suite.
+        ValueError: If there is nothing at the path, or no part with a suite.
     """
     found = _named(path)
     if isinstance(found, ModuleType):
@@ -86,17 +86,17 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
 
 
 def _called_like(function: Callable[..., Any], *, method: bool = False) -> str | None:
-    """The kind of a protocol, by the names of what it is called with."""
+    """The kind of a protocol, by the names of its parameters."""
     return _PARAMETERS.get(tuple(inspect.signature(function).parameters)[int(method) :])
 
 
 def _builds(value: object) -> bool:
-    """Whether a class or a function builds a part, and is none itself."""
+    """Whether this is a class or function that builds a part, rather than a part."""
     return inspect.isclass(value) or (inspect.isfunction(value) and _called_like(value) is None)
 
 
 def _factory_of(found: Any) -> Callable[..., Any]:
-    """What builds a part: a class or a function; a part itself is handed out as it is."""
+    """A factory: a class or function itself; for a finished part, a function that returns it."""
     if _builds(found) or (callable(found) and kind_of(found) is None):
         return found
 
@@ -119,7 +119,7 @@ def _is_final_of(value: object, module: ModuleType) -> bool:
 
 
 def _named(path: str) -> Any:
-    """What a dotted path names: a module, or what is reached from one by its attributes."""
+    """The object at a dotted path: a module, or an attribute reached from one."""
     if not all(step.isidentifier() for step in path.split(".")) or path.endswith(".py"):
         raise ValueError(
             f"path must be a module, or a class in it, with dots between; got {path!r}. For "
@@ -145,7 +145,7 @@ def _imported(module: str) -> ModuleType | None:
     try:
         if importlib.util.find_spec(module) is None:
             return None
-    except (ModuleNotFoundError, ValueError):  # what is above it is a plain module
+    except (ModuleNotFoundError, ValueError):  # the parent is a plain module
         return None
     try:
         return importlib.import_module(module)

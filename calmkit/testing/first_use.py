@@ -1,7 +1,7 @@
-"""The first use of a part: one call of each method, and the form of what comes back.
+"""The first use of a part: one call of each method, with a check of the result's form.
 
-It is the first contract of every suite, and all that `try_part` does. It searches nothing, so that
-no extra is needed. A part is used with the sizes that it says it has.
+It is the first contract of every suite, and the only check of `try_part`. It runs without
+hypothesis, so no extra is needed. The part is used with the sizes in its own attributes.
 """
 
 import functools
@@ -32,7 +32,7 @@ __all__ = [
     "use_sampler",
 ]
 
-# What usually lies behind a result of another shape.
+# Usual causes of a wrong shape.
 REDUCED_LOSS = "the loss is reduced over the batch, or summed over another axis than the last"
 MISPLACED_SAMPLES = "the samples' axis is missing, or not the first"
 REDUCED_SCORE = "samples or dimensions are not summed away, or positions are averaged too"
@@ -42,16 +42,16 @@ _KEPT_AXES = "an axis is averaged or flattened that should be kept"
 def use_head(
     trial: Trial, head: Head, batch: Sequence[int] = (4,), *, dtype: torch.dtype | None = None
 ) -> None:
-    """A step of training, and two samples.
+    """Run one training step and draw two samples.
 
     Args:
         trial: Makes the calls.
         head: The head.
-        batch: Axes of the conditions.
-        dtype: What losses and samples must have; None: any.
+        batch: Batch shape of the conditions.
+        dtype: Required dtype of losses and samples; None: any.
 
     Raises:
-        Broken: If a result is of another form than a head's.
+        Broken: If a result has the wrong form.
     """
     device = device_of(head)
     cond = _randn(trial, 1, *batch, head.cond_size).to(device)
@@ -74,23 +74,23 @@ def use_head(
             seen=f"evaluations_per_sample = {number!r}",
             expected=expected,
             cause="it is a method, not a property, or a float",
-            told=f"{name} must be {expected}; got {number!r}",
+            message=f"{name} must be {expected}; got {number!r}",
         )
 
 
 def use_rule(
     trial: Trial, rule: ScoringRule, batch: Sequence[int] = (4,), *, latent: int = 3
 ) -> None:
-    """One score of each position.
+    """Compute one score per position.
 
     Args:
         trial: Makes the calls.
         rule: The rule.
-        batch: Axes of the positions.
+        batch: Batch shape of the positions.
         latent: Dimensions of a sample.
 
     Raises:
-        Broken: If a result is of another form than a rule's.
+        Broken: If the score has the wrong form.
     """
     samples = _randn(trial, 1, max(5, rule.min_samples), *batch, latent)
     target = _target(trial, *batch, latent, device=samples.device)
@@ -100,15 +100,15 @@ def use_rule(
 
 
 def use_backbone(trial: Trial, backbone: Backbone, *, dtype: torch.dtype | None = None) -> None:
-    """The states of two rows of five vectors, and a step of training.
+    """Compute the states of two rows of five vectors, and run one training step.
 
     Args:
         trial: Makes the call.
         backbone: The backbone.
-        dtype: What states must have; None: any.
+        dtype: Required dtype of the states; None: any.
 
     Raises:
-        Broken: If the states are of another form than a backbone's.
+        Broken: If the states have the wrong form.
     """
     vectors = _randn(trial, 0, 2, 5, backbone.hidden_size).to(device_of(backbone))
     states = trial.call(backbone, vectors)
@@ -125,16 +125,16 @@ def use_autoencoder(
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Chunks encoded and decoded, and a step of training.
+    """Encode and decode chunks, and run one training step.
 
     Args:
         trial: Makes the calls.
         model: The autoencoder.
-        batch: Axes of the chunks.
-        dtype: What its results must have; None: any.
+        batch: Batch shape of the chunks.
+        dtype: Required dtype of its results; None: any.
 
     Raises:
-        Broken: If a result is of another form than an autoencoder's.
+        Broken: If a result has the wrong form.
     """
     name, device = type(model).__name__, device_of(model)
     shape = (*batch, model.chunk_size)
@@ -158,7 +158,7 @@ def use_autoencoder(
 def use_sampler(
     trial: Trial, sampler: Sampler, draw: Draw, generator: torch.Generator | None
 ) -> SampledChunks:
-    """One choice from a black box.
+    """Make one choice from a black box.
 
     Args:
         trial: Makes the call.
@@ -167,7 +167,7 @@ def use_sampler(
         generator: Randomness of the choice.
 
     Raises:
-        Broken: If it is none.
+        Broken: If the result is not a `SampledChunks`.
     """
     chosen = trial.call(sampler, draw, generator)
     if not isinstance(chosen, SampledChunks):
@@ -175,14 +175,14 @@ def use_sampler(
             seen=f"a {type(chosen).__name__}",
             expected="calmkit.sampling.SampledChunks",
             cause="the chosen tokens are returned alone",
-            told=f"{name_of(sampler)} must return calmkit.sampling.SampledChunks; got a "
+            message=f"{name_of(sampler)} must return calmkit.sampling.SampledChunks; got a "
             f"{type(chosen).__name__}",
         )
     return chosen
 
 
 def device_of(part: object) -> torch.device:
-    """Where the weights of a part are; the CPU if it has none."""
+    """The device of a part's weights; the CPU if it has none."""
     weights = part.parameters() if isinstance(part, nn.Module) else iter(())
     weight = next(weights, None)
     return torch.device("cpu") if weight is None else weight.device
@@ -207,37 +207,37 @@ def _expect_form(
     cause: str,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """A tensor of floats of a given shape.
+    """Require a tensor of a given shape and dtype.
 
     Args:
-        got: What came back.
-        shape: What its shape should be.
-        of: What returned it, for a sentence that begins "... must return".
-        what: It, in words.
+        got: The result.
+        shape: Its expected shape.
+        of: The method that returned it, for the sentence "... must return".
+        what: A description of the result.
         axes: The names of its axes.
-        cause: What usually lies behind another shape.
-        dtype: What it must have; None: any.
+        cause: The usual cause of a wrong shape.
+        dtype: Its required dtype; None: any.
     """
     wanted = f"{axes} = {tuple(shape)}"
     if not isinstance(got, Tensor):
         seen, expected = f"{what} is a {type(got).__name__}", "a tensor"
-        told = f"{of} must return a tensor {wanted}; got a {type(got).__name__}"
+        message = f"{of} must return a tensor {wanted}; got a {type(got).__name__}"
     elif tuple(got.shape) != tuple(shape):
         seen, expected = f"{what} has shape {tuple(got.shape)}", wanted
-        told = f"{of} must return {wanted}; got {tuple(got.shape)}"
+        message = f"{of} must return {wanted}; got {tuple(got.shape)}"
         if got.dim() == len(shape) and got.shape[-1] != shape[-1]:
             cause = "the last axis is of another size than the part was built for"
     elif dtype is not None and got.dtype != dtype:
         seen, expected = f"{what} is {got.dtype}", str(dtype)
-        told = f"{of} must return {dtype}, as its weights are; got {got.dtype}"
+        message = f"{of} must return {dtype}, as its weights are; got {got.dtype}"
         cause = "a tensor is made without dtype=, or cast to a fixed one"
     else:
         return
-    raise Broken(seen=seen, expected=expected, cause=cause, told=told)
+    raise Broken(seen=seen, expected=expected, cause=cause, message=message)
 
 
 def _expect_trains(part: nn.Module, result: Tensor, *, of: str, what: str) -> None:
-    """A gradient reaches the weights of a part, if any of them are trained."""
+    """Require a gradient that reaches the trainable weights of a part, if it has any."""
     if not any(p.requires_grad for p in part.parameters()):
         return
     if not result.requires_grad:
@@ -245,6 +245,6 @@ def _expect_trains(part: nn.Module, result: Tensor, *, of: str, what: str) -> No
             seen=f"{what} has no gradient",
             expected="one that reaches the weights",
             cause="detach(), item(), no_grad() or an integer on the way",
-            told=f"{of} must have a gradient that reaches the weights; it has none",
+            message=f"{of} must have a gradient that reaches the weights; it has none",
         )
     result.backward()

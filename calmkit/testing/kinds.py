@@ -1,4 +1,4 @@
-"""The kinds of parts there are suites for."""
+"""The kinds of parts that have a suite."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from calmkit.testing.suite import Suite
 
 __all__ = ["KINDS", "suite_of"]
 
-# Each suite is the constant SUITE of a package; those of other kinds need not be imported.
+# Each suite is the constant SUITE of a package, which is imported on demand.
 KINDS = {
     "head": "heads",
     "rule": "rules",

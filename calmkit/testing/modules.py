@@ -1,4 +1,4 @@
-"""What contracts state about parts that hold weights: gradients, saved states, low precision."""
+"""Conditions for parts with weights: gradients, saved states, low precision."""
 
 import io
 import warnings
@@ -25,13 +25,13 @@ __all__ = [
 def gradients_of_training(
     part: nn.Module, loss: Callable[[int], Tensor], *, steps: int = 10, lr: float = 0.01
 ) -> list[dict[str, Tensor]]:
-    """Train a part by Adam; the gradients of each step, by parameter.
+    """Train a part with Adam and return the gradients of each step, by parameter.
 
     Args:
-        part: What is trained.
-        loss: Of the number of the step.
-        steps: How many.
-        lr: Their size.
+        part: The part to train.
+        loss: The loss as a function of the step.
+        steps: Number of steps.
+        lr: Learning rate.
     """
     optimizer = torch.optim.Adam([p for p in part.parameters() if p.requires_grad], lr=lr)
     seen = []
@@ -46,13 +46,14 @@ def gradients_of_training(
 
 
 def expect_all_learn(part: nn.Module, steps: list[dict[str, Tensor]]) -> None:
-    """Each parameter had a gradient that was finite, and in some step not zero.
+    """Require a gradient of each parameter that is always finite and nonzero in some step.
 
-    One step is not enough: signs may cancel in it, and what starts at zero hides what is behind.
+    One step is not enough: gradients may cancel in it, and layers initialised to zero block those
+    of other layers.
 
     Args:
-        part: What was trained.
-        steps: From `gradients_of_training`.
+        part: The trained part.
+        steps: The result of `gradients_of_training`.
     """
     for name in (name for name, p in part.named_parameters() if p.requires_grad):
         gradients = [step[name] for step in steps if name in step]
@@ -74,13 +75,13 @@ def expect_all_learn(part: nn.Module, steps: list[dict[str, Tensor]]) -> None:
 
 
 def expect_finite_gradients(part: nn.Module, loss: Tensor, *, where: str, cause: str) -> None:
-    """The gradients of a loss are finite, in those parameters that have one.
+    """Require finite gradients of a loss in all parameters that have one.
 
     Args:
-        part: Holds the parameters.
-        loss: Is summed.
-        where: Completes the sentence "the gradient of weight".
-        cause: What usually lies behind another.
+        part: The part with the parameters.
+        loss: The loss, which is summed.
+        where: Completes the phrase "the gradient of weight".
+        cause: The usual cause of a non-finite gradient.
     """
     part.zero_grad()
     loss.sum().backward()
@@ -95,13 +96,13 @@ def expect_the_same_loaded(
     other: nn.Module,
     results: Mapping[str, Callable[[nn.Module], Tensor]],
 ) -> None:
-    """A part that loads the state of another one gives the same results.
+    """Require the same results of a part that loads the state of another.
 
     Args:
-        trial: Remembers the calls.
-        saved: Its state goes through a file.
-        other: Loads it.
-        results: What is compared, in words and as a function of either part.
+        trial: Records the calls.
+        saved: The part whose state is saved to a file.
+        other: The part that loads it.
+        results: Descriptions and functions of the compared results.
     """
     file = io.BytesIO()
     torch.save(saved.state_dict(), file)
@@ -114,21 +115,21 @@ def expect_the_same_loaded(
 
 @contextmanager
 def autocast() -> Iterator[None]:
-    """Autocast to bfloat16, without what PyTorch warns of: a norm of two dtypes is slower."""
+    """Autocast to bfloat16 without PyTorch's warning about slow norms of mixed dtypes."""
     with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16):
         warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
         yield
 
 
 def expect_small_error(got: Tensor, want: Tensor, most: float, *, what: str, cause: str) -> None:
-    """The norm of the error is a small part of the norm of what is right.
+    """Require that the norm of the error is small relative to the norm of the correct result.
 
     Args:
-        got: In any dtype.
-        want: The right numbers.
-        most: The largest quotient that is accepted.
-        what: What was computed, in words, in the plural.
-        cause: What usually lies behind a larger error.
+        got: The result, in any dtype.
+        want: The correct result.
+        most: The largest accepted ratio.
+        what: A description of the result, in the plural.
+        cause: The usual cause of a larger error.
     """
     error = float((got.double() - want.double()).norm() / want.double().norm())
     seen = f"{what} are off by {error:.2g} of their norm"

@@ -1,4 +1,4 @@
-"""`parametrize_contracts`: a part's suite as tests of pytest, one for each contract."""
+"""`parametrize_contracts`: a part's suite as pytest tests, one per contract."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
 
 __all__ = ["parametrize_contracts"]
 
-_NOTHING: Mapping[str, str] = {}
+_NO_EXEMPTIONS: Mapping[str, str] = {}
 
 
 def parametrize_contracts(
     kind: str,
     parts: Mapping[str, Callable[..., Any]],
     *,
-    exempt: Mapping[str, str] = _NOTHING,
+    exempt: Mapping[str, str] = _NO_EXEMPTIONS,
     profile: str = "standard",
     seed: int = 0,
 ) -> "MarkDecorator":
-    """Decorate a test function of one argument, `check`, which it calls.
+    """Decorate a test function with one argument, `check`, which it must call.
 
     Args:
         kind: As for `check_part`.
         parts: Factories by the name of the part, which is the first half of a test's id.
-        exempt: Names of contracts that need not hold, each with the reason: for every part, or
-            as `part/contract` for one.
+        exempt: Names of contracts that need not hold, each with a reason: for every part, or as
+            `part/contract` for one.
         profile: `quick`, `standard` or `deep`.
         seed: The same seed repeats a run.
 
     Raises:
         ValueError: If a kind, a profile, a part or the name of a contract is unknown, there is no
-            part, or nothing would be left to run.
+            part, or no contract is left to run.
         ImportError: If hypothesis or pytest is not installed.
     """
     import pytest
@@ -48,12 +48,10 @@ def parametrize_contracts(
     for name in exempt:
         part, slash, _ = name.rpartition("/")
         if slash and part not in parts:
-            raise ValueError(
-                f"exempt must name parts that there are; {part!r} is none of {', '.join(parts)}."
-            )
+            raise ValueError(f"exempt must name known parts, {', '.join(parts)}; got {part!r}.")
     checks = []
     for part, factory in parts.items():
-        # A name of its own goes before that of all.
+        # A reason for this part overrides the one for all parts.
         reasons = {name: reason for name, reason in exempt.items() if "/" not in name} | {
             name.rpartition("/")[2]: reason
             for name, reason in exempt.items()
@@ -75,16 +73,16 @@ class _Check:
     contract: Contract
 
     def __call__(self) -> None:
-        """Pass, fail, or end as skipped or as an expected failure."""
+        """Run the contract: pass, fail, skip or end as an expected failure."""
         __tracebackhide__ = True
         import pytest
 
         result, error = self.part.run(self.contract)
-        if result.status == "not run" and not self.part.told:
-            # Run alone: whoever chose this test has seen no other one fail.
+        if result.status == "not run" and not self.part.reported:
+            # If this test runs alone, the failure of the first contract was not reported yet.
             result, error = self.part.first
         if result.status == "failed":
-            self.part.told = True
+            self.part.reported = True
             raise AssertionError(result.explain()) from error
         if result.status == "exempt":
             pytest.xfail(result.reason)

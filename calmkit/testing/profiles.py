@@ -1,4 +1,4 @@
-"""How thoroughly a suite looks: seconds, a minute, or as long as it takes."""
+"""Profiles: how thorough a suite is, from seconds to minutes."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ class Profile:
     """The depth of a suite.
 
     Attributes:
-        name: What users call it.
-        examples: Examples that hypothesis tries in each search.
-        rows: Rows of a statistical check; what it can tell apart grows with their root.
-        trains: Whether learning is put to the test by short trainings.
+        name: Its name.
+        examples: Number of hypothesis examples per search.
+        rows: Rows of a statistical check; its resolution grows with their square root.
+        trains: Whether learning is tested by short trainings.
     """
 
     name: str
@@ -36,7 +36,7 @@ def profile_named(name: str) -> Profile:
     """The profile of a name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the name is unknown.
     """
     if name not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}; got {name!r}.")

@@ -1,4 +1,4 @@
-"""What came out: a result for each contract, and the report of a part."""
+"""The result of a contract, and the report of a part."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ Status = Literal["passed", "failed", "exempt", "does not apply", "not run"]
 
 @dataclass(frozen=True)
 class Failure:
-    """How a contract was broken.
+    """The details of a broken contract.
 
     Attributes:
         call: The call that broke it.
-        seen: What the part did.
-        expected: What it should have done.
-        cause: What usually lies behind it.
+        seen: The observed behaviour.
+        expected: The expected behaviour.
+        cause: The usual cause.
         docs: The page that explains the contract.
-        repeat: The line that repeats it.
+        repeat: The line of code that repeats the check.
     """
 
     call: str
@@ -31,22 +31,22 @@ class Failure:
     repeat: str
 
     def __str__(self) -> str:
-        """One line for each."""
+        """One line per attribute."""
         width = max(map(len, vars(self)))
         return "\n".join(f"  {name:<{width}}  {text}" for name, text in vars(self).items())
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one contract came to.
+    """The result of one contract.
 
     Attributes:
         name: The contract's name.
         sentence: The promise.
-        status: What came of it.
-        reason: Why it is exempt, does not apply or was not run.
-        failure: How it was broken.
-        seconds: How long that took.
+        status: The outcome.
+        reason: Why the contract is exempt, does not apply or was not run.
+        failure: The details if it is broken.
+        seconds: Duration of the check.
     """
 
     name: str
@@ -67,11 +67,11 @@ class Report:
     """The results of one part.
 
     Attributes:
-        kind: What kind of part it is.
+        kind: The kind of the part.
         part: Its name.
-        profile: How thoroughly it was looked at.
-        seed: What repeats the run.
-        results: One for each contract of the kind, in a fixed order.
+        profile: Name of the profile.
+        seed: Seed of the run.
+        results: One result per contract of the kind, in a fixed order.
     """
 
     kind: str
@@ -82,12 +82,12 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether something ran and passed, and nothing failed."""
+        """Whether some contract passed and none failed."""
         found = self.counts()
         return found["passed"] > 0 and found["failed"] == 0
 
     def counts(self) -> Counter[str]:
-        """How many results there are of each status."""
+        """Number of results of each status."""
         return Counter(result.status for result in self.results)
 
     def failures(self) -> Iterator[Result]:
@@ -95,12 +95,12 @@ class Report:
         return (result for result in self.results if result.status == "failed")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as numbers, texts, lists and dictionaries."""
+        """The report as numbers, strings, lists and dictionaries."""
         return {**asdict(self), "results": list(map(asdict, self.results)), "passed": self.passed}
 
     def __str__(self) -> str:
         """A table, and each failure in full."""
-        # All that was not run, for the same reason, is counted in the first line.
+        # Contracts that were not run, all for one reason, are only counted in the first line.
         shown = [result for result in self.results if result.status != "not run"]
         width, wide = (
             max((len(text) for text in texts), default=0)

@@ -1,4 +1,4 @@
-"""From a contract and a trial to a result."""
+"""Runs contracts on a part and collects the results."""
 
 import functools
 import os
@@ -20,24 +20,24 @@ from calmkit.testing.trial import Trial, neutral
 
 __all__ = ["PartUnderTest"]
 
-# What stands between a contract and the part: this package, and what wraps every constructor.
+# Files between a contract and the part: this package, and the wrapper of every constructor.
 _OURS = (os.path.dirname(__file__), recording.__file__)
 
 
 @dataclass(eq=False)
 class PartUnderTest:
-    """A factory, and how the contracts of its kind are run on it.
+    """A factory, with the settings for running the contracts of its kind.
 
-    The first contract of a suite is that the part can be built and used at all. Where it is
-    broken the others are not run: they would all say the same.
+    The first contract of a suite requires that the part can be built and used. If it is broken,
+    the others are not run, since they would report the same error.
 
     Attributes:
         suite: The contracts.
         factory: Builds the part.
-        profile: How thoroughly to look.
-        seed: Where all randomness comes from.
-        exempt: Names of contracts that need not hold, with the reason.
-        told: Whether the user has been told of a failure.
+        profile: How thorough the checks are.
+        seed: The source of all randomness.
+        exempt: Names of contracts that need not hold, with reasons.
+        reported: Whether a failure was already reported.
     """
 
     suite: Suite
@@ -45,10 +45,10 @@ class PartUnderTest:
     profile: Profile
     seed: int
     exempt: dict[str, str]
-    told: bool = False
+    reported: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse to exempt from what does not exist, without a reason, and from everything."""
+        """Refuse unknown names, missing reasons and the exemption of all contracts."""
         names = [contract.name for contract in self.suite.contracts]
         for name, reason in self.exempt.items():
             if not reason:
@@ -63,11 +63,11 @@ class PartUnderTest:
 
     @functools.cached_property
     def first(self) -> tuple[Result, BaseException | None]:
-        """The result of the first contract: whether the part can be built and used at all."""
+        """The result of the first contract: whether the part can be built and used."""
         return self._run(self.suite.contracts[0])
 
     def run(self, contract: Contract) -> tuple[Result, BaseException | None]:
-        """The result of one contract, and what was raised if it is a failure."""
+        """The result of one contract, and the error if it failed."""
         if contract is self.suite.contracts[0]:
             return self.first
         if self.first[0].status == "failed":
@@ -133,7 +133,7 @@ class PartUnderTest:
 
 
 def _first_of(error: Exception) -> Exception:
-    """The error itself, or the first of a group: hypothesis groups what does not repeat."""
+    """The error itself, or the first of a group: hypothesis groups flaky errors."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -145,7 +145,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """The innermost line of the traceback that is neither ours nor a library's."""
+    """The innermost line of the traceback outside this package and installed libraries."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith((*_OURS, "<")) and "site-packages" not in frame.filename:
             return f" (at {os.path.basename(frame.filename)}:{frame.lineno})"

@@ -14,12 +14,12 @@ __all__ = ["Suite", "contracts_of"]
 
 @dataclass(frozen=True)
 class Suite:
-    """What every part of a kind promises.
+    """The contracts that every part of a kind must fulfil.
 
     Attributes:
         kind: The kind's name, as users write it.
-        trial: Makes a trial of a factory, a profile and a seed.
-        contracts: The promises; the first is that the part can be built and used at all.
+        trial: Creates a trial from a factory, a profile and a seed.
+        contracts: The contracts; the first requires that the part can be built and used.
         docs: The page that explains them.
     """
 
@@ -32,7 +32,7 @@ class Suite:
         """The contracts of these names, in the suite's order.
 
         Raises:
-            ValueError: If there is no name, or one that is none of theirs.
+            ValueError: If there is no name, or an unknown one.
         """
         if not names:
             raise ValueError("only must name at least one contract; got none.")
@@ -46,7 +46,7 @@ class Suite:
 
 
 def contracts_of(*modules: ModuleType) -> tuple[Contract, ...]:
-    """Every contract that modules define, in the order in which it stands there."""
+    """All contracts that modules define, in the order of their definition."""
     return tuple(
         value
         for module in modules

@@ -1,7 +1,7 @@
-"""A trial: the part under test, how it is built, called, and searched for a counterexample.
+"""A trial builds and calls the part under test, and searches for counterexamples.
 
-Nothing of the user's is changed, and nothing of the user's changes a result: default dtype and
-device, random state and gradient mode are set for one block and set back behind it.
+User settings neither change nor affect a result: the default dtype and device, the random state
+and the gradient mode are set for one block and restored afterwards.
 """
 
 import inspect
@@ -19,7 +19,7 @@ __all__ = ["Trial", "neutral"]
 
 T = TypeVar("T")
 
-# A number costs a fraction of an example, and few problems tell a slightly improper rule.
+# A number costs a fraction of an example, and few problems reveal a slightly improper rule.
 _NUMBERS_PER_EXAMPLE = 10
 
 
@@ -28,9 +28,9 @@ class Trial:
 
     Attributes:
         factory: Builds the part.
-        profile: How thoroughly to look.
-        seed: Where all randomness comes from.
-        last_call: The last call of the part, in words.
+        profile: How thorough the checks are.
+        seed: The source of all randomness.
+        last_call: A description of the last call of the part.
     """
 
     def __init__(self, factory: Callable[..., Any], profile: Profile, seed: int) -> None:
@@ -40,22 +40,22 @@ class Trial:
         self.last_call = "none"
 
     def generator(self, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-        """The generator of a number: the same for the same seed of the suite."""
+        """The generator with a number, which is reproducible for a seed of the suite."""
         return torch.Generator(device).manual_seed(1_000_003 * self.seed + number)
 
     def call(self, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
-        """Call the part, and remember the call."""
+        """Call the part and record the call."""
         self.last_call = call_in_words(function, arguments, keywords)
         return function(*arguments, **keywords)
 
     def built(self, base: type[T], *sizes: Any, number: int = 0, **keywords: Any) -> T:
-        """What the factory builds; two of one number are equal.
+        """Build a part; parts with the same number are equal.
 
         Args:
-            base: The class it must derive from.
-            sizes: What the factory is called with.
+            base: The required base class.
+            sizes: Arguments of the factory.
             number: Seeds torch's global generator, from which weights are drawn.
-            keywords: What else it is called with.
+            keywords: Keyword arguments of the factory.
         """
         torch.manual_seed(1_000_003 * self.seed + number)
         part = self.call(self.factory, *sizes, **keywords)
@@ -76,22 +76,22 @@ class Trial:
             return False
 
     def each_of(self, numbers: range, check: Callable[[int], None]) -> None:
-        """Try a check on the first of some numbers, more of them in a deeper profile.
+        """Run a check on the first numbers of a range, more of them in a deeper profile.
 
-        Where an example is only the seed of a problem there is nothing to search, and hypothesis
-        would draw others in a process with other modules, whose constants it reads.
+        If an example is only the seed of a problem, there is nothing to search. Hypothesis would
+        draw other examples in a process with other modules, since it reads their constants.
         """
         for number in numbers[: _NUMBERS_PER_EXAMPLE * self.profile.examples]:
             with neutral(self.seed):
                 check(number)
 
     def search(self, examples: Callable[[Any], Any], check: Callable[[Any], None]) -> None:
-        """Try a check on many examples; the smallest that fails is the one that is reported.
+        """Run a check on many examples and report the smallest failing one.
 
         Args:
-            examples: From the module `hypothesis.strategies`, which is imported only here, to the
-                strategy that draws them.
-            check: Raises where an example breaks the contract.
+            examples: Returns a strategy, given the module `hypothesis.strategies`, which is
+                imported only here.
+            check: Raises an error if an example breaks the contract.
         """
         import hypothesis
         from hypothesis import strategies
@@ -118,11 +118,11 @@ class Trial:
 
 @contextmanager
 def neutral(seed: int, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Iterator[None]:
-    """A block with a default dtype and device, gradients and a seeded global generator.
+    """A context with default dtype and device, gradients and a seeded global generator.
 
     Args:
-        seed: Of torch's global generator.
-        dtype: The default dtype; float64 tells rounding from mistakes.
+        seed: Seed of torch's global generator.
+        dtype: The default dtype; float64 distinguishes rounding from mistakes.
         device: The default device.
     """
     before, place = torch.get_default_dtype(), torch.get_default_device()

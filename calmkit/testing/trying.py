@@ -1,9 +1,9 @@
-"""A part or a model tried within a second: can it be trained and sampled at all?
+"""A dry run of under a second that checks whether a part or model can be trained and sampled.
 
     try_part(MyHead(16, 8))    # ... must return (samples, *batch, latent) = (2, 3, 8); got (3, 8)
 
-Of the contracts only the first is looked at, with the sizes, on the device and in the autocast
-that a training will have. No extra is needed, and random states are as before when it ends.
+It checks only the first contract, with the sizes, device and autocast of the coming training. No
+extra is needed, and random states are restored.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from calmkit.heads import Head
 from calmkit.models import LanguageModel
 from calmkit.sampling import Draw, SampledChunks, Sampler
 from calmkit.scoring import ScoringRule
-from calmkit.testing.blame import told_of
+from calmkit.testing.blame import description_of
 from calmkit.testing.first_use import (
     device_of,
     use_autoencoder,
@@ -37,18 +37,18 @@ _POSITIONS = 3
 
 
 class UnfitPart(ValueError):
-    """A part that cannot be trained or sampled; says what it must do, and what it did."""
+    """A part cannot be trained or sampled; states the expected and the observed behaviour."""
 
 
 def try_part(part: object, *, latent_size: int = 3) -> None:
-    """Use a part once, as training and sampling will.
+    """Use a part once, as in training and sampling.
 
     Args:
-        part: A head, a scoring rule, a backbone or an autoencoder; others pass.
-        latent_size: Dimensions of what a rule scores.
+        part: A head, a scoring rule, a backbone or an autoencoder; other parts pass.
+        latent_size: Dimensions of the samples for a rule.
 
     Raises:
-        UnfitPart: If it raises, or gives back what is of another form than its kind's.
+        UnfitPart: If the part raises an error or returns a result of the wrong form.
     """
     with _trial() as trial:
         if isinstance(part, Head):
@@ -64,14 +64,14 @@ def try_part(part: object, *, latent_size: int = 3) -> None:
 
 
 def try_model(model: LanguageModel, sampler: Sampler | None = None) -> None:
-    """Train a model on two short rows for a step, and write two chunks with it.
+    """Run one training step of a model on two short rows, and generate two chunks.
 
     Args:
-        model: The model; gradients are left in it.
-        sampler: How a chunk is chosen; plain sampling if None.
+        model: The model; it keeps the gradients.
+        sampler: Chooses each chunk; plain sampling if None.
 
     Raises:
-        UnfitPart: If that fails.
+        UnfitPart: If a step fails.
     """
     device = device_of(model)
     with _trial() as trial:
@@ -82,24 +82,24 @@ def try_model(model: LanguageModel, sampler: Sampler | None = None) -> None:
         model.generate(
             [[0]],
             max_new_tokens=2 * model.chunk_size,
-            sampler=None if sampler is None else _tried(trial, sampler),
+            sampler=None if sampler is None else _checked_sampler(trial, sampler),
             generator=trial.generator(0, device),
         )
 
 
 @contextmanager
 def _trial() -> Iterator[Trial]:
-    """A trial for a block, in which what is raised is an `UnfitPart`; random states are kept."""
+    """A context with a trial that converts errors to `UnfitPart` and restores random states."""
     trial = Trial(lambda: None, PROFILES["quick"], 0)
     try:
         with neutral(0, torch.get_default_dtype()):
             yield trial
-    except Exception as error:  # the code is anyone's
-        raise UnfitPart(told_of(error, trial.last_call)) from error
+    except Exception as error:  # foreign code may raise anything
+        raise UnfitPart(description_of(error, trial.last_call)) from error
 
 
 def _dtype_of(part: nn.Module) -> torch.dtype | None:
-    """Of its results, which is that of its weights; any where autocast is on."""
+    """The expected dtype of its results, that of its weights; None under autocast."""
     weight: Tensor | None = next(part.parameters(), None)
     if torch.is_autocast_enabled(device_of(part).type):
         return None
@@ -112,7 +112,7 @@ def _rows(trial: Trial, chunk_size: int, vocab_size: int, device: torch.device) 
     return ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), ((_POSITIONS,),) * 2)
 
 
-def _tried(trial: Trial, sampler: Sampler) -> Callable[..., SampledChunks]:
+def _checked_sampler(trial: Trial, sampler: Sampler) -> Callable[..., SampledChunks]:
     def choose(draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
         return use_sampler(trial, sampler, draw, generator)
 

@@ -1,7 +1,7 @@
-"""When two texts count as the same: they agree but for white space.
+"""Equality of texts up to white space.
 
-A copy that ends in another line end, is indented or is wrapped elsewhere teaches the same words. A
-training text and a held-out text must not share it.
+A copy with other line ends, indentation or line breaks has the same content. Training text and
+held-out text must not share such copies.
 """
 
 import hashlib
@@ -9,19 +9,19 @@ import re
 
 __all__ = ["content_key"]
 
-# Words of a long text are taken some at a time: as a list they need ten times its memory.
+# A long text is split part by part, since its list of words needs ten times its memory.
 _PART = 1 << 20
 _SPACE = re.compile(r"\s")
 
 
 def content_key(text: str) -> bytes:
-    """Equal for texts of the same words in the same order, and, but for chance, for no others.
+    """A key that two texts share if, barring hash collisions, they have the same words in order.
 
     Args:
         text: Any text.
 
     Returns:
-        BLAKE2b, 16 bytes, of the words with a space between.
+        The 16-byte BLAKE2b digest of the words, joined by spaces.
     """
     digest = hashlib.blake2b(digest_size=16)
     begin, between = 0, ""

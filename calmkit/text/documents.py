@@ -1,7 +1,7 @@
-"""All documents of several files, in order, from any place on.
+"""The documents of several files as one ordered stream, which can start at any document.
 
-A text that is one single document cannot be held out in part: it is cut into sections, which are
-then the documents.
+A single document cannot be split between training and validation. It is therefore cut into
+sections, which serve as documents.
 """
 
 import itertools
@@ -23,7 +23,7 @@ class DocumentStream:
     Attributes:
         sources: The files.
         field: The key or column of the text.
-        is_single: Whether there is one document in all, which is read as its sections.
+        is_single: Whether there is only one document, which is read as sections.
     """
 
     sources: Sequence[Source]
@@ -32,7 +32,7 @@ class DocumentStream:
 
     @classmethod
     def of_sources(cls, sources: Sequence[Source], field: str) -> "DocumentStream":
-        """Read until a second document is found, a bad one perhaps.
+        """Read until a second document, possibly a bad one, is found.
 
         Args:
             sources: The files.
@@ -43,11 +43,11 @@ class DocumentStream:
         return cls(sources, field, is_single=sum(itertools.islice(found, 2)) == 1)
 
     def raw(self, source: int = 0, document: int = 0) -> Iterator[tuple[int, RawDocument]]:
-        """Number of the source and document, one by one, blank and bad ones too.
+        """Yield each document with the index of its source, blank and bad ones included.
 
         Args:
-            source: Number of the source to begin in.
-            document: How many of that source's documents to leave out.
+            source: Index of the first source.
+            document: Number of documents of that source to skip.
         """
         for number in range(source, len(self.sources)):
             begin = document if number == source else 0
@@ -61,15 +61,15 @@ class DocumentStream:
         """The text of each document that is not blank.
 
         Args:
-            only_good: Leave bad documents out.
+            only_good: Skip bad documents.
 
         Raises:
-            BadInputError: If one cannot be read.
+            BadInputError: If a document cannot be read.
         """
         for _, raw in self.raw():
             text = self._text(raw)
             if text is None and not only_good:
-                text_of(raw, self.field)  # says what is wrong
+                text_of(raw, self.field)  # raises an error with the reason
             if text:
                 yield text
 

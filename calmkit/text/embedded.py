@@ -1,6 +1,6 @@
-"""The text that is always there: English prose shipped with CPython, `pydoc_data.topics`.
+"""The embedded text: English prose that ships with CPython, `pydoc_data.topics`.
 
-A document for each topic. Its wording differs a little between Python versions.
+Each topic is a document. The wording differs slightly between Python versions.
 """
 
 from collections.abc import Iterator
@@ -32,10 +32,10 @@ def sources_of(path: Path | str | None) -> list[Source]:
 
 
 def read_embedded(source: Source, field: str) -> Iterator[RawDocument]:
-    """The topics, each paragraph once.
+    """Read the topics, with each paragraph only once.
 
-    A fifth of the text stands in several topics ("compound" has all of "if", for instance). Split
-    by document, it would be in the training text and the held-out text at once.
+    A fifth of the text occurs in several topics ("compound" contains all of "if", for instance).
+    After a split by document it would be in both the training and the held-out text.
     """
     from pydoc_data.topics import topics
 

@@ -1,4 +1,4 @@
-"""Documents to token ids, each with its side: the work that is done many times side by side."""
+"""Documents to token ids, each with its side; this work runs in parallel processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ __all__ = ["EncodedBatch", "EncodedSide", "Encoder", "encode_as_text"]
 
 @dataclass(eq=False)
 class EncodedSide:
-    """The documents of a batch that stand on one side.
+    """The documents of a batch that belong to one side.
 
     Attributes:
-        tokens: All of their tokens, each document as end + ids + end.
-        lengths: Tokens of each.
-        characters: Characters of all.
+        tokens: The tokens of all documents, each as end + ids + end.
+        lengths: Number of tokens of each document.
+        characters: Total number of characters.
     """
 
     tokens: np.ndarray
@@ -34,13 +34,13 @@ class EncodedSide:
 
 @dataclass(eq=False)
 class EncodedBatch:
-    """What became of a batch of documents.
+    """The result of encoding a batch of documents.
 
     Attributes:
-        sides: Those to keep, by side.
-        kept: Which ones these are, by their place in the batch.
-        copies: How many were left out as copies.
-        problems: What is wrong with bad ones, in their order.
+        sides: The kept documents, by side.
+        kept: Their indices in the batch.
+        copies: Number of documents dropped as copies.
+        problems: Error messages of the bad documents, in order.
     """
 
     sides: dict[str, EncodedSide]
@@ -51,14 +51,14 @@ class EncodedBatch:
 
 @dataclass(frozen=True)
 class Encoder:
-    """What is needed to encode; goes to worker processes.
+    """The settings of an encoding, as sent to worker processes.
 
     Attributes:
         tokenizer: Content of its `tokenizer.json`.
-        end_id: The token on both ends of a document.
-        dtype: What holds an id: "<u2" or "<u4".
+        end_id: The token at both ends of a document.
+        dtype: Data type of an id: "<u2" or "<u4".
         field: The key or column of the text.
-        rule: Gives the side.
+        rule: Decides the side.
     """
 
     tokenizer: str
@@ -78,16 +78,16 @@ class Encoding:
     """An `Encoder` at work."""
 
     def __init__(self, encoder: Encoder, tokenizer: "Tokenizer") -> None:
-        """Take a tokenizer, which is changed: text that spells a special token is text."""
+        """Store a tokenizer and set it to encode spelled-out special tokens as ordinary text."""
         self._encoder, self._tokenizer = encoder, tokenizer
         self._end = np.array([encoder.end_id], np.dtype(encoder.dtype))
         tokenizer.encode_special_tokens = True
 
     def __call__(self, documents: Sequence[RawDocument]) -> EncodedBatch:
-        """Encode a batch; blank documents are left out.
+        """Encode a batch, without its blank documents.
 
         Args:
-            documents: Some.
+            documents: The batch.
         """
         texts: dict[str, list[str]] = {"train": [], "validation": []}
         batch = EncodedBatch({})
@@ -122,10 +122,10 @@ class Encoding:
 
 
 def encode_as_text(tokenizer: "Tokenizer", texts: Sequence[str], end_id: int) -> list[list[int]]:
-    """Ids of texts, without special tokens; what spells the end token is never that token.
+    """Ids of texts, without special tokens; text that spells the end token is never that token.
 
     Args:
-        tokenizer: Has `encode_special_tokens` set.
+        tokenizer: A tokenizer with `encode_special_tokens` set.
         texts: Any texts.
         end_id: The end token's id.
     """
@@ -133,7 +133,7 @@ def encode_as_text(tokenizer: "Tokenizer", texts: Sequence[str], end_id: int) ->
     ids = [encoding.ids for encoding in found]
     end = tokenizer.id_to_token(end_id) or ""
     for place, text in enumerate(texts):
-        # Some models have the end token among their pieces of text: they get its letters apart.
+        # Some models have the end token in their ordinary vocabulary: split its spelling.
         if end in text and end_id in ids[place]:
             first, *others = text.split(end)
             parts = [first, *(part for other in others for part in (end[:1], end[1:] + other))]

@@ -1,8 +1,8 @@
-"""Documents through worker processes into the files of a prepared folder.
+"""Encodes documents in worker processes and writes them to the files of a prepared folder.
 
-Batches of documents go out and come back in their order. Every few seconds what came back is
-flushed and noted; the moments do not matter, since whatever is behind the last note is cut off
-when a killed run goes on.
+Batches are sent out and returned in order. Every few seconds the results are flushed and recorded
+in the journal. The timing does not matter: when a killed run resumes, everything after the last
+record is cut off.
 """
 
 import time
@@ -29,12 +29,12 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class _Task:
-    """What is remembered of a batch while it is away.
+    """Bookkeeping of a batch while it is being encoded.
 
     Attributes:
-        sources: For each document the number of its source.
-        document: How many documents of the last source are done with this batch.
-        position: Bytes of the last source that are read.
+        sources: Index of the source of each document.
+        document: Documents of the last source that are done after this batch.
+        position: Bytes read of the last source.
     """
 
     sources: list[int]
@@ -43,7 +43,7 @@ class _Task:
 
 
 class Filling:
-    """Context in which the files of a folder are written."""
+    """A context manager that writes the files of a folder."""
 
     def __init__(
         self,
@@ -55,15 +55,15 @@ class Filling:
         shard_tokens: int,
         skip_bad: int,
     ) -> None:
-        """Go on behind what is noted.
+        """Continue from the recorded state.
 
         Args:
             folder: The prepared folder.
-            journal: Its notes.
-            state: As they stand; is kept up to date.
-            dtype: Of a token.
+            journal: Its journal.
+            state: The recorded state, which is updated.
+            dtype: Data type of a token.
             shard_tokens: Tokens in a file.
-            skip_bad: How many bad documents may be left out.
+            skip_bad: Number of bad documents that may be skipped.
         """
         self._journal, self._state, self._skip_bad = journal, state, skip_bad
         self._stack = ExitStack()
@@ -91,18 +91,18 @@ class Filling:
         processes: int,
         progress: Callable[[int, int], None],
     ) -> None:
-        """Write the documents of a stream, from the place on that is noted.
+        """Write the documents of a stream, starting at the recorded place.
 
         Args:
             stream: The documents.
             encoder: Encodes them.
-            first_source: The number that the stream's first source has in the notes; the streams
-                before are done.
-            processes: How many encode.
-            progress: Is told the number of the source, and the bytes of it that are done.
+            first_source: Index in the journal of the stream's first source; earlier streams are
+                done.
+            processes: Number of encoding processes.
+            progress: Called with the index of the source and the number of its bytes done.
 
         Raises:
-            BadInputError: If there are more bad documents than may be left out.
+            BadInputError: If there are more bad documents than may be skipped.
         """
         state = self._state
         begin = state.source - first_source
@@ -120,7 +120,7 @@ class Filling:
         self._note()
 
     def paths(self, side: str) -> list[Path]:
-        """The files of a side: those of tokens in their order, and last that of the offsets.
+        """The files of a side: the token files in order, then the file of offsets.
 
         Args:
             side: "train" or "validation".
@@ -153,7 +153,7 @@ class Filling:
 def _batches(
     stream: DocumentStream, source: int, document: int
 ) -> Iterator[tuple[_Task, list[RawDocument]]]:
-    """Documents in groups that are worth sending to a process."""
+    """Group documents into batches large enough to send to a process."""
     batch: list[RawDocument] = []
     sources: list[int] = []
     size, done = 0, document

@@ -1,9 +1,9 @@
-"""How far a folder under preparation has come, so that a killed run can go on.
+"""The progress of a folder under preparation, from which a killed run can resume.
 
-    DIR/.preparing/plan.json     what was asked for: the options, the sources with their digests
-                   state.json    what is written and flushed; replaced in one step
+    DIR/.preparing/plan.json     the request: the options, the sources with their digests
+                   state.json    the data written and flushed; replaced atomically
 
-Both are gone when the folder is whole. What is written behind the last note does not count.
+Both are removed when the folder is complete. Data written after the last record is discarded.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ WORK_FOLDER = ".preparing"
 
 @dataclass
 class State:
-    """How far a folder has come.
+    """The progress of a folder.
 
     Attributes:
-        below: Of the rule by hash; None until the text was surveyed, and with given held-out text.
+        below: `ByHash.below`; None before the survey, or if held-out text is given.
         surveyed: Whether the rule is known and the tokenizer written.
-        source: Number of the source to go on in.
-        document: How many of its documents are done.
-        sides: What is written.
-        documents: How many were taken from each source.
-        copies: Documents left out since they are held out too.
-        bad: How many were bad.
-        first_bad: What was wrong with the first of them.
+        source: Index of the source to resume in.
+        document: Number of its documents that are done.
+        sides: Progress of each side.
+        documents: Number of documents taken from each source.
+        copies: Documents dropped because they are in the held-out text.
+        bad: Number of bad documents.
+        first_bad: Error messages of the first bad documents.
     """
 
     below: int | None = None
@@ -51,20 +51,20 @@ class State:
 
 
 class Journal:
-    """The notes on one folder."""
+    """The recorded progress of one folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Take a folder, which may have no notes yet."""
+        """Store the folder, which may have no journal yet."""
         self._work = folder / WORK_FOLDER
 
     def begin(self, plan: Mapping[str, Any]) -> State:
-        """Begin, or go on where another run of the same plan stopped.
+        """Start, or resume where another run of the same plan stopped.
 
         Args:
-            plan: Whatever shapes the result, by the name of the option, as JSON has it.
+            plan: Every option that affects the result, by name, as JSON values.
 
         Raises:
-            ValueError: If the folder was begun with another plan; names the option.
+            ValueError: If the folder was started with another plan; names the option.
         """
         self._work.mkdir(parents=True, exist_ok=True)
         if not (path := self._work / "plan.json").exists():
@@ -79,28 +79,28 @@ class Journal:
         return State(**found)
 
     def note(self, state: State) -> None:
-        """Note what is written; its files must have been flushed.
+        """Record the written data, whose files must have been flushed.
 
         Args:
-            state: All of it.
+            state: The complete state.
         """
         replace_file(self._work / "state.json", json.dumps(dataclasses.asdict(state)))
 
     def remove(self) -> None:
-        """The folder is whole: no notes are needed."""
+        """Delete the journal of a complete folder."""
         shutil.rmtree(self._work, ignore_errors=True)
 
 
 def check_same_plan(wanted: Mapping[str, Any], begun: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on with other options.
+    """Refuse to resume with other options.
 
     Args:
-        wanted: The plan of now.
+        wanted: The plan of this run.
         begun: The plan of the folder.
-        folder: Where it lies.
+        folder: The folder.
 
     Raises:
-        ValueError: If they differ; names the first option.
+        ValueError: If the plans differ; names the first differing option.
     """
     for name in [*begun, *wanted]:
         old, new = begun.get(name), wanted.get(name)
@@ -109,13 +109,13 @@ def check_same_plan(wanted: Mapping[str, Any], begun: Mapping[str, Any], folder:
         if old == new:
             continue
         raise ValueError(
-            f"{name} must be as it was when {folder} was begun, {old!r}; got {new!r}. Give the "
-            "same again to go on, or choose another output."
+            f"{name} must be as it was when {folder} was begun, {old!r}; got {new!r}. Use the "
+            "same value to resume, or choose another output."
         )
 
 
 def _first_difference(old: list[Any], new: list[Any]) -> tuple[Any, Any]:
-    """The first entries that differ: of files in their size or digest, not in their name."""
+    """The first entries that differ; files differ by size or digest, not by name."""
     for one, other in zip(old, new, strict=False):
         if one != other and not (isinstance(one, list) and one[1:] == other[1:]):
             return one, other

@@ -1,4 +1,4 @@
-"""Files of text, and lines of JSON with fields of text; what is wrong is told by file and line."""
+"""Text files, and JSON lines with string fields; errors name the file and the line."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ def read_text(path: Path, *, name: str) -> str:
 
     Args:
         path: The file.
-        name: What to call the argument that named it.
+        name: Name of the argument, for error messages.
 
     Raises:
         ValueError: If it cannot be read or is not UTF-8.
@@ -33,37 +33,37 @@ def read_text(path: Path, *, name: str) -> str:
 def read_json_lines(
     path: Path, fields: Sequence[str], *, name: str
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """For each line that is not blank: its number, from 1 on, and its fields.
+    """Yield the number, counted from 1, and the fields of each line that is not blank.
 
     Args:
         path: The file.
         fields: Keys that every line must have, each with a string.
-        name: What to call the argument that named the file.
+        name: Name of the argument, for error messages.
 
     Raises:
         ValueError: If the file cannot be read, or a line is not such an object.
     """
     try:
-        # Not splitlines(): JSON strings may hold U+2028 and other line ends unescaped.
+        # Not splitlines(): JSON strings may contain unescaped U+2028 and other line ends.
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, string_fields(line.rstrip("\n"), fields, f"{path}:{number}")
     except (UnicodeDecodeError, OSError):
-        read_text(path, name=name)  # tells what is wrong, and at which byte of the file
+        read_text(path, name=name)  # raises an error with the reason and the byte
         raise
 
 
 def check_unicode(text: str, *, name: str, place: str) -> None:
-    """Refuse a text that cannot be written in UTF-8, and so not be read by a tokenizer.
+    """Refuse a text that has no UTF-8 encoding, since no tokenizer can read it.
 
     Args:
         text: The text.
-        name: What to call it.
-        place: Where it was given.
+        name: Name of the text, for error messages.
+        place: Its file and line, or another location.
 
     Raises:
-        ValueError: If there is half of a surrogate pair.
+        ValueError: If the text has half of a surrogate pair.
     """
     try:
         text.encode()
@@ -78,12 +78,12 @@ def string_fields(line: str, fields: Sequence[str], place: str) -> dict[str, str
     """The strings of one line of JSON.
 
     Args:
-        line: An object.
+        line: A JSON object.
         fields: Keys that it must have, each with a string.
-        place: Where it stands.
+        place: Its file and line, for error messages.
 
     Raises:
-        ValueError: If it is not such an object.
+        ValueError: If the line is not such an object.
     """
     try:
         record = json.loads(line)
@@ -92,7 +92,7 @@ def string_fields(line: str, fields: Sequence[str], place: str) -> dict[str, str
             f"each line of a .jsonl file must be JSON; {place} is not: {error.msg} "
             f"at column {error.colno}."
         ) from None
-    except (RecursionError, ValueError) as error:  # nested without end; digits without end
+    except (RecursionError, ValueError) as error:  # nesting too deep; too many digits
         raise ValueError(
             f"each line of a .jsonl file must be JSON of a sensible size; {place} is not: {error}."
         ) from None

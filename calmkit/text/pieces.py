@@ -1,10 +1,10 @@
-r"""Token ids of long texts, in pieces: the same ids, in a bounded amount of memory.
+r"""Long texts encoded piece by piece: the same ids, in bounded memory.
 
-A tokenizer takes some hundred bytes of memory for each character that it is given at once. A long
-text is therefore cut between a word and the space or line end behind it, where nearly all
-tokenizers begin a new token. Whether this one does is tried at each cut: the characters around it
-must give the same ids in two pieces as in one. A tokenizer for which no cut passes (one that puts
-a space before every text, say) is given the whole text.
+A tokenizer needs several hundred bytes of memory per character of its input. A long text is
+therefore cut between a word and the following space or line end, where nearly all tokenizers start
+a new token. Each cut is verified: the surrounding characters must give the same ids in two pieces
+as in one. If no cut passes (for example, because the tokenizer puts a space before every text),
+the text is encoded as a whole.
 """
 
 import re
@@ -17,7 +17,7 @@ __all__ = ["encode_exactly"]
 _PIECE = 1 << 16
 _AROUND = 256
 _TRIES = 4
-# After a line first, then after a word.
+# Prefer a cut at a line end to one at a space.
 _CUTS = (re.compile(r"\w(?=\n)"), re.compile(r"\w(?= )"))
 
 _EncodeMany = Callable[[Sequence[str]], list[list[int]]]
@@ -30,8 +30,8 @@ def encode_exactly(
 
     Args:
         texts: Any texts.
-        encode_many: Gives the ids of texts that are short enough.
-        dtype: What holds an id.
+        encode_many: Encodes short texts.
+        dtype: Data type of an id.
     """
     pieces = [list(_pieces(text, encode_many)) for text in texts]
     ids = iter(_in_groups([piece for few in pieces for piece in few], encode_many, dtype))
@@ -63,7 +63,7 @@ def _pieces(text: str, encode_many: _EncodeMany) -> Iterator[str]:
 
 
 def _cut(text: str, look: int, encode_many: _EncodeMany) -> int | None:
-    """Where to cut behind `look`; None if there is no place within half a piece."""
+    """A cut after `look`; None if there is no valid one within half a piece."""
     for pattern in _CUTS:
         at = look
         for _ in range(_TRIES):

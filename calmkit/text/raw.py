@@ -1,8 +1,8 @@
-"""A document as it stands in a file, and its text.
+"""A document as raw bytes of a file, and its text.
 
-Whoever reads a file gives documents as bytes, quickly; what is slow, parsing and decoding, can
-then happen elsewhere. What is wrong with a file comes in its place in the stream, as a document
-with a `problem`: a reader never raises, so that a stream can go on behind a bad line.
+A reader quickly returns documents as bytes, so that the slow parsing and decoding can run in
+another process. A reader never raises. It reports a fault of a file as a document with a
+`problem`, so that the stream can continue after a bad line.
 """
 
 from dataclasses import dataclass
@@ -13,32 +13,30 @@ __all__ = ["BadInputError", "RawDocument", "text_of"]
 
 
 class BadInputError(ValueError):
-    """A document, or the rest of a file, cannot be read; says where, why and what to do."""
+    """A document, or the rest of a file, cannot be read; gives location, reason and remedy."""
 
     @classmethod
     def beyond(cls, problem: str, allowed: int) -> "BadInputError":
-        """One more than may be left out.
+        """The error for the first bad document beyond the allowed number.
 
         Args:
-            problem: What is wrong.
-            allowed: How many were left out before.
+            problem: Its error message.
+            allowed: Number of documents skipped before it.
         """
         before = f"; {allowed} were before it." if allowed else "."
-        return cls(
-            f"{problem} Or give skip_bad, the number of bad documents that may be left out{before}"
-        )
+        return cls(f"{problem} Or set skip_bad, the number of bad documents to skip{before}")
 
 
 @dataclass(frozen=True, slots=True)
 class RawDocument:
-    """What a reader found.
+    """A document as found by a reader.
 
     Attributes:
-        place: Where: "a.jsonl:7", "row 3 of row group 0 of a.parquet".
-        data: UTF-8.
+        place: Its location: "a.jsonl:7", "row 3 of row group 0 of a.parquet".
+        data: Its UTF-8 bytes.
         kind: Whether `data` is a whole "file", a "line" of JSON or the "value" of a column.
-        position: Bytes of the file that had been read.
-        problem: What is wrong there, in a whole sentence; empty if nothing is.
+        position: Bytes of the file read so far.
+        problem: The error message, a full sentence; empty if there is no error.
     """
 
     place: str
@@ -56,7 +54,7 @@ def text_of(raw: RawDocument, field: str) -> str:
         field: The key of the text in a line of JSON.
 
     Raises:
-        BadInputError: If it has a problem, is not UTF-8, or is no JSON with that string.
+        BadInputError: If it has a problem, is not UTF-8, or is not JSON with that string.
     """
     if raw.problem:
         raise BadInputError(raw.problem)

@@ -1,6 +1,6 @@
-"""The documents of one file, read in small parts however large it is.
+"""The documents of one file, read in small parts however large the file is.
 
-A damaged file gives what could be read of it, and then a document with the problem.
+A damaged file yields its readable documents, then a document with the problem.
 """
 
 import gzip
@@ -26,11 +26,11 @@ _MARK = b"\xef\xbb\xbf"  # a byte order mark
 
 
 def read_raw(source: Source, field: str) -> Iterator[RawDocument]:
-    """Every document of a file, blank ones too.
+    """Every document of a file, blank ones included.
 
     Args:
         source: The file.
-        field: The column of the text, in files that have columns.
+        field: The column of the text, for files with columns.
 
     Raises:
         ImportError: If the library that reads this format is not installed.
@@ -56,14 +56,14 @@ def _lines(
             for number, line in enumerate(_split(unpack(file)), start=1):
                 data = line.removeprefix(_MARK) if number == 1 else line
                 yield RawDocument(f"{source.name}:{number}", data, "line", file.tell())
-    except Exception as error:  # each library has its own
+    except Exception as error:  # each library raises its own type
         if not isinstance(error, (OSError, EOFError, zlib.error)) and not _is_of_zstd(error):
             raise
         yield _damaged(source, number, str(error))
 
 
 def _split(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines; not splitlines(): JSON strings may hold U+2028 and other line ends unescaped."""
+    """Lines; not splitlines(): JSON strings may contain unescaped U+2028 and other line ends."""
     begun: list[bytes] = []
     for part in parts:
         first, *others = part.split(b"\n")
@@ -91,7 +91,7 @@ def _gunzip(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _unzstd(file: BinaryIO) -> Iterator[bytes]:
-    """One frame after another: the library's own reader takes a file that was cut for whole."""
+    """Unpack frame by frame: the library's own reader does not notice a truncated file."""
     import zstandard
 
     frame = None
@@ -121,7 +121,7 @@ def _parquet(source: Source, field: str) -> Iterator[RawDocument]:
     group, row, read = 0, 0, 0
     place = "its header or its footer"
     try:
-        # A buffer, so that a column of a row group is not read as a whole.
+        # The buffer avoids reading a whole column of a row group at once.
         with pq.ParquetFile(source.path, buffer_size=_PART, pre_buffer=False) as file:
             if problem := _wrong_field(source, file.schema_arrow, field):
                 yield RawDocument(source.name, b"", "value", 0, problem)
@@ -164,7 +164,7 @@ def _arrow(source: Source, field: str) -> Iterator[RawDocument]:
 
 
 def _wrong_field(source: Source, schema: "pyarrow.Schema", field: str) -> str:
-    """What is wrong with the column of the text; empty if nothing is."""
+    """The error message about the column of the text; empty if it is valid."""
     import pyarrow as pa
 
     index = schema.get_field_index(field)

@@ -1,4 +1,4 @@
-"""A single text, cut into sections: documents of some pages, to be held out one by one."""
+"""Cuts a single text into sections of a few pages, which serve as documents."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ _SECTIONS = 20
 
 
 def split_into_sections(text: str) -> list[str]:
-    """Cut one text at blank lines, or at line ends where it has no blank line inside.
+    """Cut one text at blank lines, or at line ends if there is no blank line inside.
 
-    Paragraphs are gathered until a section has min(8000, len(text) / 20) characters, so that a
-    long text gives sections of some pages, and a short one about 20 sections. Joined, the
-    sections are the text again. A text of a single line stays whole.
+    Paragraphs are collected until a section has min(8000, len(text) / 20) characters. A long text
+    thus has sections of a few pages, and a short one about 20 sections. Concatenating the sections
+    restores the text. A text of a single line is not cut.
 
     Args:
         text: The text to cut.

@@ -1,7 +1,7 @@
-"""The files of one side of a prepared folder, written from front to back.
+"""The files of one side of a prepared folder, written sequentially.
 
-What was appended counts from the next `sync` on, which is when the caller notes the numbers of
-`done`. Whoever goes on from there gives them back: whatever was written after them is cut off.
+Appended data is durable after the next `sync`, when the caller records `done`. To resume, pass the
+recorded `done`: everything written after it is cut off.
 """
 
 import os
@@ -18,12 +18,12 @@ __all__ = ["Done", "SideWriter"]
 
 @dataclass(frozen=True)
 class Done:
-    """How far a side has come.
+    """The progress of a side.
 
     Attributes:
-        documents: How many.
-        tokens: How many.
-        characters: How many.
+        documents: Documents written.
+        tokens: Tokens written.
+        characters: Characters of their text.
     """
 
     documents: int = 0
@@ -32,22 +32,22 @@ class Done:
 
 
 class SideWriter:
-    """Context in which documents of a side are written."""
+    """A context manager that writes the documents of a side."""
 
     def __init__(
         self, folder: Path, side: str, *, dtype: np.dtype, shard_tokens: int, done: Done
     ) -> None:
-        """Go on behind what is done.
+        """Continue after the recorded progress.
 
         Args:
             folder: The prepared folder.
             side: "train" or "validation".
-            dtype: Of a token.
+            dtype: Data type of a token.
             shard_tokens: Tokens in a file.
-            done: What had been written and noted.
+            done: The recorded progress.
 
         Raises:
-            ValueError: If the files hold less than that.
+            ValueError: If the files are shorter than recorded.
         """
         self.done = done
         self._folder, self._side, self._all = folder, side, f"{side}-[0-9]*.bin"
@@ -57,15 +57,15 @@ class SideWriter:
         size = 8 * (done.documents + 1) if done.documents else 0
         _check_size(offsets, size)
         _check_size(shard, rest * dtype.itemsize)
-        self._offsets = _cut(offsets, size)
-        self._shard = _cut(shard, rest * dtype.itemsize) if rest else None
+        self._offsets = _open_truncated(offsets, size)
+        self._shard = _open_truncated(shard, rest * dtype.itemsize) if rest else None
         for later in self._shards(whole + bool(rest)):
             later.unlink()
         if not done.documents:
             self._offsets.write(np.zeros(1, "<i8").tobytes())
 
     def __enter__(self) -> "SideWriter":
-        """Nothing more happens."""
+        """Return the writer; its files are already open."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -74,7 +74,7 @@ class SideWriter:
             file.close()
 
     def append(self, encoded: EncodedSide) -> None:
-        """Write documents behind the others.
+        """Append documents.
 
         Args:
             encoded: The documents.
@@ -98,19 +98,19 @@ class SideWriter:
         )
 
     def sync(self) -> None:
-        """Have everything reach the disk."""
+        """Flush all files to the disk."""
         for file in self._open():
             _flush(file)
 
     def paths(self) -> list[Path]:
-        """The files of tokens in their order, and last that of the offsets."""
+        """The token files in order, then the file of offsets."""
         return [*self._shards(0), self._folder / f"{self._side}-documents.bin"]
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{self._side}-{number:05d}.bin"
 
     def _shards(self, number: int) -> list[Path]:
-        """Files of tokens that are there, from a number on."""
+        """The existing token files, starting at an index."""
         found = {int(path.stem.rpartition("-")[2]): path for path in self._folder.glob(self._all)}
         return [found[one] for one in sorted(found) if one >= number]
 
@@ -119,7 +119,7 @@ class SideWriter:
 
 
 def _check_size(path: Path, size: int) -> None:
-    """Refuse a file that holds less than was noted."""
+    """Refuse a file that is shorter than recorded."""
     found = path.stat().st_size if path.exists() else 0
     if found < size:
         raise ValueError(
@@ -128,8 +128,8 @@ def _check_size(path: Path, size: int) -> None:
         )
 
 
-def _cut(path: Path, size: int) -> BinaryIO:
-    """A file to be written on from a size on; new if that is 0."""
+def _open_truncated(path: Path, size: int) -> BinaryIO:
+    """Open a file for writing, truncated to a size; a new file if the size is 0."""
     if size == 0:
         return path.open("wb")
     file = path.open("r+b")

@@ -1,14 +1,14 @@
-"""From what a user names to a list of files: files, folders, patterns, saved datasets.
+"""Resolves a user's files, folders, patterns and saved datasets to a list of files.
 
 | given | files |
 |---|---|
 | a file | the file, of one of the formats below |
 | a folder | all files of these formats below it, in the order of their paths |
-| a folder of `datasets`' `save_to_disk` | its Arrow files, by its `state.json`; all splits |
-| a pattern such as `web/*.parquet` | what it matches, in the order of the paths |
+| a folder of `datasets`' `save_to_disk` | the Arrow files in its `state.json`; all splits |
+| a pattern such as `web/*.parquet` | the matching files, in the order of the paths |
 
-The formats: `.txt` and `.md`, a document each; `.jsonl`, `.jsonl.gz` and `.jsonl.zst`, a document
-a line; `.parquet`, a document a row.
+A `.txt` or `.md` file is one document. A `.jsonl`, `.jsonl.gz` or `.jsonl.zst` file has one
+document per line, and a `.parquet` file one per row.
 """
 
 import glob
@@ -30,9 +30,9 @@ class Source:
     """A file to read.
 
     Attributes:
-        path: Where it is.
+        path: Its path.
         kind: One of `FORMATS`, or ".arrow".
-        name: What it is called in messages and manifests.
+        name: Its name in messages and manifests.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Source:
 
 
 def find_sources(given: Sequence[Path | str]) -> list[Source]:
-    """The files that are meant, each once, in a fixed order.
+    """Resolve paths to files, each once, in a fixed order.
 
     Args:
         given: Files, folders and patterns.
@@ -51,12 +51,12 @@ def find_sources(given: Sequence[Path | str]) -> list[Source]:
     """
     found = {}
     for one in given:
-        for source in _meant_by(str(one)):
+        for source in _resolved(str(one)):
             found.setdefault(source.path.resolve(), source)
     return list(found.values())
 
 
-def _meant_by(given: str) -> list[Source]:
+def _resolved(given: str) -> list[Source]:
     path = Path(given)
     if path.is_dir():
         return _in_folder(path)
@@ -72,7 +72,7 @@ def _meant_by(given: str) -> list[Source]:
     matching = sorted(glob.glob(given, recursive=True))
     if not matching:
         raise ValueError(f"data must be a pattern that some file matches; {given!r} has none.")
-    return [source for one in matching for source in _meant_by(one)]
+    return [source for one in matching for source in _resolved(one)]
 
 
 def _in_folder(folder: Path) -> list[Source]:
@@ -94,7 +94,7 @@ def _in_folder(folder: Path) -> list[Source]:
 
 
 def _files_of_dataset(state: Path) -> list[Path]:
-    """The files that a saved dataset names: others beside them may be a library's cache."""
+    """The files that a saved dataset lists; other files in its folder may be a cache."""
     try:
         content = json.loads(state.read_text(encoding="utf-8"))
         names: Iterable[str] = [file["filename"] for file in content["_data_files"]]

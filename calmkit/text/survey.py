@@ -1,9 +1,8 @@
-"""A first look at a text: what its documents are held out by, and what a tokenizer learns from.
+"""A first pass over a text: fixes the split rule, and samples text for training a tokenizer.
 
-The look ends as soon as a document of either side was seen, unless a tokenizer is to be learnt;
-then it goes through all of the text. The tokenizer learns from the training side alone, from the
-documents that come first when they are ordered by a hash of their content: a sample that depends
-on nothing but the text and the seed.
+Without a tokenizer to train, the pass stops as soon as both sides have a document; otherwise it
+reads the whole text. The tokenizer is trained on training documents only: those with the lowest
+hashes of their content. The sample thus depends only on the text and the seed.
 """
 
 import heapq
@@ -16,15 +15,15 @@ from .sides import ByHash, OneSide, hash_of
 __all__ = ["Sample", "rule_for_both_sides"]
 
 _SAMPLE_CHARACTERS = 1 << 24
-_OF_ONE_DOCUMENT = 1 << 20
+_DOCUMENT_CHARACTERS = 1 << 20
 
 
 @dataclass
 class Sample:
-    """Documents to learn a tokenizer from, of bounded size.
+    """A sample of documents, of bounded size, for training a tokenizer.
 
     Attributes:
-        seed: Another seed takes others.
+        seed: Another seed selects other documents.
     """
 
     seed: int
@@ -33,43 +32,43 @@ class Sample:
     _seen: int = 0
 
     def offer(self, key: bytes, text: str) -> None:
-        """Take a document in if it is among the first by its hash.
+        """Add a document if its hash is among the lowest.
 
         Args:
             key: Its `content_key`.
-            text: The document; of a very long one the beginning is taken.
+            text: The document; a very long one is truncated.
         """
-        text = text[:_OF_ONE_DOCUMENT]
+        text = text[:_DOCUMENT_CHARACTERS]
         self._seen += 1
-        # The last by the hash lies on top of the heap, where it is soon thrown out.
+        # The highest hash is at the top of the heap and is dropped first.
         heapq.heappush(self._chosen, (-hash_of(key, -1 - self.seed), -self._seen, text))
         self._characters += len(text)
         while self._characters - len(self._chosen[0][2]) >= _SAMPLE_CHARACTERS:
             self._characters -= len(heapq.heappop(self._chosen)[2])
 
     def forget(self) -> None:
-        """Begin again."""
+        """Empty the sample."""
         self._chosen, self._characters = [], 0
 
     def texts(self) -> list[str]:
-        """What was chosen, in an order that does not depend on that of the text."""
+        """The selected documents, in an order independent of the order in the text."""
         return [text for *_, text in sorted(self._chosen, reverse=True)]
 
 
 def rule_for_both_sides(
     texts: Callable[[], Iterable[str]], rule: ByHash | OneSide, sample: Sample | None
 ) -> ByHash | OneSide:
-    """A rule under which each side has a document, as near to the given one as can be.
+    """The closest rule to the given one under which each side has a document.
 
     Args:
-        texts: Gives the documents, from the first on.
-        rule: By hash; another is given back as it is.
-        sample: Is offered the documents of the training side; None if none is needed.
+        texts: Returns the documents, from the first.
+        rule: A rule by hash; another rule is returned unchanged.
+        sample: Receives the documents of the training side; None if no sample is needed.
 
     Raises:
         ValueError: If there are not two different documents.
     """
-    keys: set[bytes] = set()  # of no more than two documents
+    keys: set[bytes] = set()  # of at most two documents
     sides: set[str | None] = set()
     needed = {"train", "validation"} if isinstance(rule, ByHash) else {"train"}
     lowest, highest, count = 1 << 64, -1, 0

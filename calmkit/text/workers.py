@@ -1,8 +1,8 @@
-"""Batches of documents encoded by several processes, and given back in their order.
+"""Encodes batches of documents in several processes and returns them in order.
 
-Each process has one thread and a tokenizer of its own, and imports no more than it needs. It ends
-when its pipe closes, so none outlives the one that started it, however that ends. Nothing depends
-on how many there are.
+Each process has one thread and its own tokenizer, and imports only the modules it needs. It exits
+when its pipe closes, so no worker outlives its parent, however the parent ends. The result does
+not depend on the number of processes.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ __all__ = ["EncodingError", "encoding_in_order", "serve"]
 
 _Task = TypeVar("_Task")
 
-# A module search path of its own would miss what the parent added to its path; and with -I, no
-# file in the current folder hides an installed module.
+# The worker needs the parent's module search path, with its additions. With -I, no file in the
+# current folder hides an installed module.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from calmkit.text.workers import serve; serve()"
-_AHEAD = 2
-# How a pipe ends whose other side died: between two messages, or within one.
-_CUT_SHORT = (EOFError, pickle.UnpicklingError)
+_BATCHES_AHEAD = 2
+# Errors of a pipe whose other side died: between two messages, or within one.
+_BROKEN_PIPE_ERRORS = (EOFError, pickle.UnpicklingError)
 
 
 class EncodingError(RuntimeError):
-    """A process that encodes ended by itself; what was done before is kept."""
+    """An encoding process ended unexpectedly; the work done before is kept."""
 
 
 def encoding_in_order(
@@ -41,17 +41,17 @@ def encoding_in_order(
     batches: Iterable[tuple[_Task, Sequence[RawDocument]]],
     processes: int,
 ) -> Iterator[tuple[_Task, EncodedBatch]]:
-    """Encode batches, each given with what the caller wants back beside the result.
+    """Encode batches, and return each result with the task that came with its batch.
 
-    At most three batches for each process are held at a time.
+    At most three batches per process are held at a time.
 
     Args:
-        encoder: What is needed to encode.
-        batches: Batches; read as they are needed.
-        processes: How many work; with 0, this one does, with the tokenizer's own threads.
+        encoder: The settings of the encoding.
+        batches: Pairs of a task and a batch, read on demand.
+        processes: Number of workers; with 0, this process encodes, with the tokenizer's threads.
 
     Raises:
-        EncodingError: If a process ends by itself.
+        EncodingError: If a worker ends unexpectedly.
     """
     if processes == 0:
         encode = encoder.start()
@@ -75,7 +75,7 @@ def encoding_in_order(
         waiting: deque[tuple[_Task, Callable[[], EncodedBatch]]] = deque()
         for task, batch in batches:
             waiting.append((task, pool.submit(encoded, batch).result))
-            if len(waiting) > (1 + _AHEAD) * processes:
+            if len(waiting) > (1 + _BATCHES_AHEAD) * processes:
                 first, result = waiting.popleft()
                 yield first, result()
         for first, result in waiting:
@@ -83,7 +83,7 @@ def encoding_in_order(
 
 
 class _Process:
-    """Context in which a process encodes."""
+    """A context manager that runs one encoding process."""
 
     def __init__(self, encoder: Encoder) -> None:
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
@@ -108,37 +108,37 @@ class _Process:
         self._process.wait()
 
     def __call__(self, batch: Sequence[RawDocument]) -> EncodedBatch:
-        """Have a batch encoded.
+        """Encode a batch in the process.
 
         Raises:
             EncodingError: If the process ends.
         """
         self._send(batch)
-        with contextlib.suppress(*_CUT_SHORT):
+        with contextlib.suppress(*_BROKEN_PIPE_ERRORS):
             return pickle.load(self._answers)
-        raise self._ended()
+        raise self._error_at_end()
 
     def _send(self, message: object) -> None:
         with contextlib.suppress(BrokenPipeError):
             pickle.dump(message, self._requests, pickle.HIGHEST_PROTOCOL)
             self._requests.flush()
             return
-        raise self._ended()
+        raise self._error_at_end()
 
-    def _ended(self) -> EncodingError:
+    def _error_at_end(self) -> EncodingError:
         return EncodingError(
             f"A process that encodes text ended with code {self._process.wait()}; -9 means that "
-            "memory ran out. Run the same again, with fewer processes: what was done is kept."
+            "memory ran out. Run it again with fewer processes: finished work is kept."
         )
 
 
 def serve() -> None:
-    """What a process does: read an `Encoder`, then batches, until its pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it
+    """Main loop of a worker: read an `Encoder`, then batches, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library may print must not come between
-    with contextlib.suppress(*_CUT_SHORT, BrokenPipeError):
+    os.dup2(2, 1)  # a library's output must not mix with the answers
+    with contextlib.suppress(*_BROKEN_PIPE_ERRORS, BrokenPipeError):
         encode = pickle.load(requests).start()
         while True:
             pickle.dump(encode(pickle.load(requests)), answers, pickle.HIGHEST_PROTOCOL)

@@ -110,7 +110,7 @@ def test_another_tokenizer_and_its_size(text, tmp_path):
     assert corpus.tokenizer.vocab_size == corpus.train.vocab_size == 290
     with pytest.raises(ValueError, match="vocab_size must be 290"):
         prepare_corpus(text, vocab_size=300, **given)
-    with pytest.raises(ValueError, match="vocab_size must be given where a tokenizer is learnt"):
+    with pytest.raises(ValueError, match="vocab_size must be given to train a tokenizer"):
         prepare_corpus(text)
 
 

@@ -177,7 +177,7 @@ def test_other_options_on_a_begun_folder_are_refused(tokenizer, tmp_path, option
 
 def test_a_folder_with_other_files_is_refused(tokenizer, tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
-    with pytest.raises(ValueError, match=r"new or empty folder.*holds a\.jsonl\. Choose another"):
+    with pytest.raises(ValueError, match=r"unfinished folder.*holds a\.jsonl\. Choose another"):
         preparation(source, tokenizer=tokenizer).write(tmp_path)
     with pytest.raises(ValueError, match=r"holds a\.jsonl"):
         source_of_stream(io.BytesIO(b""), tmp_path)
@@ -193,11 +193,11 @@ def test_bad_documents_end_it_or_are_counted_and_it_goes_on_from_there(
     lines[30:30], lines[50:50] = [b"{broken\n"], [b'{"text": null}\n']
     path.write_bytes(b"".join(lines))
     asked = preparation(path, tokenizer=tokenizer)
-    with pytest.raises(BadInputError, match=r"jsonl:31 is not: .*Or give skip_bad, the number of"):
+    with pytest.raises(BadInputError, match=r"jsonl:31 is not: .*Or set skip_bad, the number of"):
         asked.write(tmp_path / "out")
     noted = json.loads((tmp_path / "out" / ".preparing" / "state.json").read_text())
     assert noted["document"] == 30
-    with pytest.raises(BadInputError, match=r"jsonl:51 has .*Or give.*; 1 were before it"):
+    with pytest.raises(BadInputError, match=r"jsonl:51 has .*Or set.*; 1 were before it"):
         asked.write(tmp_path / "out", skip_bad=1)
     manifest = asked.write(tmp_path / "out", skip_bad=2)
     assert manifest.skipped["count"] == 2
@@ -289,7 +289,7 @@ def test_key_is_by_content_and_by_whatever_shapes_the_result(tokenizer, tmp_path
         ({"shard_tokens": 0}, "shard_tokens must be at least 1; got 0"),
         ({"tokenizer": "train:many"}, "must be train:SIZE, with a whole number; got 'train:many'"),
         ({"tokenizer": "train:256"}, "vocab_size must be at least 257"),
-        ({"end_token": "</s>"}, "end_token must be left out where a tokenizer is learnt"),
+        ({"end_token": "</s>"}, "end_token must be left out when training a tokenizer"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_read(options, message):
@@ -308,7 +308,7 @@ def test_a_full_disk_keeps_what_was_done(tokenizer, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("calmkit.text.shards._flush", full)
         with pytest.raises(
-            WriteError, match=r"could not be written: No space.* goes on from there"
+            WriteError, match=r"could not be written: No space.* the next run resumes there"
         ):
             asked.write(tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -324,7 +324,7 @@ def test_a_process_that_dies_is_told(tokenizer, tmp_path, monkeypatch):
     )
     with monkeypatch.context() as patch:
         patch.setattr("calmkit.text.workers._PROGRAM", program)
-        with pytest.raises(EncodingError, match=r"ended with code 7; .*what was done is kept"):
+        with pytest.raises(EncodingError, match=r"ended with code 7; .*finished work is kept"):
             asked.write(tmp_path / "out", processes=2)
     asked.write(tmp_path / "out", processes=2)
 

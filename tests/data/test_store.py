@@ -118,7 +118,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
 def test_a_side_without_documents_is_refused(tmp_path):
     folder = write_prepared(tmp_path, train=[np.arange(3)], validation=[], shard_tokens=8)
     TokenStore.open(folder, "train")
-    with pytest.raises(ValueError, match="at least one document to measure on; it has none"):
+    with pytest.raises(ValueError, match="at least one document to evaluate on; it has none"):
         TokenStore.open(folder, "validation")
 
 

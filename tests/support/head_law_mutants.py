@@ -131,7 +131,7 @@ SLOW_MUTANTS = {
     "learns_a_conditional_gaussian": {
         IgnoresInSamples: "an energy distance of",
         Reflected: "an energy distance of",
-        ShuffledConditions: "without the condition there remain about 1.2",
+        ShuffledConditions: "without the condition it is about 1.2",
     },
     "learns_two_moons": {
         Right: "the best single Gaussian has 0.025",

@@ -435,7 +435,7 @@ MUTANTS = {
     "dtype_is_kept": {
         Single: "the score is torch.float32",
         Double: "the score is torch.float64",
-        DefaultWeight: "the score is torch.float64, torch's default being torch.float64",
+        DefaultWeight: "the score is torch.float64, with torch's default torch.float64",
     },
     "single_precision_is_close": {
         FarFromTheOrigin: "the same as in float64",

@@ -1,3 +1,3 @@
-"""What every attention backend promises."""
+"""The contracts of attention backends."""
 
 from .suite import SUITE as SUITE

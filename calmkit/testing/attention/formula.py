@@ -1,4 +1,4 @@
-"""That a backend computes softmax(scale * q k^T, over the visible keys) v, and its gradients."""
+"""The formula softmax(scale * q k^T, over the visible keys) v, and its gradients."""
 
 from typing import Any
 
@@ -42,14 +42,14 @@ _ALIGNED = (
 
 @contract(applies=cannot_run())
 def can_be_built_and_used(trial: AttentionTrial) -> None:
-    """A backend takes queries, keys, values and a mask, and returns what queries have."""
+    """A backend takes queries, keys, values and a mask, and returns the shape of the queries."""
     case = trial.case("causal")
     cause = "heads and positions are not exchanged back"
     expect_shape(trial.attend(case), case[0].shape, what="what it returns", cause=cause)
 
 
 def _search(trial: AttentionTrial, masks: list[str], cause: str) -> None:
-    """Compare with the formula at many shapes, axes of length one among them."""
+    """Compare with the formula for many shapes, axes of length one included."""
 
     def examples(st: Any) -> Any:
         small = st.integers(1, 3)
@@ -78,7 +78,7 @@ def _expect_formula(
 
 @contract(applies=cannot_run("full", "causal"), searches=True)
 def full_and_causal_masks_are_the_formula(trial: AttentionTrial) -> None:
-    """Over all keys, and over the earlier ones, it is the formula for any lengths."""
+    """Full and causal attention follow the formula for any lengths."""
     _search(trial, ["full", "causal"], _ALIGNED)
 
 
@@ -90,14 +90,14 @@ def windows_are_the_formula(trial: AttentionTrial) -> None:
 
 @contract(applies=cannot_run("packed", "packed, window"), searches=True)
 def packed_documents_are_the_formula(trial: AttentionTrial) -> None:
-    """A query sees earlier keys of its own document only, row by row."""
+    """A query sees only earlier keys of its own document, in every row."""
     cause = "documents of the first row are taken for all rows, or lengths for their ends"
     _search(trial, ["packed", "packed, window"], cause)
 
 
 @contract(applies=cannot_run("cached", "cached, window"), searches=True)
 def padded_caches_are_the_formula(trial: AttentionTrial) -> None:
-    """Row b sees its first `key_lengths[b]` keys, of which its queries are the last."""
+    """Row b sees its first `key_lengths[b]` keys; its queries are the last of these."""
     cause = "key_lengths are not read, or queries are taken for the last keys of the padding"
     _search(trial, ["cached", "cached, window"], cause)
 
@@ -115,7 +115,7 @@ def scale_is_used(trial: AttentionTrial) -> None:
 
 @contract(applies=cannot_run("causal", heads=(4, 2)))
 def neighbouring_heads_share_keys(trial: AttentionTrial) -> None:
-    """With fewer heads of keys, groups of neighbouring query heads share one of them."""
+    """With fewer key heads, groups of neighbouring query heads share one of them."""
     for heads in ((4, 2), (4, 1), (6, 3)):
         for mask in ("causal", "packed"):
             case = trial.case(mask, heads=heads)
@@ -140,7 +140,7 @@ def _without_backward(trial: AttentionTrial) -> str | None:
 
 @contract(applies=_without_backward)
 def gradients_are_those_of_the_formula(trial: AttentionTrial) -> None:
-    """Queries, keys and values get the formula's gradients, under every mask it can train with."""
+    """Queries, keys and values have the formula's gradients, under every trainable mask."""
     much = trial.tolerance
     for mask in MASKS:
         for heads in ((2, 2), (4, 2)):
@@ -167,7 +167,7 @@ def _refuses_low_precision(trial: AttentionTrial) -> str | None:
 
 @contract(applies=_refuses_low_precision)
 def low_precision_is_close(trial: AttentionTrial) -> None:
-    """In float32 and in 16 bits the dtype is kept, and the error is below 4 epsilons."""
+    """In float32 and 16 bits the dtype is kept, and the error is below 4 epsilons."""
     for dtype in _LOW:
         for mask in MASKS:
             case = trial.case(mask, dtype=dtype)

@@ -1,4 +1,4 @@
-"""What a backend refuses, and how it runs: dropout, repetition and compilation."""
+"""Refusals, dropout, repetition and compilation of a backend."""
 
 import torch
 
@@ -18,7 +18,7 @@ __all__ = [
 
 @contract(applies=cannot_run())
 def refusals_are_reasons(trial: AttentionTrial) -> None:
-    """Each call is run, or refused beforehand with a reason in words: no call fails."""
+    """Each call either succeeds or is refused in advance with a reason."""
     dtypes = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
     cases = [
         (mask, dtype, heads, dropout)
@@ -51,7 +51,7 @@ def refusals_are_reasons(trial: AttentionTrial) -> None:
 
 @contract(applies=cannot_run())
 def without_dropout_it_is_deterministic(trial: AttentionTrial) -> None:
-    """Without dropout one call has one result, and torch's global generator is not read."""
+    """Without dropout, repeated calls are equal, and torch's global generator is not read."""
     for mask in MASKS:
         case = trial.case(mask)
         if trial.refused(case) is not None:
@@ -72,7 +72,7 @@ def _refuses_dropout(trial: AttentionTrial) -> str | None:
 
 @contract(applies=_refuses_dropout)
 def dropout_keeps_the_mean(trial: AttentionTrial) -> None:
-    """With dropout, weights are dropped each by itself, and their mean is kept."""
+    """With dropout, weights are dropped independently, and their mean is kept."""
     rows = 2_000
     q, k, v, mask = trial.case("causal", rows=rows, q_len=3, head_dim=8)
     # With values of one a result is the sum of the weights: one on average.

@@ -1,4 +1,4 @@
-"""An attention backend under test, and attention written plainly."""
+"""An attention backend under test, and a plain reference implementation."""
 
 import functools
 import inspect
@@ -17,18 +17,18 @@ __all__ = ["MASKS", "AttentionTrial", "Case", "cannot_run", "plain_attention"]
 
 Case = tuple[Tensor, Tensor, Tensor, AttentionMask]
 
-# The most precise first: it tells rounding from mistakes. What is accepted as rounding.
+# Tolerances of rounding. The most precise dtype is tried first.
 _DTYPES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 _PARAMETERS = ["q", "k", "v", "mask", "scale", "dropout"]
 
 
 def _documents(rows: int, length: int, number: int) -> list[list[int]]:
-    """Lengths of documents that fill each row, other ones in the next row."""
+    """Lengths of documents that fill each row, different from row to row."""
     cuts = [1 + (number + row) % length for row in range(rows)]
     return [[cut, length - cut] if cut < length else [length] for cut in cuts]
 
 
-# Each from the rows, the queries, the keys, and a number that varies the lengths.
+# Arguments: numbers of rows, queries and keys, and a number that varies the lengths.
 MASKS: dict[str, Callable[[int, int, int, int], AttentionMask]] = {
     "full": lambda rows, q_len, kv_len, number: AttentionMask.full(),
     "causal": lambda rows, q_len, kv_len, number: AttentionMask.causal(),
@@ -50,15 +50,15 @@ MASKS: dict[str, Callable[[int, int, int, int], AttentionMask]] = {
 
 
 class AttentionTrial(Trial):
-    """Takes a backend from a factory: a function, or one with the function that refuses calls.
+    """Obtains a backend from a factory: a function, or a pair of it and its refusal.
 
-    The factory may also be the backend itself. Calls are made on the CPU in float64; where the
-    backend refuses that, in float32, bfloat16 and float16, and then on a GPU, if there is one.
+    The factory may also be the backend itself. Calls run on the CPU in float64. If the backend
+    refuses, they run in float32, bfloat16 or float16, and then on a GPU, if there is one.
     """
 
     @functools.cached_property
     def backend(self) -> tuple[Callable[..., Tensor], Callable[..., str | None]]:
-        """What computes, and what says why it cannot compute a call."""
+        """The backend function and its refusal."""
         made = self.factory if _is_backend(self.factory) else self.call(self.factory)
         run, refusal = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
         expect(
@@ -72,7 +72,7 @@ class AttentionTrial(Trial):
 
     @functools.cached_property
     def place(self) -> tuple[str, torch.dtype] | str:
-        """Device and dtype of the first plain causal call that is not refused; else why it is."""
+        """Device and dtype of the first accepted causal call; otherwise the reason of refusal."""
         reasons = []
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
             for dtype in _DTYPES:
@@ -84,7 +84,7 @@ class AttentionTrial(Trial):
 
     @property
     def tolerance(self) -> float:
-        """What is rounding in the dtype of the calls."""
+        """The tolerance of rounding in the dtype of the calls."""
         return _DTYPES[torch.float64 if isinstance(self.place, str) else self.place[1]]
 
     def case(
@@ -100,7 +100,7 @@ class AttentionTrial(Trial):
         dtype: torch.dtype | None = None,
         device: str | None = None,
     ) -> Case:
-        """Queries, keys, values and a mask; a padded cache has two keys more than are used."""
+        """Queries, keys, values and a mask; a padded cache has two unused keys."""
         if device is None:
             device, usual = ("cpu", torch.float64) if isinstance(self.place, str) else self.place
             dtype = usual if dtype is None else dtype
@@ -117,16 +117,16 @@ class AttentionTrial(Trial):
         return drawn(q_len, heads[0]), drawn(kv_len, heads[1]), drawn(kv_len, heads[1]), made
 
     def refused(self, case: Case, *, dropout: float = 0.0) -> str | None:
-        """Why the backend cannot run a call; None if it can."""
+        """The reason why the backend cannot run a call; None if it can."""
         return self.call(self.backend[1], *case, dropout=dropout)
 
     def attend(self, case: Case, *, scale: float | None = None, dropout: float = 0.0) -> Tensor:
-        """What the backend computes."""
+        """The result of the backend."""
         return self.call(self.backend[0], *case, scale=scale, dropout=dropout)
 
 
 def plain_attention(case: Case, scale: float | None = None) -> Tensor:
-    """The formula in float64, one head of one row at a time; zeros where no key is seen."""
+    """The formula in float64, per head and row; zeros for queries without visible keys."""
     q, k, v = (x.double() for x in case[:3])
     rows, q_len, heads, head_dim = q.shape
     scale = 1 / math.sqrt(head_dim) if scale is None else scale
@@ -143,11 +143,11 @@ def plain_attention(case: Case, scale: float | None = None) -> Tensor:
 
 
 def cannot_run(*masks: str, **shape: Any) -> Callable[[AttentionTrial], str | None]:
-    """Why a contract does not apply: the backend refuses the calls that it is about.
+    """The reason why a contract does not apply: the backend refuses its calls.
 
     Args:
-        masks: Kinds of masks, of which it must run one.
-        shape: Of the calls, as for `AttentionTrial.case`.
+        masks: Kinds of masks; the backend must accept one of them.
+        shape: Shape arguments of the calls, as for `AttentionTrial.case`.
     """
 
     def why(trial: AttentionTrial) -> str | None:

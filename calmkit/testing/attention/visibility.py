@@ -1,4 +1,4 @@
-"""What a query's result depends on, and what it does not."""
+"""The dependence of a query's result on visible keys only."""
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ __all__ = [
 
 @contract(applies=cannot_run())
 def hidden_keys_do_not_matter(trial: AttentionTrial) -> None:
-    """What a query may not see moves no bit of its result, however large it is."""
+    """Hidden keys, however large, do not change a single bit of a query's result."""
     for mask in MASKS:
         case = trial.case(mask, rows=1, q_len=5)
         if trial.refused(case) is not None:
@@ -60,7 +60,7 @@ def hidden_keys_do_not_matter(trial: AttentionTrial) -> None:
 
 
 def _blind(trial: AttentionTrial) -> Case:
-    """A padded cache whose first row has more queries than keys: its first two see none."""
+    """A padded cache whose first row has more queries than keys; its first two see no key."""
     q, k, v, _ = trial.case("causal", q_len=3, more=2)
     return q, k, v, AttentionMask.cached(torch.tensor([1, 5], device=q.device))
 
@@ -71,7 +71,7 @@ def _refuses_caches(trial: AttentionTrial) -> str | None:
 
 @contract(applies=_refuses_caches)
 def a_query_that_sees_nothing_gives_zeros(trial: AttentionTrial) -> None:
-    """A query without a visible key has a result of zeros, and its gradients are finite."""
+    """A query without visible keys gives zeros, with finite gradients."""
     q, k, v, mask = _blind(trial)
     leaves = [x.requires_grad_() for x in (q, k, v)]
     with torch.set_grad_enabled(trial.refused((q, k, v, mask)) is None):
@@ -90,7 +90,7 @@ def a_query_that_sees_nothing_gives_zeros(trial: AttentionTrial) -> None:
 
 @contract(applies=cannot_run())
 def rows_and_heads_are_apart(trial: AttentionTrial) -> None:
-    """A row alone and a head alone have the result that they have among others."""
+    """A row or head alone has the same result as among others."""
     q, k, v, mask = case = trial.case("causal", rows=3, heads=(3, 3), more=1)
     together, much = trial.attend(case), trial.tolerance
     for place in range(3):
@@ -110,7 +110,7 @@ def rows_and_heads_are_apart(trial: AttentionTrial) -> None:
 
 @contract(applies=cannot_run())
 def large_scores_stay_finite(trial: AttentionTrial) -> None:
-    """Scores of some thousands, of which exp overflows, give a finite result."""
+    """Scores of several thousand, for which exp overflows, give a finite result."""
     q, k, v, mask = trial.case("causal")
     case = (100 * q, 100 * k, v, mask)
     got, much = trial.attend(case), trial.tolerance
@@ -127,7 +127,7 @@ def large_scores_stay_finite(trial: AttentionTrial) -> None:
 
 @contract(applies=cannot_run("full"))
 def empty_batches_are_empty(trial: AttentionTrial) -> None:
-    """Without a row, or without a query, there is no result, but its axes."""
+    """Without rows or queries, the result is empty but has the right axes."""
     for rows, q_len in ((0, 3), (2, 0)):
         case = trial.case("full", rows, q_len, 2)
         if trial.refused(case) is None:
@@ -137,7 +137,7 @@ def empty_batches_are_empty(trial: AttentionTrial) -> None:
 
 @contract(applies=cannot_run(), searches=True)
 def layout_in_memory_does_not_matter(trial: AttentionTrial) -> None:
-    """Expanded and non-contiguous tensors give the same as their contiguous copies."""
+    """Expanded and non-contiguous tensors give the same results as contiguous copies."""
 
     def check(example: tuple[str, str]) -> None:
         layout, mask = example

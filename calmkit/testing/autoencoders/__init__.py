@@ -1,3 +1,3 @@
-"""What every chunk autoencoder promises."""
+"""The contracts of chunk autoencoders."""
 
 from .suite import SUITE as SUITE

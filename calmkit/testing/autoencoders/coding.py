@@ -32,7 +32,7 @@ __all__ = [
 
 @contract()
 def can_be_built_and_used(trial: AutoencoderTrial) -> None:
-    """An autoencoder is built from its three sizes, encodes, decodes, and trains a step."""
+    """An autoencoder is built from its three sizes, encodes, decodes, and trains for a step."""
     model = trial.build()
     sizes = (model.chunk_size, model.vocab_size, model.latent_size)
     expect(
@@ -64,14 +64,14 @@ def _expect_shapes(
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: AutoencoderTrial) -> None:
-    """For any batch posterior, logits and losses have its shape."""
+    """Posterior, logits and losses have the right shapes for any batch."""
     model = trial.build()
     trial.search(batches, lambda batch: _expect_shapes(trial, model, batch))
 
 
 @contract()
 def empty_batches_are_empty(trial: AutoencoderTrial) -> None:
-    """Without a chunk there are no posteriors, logits and losses, but their axes."""
+    """Without chunks, posteriors, logits and losses are empty but have the right axes."""
     model = trial.build()
     for batch in EMPTY_BATCHES:
         _expect_shapes(trial, model, batch)
@@ -80,7 +80,7 @@ def empty_batches_are_empty(trial: AutoencoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def chunks_are_apart(trial: AutoencoderTrial) -> None:
-    """Encoded and scored among others or alone, a chunk has the same posterior and loss."""
+    """A chunk has the same posterior and loss alone as among others."""
     model, tokens = trial.build().eval(), trial.tokens(4)
     cause = "an operation along the batch axis"
     whole = trial.call(model.encode, tokens).mean
@@ -94,7 +94,7 @@ def chunks_are_apart(trial: AutoencoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def encoding_is_deterministic(trial: AutoencoderTrial) -> None:
-    """`encode` is the same in training and in evaluation mode, and reads each token's place."""
+    """`encode` is the same in training and evaluation mode, and depends on the tokens' places."""
     model, tokens = trial.build(), trial.tokens(20)
     training = trial.call(model.train().encode, tokens).mean
     evaluation = trial.call(model.eval().encode, tokens).mean
@@ -109,7 +109,7 @@ def encoding_is_deterministic(trial: AutoencoderTrial) -> None:
 
 @contract()
 def decoding_is_the_argmax(trial: AutoencoderTrial) -> None:
-    """`decode_tokens` gives the largest of the logits that `decode` gives, for every latent."""
+    """`decode_tokens` returns the argmax of the logits of `decode`."""
     model, latents = trial.build().eval(), trial.latents(7, 2)
     with torch.no_grad():
         want = trial.call(model.decode, latents).argmax(dim=-1)
@@ -127,7 +127,7 @@ def _expect_same_tokens(got: Tensor, want: Tensor, what: str, cause: str) -> Non
 @contract()
 @torch.no_grad()
 def places_can_be_decoded_alone(trial: AutoencoderTrial) -> None:
-    """`start_decoding`, `logits_at` and `tokens_at` give, place by place, what `decode` does."""
+    """`start_decoding`, `logits_at` and `tokens_at` agree with `decode` at every place."""
     model, latents = trial.build().eval(), trial.latents(7, 2)
     want, started = trial.call(model.decode, latents), trial.call(model.start_decoding, latents)
     cause = "the decoding by places is overridden, and cuts another part of the features"
@@ -145,7 +145,7 @@ def places_can_be_decoded_alone(trial: AutoencoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def unknown_places_do_not_matter(trial: AutoencoderTrial) -> None:
-    """`encode_partial` reads known places and no others; where all are known, it is `encode`."""
+    """`encode_partial` reads only known places; if all are known, it equals `encode`."""
     model, tokens = trial.build().eval(), trial.tokens(20)
     real = torch.rand(20, CHUNK, generator=trial.generator(3)) < 0.5
     other = torch.where(real, tokens, trial.tokens(20, number=4))
@@ -168,7 +168,7 @@ def unknown_places_do_not_matter(trial: AutoencoderTrial) -> None:
 
 @contract(searches=True)
 def packed_documents_are_apart(trial: AutoencoderTrial) -> None:
-    """In a row of packed documents a chunk is encoded as in a row of its own document."""
+    """In a row of packed documents, a chunk is encoded as in a row with its document alone."""
     model = trial.build().eval()
 
     def check(lengths: list[int]) -> None:
@@ -193,7 +193,7 @@ def packed_documents_are_apart(trial: AutoencoderTrial) -> None:
 
 @contract()
 def wrong_sizes_are_named(trial: AutoencoderTrial) -> None:
-    """Chunks and latents of another size are refused by name."""
+    """Chunks and latents of the wrong size are refused by name."""
     model = trial.build()
     wrong = torch.zeros(2, CHUNK + 1, dtype=torch.long)
     for call in (model.encode, model.loss):

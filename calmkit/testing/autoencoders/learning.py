@@ -1,4 +1,4 @@
-"""How an autoencoder is trained, evaluated, frozen and saved."""
+"""Training, evaluation, freezing and saving of an autoencoder."""
 
 import copy
 
@@ -30,7 +30,7 @@ __all__ = [
 
 @contract()
 def every_parameter_learns(trial: AutoencoderTrial) -> None:
-    """Each parameter gets a gradient that is finite, and not zero in every one of ten steps."""
+    """Each parameter has finite gradients, at least one of them nonzero over ten steps."""
     model = trial.build().train()
 
     def loss(step: int) -> Tensor:
@@ -60,7 +60,7 @@ def evaluation_decodes_the_mean(trial: AutoencoderTrial) -> None:
 
 @contract()
 def randomness_is_the_generators(trial: AutoencoderTrial) -> None:
-    """In training one seed gives one loss, and torch's global generator is left alone."""
+    """In training the seed determines the loss; torch's global generator is not used."""
     model, tokens = trial.build().train(), trial.tokens(6)
     cause = "a draw such as torch.randn without generator=, or nn.Dropout"
 
@@ -113,7 +113,7 @@ def saved_and_loaded_it_is_the_same(trial: AutoencoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def dtype_is_kept(trial: AutoencoderTrial) -> None:
-    """Posteriors keep the model's dtype, losses float32 at least, close to those of float64."""
+    """Posteriors have the model's dtype; losses have at least float32 and are close to float64."""
     tokens = trial.tokens(4)
     want = trial.call(trial.build().eval().loss, tokens).total
     for dtype, tolerance in (
@@ -146,7 +146,7 @@ def compiles(trial: AutoencoderTrial) -> None:
 
 @contract()
 def learns_to_reconstruct(trial: AutoencoderTrial) -> None:
-    """300 steps on eight chunks: their reconstruction loss falls by 40 per cent at least."""
+    """After 300 steps on eight chunks, their reconstruction loss is at least 40 per cent lower."""
     model, tokens = trial.build(), trial.tokens(8)
     before = _reconstruction(model, tokens)
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -20,7 +20,7 @@ class AutoencoderTrial(Trial):
     """Builds an autoencoder from `(chunk_size, vocab_size, latent_size)` and calls it."""
 
     def build(self, number: int = 0) -> ChunkAutoencoder:
-        """A new autoencoder; two of one number are equal."""
+        """A new autoencoder; autoencoders with the same number are equal."""
         return self.built(ChunkAutoencoder, CHUNK, VOCAB, LATENT, number=number)
 
     def tokens(self, *batch: int, number: int = 1) -> Tensor:
@@ -32,7 +32,7 @@ class AutoencoderTrial(Trial):
         return torch.randn(*batch, LATENT, generator=self.generator(number))
 
     def rows(self, lengths: Sequence[Sequence[int]], real: Tensor | None = None) -> ChunkBatch:
-        """Packed documents of given lengths; all of it is text, unless told otherwise."""
+        """Packed documents of given lengths; all places are text if `real` is None."""
         tokens = self.tokens(len(lengths), sum(lengths[0]))
         real = torch.ones_like(tokens, dtype=torch.bool) if real is None else real
         return ChunkBatch(tokens, real, tuple(map(tuple, lengths)))

@@ -1,3 +1,3 @@
-"""What every backbone promises."""
+"""The contracts of backbones."""
 
 from .suite import SUITE as SUITE

@@ -1,4 +1,4 @@
-"""A cache changes how long states take, never what they are."""
+"""The cache: it changes the speed but not the states."""
 
 import torch
 
@@ -21,7 +21,7 @@ _POSITIONS = "positions, or the mask, do not start from the cache's lengths: off
 
 @contract(applies=without_cache, searches=True)
 def cached_is_the_same(trial: BackboneTrial) -> None:
-    """In blocks of any lengths through a cache, every state is that of the whole row at once."""
+    """Read in blocks of any lengths with a cache, a row has the same states as in one pass."""
     backbone = trial.build()
 
     def check(lengths: list[int]) -> None:
@@ -52,7 +52,7 @@ def cached_is_the_same(trial: BackboneTrial) -> None:
 @contract(applies=without_cache)
 @torch.no_grad()
 def ragged_rows_are_the_same(trial: BackboneTrial) -> None:
-    """Rows of different lengths, an empty one too, go on in one batch as each does alone."""
+    """Rows of different lengths, even empty ones, continue in a batch as each does alone."""
     backbone = trial.build()
     prefixes = (3, 0, 5, 1)
     x = trial.vectors(4, 8)
@@ -70,7 +70,7 @@ def ragged_rows_are_the_same(trial: BackboneTrial) -> None:
 @contract(applies=without_cache)
 @torch.no_grad()
 def selected_rows_are_apart(trial: BackboneTrial) -> None:
-    """Rows copied from a cache go on by themselves, and leave the old cache as it was."""
+    """Rows copied from a cache continue independently and do not change the old cache."""
     backbone = trial.build()
     x, new = trial.vectors(1, 4), trial.vectors(3, 2, number=2)
     cache = backbone.new_cache(1, 6)
@@ -91,7 +91,7 @@ def selected_rows_are_apart(trial: BackboneTrial) -> None:
 
 @contract(applies=without_cache)
 def cache_excludes_a_mask(trial: BackboneTrial) -> None:
-    """Mask and cache together are refused: a cache is always causal."""
+    """A mask together with a cache is refused, since a cache is always causal."""
     backbone = trial.build()
     cache = backbone.new_cache(1, 1)
     vectors, mask = trial.vectors(1, 1), AttentionMask.causal()

@@ -28,7 +28,7 @@ __all__ = [
 
 @contract()
 def every_parameter_learns(trial: BackboneTrial) -> None:
-    """Each parameter gets a gradient that is finite, and not zero for every one of ten inputs."""
+    """Each parameter has finite gradients, at least one of them nonzero over ten inputs."""
     backbone = trial.build().train()
 
     def loss(step: int) -> Tensor:
@@ -40,7 +40,7 @@ def every_parameter_learns(trial: BackboneTrial) -> None:
 
 @contract()
 def arguments_are_left_alone(trial: BackboneTrial) -> None:
-    """Vectors are read, never written."""
+    """Vectors are not modified."""
     backbone, vectors = trial.build(), trial.vectors(2, 5)
     before = vectors.clone()
     with torch.no_grad():
@@ -64,7 +64,7 @@ def dtype_is_kept(trial: BackboneTrial) -> None:
 @contract()
 @torch.no_grad()
 def autocast_is_close(trial: BackboneTrial) -> None:
-    """Under bfloat16 autocast states are close to those without."""
+    """Under bfloat16 autocast, states are close to the plain ones."""
     backbone, x = trial.build().float(), trial.vectors(2, 5).float()
     want = trial.states(backbone, x)
     with autocast():
@@ -84,7 +84,7 @@ def saved_and_loaded_it_is_the_same(trial: BackboneTrial) -> None:
 
 @contract()
 def compiles(trial: BackboneTrial) -> None:
-    """Over packed documents it is one graph for torch.compile, with the same gradient."""
+    """With packed documents it is one graph for torch.compile, with the same gradient."""
     backbone = trial.build()
     x = trial.vectors(2, 6).requires_grad_()
     mask = AttentionMask.packed([(2, 4), (6,)])

@@ -1,4 +1,4 @@
-"""What a hidden state may depend on: earlier vectors of its own row and document."""
+"""The dependence of a hidden state: only on earlier vectors of its row and document."""
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ _ATTENDS = "attention without a causal mask, a shift by one, or a mean over all 
 
 @contract()
 def can_be_built_and_used(trial: BackboneTrial) -> None:
-    """A backbone is built from its size, and has one state of that size for each vector."""
+    """A backbone is built from its size, and returns one state of that size per vector."""
     backbone = trial.build()
     seen = f"hidden_size = {backbone.hidden_size}"
     cause = "super().__init__ is not given the size"
@@ -34,7 +34,7 @@ def can_be_built_and_used(trial: BackboneTrial) -> None:
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: BackboneTrial) -> None:
-    """For any number of rows and positions there is one state for each vector."""
+    """For any number of rows and positions there is one state per vector."""
     backbone = trial.build()
 
     def check(example: tuple[int, int]) -> None:
@@ -47,7 +47,7 @@ def shapes_fit_any_batch(trial: BackboneTrial) -> None:
 
 @contract()
 def empty_batches_are_empty(trial: BackboneTrial) -> None:
-    """Without a row there are no states, but their axes."""
+    """Without rows, states are empty but have the right axes."""
     backbone = trial.build()
     for positions in (1, 3):
         states = trial.states(backbone, trial.vectors(0, positions))
@@ -57,7 +57,7 @@ def empty_batches_are_empty(trial: BackboneTrial) -> None:
 
 @contract()
 def is_causal(trial: BackboneTrial) -> None:
-    """A state depends on no later vector and on no other row: by gradient, and by a change."""
+    """A state depends on no later vector and no other row, by gradients and by a change."""
     backbone = trial.build()
     x = trial.vectors(2, 5).requires_grad_()
     functional = trial.vectors(1, 5, number=1)[0]
@@ -80,7 +80,7 @@ def is_causal(trial: BackboneTrial) -> None:
 
 @contract()
 def vectors_are_read(trial: BackboneTrial) -> None:
-    """A state depends on its own vector and on the one before."""
+    """A state depends on its own vector and on the previous one."""
     backbone = trial.build()
     x = trial.vectors(1, 5).requires_grad_()
     functional = trial.vectors(1, 5, number=1)[0]
@@ -99,7 +99,7 @@ def vectors_are_read(trial: BackboneTrial) -> None:
 
 @contract(searches=True)
 def packed_documents_are_apart(trial: BackboneTrial) -> None:
-    """Documents packed in a row have the states that they have in rows of their own."""
+    """Documents packed in a row have the same states as in separate rows."""
     backbone = trial.build()
 
     def check(lengths: list[int]) -> None:
@@ -109,7 +109,7 @@ def packed_documents_are_apart(trial: BackboneTrial) -> None:
             parts = x[0].split(lengths)
             alone = torch.cat([backbone(part[None])[0] for part in parts])
         than = f"of documents of lengths {lengths} in rows of their own"
-        cause = "the mask is not read, or positions (rotary, learnt) go on across documents"
+        cause = "the mask is not read, or positions (rotary, learned) continue across documents"
         expect_same(packed, alone, what="states", than=than, cause=cause)
 
     trial.search(lambda st: st.lists(st.integers(1, 4), min_size=1, max_size=4), check)
@@ -117,7 +117,7 @@ def packed_documents_are_apart(trial: BackboneTrial) -> None:
 
 @contract()
 def wrong_arguments_are_named(trial: BackboneTrial) -> None:
-    """Vectors of another size or without rows, and masks for other rows, are refused by name."""
+    """Vectors of a wrong size or without rows, and masks for other rows, are refused by name."""
     backbone = trial.build()
     narrow = torch.zeros(2, 3, HIDDEN - 1)
     rule = f"vectors have hidden_size = {HIDDEN} features"

@@ -16,7 +16,7 @@ class BackboneTrial(Trial):
     """Builds a backbone from `(hidden_size)` and calls it."""
 
     def build(self, number: int = 0) -> Backbone:
-        """A new backbone in evaluation mode, where it has no dropout; two of one number agree."""
+        """A new backbone in evaluation mode; backbones with the same number are equal."""
         return self.built(Backbone, HIDDEN, number=number).eval()
 
     def vectors(self, batch: int, positions: int, number: int = 0) -> Tensor:
@@ -33,7 +33,7 @@ class BackboneTrial(Trial):
 
 
 def without_cache(trial: BackboneTrial) -> str | None:
-    """Why contracts of the cache do not apply: the backbone says that it has none."""
+    """The reason why contracts of the cache do not apply: the backbone has none."""
     try:
         trial.build().new_cache(1, 1)
     except NotImplementedError as error:

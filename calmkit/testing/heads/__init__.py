@@ -1,3 +1,3 @@
-"""What every generative head promises."""
+"""The contracts of generative heads."""
 
 from .suite import SUITE as SUITE

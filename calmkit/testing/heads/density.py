@@ -1,4 +1,4 @@
-"""A head that has a density: that it is one, and that samples follow it."""
+"""The density of a head: normalisation, and agreement with its samples."""
 
 from collections.abc import Callable
 from typing import cast
@@ -15,7 +15,7 @@ from calmkit.testing.heads.trial import COND, LATENT, HeadTrial
 __all__ = ["density_integrates_to_one", "density_of_each_position", "samples_follow_the_density"]
 
 _BINS = 20
-# An untrained network may bend a density so sharply that no grid or solver can follow.
+# The density of an untrained network may be too sharp for a grid or a solver.
 _TRAINING = {"steps": 300, "lr": 0.01}
 
 
@@ -27,7 +27,7 @@ def _without_density(trial: HeadTrial) -> str | None:
 
 @contract(applies=_without_density)
 def density_of_each_position(trial: HeadTrial) -> None:
-    """`log_prob` has a value for each position, of that position alone, and names wrong sizes."""
+    """`log_prob` has one value per position, independent of others, and refuses wrong sizes."""
     head = trial.lively()
     for batch in ((), (4,), (2, 3)):
         cond, target = trial.problem(batch)
@@ -88,7 +88,7 @@ def samples_follow_the_density(trial: HeadTrial) -> None:
 
 
 def _quantile_counts(trial: HeadTrial, head: Head, rows: int, number: int) -> Tensor:
-    """How many samples lie in each twentieth of the density of one condition."""
+    """Number of samples in each of 20 quantiles of the density, for one condition."""
     cond, (side,) = _box(trial, head, 1, 2001, number)
     with torch.no_grad():
         density = _density_of(head)(cond.expand(len(side), COND), side[:, None]).exp()
@@ -105,7 +105,7 @@ def _density_of(head: Head) -> Callable[..., Tensor]:
 def _box(
     trial: HeadTrial, head: Head, latent: int, points: int, number: int = 3
 ) -> tuple[Tensor, list[Tensor]]:
-    """One condition, and for each dimension a grid that holds its law, for any usual tail."""
+    """One condition, and for each dimension a grid wide enough for the usual tails."""
     cond = torch.randn(COND, generator=trial.generator(number))
     with torch.no_grad():
         samples = trial.sample(head, cond, 2_000, number=9)

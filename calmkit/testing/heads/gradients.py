@@ -1,4 +1,4 @@
-"""That a head can be trained: gradients for all of it, finite for any target."""
+"""Trainability of a head: gradients for all parameters, finite for any target."""
 
 import torch
 
@@ -13,14 +13,14 @@ __all__ = ["any_target_has_a_finite_loss", "every_parameter_learns", "the_condit
 
 @contract()
 def every_parameter_learns(trial: HeadTrial) -> None:
-    """Each parameter gets a gradient that is finite, and not zero for every one of ten targets."""
+    """Each parameter has finite gradients, at least one of them nonzero over ten targets."""
     head = trial.build()
     expect_all_learn(head, trial.train(head, steps=10))
 
 
 @contract()
 def the_condition_learns(trial: HeadTrial) -> None:
-    """The loss has a finite gradient in the condition, through which a backbone is trained."""
+    """The loss has a finite gradient in the condition, which trains the backbone."""
     head = trial.lively()
     cond, target = trial.problem((16,))
     cond.requires_grad_()
@@ -42,7 +42,7 @@ def the_condition_learns(trial: HeadTrial) -> None:
 
 @contract(searches=True)
 def any_target_has_a_finite_loss(trial: HeadTrial) -> None:
-    """Loss and gradients are finite for targets near and far, wide, narrow and point masses."""
+    """Loss and gradients are finite for near, far, wide and narrow targets and point masses."""
     head = trial.lively()
 
     def check(example: tuple[float, float]) -> None:

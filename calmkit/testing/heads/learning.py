@@ -1,4 +1,4 @@
-"""What a head learns: the target's law, from its condition alone."""
+"""Learning: a head must learn the target distribution given its condition."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def _no_training(trial: HeadTrial) -> str | None:
 
 @contract()
 def loss_averages_over_the_target(trial: HeadTrial) -> None:
-    """The loss against a Gaussian is, in the mean, that against points drawn from it."""
+    """The expected loss against a Gaussian equals that against points drawn from it."""
     head = trial.lively()
     rows = trial.profile.rows
     cond = torch.randn(COND, generator=trial.generator(3)).expand(rows, -1)
@@ -36,22 +36,22 @@ def loss_averages_over_the_target(trial: HeadTrial) -> None:
     points = DiagonalGaussian.point_mass(target.sample(1, trial.generator(5))[0])
     with torch.no_grad():
         of_points = trial.loss(head, cond, points, number=6)
-        of_law = trial.loss(head, cond, target, number=7)
+        of_gaussian = trial.loss(head, cond, target, number=7)
     cause = (
         "the target's std is ignored, taken for a variance or counted twice, or one draw is used "
         "for all positions"
     )
-    expect_equal_means(of_law, of_points, cause=cause)
+    expect_equal_means(of_gaussian, of_points, cause=cause)
 
 
 def turned(cond: Tensor, generator: torch.Generator) -> DiagonalGaussian:
-    """The mean is the condition turned by a right angle; the spread is unequal."""
+    """The mean is the condition rotated by a right angle; the spreads differ."""
     mean = torch.stack([-cond[..., 1], cond[..., 0]], dim=-1)
     return DiagonalGaussian(mean, torch.tensor([0.5, 0.2], dtype=cond.dtype).expand_as(mean))
 
 
 def moons(cond: Tensor, generator: torch.Generator) -> DiagonalGaussian:
-    """Two half circles, each reaching into the other; turned where the condition is positive."""
+    """Two interleaved half circles, rotated if the condition is positive."""
     shape = cond.shape[:-1]
     angle = torch.rand(shape, generator=generator, dtype=cond.dtype) * math.pi
     side = torch.randint(2, shape, generator=generator).to(cond.dtype) * 2 - 1
@@ -64,20 +64,20 @@ def moons(cond: Tensor, generator: torch.Generator) -> DiagonalGaussian:
 
 @contract(applies=_no_training)
 def learns_a_conditional_gaussian(trial: HeadTrial) -> None:
-    """400 steps on a Gaussian whose mean is the turned condition: energy distance below 0.15."""
+    """400 steps on a Gaussian around the rotated condition reach an energy distance below 0.15."""
     distance = _distance_after_training(trial, turned)
     expect(
         distance < 0.15,
         seen=f"an energy distance of {distance:.3f} after 400 steps",
-        expected="below 0.15; without the condition there remain about 1.2",
-        cause="loss and sample do not belong together, the loss has no minimum at the target's "
-        "law, or the head is too small or starts from far away",
+        expected="below 0.15; without the condition it is about 1.2",
+        cause="loss and sample are inconsistent, the minimum of the loss is not the target "
+        "distribution, or the head is too small or badly initialised",
     )
 
 
 @contract(applies=_no_training)
 def learns_two_moons(trial: HeadTrial) -> None:
-    """400 steps on two moons, turned by the condition: energy distance below 0.02."""
+    """400 steps on two moons, rotated by the condition, reach an energy distance below 0.02."""
     distance = _distance_after_training(trial, moons)
     expect(
         distance < 0.02,
@@ -88,7 +88,7 @@ def learns_two_moons(trial: HeadTrial) -> None:
 
 
 def _distance_after_training(trial: HeadTrial, outcome: Outcome) -> float:
-    """Energy distance of samples to the target's law after 400 steps of Adam."""
+    """Energy distance between samples and the target distribution after 400 Adam steps."""
     generator = trial.generator(11)
     head = _trained(trial, outcome, generator)
     cond = torch.randn(64, 2, generator=generator)
@@ -114,7 +114,7 @@ def _trained(trial: HeadTrial, outcome: Outcome, generator: torch.Generator) -> 
 def energy_distance(x: Tensor, y: Tensor) -> float:
     """2 E|X - Y| - E|X - X'| - E|Y - Y'| over samples `samples batch 2`, averaged over the batch.
 
-    Zero in the mean where the laws agree: it may be negative.
+    Its mean is zero if the distributions agree, so it may be negative.
     """
     x, y = x.transpose(0, 1), y.transpose(0, 1)
 

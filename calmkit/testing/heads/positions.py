@@ -1,4 +1,4 @@
-"""What a position's loss and samples depend on."""
+"""The dependence of a position's loss and samples on its arguments."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ _OTHERS = [0, 1, 3]
 
 @contract()
 def the_condition_is_read(trial: HeadTrial) -> None:
-    """Another condition gives another loss and other samples, from the same seed."""
+    """With the same seed, another condition gives another loss and other samples."""
     head = trial.lively()
     cond, target = trial.problem((4,))
     another = trial.problem((4,), number=2)[0]
@@ -30,7 +30,7 @@ def the_condition_is_read(trial: HeadTrial) -> None:
 
 @contract()
 def positions_do_not_mix(trial: HeadTrial) -> None:
-    """Loss and samples of a position depend on its own condition and target only."""
+    """Loss and samples of a position depend only on its own condition and target."""
     head = trial.lively()
     cond, target = trial.problem((4,))
 

@@ -1,4 +1,4 @@
-"""Dtypes: kept, and survived."""
+"""Dtypes: they are kept, and low precision stays finite."""
 
 import torch
 
@@ -15,7 +15,7 @@ _ROUNDED = "a root, a norm or a division at a number that bfloat16 rounds to zer
 
 @contract()
 def dtype_is_kept(trial: HeadTrial) -> None:
-    """Loss and samples have the dtype of head and arguments, whatever torch's default is."""
+    """Loss and samples have the dtype of head and arguments for any default dtype."""
     for dtype, default in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
         head = trial.lively(dtype=dtype)
         cond, target = trial.problem((4,), dtype=dtype)
@@ -30,9 +30,9 @@ def dtype_is_kept(trial: HeadTrial) -> None:
 
 @contract()
 def autocast_is_close(trial: HeadTrial) -> None:
-    """Under bfloat16 autocast the loss is float32 and close to that without; samples are finite.
+    """Under bfloat16 autocast the loss is float32 and close to the plain one; samples are finite.
 
-    Also where the layer before left its output in bfloat16.
+    This includes a condition in bfloat16 from the previous layer.
     """
     head = trial.lively(dtype=torch.float32)
     cond, target = trial.problem((4,), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Where a head's randomness comes from, and how much of it there is."""
+"""The randomness of a head: its source, and the independence of samples."""
 
 import torch
 
@@ -24,7 +24,7 @@ _GLOBAL = "a call such as torch.randn without generator=, or dropout"
 
 @contract()
 def same_seed_same_numbers(trial: HeadTrial) -> None:
-    """Two generators of one seed give the same loss and the same samples."""
+    """Two generators with one seed give the same loss and the same samples."""
     head = trial.lively()
     cond, target = trial.problem((4,))
     for what, run in (
@@ -37,7 +37,7 @@ def same_seed_same_numbers(trial: HeadTrial) -> None:
 
 @contract()
 def global_randomness_is_left_alone(trial: HeadTrial) -> None:
-    """With a generator of its own, a head neither reads nor moves torch's global one."""
+    """Given a generator, a head neither reads nor advances torch's global one."""
     head = trial.lively()
     cond, target = trial.problem((4,))
     for run in (
@@ -49,7 +49,7 @@ def global_randomness_is_left_alone(trial: HeadTrial) -> None:
 
 @contract()
 def loss_depends_on_seed(trial: HeadTrial) -> None:
-    """A loss that is estimated by draws is another one for another seed."""
+    """A loss that is estimated by draws changes with the seed."""
     head = trial.lively()
     cond, target = trial.problem((4,))
     first, other = (trial.loss(head, cond, target, number=number) for number in (0, 1))

@@ -1,4 +1,4 @@
-"""What a head refuses, and that it says why."""
+"""The refusals of a head, and their messages."""
 
 import inspect
 
@@ -27,7 +27,7 @@ def sizes_below_one_are_refused(trial: HeadTrial) -> None:
 
 @contract()
 def wrong_sizes_are_named(trial: HeadTrial) -> None:
-    """A condition or a target of another size is refused by name."""
+    """A condition or target of the wrong size is refused by name."""
     head = trial.lively()
     cond, target = trial.problem((4,))
     wide = trial.problem((4,), LATENT + 1)[1]
@@ -44,7 +44,7 @@ def wrong_sizes_are_named(trial: HeadTrial) -> None:
 
 @contract(applies=no_shape_checks)
 def batches_do_not_broadcast(trial: HeadTrial) -> None:
-    """Condition and target of different batches are refused, also where they would broadcast."""
+    """Condition and target of different batch shapes are refused, even if they would broadcast."""
     head = trial.lively()
     for one, other in (((4,), (1,)), ((1,), (4,)), ((2, 4), (4,)), ((4,), (2, 4))):
         cond, target = trial.problem(one)[0], trial.problem(other)[1]
@@ -55,7 +55,7 @@ def batches_do_not_broadcast(trial: HeadTrial) -> None:
 
 @contract()
 def negative_numbers_of_samples_are_refused(trial: HeadTrial) -> None:
-    """A negative number of samples is refused by name; none at all is an empty result."""
+    """A negative number of samples is refused by name; zero gives an empty result."""
     head = trial.lively()
     cond, _ = trial.problem((4,))
     rule = "it is at least 0"

@@ -1,4 +1,4 @@
-"""What a head takes and what it gives back."""
+"""The arguments and results of a head."""
 
 import torch
 
@@ -21,7 +21,7 @@ __all__ = [
 
 @contract()
 def can_be_built_and_used(trial: HeadTrial) -> None:
-    """A head is built from its two sizes, trains a step, and draws (samples, *batch, latent)."""
+    """A head is built from its two sizes, trains a step and draws (samples, *batch, latent)."""
     head = trial.build()
     expect(
         (head.cond_size, head.latent_size) == (COND, LATENT),
@@ -34,7 +34,7 @@ def can_be_built_and_used(trial: HeadTrial) -> None:
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: HeadTrial) -> None:
-    """For any batch the loss has its shape, and the samples one axis before it."""
+    """For any batch shape the loss has this shape, and the samples one axis before it."""
     heads = {latent: trial.lively(latent) for latent in (1, 2, 3)}
     trial.search(
         lambda st: st.tuples(st.integers(1, 3), batches(st), st.integers(0, 3)),
@@ -44,7 +44,7 @@ def shapes_fit_any_batch(trial: HeadTrial) -> None:
 
 @contract()
 def empty_batches_are_empty(trial: HeadTrial) -> None:
-    """Without a position there are no losses and no samples, but their axes."""
+    """Without positions, losses and samples are empty but have the right axes."""
     heads = {LATENT: trial.lively()}
     for batch in EMPTY_BATCHES:
         _expect_shapes(trial, heads, LATENT, batch, 2)
@@ -66,7 +66,7 @@ def _expect_shapes(
 
 @contract(searches=True)
 def layout_in_memory_does_not_matter(trial: HeadTrial) -> None:
-    """Expanded and non-contiguous tensors give the same as their contiguous copies."""
+    """Expanded and non-contiguous tensors give the same results as contiguous copies."""
     head = trial.lively()
 
     def check(example: tuple[str, tuple[int, ...]]) -> None:
@@ -89,7 +89,7 @@ def layout_in_memory_does_not_matter(trial: HeadTrial) -> None:
 
 @contract()
 def arguments_are_left_alone(trial: HeadTrial) -> None:
-    """Condition and target are read, never written."""
+    """Condition and target are not modified."""
     head = trial.lively()
     cond, target = trial.problem((4,))
     given = (cond, target.mean, target.std)

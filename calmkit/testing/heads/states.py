@@ -1,4 +1,4 @@
-"""A head as torch sees it: a state that is saved, and a function that is compiled."""
+"""Saving, loading and compiling a head."""
 
 import torch
 
@@ -32,7 +32,7 @@ def loss_compiles(trial: HeadTrial) -> None:
 
 @contract()
 def sampling_compiles(trial: HeadTrial) -> None:
-    """Sampling is one graph for torch.compile with fullgraph=True, and draws the same."""
+    """Sampling is one graph for torch.compile with fullgraph=True, with the same samples."""
     head = trial.lively()
     cond, _ = trial.problem((4,))
     with torch.no_grad():

@@ -21,19 +21,19 @@ class HeadTrial(Trial):
     """Builds a head from `(cond_size, latent_size)` and calls it."""
 
     def build(self, latent: int = LATENT, cond: int = COND, *, number: int = 0) -> Head:
-        """A new head; two of one number are equal."""
+        """A new head; heads with the same number are equal."""
         return self.built(Head, cond, latent, number=number)
 
     def lively(
         self, latent: int = LATENT, *, steps: int = 10, lr: float = 0.03, **cast: Any
     ) -> Head:
-        """A head after ten steps of training: what starts at zero would hide what it multiplies.
+        """A head after ten training steps, since layers initialised to zero would hide mistakes.
 
         Args:
             latent: Dimensions of a sample.
-            steps: How many steps instead.
-            lr: Their size.
-            cast: Arguments of `Head.to`, for after the training.
+            steps: Number of steps.
+            lr: Learning rate.
+            cast: Arguments of `Head.to`, which is called after the training.
         """
         head = self.build(latent)
         self.train(head, steps=steps, latent=latent, lr=lr)
@@ -42,7 +42,7 @@ class HeadTrial(Trial):
     def train(
         self, head: Head, *, steps: int, latent: int = LATENT, lr: float = 0.03
     ) -> list[dict[str, Tensor]]:
-        """Train on random targets; the gradients of each step, by parameter."""
+        """Train on random targets and return the gradients of each step, by parameter."""
 
         def loss(step: int) -> Tensor:
             cond, target = self.problem((8,), latent, number=100 + step)
@@ -59,7 +59,7 @@ class HeadTrial(Trial):
         std: float = 0.3,
         dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, DiagonalGaussian]:
-        """Conditions and targets; not of unit spread, where a variance is a standard deviation."""
+        """Conditions and targets; the spread is not 1, where variance and deviation are equal."""
         generator = self.generator(number)
         cond = torch.randn(*batch, COND, generator=generator, dtype=dtype)
         mean = 0.5 * torch.randn(*batch, latent, generator=generator, dtype=dtype)
@@ -68,14 +68,14 @@ class HeadTrial(Trial):
     def loss(
         self, head: Head, cond: Tensor, target: DiagonalGaussian, *, number: int = 0
     ) -> Tensor:
-        """The head's loss, from the generator of a number.
+        """The head's loss, from the generator with a number.
 
-        The global generator is seeded too: contracts of other matters do not see its use.
+        The global generator is seeded too, so that its use does not affect unrelated contracts.
         """
         torch.manual_seed(number)
         return self.call(head.loss, cond, target, self.generator(number))
 
     def sample(self, head: Head, cond: Tensor, num_samples: int, *, number: int = 0) -> Tensor:
-        """The head's samples, from the generator of a number; see `loss`."""
+        """The head's samples, from the generator with a number; see `loss`."""
         torch.manual_seed(number)
         return self.call(head.sample, cond, num_samples, self.generator(number))

@@ -1,3 +1,3 @@
-"""What every input encoder promises."""
+"""The contracts of input encoders."""
 
 from .suite import SUITE as SUITE

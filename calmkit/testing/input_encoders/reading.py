@@ -1,4 +1,4 @@
-"""What is read of a chunk: every known token at its place, and nothing else."""
+"""The input of an encoder: every known token at its place, and nothing else."""
 
 import itertools
 
@@ -38,7 +38,7 @@ _AXES = "an axis is averaged, flattened or squeezed that should be kept"
 
 @contract()
 def can_be_built_and_used(trial: EncoderTrial) -> None:
-    """An input encoder is built from its three sizes, and has one vector for each chunk."""
+    """An input encoder is built from its three sizes, and returns one vector per chunk."""
     encoder = trial.build()
     sizes = (encoder.vocab_size, encoder.chunk_size, encoder.hidden_size)
     expect(
@@ -64,14 +64,14 @@ def _expect_vectors(trial: EncoderTrial, encoder: InputEncoder, batch: tuple[int
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: EncoderTrial) -> None:
-    """For any batch there is one finite vector for each chunk, also where no place is known."""
+    """For any batch there is one finite vector per chunk, even if no place is known."""
     encoder = trial.build()
     trial.search(batches, lambda batch: _expect_vectors(trial, encoder, batch))
 
 
 @contract()
 def empty_batches_are_empty(trial: EncoderTrial) -> None:
-    """Without a chunk there are no vectors, but their axes."""
+    """Without chunks, vectors are empty but have the right axes."""
     encoder = trial.build()
     for batch in EMPTY_BATCHES:
         _expect_vectors(trial, encoder, batch)
@@ -80,7 +80,7 @@ def empty_batches_are_empty(trial: EncoderTrial) -> None:
 @contract(searches=True)
 @torch.no_grad()
 def layout_in_memory_does_not_matter(trial: EncoderTrial) -> None:
-    """Expanded and non-contiguous tokens give the same as their contiguous copies."""
+    """Expanded and non-contiguous tokens give the same vectors as contiguous copies."""
     encoder = trial.build()
 
     def check(example: tuple[str, tuple[int, ...]]) -> None:
@@ -99,7 +99,7 @@ def layout_in_memory_does_not_matter(trial: EncoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def chunks_are_apart(trial: EncoderTrial) -> None:
-    """Read among others or alone, a chunk has the same vector: text goes on chunk by chunk."""
+    """A chunk has the same vector alone as among others, since text grows chunk by chunk."""
     encoder, tokens = trial.build(), trial.tokens(2, 4)
     real = torch.rand(tokens.shape, generator=trial.generator(3)) < 0.7
     together = trial.vectors(encoder, tokens, real)
@@ -113,7 +113,7 @@ def chunks_are_apart(trial: EncoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def every_token_is_read_at_its_place(trial: EncoderTrial) -> None:
-    """Another token at any place, and the same tokens in another order, give another vector."""
+    """Another token at any place, or another order of the tokens, gives another vector."""
     encoder, tokens = trial.build(), trial.tokens(20)
     want = trial.vectors(encoder, tokens)
     for place in range(CHUNK):
@@ -131,7 +131,7 @@ def every_token_is_read_at_its_place(trial: EncoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def unknown_places_do_not_matter(trial: EncoderTrial) -> None:
-    """The ids at places where `real` is False change nothing; those where it is True do."""
+    """Ids at places where `real` is False have no effect; all others have one."""
     encoder, tokens = trial.build(), trial.tokens(30)
     real = torch.rand(tokens.shape, generator=trial.generator(3)) < 0.5
     want = trial.vectors(encoder, tokens, real)
@@ -153,7 +153,7 @@ def unknown_places_do_not_matter(trial: EncoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def partial_chunks_are_told_apart(trial: EncoderTrial) -> None:
-    """A known token at one place of a partial chunk is not read as at another place."""
+    """A known token in a partial chunk gives different vectors at different places."""
     encoder = trial.build()
     tokens = torch.full((CHUNK, CHUNK), 4)
     real = torch.eye(CHUNK, dtype=torch.bool)
@@ -168,7 +168,7 @@ def partial_chunks_are_told_apart(trial: EncoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def any_integers_are_read(trial: EncoderTrial) -> None:
-    """Ids of 8, 16 and 32 bits, in which stores keep them, give the same as those of 64."""
+    """Ids of 8, 16 and 32 bits, as in stores, give the same vectors as those of 64."""
     encoder, tokens = trial.build(), trial.tokens(4)
     want = trial.vectors(encoder, tokens)
     for dtype in (torch.int8, torch.int16, torch.int32):
@@ -179,7 +179,7 @@ def any_integers_are_read(trial: EncoderTrial) -> None:
 
 @contract()
 def arguments_are_left_alone(trial: EncoderTrial) -> None:
-    """Tokens and the mask of what is real are read, never written."""
+    """Tokens and the mask of real tokens are not modified."""
     encoder, tokens = trial.build(), trial.tokens(4)
     real = trial.tokens(4, number=2) > 3
     before = [tokens.clone(), real.clone()]
@@ -190,7 +190,7 @@ def arguments_are_left_alone(trial: EncoderTrial) -> None:
 
 @contract()
 def wrong_chunks_are_named(trial: EncoderTrial) -> None:
-    """Chunks of another number of tokens are refused by name."""
+    """Chunks with a wrong number of tokens are refused by name."""
     encoder = trial.build()
     for size in (CHUNK - 1, CHUNK + 1, 1):
         tokens = torch.zeros(2, size, dtype=torch.long)
@@ -200,7 +200,7 @@ def wrong_chunks_are_named(trial: EncoderTrial) -> None:
 
 @contract(applies=no_shape_checks)
 def batches_do_not_broadcast(trial: EncoderTrial) -> None:
-    """Tokens and `real` of different batches are refused, also where they would broadcast."""
+    """Tokens and `real` of different batch shapes are refused, even if they would broadcast."""
     encoder, tokens = trial.build(), trial.tokens(4)
     for batch in ((1,), (), (2, 4)):
         real = torch.ones(*batch, CHUNK, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""An input encoder as a part that is trained, saved, cast and compiled."""
+"""Training, saving, casting and compiling of an input encoder."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ __all__ = [
 
 @contract()
 def every_parameter_learns(trial: EncoderTrial) -> None:
-    """Each parameter gets a gradient that is finite, and not zero for every one of ten inputs."""
+    """Each parameter has finite gradients, at least one of them nonzero over ten inputs."""
     encoder = trial.build().train()
 
     def loss(step: int) -> Tensor:
@@ -43,7 +43,7 @@ def every_parameter_learns(trial: EncoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def evaluation_is_deterministic(trial: EncoderTrial) -> None:
-    """In evaluation mode a chunk has one vector, and torch's global generator is left alone."""
+    """In evaluation mode the chunk determines its vector; the global generator is not used."""
     encoder, tokens = trial.build(), trial.tokens(4)
     cause = "a draw such as dropout in evaluation mode too, or something kept between calls"
     first = expect_untouched_randomness(lambda: trial.vectors(encoder, tokens), cause=cause)
@@ -69,7 +69,7 @@ def dtype_is_kept(trial: EncoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def autocast_is_close(trial: EncoderTrial) -> None:
-    """Under bfloat16 autocast vectors are close to those without."""
+    """Under bfloat16 autocast, vectors are close to the plain ones."""
     encoder, tokens = trial.build(), trial.tokens(4)
     trial.whole(encoder).float()
     want = trial.vectors(encoder, tokens)
@@ -109,7 +109,7 @@ def _reads_tokens_only(trial: EncoderTrial) -> str | None:
 
 @contract(applies=_reads_tokens_only)
 def the_autoencoder_is_only_read(trial: EncoderTrial) -> None:
-    """The autoencoder that is read is no part of the encoder, gets no gradient, and fits it."""
+    """The autoencoder is not a part of the encoder, receives no gradient, and has its sizes."""
     encoder = trial.build()
     read = encoder.autoencoder
     assert read is not None

@@ -1,3 +1,3 @@
-"""What every kernel promises."""
+"""The contracts of kernels."""
 
 from .suite import SUITE as SUITE

@@ -1,7 +1,7 @@
-"""What makes a function of the distance a kernel, and its score strictly proper.
+"""The conditions for a function of the distance to be a kernel with a strictly proper score.
 
-A mixture of Gaussians is positive definite in every dimension, and tells all distributions apart.
-The mixture is also what expected scores are computed from, so that it must be the kernel's own.
+A mixture of Gaussians is positive definite in every dimension and distinguishes all distributions.
+Expected scores are computed from the mixture, so it must reproduce the kernel.
 """
 
 import math
@@ -31,13 +31,13 @@ def _matrix(trial: KernelTrial, kernel: Kernel, points: Tensor) -> Tensor:
 
 @contract(searches=True)
 def matrices_are_positive_definite(trial: KernelTrial) -> None:
-    """The matrix k(x_i, x_j) of any points has no negative eigenvalue: ties, near and far ones."""
+    """The matrix k(x_i, x_j) of any points, ties included, has no negative eigenvalue."""
     kernel = trial.build()
 
     def check(example: tuple[int, float, bool, bool, int]) -> None:
         dimensions, scale, even, tied, number = example
         points = torch.randn(12, dimensions, generator=trial.generator(number))
-        if even:  # where the transform of a function that is no kernel shows its negative part
+        if even:  # exposes the negative part of the transform of a non-kernel
             points = torch.arange(12.0)[:, None] * points[:1] / points[:1].norm()
         if tied:
             points[5] = points[2]
@@ -67,7 +67,7 @@ def matrices_are_positive_definite(trial: KernelTrial) -> None:
 
 @contract()
 def distinct_points_are_told_apart(trial: KernelTrial) -> None:
-    """The matrix of distinct points has full rank, so that no two mixtures of them score alike."""
+    """The matrix of distinct points has full rank, so that mixtures of them differ in score."""
     kernel = trial.build()
     for dimensions in (1, 2, 3):
         grid = torch.cartesian_prod(*[torch.arange(4.0)] * dimensions).view(-1, dimensions)
@@ -87,7 +87,7 @@ def distinct_points_are_told_apart(trial: KernelTrial) -> None:
 
 @contract()
 def mixture_is_the_kernel(trial: KernelTrial) -> None:
-    """`mixture` gives nodes and positive weights with k(r) = sum_j w_j exp(-t_j r^2)."""
+    """`mixture` returns nodes and positive weights with k(r) = sum_j w_j exp(-t_j r^2)."""
     kernel = trial.build()
     ratio = torch.cat([torch.zeros(1), torch.logspace(-9, 6, 300)])
     want = trial.value(kernel, ratio)
@@ -96,7 +96,7 @@ def mixture_is_the_kernel(trial: KernelTrial) -> None:
         nodes, weights = (x.double() for x in trial.call(kernel.mixture, like))
         least = min(float(nodes.min()), float(weights.min()))
         cause = "quadrature with negative weights, or a kernel that is no mixture of Gaussians"
-        # Below zero by rounding: what all weights lack to k(0) is given to one of them.
+        # Rounding may be negative: one weight takes the difference of the sum from k(0).
         seen = f"the smallest node or weight is {least:.3g}"
         expect(least > -tolerance, seen=seen, expected="none below 0", cause=cause)
         got = (weights * (-nodes * ratio[:, None].square()).exp()).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""A kernel as a function of the distance: its shape, its ends and its arithmetic."""
+"""A kernel as a function of the distance: shape, limits and arithmetic."""
 
 import math
 
@@ -38,7 +38,7 @@ _ELEMENTWISE = "an operation along an axis: a sum, a norm, or a scale of all dis
 
 @contract()
 def can_be_built_and_used(trial: KernelTrial) -> None:
-    """A kernel is built, knows its bandwidths, and has a value for each distance."""
+    """A kernel is built, lists its bandwidths, and has a value for each distance."""
     kernel = trial.build()
     found = kernel.all_bandwidths
     expect(
@@ -54,7 +54,7 @@ def can_be_built_and_used(trial: KernelTrial) -> None:
 
 @contract(searches=True)
 def each_distance_by_itself(trial: KernelTrial) -> None:
-    """In tensors of any shape and layout, value and dissimilarity are those of each distance."""
+    """In tensors of any shape and layout, value and dissimilarity are elementwise."""
     kernel = trial.build()
 
     def check(example: tuple[str, tuple[int, ...]]) -> None:
@@ -75,7 +75,7 @@ def each_distance_by_itself(trial: KernelTrial) -> None:
 
 @contract()
 def argument_is_left_alone(trial: KernelTrial) -> None:
-    """Distances are read, never written."""
+    """Distances are not modified."""
     kernel, r = trial.build(), trial.distances(5)
     before = r.clone()
     for run in (kernel.value, kernel.dissimilarity, kernel.exponent):
@@ -101,7 +101,7 @@ def at_distance_zero(trial: KernelTrial) -> None:
 
 @contract()
 def value_and_dissimilarity_add_up(trial: KernelTrial) -> None:
-    """Value and dissimilarity add up to k(0), also in float32 where points nearly agree."""
+    """Value and dissimilarity add up to k(0), even in float32 for nearly equal points."""
     kernel = trial.build()
     r = torch.cat([torch.logspace(-6, 3, 50), trial.distances(20)])
     total = trial.value(kernel, r) + trial.dissimilarity(kernel, r)
@@ -118,7 +118,7 @@ def value_and_dissimilarity_add_up(trial: KernelTrial) -> None:
 
 @contract()
 def falls_with_distance(trial: KernelTrial) -> None:
-    """With the distance k falls from k(0) towards 0, as every mixture of Gaussians does."""
+    """With the distance, k decreases from k(0) towards 0, like every mixture of Gaussians."""
     kernel = trial.build()
     r = torch.cat([torch.zeros(1), torch.logspace(-4, 4, 400)])
     value = trial.value(kernel, r)
@@ -137,7 +137,7 @@ def falls_with_distance(trial: KernelTrial) -> None:
 
 @contract()
 def finite_at_any_distance(trial: KernelTrial) -> None:
-    """Values and gradients are finite at ties, and at distances from 1e-30 to 1e30, in float32."""
+    """Values and gradients are finite for ties and distances from 1e-30 to 1e30, in float32."""
     kernel = trial.build()
     for dtype in (torch.float64, torch.float32):
         for distance in (0.0, 1e-30, 1e-6, 1.0, 1e6, 1e18, 1e30):
@@ -153,7 +153,7 @@ def finite_at_any_distance(trial: KernelTrial) -> None:
 
 @contract()
 def dtype_is_kept(trial: KernelTrial) -> None:
-    """Exponent, value and mixture have the dtype that is given, whatever torch's default is."""
+    """Exponent, value and mixture have the given dtype for any default dtype."""
     kernel = trial.build()
     for dtype, default in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
         r = trial.distances(4).to(dtype)
@@ -180,7 +180,7 @@ def compiles(trial: KernelTrial) -> None:
 
 @contract(applies=without_bandwidths)
 def bandwidths_scale_and_add(trial: KernelTrial) -> None:
-    """Distances are read in bandwidths, and several bandwidths have the sum of their kernels."""
+    """Distances are scaled by the bandwidth, and several bandwidths give the sum of kernels."""
     r = torch.cat([torch.zeros(1), trial.distances(20)])
 
     def value(bandwidths: float | list[float], distance: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def bandwidths_scale_and_add(trial: KernelTrial) -> None:
 
 @contract(applies=without_bandwidths)
 def wrong_bandwidths_are_refused(trial: KernelTrial) -> None:
-    """No bandwidths, and those that are not positive and finite, are refused by name."""
+    """Missing, non-positive and non-finite bandwidths are refused by name."""
     for wrong in (0.0, -1.0, math.nan, math.inf, [1.0, 0.0], []):
         rule = "bandwidths are positive and finite, and there is one at least"
         expect_refused(

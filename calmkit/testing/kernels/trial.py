@@ -12,10 +12,10 @@ __all__ = ["KernelTrial", "without_bandwidths"]
 
 
 class KernelTrial(Trial):
-    """Builds a kernel from the keyword `bandwidths`, if it takes it, or from nothing."""
+    """Builds a kernel, with the keyword `bandwidths` if the factory takes it."""
 
     def build(self, bandwidths: float | Sequence[float] | None = None) -> Kernel:
-        """A new kernel; of its own bandwidths if None."""
+        """A new kernel, with its default bandwidths if None."""
         if bandwidths is None:
             return self.built(Kernel)
         return self.built(Kernel, bandwidths=bandwidths)
@@ -34,5 +34,5 @@ class KernelTrial(Trial):
 
 
 def without_bandwidths(trial: KernelTrial) -> str | None:
-    """Why contracts of the bandwidths do not apply."""
+    """The reason why contracts of the bandwidths do not apply."""
     return None if trial.takes("bandwidths") else "the factory takes no bandwidths"

@@ -1,3 +1,3 @@
-"""What every law of noise promises."""
+"""The contracts of noise distributions."""
 
 from .suite import SUITE as SUITE

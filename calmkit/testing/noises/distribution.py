@@ -1,4 +1,4 @@
-"""The law of a noise: its mean, its independence, and its distribution function."""
+"""The distribution of a noise: mean, independence and distribution function."""
 
 from collections.abc import Callable
 from typing import cast
@@ -20,7 +20,7 @@ __all__ = [
 
 @contract()
 def mean_is_zero(trial: NoiseTrial) -> None:
-    """The numbers vary, and their mean is zero."""
+    """The numbers vary and have mean zero."""
     got = trial.draw(trial.build(), (4 * trial.profile.rows,))
     spread, mean = float(got.std()), float(got.mean())
     cause = "one number is drawn for all places"
@@ -32,13 +32,13 @@ def mean_is_zero(trial: NoiseTrial) -> None:
         seen=f"the mean of {len(got)} numbers is {mean:.4g}, {abs(mean) / error:.1f} standard "
         "errors from zero",
         expected=f"at most {LIMIT} standard errors",
-        cause="a law on the positive numbers, or one that is not shifted to its mean",
+        cause="a distribution on the positive numbers, or one that is not centred",
     )
 
 
 @contract()
 def numbers_are_independent(trial: NoiseTrial) -> None:
-    """Along every axis neighbours are independent: their values, and the squares of these."""
+    """Neighbours along every axis are independent, in their values and their squares."""
     rows = trial.profile.rows
     draws = trial.draw(trial.build(), (rows, 3, 2))
     first, second = draws[:, :, 0], draws[:, :, 1]
@@ -63,7 +63,7 @@ def numbers_are_independent(trial: NoiseTrial) -> None:
 
 @contract()
 def one_law_for_every_shape_and_place(trial: NoiseTrial) -> None:
-    """The first and the last number of a vector of four have the law of one drawn alone."""
+    """The first and last number of a vector of four are distributed like a single draw."""
     rows, noise = trial.profile.rows, trial.build()
     vectors = trial.draw(noise, (rows, 4), number=1)
     for what, other, place in (
@@ -80,17 +80,17 @@ def one_law_for_every_shape_and_place(trial: NoiseTrial) -> None:
                 chance > CHANCE,
                 seen=f"the distribution functions of the {name} of {what} and of place {place} "
                 f"of vectors of four differ by up to {apart:.3f}, over {rows} draws each",
-                expected=f"one law; that far apart they are with a chance of {chance:.1g}",
+                expected=f"one distribution; such a difference has a chance of {chance:.1g}",
                 cause="a scale or a shift that depends on how many numbers are drawn at once, or "
                 "on their place",
             )
 
 
-def _unstated(trial: NoiseTrial) -> str | None:
-    return None if hasattr(trial.build(), "cdf") else "the noise has no cdf, which states its law"
+def _without_cdf(trial: NoiseTrial) -> str | None:
+    return None if hasattr(trial.build(), "cdf") else "the noise has no cdf"
 
 
-@contract(applies=_unstated)
+@contract(applies=_without_cdf)
 def law_is_that_stated(trial: NoiseTrial) -> None:
     """Draws have the distribution function `cdf`, in float64 and in float32."""
     noise = trial.build()
@@ -99,7 +99,7 @@ def law_is_that_stated(trial: NoiseTrial) -> None:
         draws = trial.draw(noise, (4 * trial.profile.rows,), dtype=dtype).double()
         values, counts = draws.unique(return_counts=True)
         reached = counts.cumsum(0) / len(draws)
-        # At a value and just below it: laws may have atoms.
+        # Compare at a value and just below it, since there may be atoms.
         below = torch.cat([torch.zeros(1), reached[:-1]])
         just_below = values.nextafter(torch.full_like(values, -torch.inf))
         at, before = trial.call(cdf, values), trial.call(cdf, just_below)
@@ -109,9 +109,9 @@ def law_is_that_stated(trial: NoiseTrial) -> None:
             chance > CHANCE,
             seen=f"the distribution functions of {len(draws)} draws in {dtype} and of cdf differ "
             f"by up to {apart:.3f}",
-            expected=f"one law; that far apart they are with a chance of {chance:.1g}",
+            expected=f"one distribution; such a difference has a chance of {chance:.1g}",
             cause="another scale (a variance for a standard deviation, a width for half a width), "
-            "or another law",
+            "or another distribution",
         )
 
 

@@ -1,4 +1,4 @@
-"""What a noise gives for a shape and a dtype, and where its randomness comes from."""
+"""The shape, dtype and randomness of a noise."""
 
 import torch
 
@@ -42,7 +42,7 @@ def can_be_built_and_used(trial: NoiseTrial) -> None:
 
 @contract(searches=True)
 def shapes_are_those_asked_for(trial: NoiseTrial) -> None:
-    """Any shape can be drawn: with no axis, with axes of length one, and with none along one."""
+    """Any shape can be drawn: without axes, and with axes of length one or zero."""
     noise = trial.build()
 
     def check(shape: tuple[int, ...]) -> None:
@@ -56,7 +56,7 @@ def shapes_are_those_asked_for(trial: NoiseTrial) -> None:
 
 @contract()
 def same_seed_same_numbers(trial: NoiseTrial) -> None:
-    """Two generators of one seed give the same numbers."""
+    """Two generators with one seed give the same numbers."""
     noise = trial.build()
     first, again = (trial.draw(noise, (4, 3), number=5) for _ in range(2))
     cause = f"{_GLOBAL}, or numbers that are kept between calls"
@@ -65,7 +65,7 @@ def same_seed_same_numbers(trial: NoiseTrial) -> None:
 
 @contract()
 def global_randomness_is_left_alone(trial: NoiseTrial) -> None:
-    """With a generator of its own, a noise neither reads nor moves torch's global one."""
+    """Given a generator, a noise neither reads nor advances torch's global one."""
     noise = trial.build()
     expect_untouched_randomness(lambda: trial.draw(noise, (4, 3)), cause=_GLOBAL)
 
@@ -85,7 +85,7 @@ def draws_depend_on_seed(trial: NoiseTrial) -> None:
 
 @contract()
 def without_a_generator_it_draws_globally(trial: NoiseTrial) -> None:
-    """With None for a generator the numbers follow torch's global seed."""
+    """Without a generator, the numbers depend on torch's global seed."""
     noise, draws = trial.build(), []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
@@ -100,7 +100,7 @@ def without_a_generator_it_draws_globally(trial: NoiseTrial) -> None:
 
 @contract()
 def dtype_is_that_asked_for(trial: NoiseTrial) -> None:
-    """Numbers have the dtype that is asked for, whatever torch's default is."""
+    """Numbers have the requested dtype for any default dtype."""
     noise = trial.build()
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         for default in (torch.float64, torch.float32):
@@ -112,7 +112,7 @@ def dtype_is_that_asked_for(trial: NoiseTrial) -> None:
 
 @contract()
 def device_is_that_asked_for(trial: NoiseTrial) -> None:
-    """Numbers lie on the device that is asked for, also where torch's default is another one."""
+    """Numbers are on the requested device, even if torch's default is another."""
     noise = trial.build()
     with neutral(trial.seed, device="meta"):  # a device that every machine has
         got = trial.draw(noise, (4, 3))
@@ -122,7 +122,7 @@ def device_is_that_asked_for(trial: NoiseTrial) -> None:
 
 @contract()
 def finite_in_every_dtype(trial: NoiseTrial) -> None:
-    """Among many numbers none is NaN or infinite, in 16 bits too."""
+    """No number is NaN or infinite, even in 16 bits."""
     noise = trial.build()
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         got = trial.draw(noise, (trial.profile.rows, 4), dtype=dtype)
@@ -135,8 +135,8 @@ def finite_in_every_dtype(trial: NoiseTrial) -> None:
 
 @contract()
 def compiles(trial: NoiseTrial) -> None:
-    """Drawing is one graph for torch.compile with fullgraph=True, and draws the same."""
+    """Drawing is one graph for torch.compile with fullgraph=True, with the same numbers."""
     noise = trial.build()
-    asked = {"dtype": torch.float64, "device": torch.device("cpu")}
+    options = {"dtype": torch.float64, "device": torch.device("cpu")}
     name = f"{type(noise).__name__}.draw"
-    expect_one_graph(trial, lambda: noise.draw((4, 3), None, **asked), name=name)
+    expect_one_graph(trial, lambda: noise.draw((4, 3), None, **options), name=name)

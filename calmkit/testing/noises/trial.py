@@ -1,4 +1,4 @@
-"""A law of noise under test."""
+"""A noise distribution under test."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _CPU = torch.device("cpu")
 
 
 class NoiseTrial(Trial):
-    """Builds a noise from nothing and draws."""
+    """Builds a noise without arguments and draws."""
 
     def build(self) -> Noise:
         """A new noise."""
@@ -29,7 +29,7 @@ class NoiseTrial(Trial):
         number: int = 0,
         dtype: torch.dtype = torch.float64,
     ) -> Tensor:
-        """Draws of a shape, from a generator or from that of a number."""
+        """Draws of a shape, from a given generator or from the one with a number."""
         source = self.generator(number) if generator is None else generator
         return self.call(noise.draw, tuple(shape), source, dtype=dtype, device=_CPU)
 

@@ -1,3 +1,3 @@
-"""What every scoring rule promises."""
+"""The contracts of scoring rules."""
 
 from .suite import SUITE as SUITE

@@ -1,10 +1,10 @@
-"""Expected scores on a finite support, where they are finite sums.
+"""Expected scores on a finite support, computed as finite sums.
 
     S(p, q) = sum_y q(y) sum_{x_1 ... x_m} p(x_1) ... p(x_m) s(x_1, ..., x_m; y)
 
-is the expected score of a prediction p under a truth q, so that unbiasedness and propriety are
-checked to rounding, without a single draw. It is also a polynomial in p, which can be searched for
-a wrong distribution that scores as well as the truth.
+is the expected score of a prediction p under a truth q. Unbiasedness and propriety are therefore
+checked to rounding, without random draws. S is also a polynomial in p, which can be searched for a
+wrong distribution that scores as well as the truth.
 """
 
 import torch
@@ -26,7 +26,7 @@ def scores_of(trial: RuleTrial, rule: ScoringRule, support: Tensor, samples: int
     size = len(support)
     index = torch.cartesian_prod(*[torch.arange(size)] * (1 + samples))
     outcome, *drawn = index.view(-1, 1 + samples).T
-    # One noise for all: each of its values is a proper score of its own.
+    # One noise for all outcomes: for each value of it, the score is proper.
     noise = trial.noise(rule, (1,), support.shape[-1]).expand(-1, len(outcome), -1)
     target = DiagonalGaussian.point_mass(support[outcome])
     score = trial.call(rule.score_from, torch.stack([support[i] for i in drawn]), target, noise)

@@ -26,7 +26,7 @@ __all__ = [
 
 @contract(searches=True)
 def gradients_are_finite_at_ugly_points(trial: RuleTrial) -> None:
-    """Score and gradients are finite at ties, at point masses, and at tiny and huge scales."""
+    """Score and gradients are finite for ties, point masses, and tiny and huge scales."""
     rule = trial.build()
 
     def check(example: tuple[float, float, bool]) -> None:
@@ -58,7 +58,7 @@ def gradients_are_finite_at_ugly_points(trial: RuleTrial) -> None:
 
 @contract()
 def randomness_is_the_generators(trial: RuleTrial) -> None:
-    """One seed gives one score, and torch's global generator is left alone."""
+    """The seed determines the score; torch's global generator is not used."""
     rule = trial.build()
     samples, target = trial.problem((4,))
     cause = "a draw beside the noise that is passed in; state it in noise_size"
@@ -74,7 +74,7 @@ def randomness_is_the_generators(trial: RuleTrial) -> None:
 
 @contract()
 def dtype_is_kept(trial: RuleTrial) -> None:
-    """The score has the dtype of the samples, whatever torch's default is."""
+    """The score has the dtype of the samples for any default dtype."""
     rule = trial.build()
     for dtype, default in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
         samples, target = trial.problem((4,), dtype=dtype)
@@ -86,7 +86,7 @@ def dtype_is_kept(trial: RuleTrial) -> None:
 
 @contract()
 def single_precision_is_close(trial: RuleTrial) -> None:
-    """In float32 and 32 dimensions the score is that of float64, to 3e-5."""
+    """In float32 and 32 dimensions the score equals that in float64, to 3e-5."""
     rule = trial.build()
     samples, target = trial.problem((4,), 32)
     # Distances of about one, where no kernel of unit bandwidth has vanished.
@@ -101,7 +101,7 @@ def single_precision_is_close(trial: RuleTrial) -> None:
 
 @contract()
 def half_precision_is_raised(trial: RuleTrial) -> None:
-    """bfloat16 samples, also under autocast, are scored in float32."""
+    """bfloat16 samples are scored in float32, even under autocast."""
     rule = trial.build()
     samples, target = trial.problem((4,), dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,4 +1,4 @@
-"""What a rule is for: that no wrong distribution scores better than the truth."""
+"""Propriety: no wrong distribution scores better than the truth."""
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def _not_proper(trial: RuleTrial) -> str | None:
 
 @contract()
 def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
-    """The expected score, enumerated, is the same from one sample more: no self-pairs count."""
+    """The enumerated expected score does not change with one more sample."""
     rule = trial.build()
 
     def check(number: int) -> None:
@@ -53,7 +53,7 @@ def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
 
 @contract(applies=_not_proper)
 def proper_on_finite_supports(trial: RuleTrial) -> None:
-    """By enumeration the truth's expected score is no worse than a rival's; better, if strict."""
+    """By enumeration, no rival scores better than the truth; if strict, none as well."""
     rule = trial.build()
 
     def check(number: int) -> None:
@@ -76,9 +76,9 @@ def proper_on_finite_supports(trial: RuleTrial) -> None:
 
 @contract(applies=_not_proper)
 def no_wrong_distribution_scores_as_well(trial: RuleTrial) -> None:
-    """A search by gradient finds no prediction better than the truth; if strict, none as good."""
+    """A gradient search finds no prediction better than the truth; if strict, none as good."""
     rule = trial.build()
-    # More points than moments of first and second order: a rule that sees no more is found out.
+    # More points than first and second moments, to expose a rule that depends only on these.
     size = 7 if rule.min_samples <= 2 else 4
     for number in range(3):
         support, truth, _ = problem(trial, number, size)
@@ -107,7 +107,7 @@ def no_wrong_distribution_scores_as_well(trial: RuleTrial) -> None:
 
 
 def _attack(scores: Tensor, truth: Tensor, start: Tensor) -> Tensor:
-    """The prediction with the smallest expected score that descent finds."""
+    """The prediction with the smallest expected score found by descent."""
     logits = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [logits], max_iter=200, line_search_fn="strong_wolfe",
@@ -126,7 +126,7 @@ def _attack(scores: Tensor, truth: Tensor, start: Tensor) -> Tensor:
 
 @contract(applies=_not_proper)
 def truth_beats_rivals_of_a_gaussian(trial: RuleTrial) -> None:
-    """Against a Gaussian its own samples score no worse than shifted, wider and narrower ones."""
+    """Against a Gaussian, its own samples score no worse than shifted, wider or narrower ones."""
     rule = trial.build()
     rows, size = trial.profile.rows, max(2, rule.min_samples)
     draws = 0.6 * torch.randn(size, rows, 2, generator=trial.generator(5))
@@ -152,7 +152,7 @@ def truth_beats_rivals_of_a_gaussian(trial: RuleTrial) -> None:
 
 @contract()
 def score_averages_over_the_target(trial: RuleTrial) -> None:
-    """The score against a Gaussian is, in the mean, that against points drawn from it."""
+    """The expected score against a Gaussian equals that against points drawn from it."""
     rule = trial.build()
     rows = trial.profile.rows
     samples = torch.randn(rule.min_samples + 1, 2, generator=trial.generator(3))
@@ -161,14 +161,14 @@ def score_averages_over_the_target(trial: RuleTrial) -> None:
     target = DiagonalGaussian(mean, torch.tensor([0.7, 0.2]).expand(rows, -1))
     points = DiagonalGaussian.point_mass(target.sample(1, trial.generator(5))[0])
     of_points = trial.score(rule, samples, points, number=6)
-    of_law = trial.score(rule, samples, target, number=7)
+    of_gaussian = trial.score(rule, samples, target, number=7)
     cause = "the target's std is ignored, taken for a variance, or the closed form is wrong"
-    expect_equal_means(of_law, of_points, cause=cause)
+    expect_equal_means(of_gaussian, of_points, cause=cause)
 
 
 @contract()
 def mean_over_outcomes(trial: RuleTrial) -> None:
-    """`score_outcomes` is the mean over point masses, with the gradients of the mean."""
+    """`score_outcomes` is the mean over point masses, with the same gradient."""
     rule = trial.build()
     samples, target = trial.problem((4,))
     outcomes = target.sample(3, trial.generator(5))

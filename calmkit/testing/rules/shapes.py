@@ -1,4 +1,4 @@
-"""What a rule takes and what it gives back."""
+"""The arguments and results of a rule."""
 
 import itertools
 
@@ -33,7 +33,7 @@ __all__ = [
 
 @contract()
 def can_be_built_and_used(trial: RuleTrial) -> None:
-    """A rule is built, says whether and where it is proper, and has a score for each position."""
+    """A rule is built, declares whether it is proper, and returns one score per position."""
     rule = trial.build()
     use_rule(trial, rule)
     expect(
@@ -52,9 +52,9 @@ def can_be_built_and_used(trial: RuleTrial) -> None:
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: RuleTrial) -> None:
-    """For any batch the score has its shape, and is finite."""
+    """For any batch shape the score has this shape and is finite."""
     rule = trial.build()
-    # What is between dimensions needs two of them.
+    # Rules on relations between dimensions need two of them.
     trial.search(
         lambda st: st.tuples(st.integers(2, 4), batches(st), st.integers(0, 3)),
         lambda example: _expect_scores(trial, rule, *example),
@@ -63,7 +63,7 @@ def shapes_fit_any_batch(trial: RuleTrial) -> None:
 
 @contract()
 def empty_batches_are_empty(trial: RuleTrial) -> None:
-    """Without a position there are no scores, but their axes."""
+    """Without positions, scores are empty but have the right axes."""
     rule = trial.build()
     for batch in EMPTY_BATCHES:
         _expect_scores(trial, rule, LATENT, batch, 1)
@@ -80,7 +80,7 @@ def _expect_scores(
 
 @contract(searches=True)
 def layout_in_memory_does_not_matter(trial: RuleTrial) -> None:
-    """Expanded and non-contiguous tensors give the same as their contiguous copies."""
+    """Expanded and non-contiguous tensors give the same results as contiguous copies."""
     rule = trial.build()
 
     def check(example: tuple[str, tuple[int, ...]]) -> None:
@@ -99,7 +99,7 @@ def layout_in_memory_does_not_matter(trial: RuleTrial) -> None:
 
 @contract()
 def arguments_are_left_alone(trial: RuleTrial) -> None:
-    """Samples and target are read, never written."""
+    """Samples and target are not modified."""
     rule = trial.build()
     samples, target = trial.problem((4,))
     given = (samples, target.mean, target.std)
@@ -110,7 +110,7 @@ def arguments_are_left_alone(trial: RuleTrial) -> None:
 
 @contract()
 def positions_do_not_mix(trial: RuleTrial) -> None:
-    """Scored together or alone, from the same noise, a position has the same score."""
+    """With the same noise, a position has the same score alone as among others."""
     rule = trial.build()
     samples, target = trial.problem((2, 3))
     noise = trial.noise(rule, (2, 3))
@@ -125,7 +125,7 @@ def positions_do_not_mix(trial: RuleTrial) -> None:
 
 @contract()
 def order_of_samples_does_not_matter(trial: RuleTrial) -> None:
-    """Samples are a set: in another order they have the same score."""
+    """The score does not depend on the order of the samples."""
     rule = trial.build()
     samples, target = trial.problem((4,))
     want = trial.score(rule, samples, target)

@@ -15,7 +15,7 @@ LATENT = 3
 
 
 class RuleTrial(Trial):
-    """Builds a rule from nothing and calls it."""
+    """Builds a rule without arguments and calls it."""
 
     def build(self) -> ScoringRule:
         """A new rule."""
@@ -37,11 +37,11 @@ class RuleTrial(Trial):
         return x, DiagonalGaussian(mean, torch.full_like(mean, std))
 
     def noise(self, rule: ScoringRule, batch: Sequence[int], latent: int = LATENT) -> Tensor:
-        """What `score_from` consumes."""
+        """Noise for `score_from`."""
         return torch.randn(rule.noise_size, *batch, latent, generator=self.generator(2))
 
     def score(
         self, rule: ScoringRule, samples: Tensor, target: DiagonalGaussian, *, number: int = 0
     ) -> Tensor:
-        """The rule's score, from the generator of a number."""
+        """The rule's score, from the generator with a number."""
         return self.call(rule.score, samples, target, self.generator(number))

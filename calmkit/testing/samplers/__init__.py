@@ -1,3 +1,3 @@
-"""What every sampler of chunks promises."""
+"""The contracts of samplers."""
 
 from .suite import SUITE as SUITE

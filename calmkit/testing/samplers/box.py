@@ -1,4 +1,4 @@
-"""A black box with known probabilities, that counts what is drawn from it."""
+"""A black box with known probabilities that counts its draws."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ __all__ = ["Box", "LogitBox", "SelectableBox"]
 
 
 class Box:
-    """Draws from a table that was filled beforehand, row by row; each row has its own place in it.
+    """Draws from a precomputed table; each row has its own position in it.
 
     Attributes:
-        tokens: The table, `(most, rows, chunk)`: draw i of a row is the same, however it is asked
-            for.
-        counts: Draws that were taken from each row.
+        tokens: The table, `(most, rows, chunk)`: draw i of a row is the same for any order of
+            requests.
+        counts: Number of draws taken from each row.
     """
 
     def __init__(self, tokens: Tensor, batch: tuple[int, ...]) -> None:
@@ -37,7 +37,7 @@ class Box:
 
 
 class SelectableBox(Box):
-    """One that can draw for some rows alone."""
+    """A box that can draw for selected rows."""
 
     def select(self, rows: Tensor) -> "_SelectedBox":
         """The same box for these rows."""
@@ -57,7 +57,7 @@ class _SelectedBox:
 
 
 class LogitBox(SelectableBox):
-    """One that knows its probabilities, as a softmax model does."""
+    """A box with known probabilities, like a softmax model."""
 
     def __init__(self, tokens: Tensor, batch: tuple[int, ...], logits: Tensor) -> None:
         super().__init__(tokens, batch)

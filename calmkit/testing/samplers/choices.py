@@ -1,4 +1,4 @@
-"""What a sampler gives back for a black box, and what that depends on."""
+"""The choices of a sampler, and their dependence on the draws."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ def _rows(count: int) -> Tensor:
 
 @contract()
 def can_be_built_and_used(trial: SamplerTrial) -> None:
-    """A sampler is built and chooses one chunk of each row, with its number of draws."""
+    """A sampler is built and chooses one chunk per row, with its number of draws."""
     for temperature in trial.temperatures:
         sampler = trial.build(temperature)
         box = trial.box(_rows(6), logits=trial.needs_logits(sampler))
@@ -54,7 +54,7 @@ def _boxes(strategies: Any) -> Any:
 
 @contract(searches=True)
 def any_batch_and_chunk(trial: SamplerTrial) -> None:
-    """For any batch and chunk a row's choice is one of the chunks that were drawn for it."""
+    """For any batch and chunk size, a row's choice is one of the chunks drawn for it."""
     samplers = {temperature: trial.build(temperature) for temperature in trial.temperatures}
     logits = trial.needs_logits(samplers[1.0])
 
@@ -89,34 +89,34 @@ def _expect_drawn(box: Box, tokens: Tensor) -> None:
 
 @contract()
 def draws_are_reported_honestly(trial: SamplerTrial) -> None:
-    """A choice depends on no draw beyond those that are reported, and no fewer were made.
+    """A choice depends only on the reported draws, and at least that many were made.
 
-    All draws behind the reported ones are replaced, and the choice must be the same.
+    All later draws are replaced, and the choice must not change.
     """
     for temperature in trial.temperatures:
         sampler = trial.build(temperature)
         logits = trial.needs_logits(sampler)
         box = trial.box(_rows(200), logits=logits)
         chosen = trial.choose(sampler, box)
-        drawn, told = box.counts, chosen.draws
+        drawn, reported = box.counts, chosen.draws
         expect(
-            bool((told >= 1).all()),
-            seen=f"{int((told < 1).sum())} of 200 rows report fewer than one draw",
+            bool((reported >= 1).all()),
+            seen=f"{int((reported < 1).sum())} of 200 rows report fewer than one draw",
             expected="at least one",
             cause="the count starts from zero, or leaves out the last draw",
         )
-        if logits:  # it draws from the probabilities by itself
+        if logits:  # the sampler draws from the probabilities itself
             continue
-        more = told > drawn
+        more = reported > drawn
         if bool(more.any()):
             row = int(more.nonzero()[0])
             raise Broken(
-                seen=f"row {row} reports {int(told[row])} draws; {int(drawn[row])} were made",
+                seen=f"row {row} reports {int(reported[row])} draws; {int(drawn[row])} were made",
                 expected="no more than were made",
                 cause="draws of another row, or of a later round, are counted",
             )
         other, new = (trial.box(_rows(200), number=n, logits=False) for n in (1, 2))
-        behind = torch.arange(len(other.tokens))[:, None] >= told
+        behind = torch.arange(len(other.tokens))[:, None] >= reported
         other.tokens[behind] = new.tokens[behind]
         again = trial.choose(sampler, other)
         changed = int((again.tokens != chosen.tokens).any(dim=-1).sum())
@@ -131,7 +131,7 @@ def draws_are_reported_honestly(trial: SamplerTrial) -> None:
 
 @contract()
 def randomness_is_the_generators(trial: SamplerTrial) -> None:
-    """One seed and one box give one choice, and torch's global generator is left alone."""
+    """The seed and the box determine the choice; torch's global generator is not used."""
     for temperature in trial.temperatures:
         sampler = trial.build(temperature)
         logits = trial.needs_logits(sampler)
@@ -152,7 +152,7 @@ def randomness_is_the_generators(trial: SamplerTrial) -> None:
 
 @contract()
 def sure_rows_are_settled(trial: SamplerTrial) -> None:
-    """A row that always draws the same chunk gets it, and is settled."""
+    """A row that always draws the same chunk gets this chunk and is settled."""
     for temperature in trial.temperatures:
         sampler = trial.build(temperature)
         sure = torch.tensor([[0.0, 1.0, 0.0]]).expand(20, -1)
@@ -174,7 +174,7 @@ def _needs_logits(trial: SamplerTrial) -> str | None:
 
 @contract(applies=_needs_logits)
 def wrong_draws_are_refused(trial: SamplerTrial) -> None:
-    """A black box that gives another number of draws, or no integers, is refused by name."""
+    """A black box with a wrong number of draws, or without integers, is refused by name."""
     for temperature in trial.temperatures:
         sampler = trial.build(temperature)
         for rule, draw in {

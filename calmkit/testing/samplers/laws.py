@@ -1,4 +1,4 @@
-"""The law of a sampler: P^(1/T) / Z, row by row, at every temperature T."""
+"""The distribution of a sampler: P^(1/T) / Z, row by row, at every temperature T."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from calmkit.testing.samplers.trial import SamplerTrial
 
 __all__ = ["budget_is_kept", "law_is_tempered", "rows_are_independent", "temperature_is_used"]
 
-# Neighbouring rows have other laws, so that one that is given another's is seen.
+# Neighbouring rows have different distributions, so that mixing them is detected.
 _LAWS = ((0.5, 0.3, 0.15, 0.05), (0.1, 0.2, 0.2, 0.5))
 
 
 def _choices(trial: SamplerTrial, temperature: float, laws: Tensor, number: int) -> Tensor:
-    """Outcomes chosen for rows of alternating laws, (rows / laws, laws)."""
+    """Outcomes chosen for rows of alternating distributions, (rows / laws, laws)."""
     sampler = trial.build(temperature)
     rows = min(trial.profile.rows, 20_000)
     probabilities = laws.repeat(rows // len(laws), 1)
@@ -26,7 +26,7 @@ def _choices(trial: SamplerTrial, temperature: float, laws: Tensor, number: int)
 
 @contract()
 def law_is_tempered(trial: SamplerTrial) -> None:
-    """Chunks are chosen with probability P^(1/T) / Z, by a chi-square test of each law."""
+    """Chunks are chosen with probability P^(1/T) / Z, by a chi-square test per distribution."""
     laws = torch.tensor(_LAWS)
     for temperature in trial.temperatures:
         chosen = _choices(trial, temperature, laws, 20)
@@ -41,9 +41,9 @@ def law_is_tempered(trial: SamplerTrial) -> None:
                 seen=f"at temperature {temperature:.3g} shares {shares} over {len(outcomes)} rows",
                 expected=f"{[round(x / len(outcomes), 4) for x in want.tolist()]}; that far off "
                 f"has a chance of {chance:.1g}",
-                cause="a law that is sharpened too little or too much, draws that are used "
-                "twice, or rows that get another row's draws; a law that is only exact for many "
-                "candidates is a reason to exempt the sampler",
+                cause="a distribution that is sharpened too little or too much, draws that are "
+                "used twice, or rows that get another row's draws; exempt a sampler that is exact "
+                "only for many candidates",
             )
 
 
@@ -53,7 +53,7 @@ def _without_temperature(trial: SamplerTrial) -> str | None:
 
 @contract(applies=_without_temperature)
 def temperature_is_used(trial: SamplerTrial) -> None:
-    """At half the temperature the likeliest chunk is chosen more often."""
+    """At half the temperature the most likely chunk is chosen more often."""
     laws = torch.tensor(_LAWS[:1])
     shares = []
     for temperature in (1.0, 0.5):
@@ -66,14 +66,14 @@ def temperature_is_used(trial: SamplerTrial) -> None:
         cold - warm > min(error, 0.1),
         seen=f"the likeliest chunk, of probability 0.5, has the share {cold:.3f} at temperature "
         f"0.5 and {warm:.3f} at 1",
-        expected="a larger share at the lower temperature; by the law it is 0.685",
+        expected="a larger share at the lower temperature; the exact one is 0.685",
         cause="the temperature is not used, or used as its inverse",
     )
 
 
 @contract()
 def rows_are_independent(trial: SamplerTrial) -> None:
-    """Two rows of one law are chosen independently: no random number serves two rows."""
+    """Two rows with the same distribution are chosen independently."""
     law = torch.tensor(_LAWS[0])
     for temperature in trial.temperatures:
         pairs = _choices(trial, temperature, law.expand(2, -1), 40)
@@ -101,7 +101,7 @@ def _without_budget(trial: SamplerTrial) -> str | None:
 
 @contract(applies=_without_budget)
 def budget_is_kept(trial: SamplerTrial) -> None:
-    """Where draws never agree, no more than `max_draws` are made, and the row does not settle."""
+    """If draws never agree, at most `max_draws` are made, and the row does not settle."""
     sampler = trial.build(0.5)
     budget, made = sampler.max_draws, 0  # pyrefly: ignore[missing-attribute]
 

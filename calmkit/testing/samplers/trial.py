@@ -20,12 +20,12 @@ class SamplerTrial(Trial):
 
     @property
     def tempered(self) -> bool:
-        """Whether the factory takes a temperature; if not, its sampler's is 1."""
+        """Whether the factory takes a temperature; otherwise it is 1."""
         return self.takes("temperature")
 
     @property
     def temperatures(self) -> tuple[float, ...]:
-        """Those it is tried at: whole and broken numbers of agreeing draws, and 1."""
+        """The tested temperatures: 1, and values with integer and fractional 1/T."""
         return (1.0, 0.7, 0.5, 1 / 3) if self.tempered else (1.0,)
 
     def build(self, temperature: float = 1.0) -> Sampler:
@@ -34,7 +34,7 @@ class SamplerTrial(Trial):
         return self.call(self.factory, **keywords)
 
     def needs_logits(self, sampler: Sampler) -> bool:
-        """Whether it refuses, by name, a black box that can only be drawn from."""
+        """Whether the sampler refuses, by name, a black box without logits."""
         try:
             sampler(self.box(torch.tensor([[1.0]]), logits=False), self.generator())
         except ValueError as error:
@@ -53,7 +53,7 @@ class SamplerTrial(Trial):
     ) -> Box:
         """A black box of rows with given probabilities, (rows, outcomes).
 
-        Outcome i is the chunk `i, i + 1, ...`, so that a chunk tells its outcome.
+        Outcome i is the chunk `i, i + 1, ...`, so that a chunk identifies its outcome.
         """
         rows = len(probabilities)
         shape = (rows,) if batch is None else tuple(batch)
@@ -68,5 +68,5 @@ class SamplerTrial(Trial):
         return SelectableBox(tokens, shape) if selectable else Box(tokens, shape)
 
     def choose(self, sampler: Sampler, box: Box, *, number: int = 0) -> SampledChunks:
-        """What the sampler chooses, from the generator of a number."""
+        """The sampler's choices, from the generator with a number."""
         return use_sampler(self, sampler, box, self.generator(number))

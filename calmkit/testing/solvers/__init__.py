@@ -1,3 +1,3 @@
-"""What every solver of differential equations promises."""
+"""The contracts of solvers of differential equations."""
 
 from .suite import SUITE as SUITE

@@ -1,4 +1,4 @@
-"""Where a solver ends, how fast it gets there with more steps, and what that depends on."""
+"""The accuracy, the convergence order and the dependencies of a solver."""
 
 import math
 
@@ -25,7 +25,7 @@ _CLOSE = 0.1
 
 @contract()
 def can_be_built_and_used(trial: SolverTrial) -> None:
-    """A solver is built, and carries points of any batch to points of the same shape."""
+    """A solver is built, and maps points of any batch shape to points of the same shape."""
     solver = trial.build()
     for batch in ((), (1,), (4,), (2, 3)):
         x = trial.points(*batch)
@@ -36,8 +36,8 @@ def can_be_built_and_used(trial: SolverTrial) -> None:
 
 @contract()
 def any_interval(trial: SolverTrial) -> None:
-    """From any time to any other, forwards and back, it ends near the known solution."""
-    # So many steps that a method of order 1 comes near, too.
+    """Between any two times, forwards or backwards, it ends near the known solution."""
+    # Enough steps for a method of order 1.
     solver, x = trial.build(256), trial.points(20)
     for start, end in ((0.0, 1.0), (0.25, 0.75), (1.0, 0.0), (0.5, 0.5)):
         got = trial.call(solver.integrate, turning, x, start, end)
@@ -53,9 +53,9 @@ def any_interval(trial: SolverTrial) -> None:
 
 @contract(applies=without_steps)
 def converges_with_a_whole_order(trial: SolverTrial) -> None:
-    """Twice the steps divide the error by 2^p, p a whole number of at least one.
+    """Doubling the steps divides the error by 2^p, for an integer p of at least one.
 
-    If it is not down to rounding before.
+    Errors at the level of rounding are exempt.
     """
     x = trial.points(50)
     want = trial.solution(x)
@@ -78,7 +78,7 @@ def converges_with_a_whole_order(trial: SolverTrial) -> None:
 
 @contract()
 def evaluations_are_counted(trial: SolverTrial) -> None:
-    """`evaluations` is how often the field is evaluated; None where that depends on the field."""
+    """`evaluations` is the number of field evaluations; None if it depends on the field."""
     solver, calls = trial.build(), []
 
     def counting(x: Tensor, time: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ def evaluations_are_counted(trial: SolverTrial) -> None:
         return turning(x, time)
 
     trial.call(solver.integrate, counting, trial.points(4))
-    told = solver.evaluations
+    declared = solver.evaluations
     expect(
-        told is None or told == len(calls),
-        seen=f"evaluations = {told}; the field was evaluated {len(calls)} times",
+        declared is None or declared == len(calls),
+        seen=f"evaluations = {declared}; the field was evaluated {len(calls)} times",
         expected="the same number",
         cause="stages of a step, or a first or last evaluation, are not counted",
     )
@@ -97,7 +97,7 @@ def evaluations_are_counted(trial: SolverTrial) -> None:
 
 @contract()
 def time_is_told_rightly(trial: SolverTrial) -> None:
-    """The field is asked at scalar times between start and end, in the dtype of the points."""
+    """The field is evaluated at scalar times from start to end, in the dtype of the points."""
     solver, x = trial.build(), trial.points(4).float()
     times: list[Tensor] = []
 
@@ -123,7 +123,7 @@ def time_is_told_rightly(trial: SolverTrial) -> None:
 
 @contract()
 def rows_do_not_mix(trial: SolverTrial) -> None:
-    """A point's path does not depend on the others, but for a tolerance shared by all."""
+    """A point's path does not depend on the others, up to a shared tolerance."""
     solver, x = trial.build(), trial.points(4)
     other = x.clone()
     other[2] += 1
@@ -135,7 +135,7 @@ def rows_do_not_mix(trial: SolverTrial) -> None:
 
 @contract()
 def dtype_is_kept(trial: SolverTrial) -> None:
-    """Points keep their dtype, whatever that of the field's values."""
+    """Points keep their dtype for any dtype of the field's values."""
     solver = trial.build()
     for dtype, field_dtype in (
         (torch.float32, torch.float32),
@@ -155,7 +155,7 @@ def dtype_is_kept(trial: SolverTrial) -> None:
 
 @contract()
 def argument_is_left_alone(trial: SolverTrial) -> None:
-    """The points it starts from are read, never written."""
+    """The initial points are not modified."""
     solver, x = trial.build(), trial.points(4)
     before = x.clone()
     trial.call(solver.integrate, turning, x)

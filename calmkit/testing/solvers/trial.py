@@ -1,4 +1,4 @@
-"""A solver under test, and a field whose solutions are known."""
+"""A solver under test, and a field with known solutions."""
 
 import math
 
@@ -12,7 +12,7 @@ __all__ = ["SolverTrial", "turning", "without_steps"]
 
 
 class SolverTrial(Trial):
-    """Builds a solver from the keyword `steps`, if it takes one, and calls it."""
+    """Builds a solver, with the keyword `steps` if the factory takes it, and calls it."""
 
     @property
     def has_steps(self) -> bool:
@@ -28,7 +28,7 @@ class SolverTrial(Trial):
         return torch.randn(*batch, 2, generator=self.generator(1))
 
     def solution(self, x: Tensor, start: float = 0.0, end: float = 1.0) -> Tensor:
-        """Where `turning` carries x: turned by the angle between two times, and grown."""
+        """The solution of `turning` from x: rotated and scaled."""
         angle = 2 * (end**2 - start**2) / 2
         growth = math.exp(math.sin(end) - math.sin(start))
         first, second = x.unbind(-1)
@@ -43,11 +43,11 @@ class SolverTrial(Trial):
 
 
 def turning(x: Tensor, time: Tensor) -> Tensor:
-    """X' = cos(t) x + 2 t J x, J the right angle: it depends on time and place."""
+    """X' = cos(t) x + 2 t J x, where J rotates by a right angle."""
     first, second = x.unbind(-1)
     return time.cos() * x + 2 * time * torch.stack([-second, first], dim=-1)
 
 
 def without_steps(trial: SolverTrial) -> str | None:
-    """Why contracts of the number of steps do not apply."""
+    """The reason why contracts of the number of steps do not apply."""
     return None if trial.has_steps else "the factory takes no number of steps"
