@@ -331,7 +331,7 @@ def test_a_config_asks_for_no_more_than_the_model_has(folder, capsys, part):
     options = ["--checkpoint", "model", "--diagnostics", "false"]
     for command in (lambda: cli.main(["evaluate", *options]), finetune):
         assert command() == 2
-        assert "the description must ask for" in capsys.readouterr().err
+        assert "the description must request" in capsys.readouterr().err
 
 
 def test_the_output_of_a_measurement_is_not_the_configs_choice(folder, tmp_path):

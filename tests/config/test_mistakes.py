@@ -40,8 +40,11 @@ class TestMistakes:
             (["--config", "cii"], ["--config cii: there is no such file", "mean: ci"]),
             (["--optimizer", "AdamX"], ["optimizer: AdamX is not a known class", "mean: Adamax"]),
             (["--optimizer.lr", "-1"], ["optimizer: Invalid learning rate: -1"]),
-            (["--optimizer", "LBFGS"], ["optimizer must step without a closure; LBFGS wants"]),
-            (["--autoencoder_optimizer", "SparseAdam"], ["autoencoder_optimizer", "takes none"]),
+            (["--optimizer", "LBFGS"], ["optimizer must step without a closure; LBFGS computes"]),
+            (
+                ["--autoencoder_optimizer", "SparseAdam"],
+                ["autoencoder_optimizer", "dense gradients"],
+            ),
             (["--optimizer", "Muon"], ["optimizer must take every parameter; it refuses"]),
             (["--optimizer.betas", "x"], ["optimizer.betas must be a list; got 'x'"]),
             (["--backbone.heads", "3"], ["backbone: hidden_size must be"]),

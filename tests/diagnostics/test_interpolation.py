@@ -32,5 +32,5 @@ class TestInterpolation:
             torch.testing.assert_close(way[step], (1 - t) * first + t * last)
 
     def test_refuses_a_way_without_anything_between(self):
-        with pytest.raises(ValueError, match="steps must be at least 3, with both ends; got 2"):
+        with pytest.raises(ValueError, match="steps must be at least 3, including both"):
             interpolate(RoundingAutoencoder(1, 2), torch.zeros(1, 1), torch.ones(1, 1), steps=2)

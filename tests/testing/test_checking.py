@@ -80,7 +80,7 @@ class TestExemptions:
                 calls.append(len(samples))
                 return super().score_from(samples, target, noise)
 
-        name = "unbiased_for_any_number_of_samples"
+        name = "shapes_fit_any_batch"
         check_part("rule", Noticing, only=[name], exempt={name: "?"}, profile="quick")
         assert len(calls) == 1  # that it can be used at all
 
