@@ -1,10 +1,7 @@
 """`calmkit prepare`: text of any size as a folder of token ids, ready for training."""
 
 import itertools
-import math
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from calmkit.cli.display import Display
@@ -12,13 +9,12 @@ from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import held, new_console
 from calmkit.config import parse_function
 from calmkit.data import SHARD_TOKENS, Manifest, Preparation, source_of_stream
+from calmkit.experiments import bytes_encoded
 from calmkit.text import Source, find_sources
-from calmkit.training import Progress
 
 __all__ = ["run"]
 
 _STDIN = "-"
-_MB = 1e6
 
 
 def run(options: list[str]) -> None:
@@ -41,7 +37,7 @@ def run(options: list[str]) -> None:
             skip_bad=skip_bad,
             processes=processes,
             tell=display.note,
-            progress=_shown(display),
+            progress=bytes_encoded(display),
         )
     console.print(_summary(manifest, output), markup=False, highlight=False)
 
@@ -60,28 +56,6 @@ def _check(given: list[str], skip_bad: int, processes: int | None) -> None:
 
 def _stdin(given: list[str], output: Path) -> list[Source]:
     return [source_of_stream(sys.stdin.buffer, output)] if _STDIN in given else []
-
-
-def _shown(display: Display) -> Callable[[int, int], None]:
-    """Show bytes as megabytes, with the time left at the speed so far."""
-    begun, first = 0.0, 0
-    show: Callable[[Progress], None] | None = None
-
-    def progress(done: int, total: int) -> None:
-        nonlocal show, begun, first
-        if show is None:
-            show, begun, first = display.track("encoding, MB"), time.monotonic(), done
-        megabytes = max(done - first, 1) / _MB
-        show(
-            Progress(
-                step=int(done / _MB) if done < total else math.ceil(total / _MB),
-                steps=math.ceil(total / _MB),
-                loss=math.nan,
-                seconds_per_step=(time.monotonic() - begun) / megabytes,
-            )
-        )
-
-    return progress
 
 
 def _summary(manifest: Manifest, output: Path) -> str:

@@ -95,7 +95,7 @@ def prepare_corpus(
         validation_fraction: Share of the documents to hold out, in (0, 1).
         seed: Chooses the documents that are held out.
         cache_dir: Where to keep the result; `calmkit` in `$XDG_CACHE_HOME` or `~/.cache` if None.
-        tell: Is told whom it has to wait for.
+        tell: Is told what begins, where that takes long, and whom it has to wait for.
         progress: Is told the bytes of the sources that are done, and all of them.
 
     Raises:
@@ -121,7 +121,7 @@ def prepare_corpus(
             if not _is_whole(entry):
                 if is_prepared(entry) or not (entry / WORK_FOLDER).exists():
                     _clear(entry)
-                _fill(entry, preparation, progress)
+                _fill(entry, preparation, tell=tell, progress=progress)
     return _of_size(Corpus.of_folder(entry, name=name), vocab_size)
 
 
@@ -189,9 +189,15 @@ def _is_old(entry: Path) -> bool:
     return False
 
 
-def _fill(entry: Path, preparation: Preparation, progress: Callable[[int, int], None]) -> None:
+def _fill(
+    entry: Path,
+    preparation: Preparation,
+    *,
+    tell: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> None:
     try:
-        preparation.write(entry, progress=progress)
+        preparation.write(entry, tell=tell, progress=progress)
     except ValueError:  # no text will do that has this key
         shutil.rmtree(entry, ignore_errors=True)
         raise

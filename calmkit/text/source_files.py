@@ -18,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .journal import WORK_FOLDER
+
 __all__ = ["FORMATS", "Source", "find_sources"]
 
 FORMATS = (".jsonl.gz", ".jsonl.zst", ".jsonl", ".parquet", ".txt", ".md")
@@ -76,7 +78,16 @@ def _meant_by(given: str) -> list[Source]:
 
 
 def _in_folder(folder: Path) -> list[Source]:
-    inside = sorted(path for path in folder.rglob("*") if path.is_file())
+    if (folder / WORK_FOLDER).is_dir():
+        raise ValueError(
+            f"data must be whole; {str(folder)!r} was begun by calmkit prepare, and is not "
+            "finished. Give that command again."
+        )
+    inside = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != WORK_FOLDER  # of a folder that was begun
+    )
     states = [path for path in inside if path.name == _STATE]
     datasets = {path.parent: files for path in states if (files := _files_of_dataset(path))}
     arrow = itertools.chain.from_iterable(datasets.values())

@@ -83,7 +83,8 @@ def test_a_single_document_is_read_as_its_sections(tmp_path):
 BAD_LINES = [
     (b'{"text": ', r"a\.jsonl:2 is not: .* at column 10"),
     (b'{"words": 1}', r"a\.jsonl:2 has \['words'\]"),
-    (b'{"text": 3}', r"a\.jsonl:2 has \['text'\], with a int there"),
+    (b'{"text": 3}', r"a\.jsonl:2 has \['text'\], with a number there"),
+    (b'{"text": null}', r"a\.jsonl:2 has \['text'\], with null there"),
     (b"[1]", r"a\.jsonl:2 has list"),
     (b'{"text": "ab\\ud800"}', r"a\.jsonl:2 has half of a surrogate .* character 2"),
     (b'{"text": "\xff"}', r"a\.jsonl:2 is not, at byte 10\. Convert it"),

@@ -52,3 +52,14 @@ def test_what_names_no_text_is_refused(folder, given, message):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=message):
         find_sources([folder / given])
+
+
+def test_a_folder_that_was_only_begun_is_never_taken_for_text(tmp_path):
+    """What came from standard input is kept in it, as JSON lines."""
+    begun = tmp_path / "below" / ".preparing"
+    begun.mkdir(parents=True)
+    write_jsonl(begun / "stdin.jsonl", ["a"])
+    write_jsonl(tmp_path / "z.jsonl", ["c"])
+    assert names([tmp_path], tmp_path) == ["z.jsonl"]
+    with pytest.raises(ValueError, match=r"must be whole; '.*below' was begun by calmkit prep"):
+        find_sources([begun.parent])
