@@ -21,10 +21,11 @@ def run(options: list[str]) -> None:
     """Prepare the sources that are named before the options; see `_options` for those."""
     given = list(itertools.takewhile(lambda option: not option.startswith("--"), options))
     with mistakes():
+        _check_given(given, options)
         chosen = parse_function(_options, options[len(given) :], command="calmkit prepare")
         output, validation = chosen.pop("output"), chosen.pop("validation")
         skip_bad, processes = chosen.pop("skip_bad"), chosen.pop("processes")
-        _check(given, skip_bad, processes)
+        _check(skip_bad, processes)
         held_out = find_sources([name for name in validation.split(",") if name])
         files = find_sources([name for name in given if name != _STDIN])
     console = new_console()
@@ -42,12 +43,15 @@ def run(options: list[str]) -> None:
     console.print(_summary(manifest, output), markup=False, highlight=False)
 
 
-def _check(given: list[str], skip_bad: int, processes: int | None) -> None:
-    if not given:
+def _check_given(given: list[str], options: list[str]) -> None:
+    if not given and "--help" not in options:
         raise ValueError(
             "SOURCE must be given before the options: files, folders, patterns, or - for standard "
             "input; got none."
         )
+
+
+def _check(skip_bad: int, processes: int | None) -> None:
     if skip_bad < 0:
         raise ValueError(f"skip_bad must be at least 0; got {skip_bad}.")
     if processes is not None and processes < 0:

@@ -62,6 +62,7 @@ def test_standard_input_and_held_out_files(folder, capsys, monkeypatch):
     ("given", "said"),
     [
         (["--tokenizer", "train:270", "--output", "out"], "SOURCE must be given before"),
+        (["--tokenizer", "train:270", "--output", "out", "texts"], "SOURCE must be given before"),
         (["texts", "--tokenizer", "none", "--output", "out"], "'none' is none of them"),
         (["texts", "--output", "out"], "tokenizer"),
         (["texts", "--tokenizer", "train:270", "--output", "texts"], "texts holds a.jsonl"),

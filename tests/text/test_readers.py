@@ -126,6 +126,19 @@ def test_a_truncated_file_is_never_taken_for_whole(tmp_path, name):
         assert problem.endswith("Fetch the file again.")
 
 
+def test_a_file_made_with_a_long_window_is_read(tmp_path):
+    """As by `zstd --long=31`: a frame of one raw block, which says that it needs 2 GB."""
+    pytest.importorskip("zstandard")
+    content = lines_of(["one", "two"])
+    window, last_raw_block = (
+        bytes([0, (31 - 10) << 3]),
+        (1 | len(content) << 3).to_bytes(3, "little"),
+    )
+    frame = b"\x28\xb5\x2f\xfd" + window + last_raw_block + content
+    (tmp_path / "a.jsonl.zst").write_bytes(frame)
+    assert texts(tmp_path / "a.jsonl.zst") == ["one", "two"]
+
+
 def test_other_content_under_a_known_name_is_named(tmp_path):
     for name in ("a.jsonl.gz", "a.jsonl.zst", "a.parquet"):
         (tmp_path / name).write_bytes(b"this is plain text")
