@@ -67,9 +67,11 @@ def _summary(manifest: Manifest, output: Path) -> str:
     for name, side in (("train", manifest.train), ("validation", manifest.validation)):
         lines.append(f"{name:12}{side.documents:14,}{side.tokens:18,}{side.characters:18,}")
     skipped = manifest.skipped
-    if skipped["count"]:
-        lines.append(f"{skipped['count']} bad documents were left out:")
+    if count := skipped["count"]:
+        lines.append(f"{count} bad documents were left out:")
         lines += [f"  {problem}" for problem in skipped["first"]]
+        if others := count - len(skipped["first"]):
+            lines.append(f"  and {others} more")
     if copies := manifest.held_out.get("copies_left_out"):
         lines.append(f"{copies} documents were left out since they are held out too.")
     tokenizer = manifest.tokenizer
@@ -109,7 +111,8 @@ def _options(
         validation_fraction: Share of the documents to hold out by hash.
         seed: Chooses what is held out, and what a tokenizer is learnt from.
         end_token: The token that ends a text. None: what the tokenizer's files say.
-        skip_bad: How many bad documents may be left out; they are listed.
+        skip_bad: How many bad documents may be left out; the first
+            are listed.
         shard_tokens: Tokens in a file.
         processes: How many encode. None: one for each core, where there is much text.
     """

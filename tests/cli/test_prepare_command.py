@@ -99,6 +99,16 @@ def test_bad_lines_are_listed(folder, capsys):
     assert "1 bad documents were left out:\n  each line of a .jsonl file must be JSON; " in out
 
 
+def test_of_many_bad_lines_the_first_are_listed(folder, capsys):
+    with (folder / "texts" / "a.jsonl").open("a") as file:
+        file.write("broken\n" * 23)
+    given = ["texts", "--tokenizer", "train:270", "--output", "out", "--skip_bad", "30"]
+    assert prepare(*given) == 0
+    out = capsys.readouterr().out
+    assert "23 bad documents were left out:\n" in out and "\n  and 3 more\n" in out
+    assert out.count("must be JSON") == 20
+
+
 def test_a_process_that_dies_ends_it_with_code_1(folder, capsys, monkeypatch):
     monkeypatch.setattr("calmkit.text.workers._PROGRAM", "import sys; sys.exit(7) # {path}")
     given = ["texts", "--tokenizer", "train:270", "--output", "out", "--processes", "1"]
