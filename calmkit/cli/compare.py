@@ -1,5 +1,7 @@
 """`calmkit compare`: several models on the same text, seeds and budget."""
 
+from rich.console import Console
+
 from calmkit.comparison import Preparation, compare, plan_runs, prepare_all
 from calmkit.config import parse_comparison
 from calmkit.saving import WEIGHTS_FILE
@@ -39,16 +41,17 @@ def run(options: list[str]) -> None:
                 f"output must not hold a saved model, whose config.yaml would be lost; "
                 f"{comparison.output} does. Choose another."
             )
-        prepared = prepare_all(comparison)
+    console = new_console()
+    with mistakes(), Display(console) as display:
+        prepared = prepare_all(comparison, display)
     with held(comparison.output):
-        _compare(prepared)
+        _compare(prepared, console)
 
 
-def _compare(prepared: Preparation) -> None:
+def _compare(prepared: Preparation, console: Console) -> None:
     comparison = prepared.comparison
     with mistakes():
         start_output(comparison.output, "compare", comparison.text)
-    console = new_console()
     with Display(console) as display:
         with mistakes():
             runs = plan_runs(prepared, display)

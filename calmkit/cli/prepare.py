@@ -1,10 +1,7 @@
 """`calmkit prepare`: tokenize text of any size into a folder that training reads."""
 
 import itertools
-import math
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from calmkit.cli.display import Display
@@ -12,23 +9,23 @@ from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import held, new_console
 from calmkit.config import parse_function
 from calmkit.data import SHARD_TOKENS, Manifest, Preparation, source_of_stream
+from calmkit.experiments import bytes_encoded
 from calmkit.text import Source, find_sources
-from calmkit.training import Progress
 
 __all__ = ["run"]
 
 _STDIN = "-"
-_MB = 1e6
 
 
 def run(options: list[str]) -> None:
     """Prepare the sources given before the options; see `_options`."""
     given = list(itertools.takewhile(lambda option: not option.startswith("--"), options))
     with mistakes():
+        _check_given(given, options)
         chosen = parse_function(_options, options[len(given) :], command="calmkit prepare")
         output, validation = chosen.pop("output"), chosen.pop("validation")
         skip_bad, processes = chosen.pop("skip_bad"), chosen.pop("processes")
-        _check(given, skip_bad, processes)
+        _check(skip_bad, processes)
         held_out = find_sources([name for name in validation.split(",") if name])
         files = find_sources([name for name in given if name != _STDIN])
     console = new_console()
@@ -41,17 +38,20 @@ def run(options: list[str]) -> None:
             skip_bad=skip_bad,
             processes=processes,
             tell=display.note,
-            progress=_shown(display),
+            progress=bytes_encoded(display),
         )
     console.print(_summary(manifest, output), markup=False, highlight=False)
 
 
-def _check(given: list[str], skip_bad: int, processes: int | None) -> None:
-    if not given:
+def _check_given(given: list[str], options: list[str]) -> None:
+    if not given and "--help" not in options:
         raise ValueError(
             "SOURCE must be given before the options: files, folders, patterns, or - for standard "
             "input; got none."
         )
+
+
+def _check(skip_bad: int, processes: int | None) -> None:
     if skip_bad < 0:
         raise ValueError(f"skip_bad must be at least 0; got {skip_bad}.")
     if processes is not None and processes < 0:
@@ -62,36 +62,16 @@ def _stdin(given: list[str], output: Path) -> list[Source]:
     return [source_of_stream(sys.stdin.buffer, output)] if _STDIN in given else []
 
 
-def _shown(display: Display) -> Callable[[int, int], None]:
-    """Display bytes as megabytes, with the time left at the average speed."""
-    begun, first = 0.0, 0
-    show: Callable[[Progress], None] | None = None
-
-    def progress(done: int, total: int) -> None:
-        nonlocal show, begun, first
-        if show is None:
-            show, begun, first = display.track("encoding, MB"), time.monotonic(), done
-        megabytes = max(done - first, 1) / _MB
-        show(
-            Progress(
-                step=int(done / _MB) if done < total else math.ceil(total / _MB),
-                steps=math.ceil(total / _MB),
-                loss=math.nan,
-                seconds_per_step=(time.monotonic() - begun) / megabytes,
-            )
-        )
-
-    return progress
-
-
 def _summary(manifest: Manifest, output: Path) -> str:
     lines = [f"{'':12}{'documents':>14}{'tokens':>18}{'characters':>18}"]
     for name, side in (("train", manifest.train), ("validation", manifest.validation)):
         lines.append(f"{name:12}{side.documents:14,}{side.tokens:18,}{side.characters:18,}")
     skipped = manifest.skipped
-    if skipped["count"]:
-        lines.append(f"{skipped['count']} bad documents were skipped:")
+    if count := skipped["count"]:
+        lines.append(f"{count} bad documents were skipped:")
         lines += [f"  {problem}" for problem in skipped["first"]]
+        if others := count - len(skipped["first"]):
+            lines.append(f"  and {others} more")
     if copies := manifest.held_out.get("copies_left_out"):
         lines.append(f"{copies} training documents were dropped because they are also held out.")
     tokenizer = manifest.tokenizer
@@ -130,7 +110,7 @@ def _options(
         validation_fraction: Share of the documents to hold out by hash.
         seed: Seed of the held-out split and of the text that a tokenizer is trained on.
         end_token: The token that ends a text. None: as in the tokenizer's files.
-        skip_bad: Maximum number of bad documents to skip; they are listed.
+        skip_bad: Maximum number of bad documents to skip; the first are listed.
         shard_tokens: Tokens per file.
         processes: Number of encoding processes. None: one per core if there is enough text.
     """

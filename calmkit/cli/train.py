@@ -42,8 +42,8 @@ def run(options: list[str]) -> None:
     if parsed.experiment.finetune is not None:
         _finetune(parsed.experiment, parsed.text, trust)
         return
-    with mistakes():
-        corpus = prepare(parsed.experiment)
+    with mistakes(), Display(new_console()) as display:
+        corpus = prepare(parsed.experiment, display)
     with held(parsed.experiment.output):
         _train(parsed.experiment, corpus, parsed.text)
 

@@ -46,8 +46,12 @@ class Preparation:
     code: Mapping[str, Mapping[str, str]]
 
 
-def prepare_all(comparison: Comparison) -> Preparation:
+def prepare_all(comparison: Comparison, display: RunProgress | None = None) -> Preparation:
     """Validate all configs and prepare the texts before anything is trained.
+
+    Args:
+        comparison: The comparison.
+        display: Where the preparation of text that is not in the cache is shown; None: nowhere.
 
     Raises:
         ConfigError: If a part refuses its arguments, or a text is too short; names the variant.
@@ -57,7 +61,7 @@ def prepare_all(comparison: Comparison) -> Preparation:
     corpora = {}
     for variant in comparison.variants:
         try:
-            corpora[variant.name] = prepare(variant.experiment)
+            corpora[variant.name] = prepare(variant.experiment, display)
         except ConfigError as error:
             raise error.at(f"variant {variant.name}") from None
         except ValueError as error:

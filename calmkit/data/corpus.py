@@ -95,7 +95,7 @@ def prepare_corpus(
         validation_fraction: Share of the documents to hold out, in (0, 1).
         seed: Seed of the held-out split.
         cache_dir: Folder of the cache; `calmkit` in `$XDG_CACHE_HOME` or `~/.cache` if None.
-        tell: Called with a message while another process holds the entry.
+        tell: Called with a message before a long step, and while another process holds the entry.
         progress: Called with the bytes of the sources done so far and in total.
 
     Raises:
@@ -121,7 +121,7 @@ def prepare_corpus(
             if not _is_complete(entry):
                 if is_prepared(entry) or not (entry / WORK_FOLDER).exists():
                     _clear(entry)
-                _fill(entry, preparation, progress)
+                _fill(entry, preparation, tell=tell, progress=progress)
     return _with_size_checked(Corpus.of_folder(entry, name=name), vocab_size)
 
 
@@ -189,9 +189,15 @@ def _is_old(entry: Path) -> bool:
     return False
 
 
-def _fill(entry: Path, preparation: Preparation, progress: Callable[[int, int], None]) -> None:
+def _fill(
+    entry: Path,
+    preparation: Preparation,
+    *,
+    tell: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> None:
     try:
-        preparation.write(entry, progress=progress)
+        preparation.write(entry, tell=tell, progress=progress)
     except ValueError:  # every text with this key would fail
         shutil.rmtree(entry, ignore_errors=True)
         raise

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +18,7 @@ from calmkit.text import (
     Journal,
     OneSide,
     Sample,
+    Source,
     State,
     content_key,
     rule_for_both_sides,
@@ -124,7 +125,9 @@ class FolderWork:
             self._tell("reading the text once, to sample training text for the tokenizer ...")
             sample = Sample(options.seed)
         try:
-            rule = rule_for_both_sides(lambda: self._texts(stream), rule, sample)
+            rule = rule_for_both_sides(
+                lambda: self._texts(stream), rule, sample, name=_called(asked.sources)
+            )
         except BadInputError:
             raise
         except ValueError:
@@ -186,6 +189,12 @@ class FolderWork:
             skipped={"count": state.bad, "first": state.first_bad},
             options=options.plan,
         )
+
+
+def _called(sources: Sequence[Source]) -> str:
+    """The files in a few words."""
+    others = f", with {len(sources) - 1} other files," if len(sources) > 1 else ""
+    return f"{sources[0].name!r}{others}"
 
 
 def _facts(tokenizer: TextTokenizer, name: str) -> TokenizerFacts:

@@ -19,7 +19,7 @@ from calmkit.extras import is_installed
 from calmkit.foreign_data import ForeignDataError, parse_json
 
 from .manifest import TOKENIZER_FILE
-from .tokenizer import TextTokenizer
+from .tokenizer import TextTokenizer, read_tokenizer
 
 __all__ = ["find_tokenizer"]
 
@@ -83,10 +83,8 @@ def _declared_token(file: Path, kind: str) -> str | None:
     for content in _contents(file.parent, _FILES_WITH_IDS):
         number = content.get(f"{kind}_token_id")
         number = number[0] if isinstance(number, list) and number else number
-        if isinstance(number, int):
-            from tokenizers import Tokenizer
-
-            return Tokenizer.from_file(str(file)).id_to_token(number)
+        if isinstance(number, int) and number >= 0:
+            return read_tokenizer(file).id_to_token(number)
     return None
 
 

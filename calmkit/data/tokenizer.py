@@ -132,16 +132,7 @@ class TextTokenizer:
         Raises:
             ValueError: If the file is missing, is not a tokenizer or has no end token.
         """
-        require("tokenizers", "TextTokenizer")
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare Exceptions
-            raise ValueError(
-                f"path must be a tokenizer.json; {str(path)!r} cannot be read: {error}."
-            ) from error
-        return cls(tokenizer, end=end, padding=padding)
+        return cls(read_tokenizer(path), end=end, padding=padding)
 
     def save(self, path: Path | str) -> None:
         """Write a JSON file in the format of the library `tokenizers`.
@@ -189,6 +180,26 @@ class TextTokenizer:
                 f"tokens must be in [0, vocab_size = {self.vocab_size}); got {wrong}."
             )
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def read_tokenizer(path: Path | str) -> "Tokenizer":
+    """A tokenizer of the library, as its file says.
+
+    Args:
+        path: A `tokenizer.json` file.
+
+    Raises:
+        ValueError: If the file is missing or is no tokenizer.
+    """
+    require("tokenizers", "TextTokenizer")
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(
+            f"path must be a tokenizer.json; {str(path)!r} cannot be read: {error}."
+        ) from error
 
 
 def _known_end(tokenizer: "Tokenizer") -> str | None:

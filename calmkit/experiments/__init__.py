@@ -31,6 +31,7 @@ from .resuming import CHECKPOINTS as CHECKPOINTS
 from .resuming import check_resumable as check_resumable
 from .run_progress import RunProgress as RunProgress
 from .run_progress import Silent as Silent
+from .run_progress import bytes_encoded as bytes_encoded
 from .run_record import RunRecord as RunRecord
 from .single_model import train as train
 from .texts import choose_sampler as choose_sampler

@@ -21,14 +21,19 @@ from calmkit.evaluation import positions_read, positions_written
 from calmkit.models import LanguageModel
 
 from .evaluation_plan import EvaluationPlan
+from .run_progress import RunProgress, Silent, bytes_encoded
 
 __all__ = ["check_positions", "prepare", "text_to_measure", "with_other_text"]
 
 _COMPARED = 2000  # tokens on which two tokenizers are compared
 
 
-def prepare(experiment: TrainExperiment) -> Corpus:
+def prepare(experiment: TrainExperiment, display: RunProgress | None = None) -> Corpus:
     """Try every constructor and read the text, so that a run fails early.
+
+    Args:
+        experiment: The experiment.
+        display: Where the preparation of text that is not in the cache is shown; None: nowhere.
 
     Raises:
         ValueError: If a part refuses its arguments, a part from outside calmkit cannot be used,
@@ -37,7 +42,7 @@ def prepare(experiment: TrainExperiment) -> Corpus:
     model = check_parts(experiment)
     check_positions(model, experiment)
     rehearse(experiment, model)
-    corpus = _text_of(experiment)
+    corpus = _text_of(experiment, display or Silent())
     if experiment.evaluation_data is not None:
         try:
             corpus = with_other_text(corpus, experiment.evaluation_data)
@@ -54,7 +59,7 @@ def prepare(experiment: TrainExperiment) -> Corpus:
     return corpus
 
 
-def _text_of(experiment: TrainExperiment) -> Corpus:
+def _text_of(experiment: TrainExperiment, display: RunProgress) -> Corpus:
     """The text of an experiment, read from prepared folders or prepared into the cache."""
     if not isinstance(experiment.data, dict):
         return prepare_corpus(
@@ -63,6 +68,8 @@ def _text_of(experiment: TrainExperiment) -> Corpus:
             validation_fraction=experiment.validation_fraction,
             seed=experiment.evaluation_seed,
             cache_dir=experiment.cache_dir,
+            tell=display.note,
+            progress=bytes_encoded(display),
         )
     mixed = mixed_corpus({name: (t.path, t.weight) for name, t in experiment.data.items()})
     if mixed.tokenizer.vocab_size != experiment.vocab_size:

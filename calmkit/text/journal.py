@@ -64,16 +64,15 @@ class Journal:
             plan: Every option that affects the result, by name, as JSON values.
 
         Raises:
-            ValueError: If the folder was started with another plan; names the option.
+            ValueError: If something was written by another plan; names the option.
         """
         self._work.mkdir(parents=True, exist_ok=True)
-        if not (path := self._work / "plan.json").exists():
-            replace_file(path, json.dumps(plan, indent=1))
+        asked, noted = self._work / "plan.json", self._work / "state.json"
+        if not noted.exists():  # nothing is written that another plan could not replace
+            replace_file(asked, json.dumps(plan, indent=1))
             return State()
-        check_same_plan(plan, json.loads(path.read_text("utf-8")), self._work.parent)
-        if not (path := self._work / "state.json").exists():
-            return State()
-        found = json.loads(path.read_text("utf-8"))
+        check_same_plan(plan, json.loads(asked.read_text("utf-8")), self._work.parent)
+        found = json.loads(noted.read_text("utf-8"))
         found["sides"] = {side: Done(**done) for side, done in found["sides"].items()}
         found["documents"] = {int(number): n for number, n in found["documents"].items()}
         return State(**found)

@@ -6,6 +6,15 @@ from pathlib import Path
 
 __all__ = ["check_unicode", "read_json_lines", "read_text", "string_fields"]
 
+_JSON_NAMES = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
+
 
 def read_text(path: Path, *, name: str) -> str:
     r"""A UTF-8 file, with or without a byte order mark; line ends are read as `\n`.
@@ -103,7 +112,8 @@ def _string_field(record: object, field: str, place: str) -> str:
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
         found = sorted(record) if isinstance(record, dict) else type(record).__name__
-        kind = f", with a {type(text).__name__} there" if text is not None else ""
+        has_it = isinstance(record, dict) and field in record
+        kind = f", with {_JSON_NAMES[type(text)]} there" if has_it else ""
         raise ValueError(
             f'each line of a .jsonl file must be an object with a "{field}" string; {place} has '
             f"{found}{kind}."

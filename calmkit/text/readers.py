@@ -22,6 +22,7 @@ __all__ = ["read_raw"]
 
 _PART = 1 << 18
 _ROWS = 8
+_WINDOW = 1 << 31  # what `zstd --long=31` asks for; only files made so take that memory
 _MARK = b"\xef\xbb\xbf"  # a byte order mark
 
 
@@ -97,7 +98,7 @@ def _unzstd(file: BinaryIO) -> Iterator[bytes]:
     frame = None
     for part in iter(lambda: file.read(_PART >> 2), b""):
         while part:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            frame = frame or zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
             yield frame.decompress(part)
             part, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
     if frame is not None or file.tell() == 0:

@@ -14,9 +14,12 @@ document per line, and a `.parquet` file one per row.
 import glob
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from .journal import WORK_FOLDER
 
 __all__ = ["FORMATS", "Source", "find_sources"]
 
@@ -66,6 +69,11 @@ def _resolved(given: str) -> list[Source]:
             raise ValueError(
                 f"data must be a {_formats()} file, or a folder of them; got {given!r}."
             )
+        if not path.is_file():
+            raise ValueError(
+                f"data must be a file that can be read twice; {given!r} is a pipe or a device. "
+                "calmkit prepare reads JSON lines from standard input, as -."
+            )
         return [Source(path, kind, path.as_posix())]
     if not glob.has_magic(given):
         raise ValueError(f"data must be an existing file or folder; {given!r} is missing.")
@@ -76,7 +84,12 @@ def _resolved(given: str) -> list[Source]:
 
 
 def _in_folder(folder: Path) -> list[Source]:
-    inside = sorted(path for path in folder.rglob("*") if path.is_file())
+    if (folder / WORK_FOLDER).is_dir():
+        raise ValueError(
+            f"data must be whole; {str(folder)!r} was begun by calmkit prepare, and is not "
+            "finished. Give that command again."
+        )
+    inside = sorted(_below(folder))
     states = [path for path in inside if path.name == _STATE]
     datasets = {path.parent: files for path in states if (files := _files_of_dataset(path))}
     arrow = itertools.chain.from_iterable(datasets.values())
@@ -91,6 +104,25 @@ def _in_folder(folder: Path) -> list[Source]:
             f"data must be a folder with {_formats()} files; there are none in {str(folder)!r}."
         )
     return sorted(found, key=lambda source: source.path)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Files below a folder, through links too; a link to a file that is gone is one."""
+
+    def refuse(error: OSError) -> None:
+        raise error  # a folder that cannot be read would be left out in silence
+
+    seen = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        new = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(place, name))
+            if name != WORK_FOLDER and real not in seen:
+                seen.add(real)
+                new.append(name)
+        folders[:] = new
+        paths = (Path(place, name) for name in names)
+        yield from (path for path in paths if path.is_file() or not path.exists())
 
 
 def _files_of_dataset(state: Path) -> list[Path]:

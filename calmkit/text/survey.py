@@ -56,7 +56,11 @@ class Sample:
 
 
 def rule_for_both_sides(
-    texts: Callable[[], Iterable[str]], rule: ByHash | OneSide, sample: Sample | None
+    texts: Callable[[], Iterable[str]],
+    rule: ByHash | OneSide,
+    sample: Sample | None,
+    *,
+    name: str,
 ) -> ByHash | OneSide:
     """The closest rule to the given one under which each side has a document.
 
@@ -64,6 +68,7 @@ def rule_for_both_sides(
         texts: Returns the documents, from the first.
         rule: A rule by hash; another rule is returned unchanged.
         sample: Receives the documents of the training side; None if no sample is needed.
+        name: Of the text, for messages.
 
     Raises:
         ValueError: If there are not two different documents.
@@ -86,15 +91,15 @@ def rule_for_both_sides(
             sample.offer(key, text)
         if sample is None and sides >= needed:
             break
+    if not count:
+        raise ValueError(f"data must hold some text; {name} is empty.")
     if isinstance(rule, OneSide):
         if "train" not in sides:
             raise ValueError(
-                "data must hold a document that is not held out too; "
-                + ("all of it is in the validation files." if count else "it is empty.")
+                f"data must hold a document that is not held out too; all of {name} is in the "
+                "validation files."
             )
         return rule
-    if not count:
-        raise ValueError("data must hold some text; it is empty.")
     if count < 2:
         raise ValueError(
             "data must hold at least 2 documents, one to train on and one to validate on; got "
@@ -111,4 +116,4 @@ def rule_for_both_sides(
     if sample is None:
         return rule
     sample.forget()
-    return rule_for_both_sides(texts, rule, sample)
+    return rule_for_both_sides(texts, rule, sample, name=name)

@@ -63,6 +63,7 @@ def test_standard_input_and_held_out_files(folder, capsys, monkeypatch):
     ("given", "said"),
     [
         (["--tokenizer", "train:270", "--output", "out"], "SOURCE must be given before"),
+        (["--tokenizer", "train:270", "--output", "out", "texts"], "SOURCE must be given before"),
         (["texts", "--tokenizer", "none", "--output", "out"], "'none' is none of them"),
         (["texts", "--output", "out"], "tokenizer"),
         (["texts", "--tokenizer", "train:270", "--output", "texts"], "texts holds a.jsonl"),
@@ -97,6 +98,16 @@ def test_bad_lines_are_listed(folder, capsys):
     assert prepare(*given, "--skip_bad", "1") == 0
     out = capsys.readouterr().out
     assert "1 bad documents were skipped:\n  each line of a .jsonl file must be JSON; " in out
+
+
+def test_of_many_bad_lines_the_first_are_listed(folder, capsys):
+    with (folder / "texts" / "a.jsonl").open("a") as file:
+        file.write("broken\n" * 23)
+    given = ["texts", "--tokenizer", "train:270", "--output", "out", "--skip_bad", "30"]
+    assert prepare(*given) == 0
+    out = capsys.readouterr().out
+    assert "23 bad documents were left out:\n" in out and "\n  and 3 more\n" in out
+    assert out.count("must be JSON") == 20
 
 
 def test_a_process_that_dies_ends_it_with_code_1(folder, capsys, monkeypatch):

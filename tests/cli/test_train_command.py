@@ -1,3 +1,5 @@
+import shutil
+
 import yaml
 
 from calmkit import cli
@@ -48,3 +50,22 @@ def test_finetune_trains_the_saved_model_on_pairs(run, trained, tmp_path, capsys
     err = capsys.readouterr().err
     assert "calmkit train: each line" in err and "pairs.jsonl:3 has ['prompt']" in err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == written
+
+
+def test_text_that_is_prepared_on_the_way_shows_its_progress(run, tmp_path, capsys):
+    """At the first start alone: later ones find it in the cache."""
+    text = "Line {0} tells of the {0} before it, in some words."
+    lines = [f'{{"text": "{text.format(n)}"}}' for n in range(400)]
+    (tmp_path / "lines.jsonl").write_text("\n".join(lines))
+    options = ["--data", "lines.jsonl", "--vocab_size", "280", "--cache_dir", "kept"]
+    small = ["--positions", "8", "--evaluation.rows", "4", "--evaluation.min_context", "2"]
+    for command in ("train", "compare"):
+        of_compare = ["--config", "ci"] if command == "compare" else []
+        given = [command, *of_compare, *options, *small]
+        for shown in (True, False):
+            code = cli.main([*given, "--output", f"{command}-{shown}"])
+            told = capsys.readouterr()
+            assert code == 0, told.err
+            assert ("encoding, MB: 1/1, done" in told.out) == shown
+            assert ("learning the tokenizer ..." in told.out) == shown
+        shutil.rmtree(tmp_path / "kept")

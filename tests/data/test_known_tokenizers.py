@@ -35,6 +35,7 @@ EOT = {"content": "<|eot_id|>", "lstrip": False}
         ({"generation_config.json": {"eos_token_id": "EOT"}}, "<|eot_id|>"),
         ({"config.json": {"eos_token_id": ["EOT", 3]}}, "<|eot_id|>"),
         ({"config.json": {"eos_token_id": []}}, "<|end_of_text|>"),
+        ({"config.json": {"eos_token_id": -1}}, "<|end_of_text|>"),
         (
             {
                 "tokenizer_config.json": {"eos_token": "<|begin_of_text|>"},
@@ -51,6 +52,13 @@ def test_files_beside_it_say_what_ends_a_text(folder, files, end):
         (folder / name).write_text(json.dumps(content).replace('"EOT"', number))
     assert end_of(find_tokenizer(str(folder))) == end
     assert end_of(find_tokenizer(str(folder), end_token="<tool>")) == "<tool>"
+
+
+def test_a_broken_file_is_named_whatever_stands_beside_it(folder):
+    (folder / "config.json").write_text('{"eos_token_id": 3}')
+    (folder / "tokenizer.json").write_text("{broken")
+    with pytest.raises(ValueError, match=r"tokenizer\.json; '.*tokenizer\.json' cannot be read"):
+        find_tokenizer(str(folder))
 
 
 def test_padding_too(folder):

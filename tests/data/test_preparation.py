@@ -175,6 +175,16 @@ def test_other_options_on_a_begun_folder_are_refused(tokenizer, tmp_path, option
     assert content(tmp_path / "out") == before
 
 
+def test_a_folder_in_which_nothing_was_written_takes_other_options(tmp_path):
+    """A text too small for the first choice of a vocabulary is no reason to remove a folder."""
+    source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    with pytest.raises(ValueError, match="vocab_size must be at most"):
+        preparation(source, tokenizer="train:30000").write(tmp_path / "out")
+    manifest = preparation(source, tokenizer="train:257").write(tmp_path / "out")
+    assert manifest.tokenizer.name == "train:257"
+    assert preparation(source, tokenizer="train:257").write(tmp_path / "other") == manifest
+
+
 def test_a_folder_with_other_files_is_refused(tokenizer, tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     with pytest.raises(ValueError, match=r"unfinished folder.*holds a\.jsonl\. Choose another"):

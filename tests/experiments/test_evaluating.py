@@ -8,7 +8,7 @@ import torch
 
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
-from calmkit.data import TextTokenizer, read_documents
+from calmkit.data import Preparation, TextTokenizer, TokenStore, read_documents
 from calmkit.evaluation import EvaluationSettings, evaluate
 from calmkit.experiments.evaluating import evaluate_checkpoint, plan_evaluation
 from calmkit.experiments.measuring import measure
@@ -16,6 +16,7 @@ from calmkit.experiments.model_folder import load_checkpoint
 from calmkit.heads import EnergyHead
 from calmkit.models import CALM, ChunkEmbedding, TokenLM
 from calmkit.saving import save
+from calmkit.text import find_sources
 
 SMALL = {"positions": 12, "rows": 4, "draws": 3, "min_context": 4, "bootstrap": 20}
 
@@ -66,6 +67,30 @@ def test_any_text_can_be_given(checkpoint, tmp_path):
     assert plan.text_digest != other.text_digest
     first, second = (measure(checkpoint.model, one) for one in (plan, other))
     assert first.energy_score != second.energy_score
+
+
+def prepared(tmp_path, folder, tokenizer):
+    """A prepared folder of some lines, each of its own."""
+    lines = [f'{{"text": "Line {n}, of a text of mine, about {n % 7}."}}' for n in range(300)]
+    (tmp_path / "lines.jsonl").write_text("\n".join(lines))
+    sources = find_sources([tmp_path / "lines.jsonl"])
+    return Preparation(sources=sources, tokenizer=str(tokenizer)).write(tmp_path / folder)
+
+
+def test_of_a_prepared_folder_it_is_measured_on_what_is_held_out(checkpoint, folder, tmp_path):
+    manifest = prepared(tmp_path, "mine", folder)
+    plan = plan_evaluation(checkpoint, data=tmp_path / "mine", **SMALL)
+    held_out = TokenStore.open(tmp_path / "mine", "validation")
+    assert 0 < held_out.num_documents == manifest.validation.documents < 100
+    assert plan.text.num_documents == held_out.num_documents
+    assert plan.text.document(3).tolist() == held_out.document(3).tolist()
+    assert (plan.text_name, plan.text_digest) == ("mine", manifest.digest)
+
+
+def test_a_folder_of_other_ids_is_refused(checkpoint, tmp_path):
+    prepared(tmp_path, "mine", "train:300")
+    with pytest.raises(ValueError, match=r"prepared with the model's tokenizer; .* train:300"):
+        plan_evaluation(checkpoint, data=tmp_path / "mine", **SMALL)
 
 
 def test_too_little_text_is_refused(checkpoint, tmp_path):

@@ -95,7 +95,5 @@ def test_a_folder_with_other_ids_is_not_measured_on(tmp_path, tokenizers):
     folder = prepared(tmp_path / "text", tokenizers[0])
     store, digest = text_to_measure(folder, tokenizers[0])
     assert (store.num_documents, len(digest)) == (3, 64)
-    with pytest.raises(
-        ValueError, match=r"with the model's tokenizer; it was prepared with a test's, which"
-    ):
+    with pytest.raises(ValueError, match=r"tokenizer; it was prepared with a test's, which gives"):
         text_to_measure(folder, tokenizers[1])

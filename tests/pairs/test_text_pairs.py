@@ -40,7 +40,7 @@ def test_pairs_are_read_in_order_with_their_places(tmp_path):
             GOOD + '\n{"prompt": ["a"], "response": "b"}',
             r'"prompt" string; .*:3 has \[\'prompt\', \'response\'\], with a list there',
         ),
-        ('{"prompt": "a", "response": 3}', r'"response" string; .*:1 has .*, with a int there'),
+        ('{"prompt": "a", "response": 3}', r'"response" string; .*:1 has .*, with a number there'),
         ('["a", "b"]', r"p\.jsonl:1 has list\."),
         (GOOD + "{", r"must be JSON; .*p\.jsonl:2 is not: .* at column 2"),
         (GOOD + '{"prompt": "a", "response": ""}', r'"response" must hold some .*:2 has none'),

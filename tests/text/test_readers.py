@@ -83,7 +83,8 @@ def test_a_single_document_is_read_as_its_sections(tmp_path):
 BAD_LINES = [
     (b'{"text": ', r"a\.jsonl:2 is not: .* at column 10"),
     (b'{"words": 1}', r"a\.jsonl:2 has \['words'\]"),
-    (b'{"text": 3}', r"a\.jsonl:2 has \['text'\], with a int there"),
+    (b'{"text": 3}', r"a\.jsonl:2 has \['text'\], with a number there"),
+    (b'{"text": null}', r"a\.jsonl:2 has \['text'\], with null there"),
     (b"[1]", r"a\.jsonl:2 has list"),
     (b'{"text": "ab\\ud800"}', r"a\.jsonl:2 has half of a surrogate .* character 2"),
     (b'{"text": "\xff"}', r"a\.jsonl:2 is not, at byte 10\. Convert it"),
@@ -123,6 +124,19 @@ def test_a_truncated_file_is_never_taken_for_whole(tmp_path, name):
         assert before == many[: len(before)] and len(before) < len(many)
         assert file.name in problem and "must be a whole" in problem
         assert problem.endswith("Fetch the file again.")
+
+
+def test_a_file_made_with_a_long_window_is_read(tmp_path):
+    """As by `zstd --long=31`: a frame of one raw block, which says that it needs 2 GB."""
+    pytest.importorskip("zstandard")
+    content = lines_of(["one", "two"])
+    window, last_raw_block = (
+        bytes([0, (31 - 10) << 3]),
+        (1 | len(content) << 3).to_bytes(3, "little"),
+    )
+    frame = b"\x28\xb5\x2f\xfd" + window + last_raw_block + content
+    (tmp_path / "a.jsonl.zst").write_bytes(frame)
+    assert texts(tmp_path / "a.jsonl.zst") == ["one", "two"]
 
 
 def test_other_content_under_a_known_name_is_named(tmp_path):

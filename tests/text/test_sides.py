@@ -32,9 +32,9 @@ def test_both_sides_have_text_and_copies_stay_together(numbers, fraction, seed):
     rule = ByHash.of_fraction(fraction, seed)
     if len(set(numbers)) < 2:
         with pytest.raises(ValueError, match=r"at least 2 different documents.*copies of one"):
-            rule_for_both_sides(lambda: texts, rule, None)
+            rule_for_both_sides(lambda: texts, rule, None, name="a.txt")
         return
-    found = rule_for_both_sides(lambda: texts, rule, None)
+    found = rule_for_both_sides(lambda: texts, rule, None, name="a.txt")
     sides = {n: {found.side_of(content_key(text)) for text, m in zip(texts, numbers, strict=True)
                  if m == n} for n in numbers}  # fmt: skip
     assert all(len(side) == 1 for side in sides.values())
@@ -50,8 +50,8 @@ def test_both_sides_have_text_and_copies_stay_together(numbers, fraction, seed):
 def test_new_text_moves_no_old_document(numbers, seed):
     rule = ByHash.of_fraction(0.5, seed)
     texts = [str(number) for number in numbers]
-    few = rule_for_both_sides(lambda: texts[:10], rule, None)
-    many = rule_for_both_sides(lambda: texts, rule, None)
+    few = rule_for_both_sides(lambda: texts[:10], rule, None, name="a.txt")
+    many = rule_for_both_sides(lambda: texts, rule, None, name="a.txt")
     if few == rule:  # both sides had text
         for text in texts[:10]:
             assert few.side_of(content_key(text)) == many.side_of(content_key(text))
@@ -72,10 +72,10 @@ def test_copies_of_held_out_documents_are_left_out():
     rule = OneSide("train", frozenset([content_key("held out")]))
     assert rule.side_of(content_key(" held\nout ")) is None
     assert rule.side_of(content_key("other")) == "train"
-    with pytest.raises(ValueError, match="all of it is in the validation files"):
-        rule_for_both_sides(lambda: ["held out"], rule, None)
-    with pytest.raises(ValueError, match="it is empty"):
-        rule_for_both_sides(lambda: [], rule, None)
+    with pytest.raises(ValueError, match=r"all of a\.txt is in the validation files"):
+        rule_for_both_sides(lambda: ["held out"], rule, None, name="a.txt")
+    with pytest.raises(ValueError, match=r"some text; a\.txt is empty"):
+        rule_for_both_sides(lambda: [], rule, None, name="a.txt")
 
 
 @given(st.permutations(range(30)), st.integers(0, 100))
@@ -85,7 +85,9 @@ def test_a_sample_is_of_the_training_side_and_not_of_the_order(order, seed):
     samples = []
     for numbers in (range(30), order):
         sample = Sample(seed)
-        rule_for_both_sides(lambda numbers=numbers: [texts[n] for n in numbers], rule, sample)
+        rule_for_both_sides(
+            lambda numbers=numbers: [texts[n] for n in numbers], rule, sample, name="a.txt"
+        )
         samples.append(sample.texts())
     assert samples[0] == samples[1]
     want = {text for text in texts if rule.side_of(content_key(text)) == "train"}
@@ -109,7 +111,9 @@ def test_a_sample_is_bounded_and_begins_like_a_larger_one(monkeypatch):
 def test_a_learner_never_sees_what_is_held_out_where_the_rule_is_moved(fraction):
     sample = Sample(0)
     texts = [f"document {number}" for number in range(10)]
-    rule = rule_for_both_sides(lambda: texts, ByHash.of_fraction(fraction, 0), sample)
+    rule = rule_for_both_sides(
+        lambda: texts, ByHash.of_fraction(fraction, 0), sample, name="a.txt"
+    )
     train = [text for text in texts if rule.side_of(content_key(text)) == "train"]
     assert sorted(sample.texts()) == sorted(train)
     assert len(train) == (1 if fraction > 0.5 else 9)

@@ -1,5 +1,7 @@
 """Tests for source_files: what a user names, and which files that is."""
 
+import os
+
 import pytest
 from text_files import write_dataset, write_jsonl
 
@@ -52,3 +54,46 @@ def test_what_names_no_text_is_refused(folder, given, message):
     (folder / "empty").mkdir()
     with pytest.raises(ValueError, match=message):
         find_sources([folder / given])
+
+
+def test_a_folder_that_was_only_begun_is_never_taken_for_text(tmp_path):
+    """What came from standard input is kept in it, as JSON lines."""
+    begun = tmp_path / "below" / ".preparing"
+    begun.mkdir(parents=True)
+    write_jsonl(begun / "stdin.jsonl", ["a"])
+    write_jsonl(tmp_path / "z.jsonl", ["c"])
+    assert names([tmp_path], tmp_path) == ["z.jsonl"]
+    with pytest.raises(ValueError, match=r"must be whole; '.*below' was begun by calmkit prep"):
+        find_sources([begun.parent])
+
+
+def test_links_are_followed_once_and_nothing_is_left_out_in_silence(tmp_path, monkeypatch):
+    folder = tmp_path / "texts"
+    for made in (folder, tmp_path / "real"):
+        made.mkdir()
+    write_jsonl(tmp_path / "real" / "a.jsonl", ["a"])
+    write_jsonl(folder / "z.jsonl", ["z"])
+    (folder / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "back").symlink_to(folder)
+    assert names([folder], tmp_path) == ["texts/linked/a.jsonl", "texts/z.jsonl"]
+    (folder / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    assert "texts/gone.jsonl" in names([folder], tmp_path)
+
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("linked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    with pytest.raises(PermissionError):
+        find_sources([folder])
+
+
+def test_a_pipe_is_refused_since_it_cannot_be_read_twice(tmp_path):
+    os.mkfifo(tmp_path / "p.jsonl")
+    write_jsonl(tmp_path / "z.jsonl", ["c"])
+    assert names([tmp_path], tmp_path) == ["z.jsonl"]
+    with pytest.raises(ValueError, match="is a pipe or a device"):
+        find_sources([tmp_path / "p.jsonl"])

@@ -1,0 +1,41 @@
+"""Bytes that are encoded, as megabytes with a time."""
+
+import pytest
+
+from calmkit.experiments import bytes_encoded
+
+
+class Recorded:
+    def __init__(self):
+        self.seen = []
+
+    def note(self, text):
+        raise AssertionError(text)
+
+    def track(self, label):
+        self.seen.append(label)
+        return self.seen.append
+
+
+@pytest.mark.parametrize("total", [40_000, 1_000_000, 2_500_000])
+def test_at_the_end_it_is_the_time_it_took_however_small_the_text(monkeypatch, total):
+    clock = iter([10.0, 10.0, 13.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    display = Recorded()
+    progress = bytes_encoded(display)
+    progress(0, total)
+    progress(total, total)
+    label, _, end = display.seen
+    assert label == "encoding, MB"
+    assert end.step == end.steps and abs(end.steps * end.seconds_per_step - 3.0) < 1e-9
+
+
+def test_the_time_left_is_that_of_the_bytes_left_at_the_speed_since_the_start(monkeypatch):
+    clock = iter([10.0, 10.0, 14.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    display = Recorded()
+    progress = bytes_encoded(display)
+    progress(50_000_000, 100_000_000)  # a run that goes on
+    progress(60_000_000, 100_000_000)  # 10 MB in 4 s
+    assert (display.seen[-1].step, display.seen[-1].steps) == (60, 100)
+    assert abs(display.seen[-1].seconds_left - 16.0) < 1e-9
