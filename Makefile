@@ -25,8 +25,10 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Without the cache, which knows of changed pages and not of changed docstrings.
 docs: .venv/docs
-	$(BIN)/zensical build
+	$(BIN)/zensical build --clean --strict
+	$(BIN)/python .ci/check_site.py site
 
 clean:
 	rm -rf .venv

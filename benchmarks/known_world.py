@@ -152,10 +152,10 @@ class World:
 
     def _brier(self, brier: BrierLMResult) -> dict[str, float]:
         found = {"brier_lm": brier.brier_lm, "share_of_optimum": brier.brier_lm / self.optimum}
-        found["brier_lm_standard_error"] = brier.estimate.standard_error
+        found["brier_lm_standard_error"] = brier.estimate.standard_error or 0.0
         for order, score in zip(ORDERS, brier.brier, strict=True):
             found[f"brier_{order}"] = score.value
-            found[f"brier_{order}_standard_error"] = score.standard_error
+            found[f"brier_{order}_standard_error"] = score.standard_error or 0.0
         return found
 
 

@@ -93,7 +93,7 @@ def compare_solvers(args: argparse.Namespace, device: torch.device) -> dict[str,
     generator = Generator(device).manual_seed(2)
 
     def follow(solver: Any) -> Tensor:
-        return flow.sample_from(cond, start, solver=solver)
+        return flow.with_sampling(solver=solver).sample_from(cond, start)
 
     def reverse(sampler: Any) -> Tensor:
         def draw() -> Tensor:

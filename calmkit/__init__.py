@@ -1,6 +1,6 @@
 """calmkit: typed, tested building blocks for continuous autoregressive language models (CALM).
 
-Import parts from the package of their noun, for instance `from calmkit.heads import EnergyHead`.
+Import parts from the package of their kind, for instance `from calmkit.heads import EnergyHead`.
 `calmkit.save` and `calmkit.load` are those of `calmkit.saving`.
 """
 
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`save` and `load` when they are first asked for: `import calmkit` alone is free."""
+    """Import `save` and `load` on first access, so that `import calmkit` is fast."""
     if name in ("load", "save"):
         return getattr(importlib.import_module("calmkit.saving"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

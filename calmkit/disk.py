@@ -1,7 +1,7 @@
-"""A file that cannot be written: one line that says why, what to do and what is safe.
+"""One error for files that cannot be written, with the reason, a remedy and what is safe.
 
-Libraries tell of a full disk each in their own way: NumPy without an error number, PyTorch as a
-broken container, safetensors by an exception that is no OSError.
+Libraries report a full disk in different ways: NumPy without an error number, PyTorch as a broken
+container, safetensors by an exception that is not an OSError.
 """
 
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ __all__ = ["WriteError", "writing"]
 
 
 class WriteError(OSError):
-    """A file could not be written; its text is for the user."""
+    """A file could not be written; the message is meant for the user."""
 
 
 @contextmanager
 def writing(path: Path | str, *, kept: str) -> Iterator[None]:
-    """Turn what libraries raise on a full disk, in the block, into a `WriteError`.
+    """Convert the errors that libraries raise on a full disk, in the block, to a `WriteError`.
 
     Args:
-        path: What is written there.
-        kept: A clause that says what is safe.
+        path: The file or folder that is written.
+        kept: A clause that states what is safe.
 
     Raises:
         WriteError: If the disk is full, a quota or a limit is reached, or the folder is not
@@ -40,11 +40,11 @@ def writing(path: Path | str, *, kept: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str | None:
-    """What the disk said; None if the exception is about something else."""
+    """The system's reason; None if the exception has another cause."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
         return str(error).split("I/O error: ")[-1]
     if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-        return _reason(error.__context__)  # PyTorch's, of a container that was cut short
+        return _reason(error.__context__)  # raised by PyTorch for a truncated container
     return None

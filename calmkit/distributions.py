@@ -2,7 +2,7 @@ r"""Diagonal Gaussians: the posterior of an autoencoder and the target of every 
 
     v_i = m_i + s_i e_i,    e_i ~ N(0, 1) independent,    s_i >= 0.
 
-`s = 0` is a point mass, so that plain latents of any other autoencoder are targets as well.
+`s = 0` is a point mass, so that the plain latents of any other autoencoder can be targets, too.
 """
 
 import math
@@ -26,15 +26,15 @@ def standard_normal(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """Independent N(0, 1) draws; also where the shape is symbolic, under `torch.compile`.
+    """Independent N(0, 1) draws; the shape may be symbolic, under `torch.compile`.
 
     Args:
         shape: Shape of the result.
         generator: Source of randomness; torch's global one if None.
         dtype: Precision of the result.
-        device: Where it lies.
+        device: Device of the result.
     """
-    if generator is None:  # handed on, a None would have the shape fixed
+    if generator is None:  # passing None on would specialise the shape under torch.compile
         return torch.randn(shape, dtype=dtype, device=device)
     return torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
@@ -69,7 +69,7 @@ class DiagonalGaussian:
     std: Float[Tensor, "*batch latent"]
 
     def __post_init__(self) -> None:
-        """Refuse two dtypes, of which the coarser would decide, and two devices."""
+        """Refuse different dtypes, of which the coarser would decide, and different devices."""
         for name in ("dtype", "device"):
             of_mean, of_std = getattr(self.mean, name), getattr(self.std, name)
             if of_mean != of_std:
@@ -84,7 +84,7 @@ class DiagonalGaussian:
         return cls(location, torch.zeros_like(location))
 
     def __getitem__(self, index: Any) -> "DiagonalGaussian":
-        """Those at some places of the batch; the latent's dimensions stay together."""
+        """The Gaussians at an index of the batch; it must not index the latent's dimensions."""
         return DiagonalGaussian(self.mean[index], self.std[index])
 
     @typed
@@ -132,8 +132,8 @@ class DiagonalGaussian:
         return 0.5 * (self.mean.square() + self.std.square() - 1) - self.std.log()
 
 
-# A method's annotations do not see the fields. These functions bind both to one batch, so that
-# nothing broadcasts silently.
+# A method's annotations do not include the fields. These functions annotate both with one batch,
+# so that nothing broadcasts silently.
 @typed
 def _scale_and_shift(
     mean: Float[Tensor, "*batch latent"],

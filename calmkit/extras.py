@@ -11,11 +11,15 @@ __all__ = ["EXTRAS", "is_installed", "require", "with_remedy"]
 
 # By the name a library is imported under.
 EXTRAS = {
+    "cattrs": "cli",
+    "jinja2": "cli",
     "jsonargparse": "cli",
     "matplotlib": "cli",
     "rich": "cli",
     "lightning_fabric": "train",
     "safetensors": "train",
+    "pyarrow": "data",
+    "zstandard": "data",
     "tokenizers": "train",
     "torchmetrics": "train",
     "sklearn": "diagnostics",
@@ -33,26 +37,26 @@ def is_installed(library: str) -> bool:
         return importlib.util.find_spec(library) is not None
     except ImportError:
         return False
-    except ValueError:  # a module without a file, as tests make them
+    except ValueError:  # a module without a file, as in tests
         return True
 
 
 def require(library: str, by: str) -> None:
-    """Refuse to go on without a library.
+    """Raise an error if a library is not installed.
 
     Args:
         library: One of `EXTRAS`.
-        by: What needs it.
+        by: Name of the part that needs it.
 
     Raises:
-        ImportError: If it is not installed; says how to install it.
+        ImportError: If it is not installed; the message has the command to install it.
     """
     if not is_installed(library):
         raise ImportError(f"{by} needs {library}; {_remedy(library)}")
 
 
 def with_remedy(text: str) -> str:
-    """What an import said, with how to install the library that it names."""
+    """The message of an import error, with the command that installs the library it names."""
     if "calmkit[" in text:
         return text
     for library in EXTRAS:

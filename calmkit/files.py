@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic replacement, flushing to disk, digests."""
+"""Files that are complete or absent: atomic replacement, flushing to disk, digests."""
 
 import contextlib
 import hashlib
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def partial_of(path: Path) -> Path:
-    """The name beside `path` under which it is written before it is renamed."""
+    """The temporary name, next to `path`, under which it is written before it is renamed."""
     return path.with_name(f".partial-{path.name}")
 
 
@@ -29,7 +29,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 
 def replace_files(contents: Mapping[Path, str | bytes]) -> None:
-    """Replace files, in their order, when all of them are on the disk: if it is full, none is."""
+    """Replace files in order, once all are on the disk; if the disk is full, none is replaced."""
     with replacing(*contents) as partials:
         for partial, content in zip(partials, contents.values(), strict=True):
             data = content.encode("utf-8") if isinstance(content, str) else content
@@ -38,10 +38,10 @@ def replace_files(contents: Mapping[Path, str | bytes]) -> None:
 
 @contextlib.contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
-    """Context that gives a name beside each path to write to; at its end they are renamed.
+    """Context with a temporary name next to each path; at its end the files are renamed.
 
-    Each is flushed to disk before the first is renamed. If anything fails until then, the old
-    files are as they were. What is not renamed is removed.
+    All are flushed to disk before the first is renamed. If anything fails before that, the old
+    files do not change. Files that are not renamed are removed.
 
     Raises:
         WriteError: If they cannot be written; names the folder.
@@ -61,7 +61,7 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
 
 
 def flush(path: Path) -> None:
-    """Make sure that a file or folder has reached the disk."""
+    """Flush a file or folder to disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows cannot open folders
     descriptor = os.open(path, os.O_RDONLY)

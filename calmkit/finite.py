@@ -1,12 +1,12 @@
-"""Refusal of NaN and infinity, with the tensor named and the values counted.
+"""Checks for NaN and infinity; the error names the tensor and counts the values.
 
-`check_finite` is for arguments: it goes with the other checks, and reads values only where that is
-free, eagerly on the CPU. Elsewhere reading one would wait for the device.
+`check_finite` is for arguments. It is one of the checks that `unchecked` turns off, and it reads
+values only where that is free: eagerly, on the CPU. Elsewhere reading would wait for the device.
 
-`require_finite` is for what tokens are chosen from. The likeliest of logits that are NaN is some
-token, and a text made of such tokens looks like any other. So this check is never left out: not in
-a block of `unchecked`, and not on another device. There the answers of a block of `read_together`
-are read at its end, by one wait for the device, with which such a block mostly ends anyway.
+`require_finite` is for tensors from which tokens are chosen. The likeliest of NaN logits is some
+token, and a text of such tokens looks like any other. So this check is never skipped: neither in a
+block of `unchecked` nor on another device. There, `read_together` collects the checks of a block
+and reads them at its end with one wait for the device, which such a block usually needs anyway.
 """
 
 import math
@@ -22,12 +22,12 @@ from calmkit.typing import checks_are_on
 
 __all__ = ["NonFiniteError", "check_finite", "is_readable", "read_together", "require_finite"]
 
-# Name, size and number of wrong values of each tensor that a block has still to read.
+# Name, size and number of wrong values of each tensor that a block has not read yet.
 _UNREAD: ContextVar[list[tuple[str, int, Tensor]] | None] = ContextVar("unread", default=None)
 
 
 class NonFiniteError(ValueError):
-    """A tensor holds NaN or infinity where only finite numbers have a meaning."""
+    """A tensor contains NaN or infinity where only finite numbers are valid."""
 
 
 def check_finite(**tensors: Tensor) -> None:
@@ -45,21 +45,21 @@ def check_finite(**tensors: Tensor) -> None:
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
-    """Refuse NaN and infinity in what tokens are chosen from, whether checks are on or not.
+    """Refuse NaN and infinity in a tensor that tokens are chosen from, even in `unchecked`.
 
     Args:
-        name: What to call the tensor: whose it is.
-        tensor: On any device. While a graph is traced or mapped, nothing can be read.
+        name: Name of the tensor in the message.
+        tensor: A tensor on any device. Under `torch.compile` and `vmap` nothing is checked.
 
     Raises:
-        NonFiniteError: If a value is not finite; in a block of `read_together`, at its end at the
-            latest.
+        NonFiniteError: If a value is not finite; in a block of `read_together`, no later than at
+            its end.
     """
     if torch.compiler.is_compiling() or not has_values(tensor):
         return
     if _is_near(tensor):
-        # A sum is one pass without memory. It is finite only if all values are; the converse
-        # fails where it overflows.
+        # A sum is one pass without extra memory. It is finite only if all values are; the
+        # converse fails if it overflows.
         if not math.isfinite(tensor.sum().item()):
             _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
         return
@@ -74,7 +74,7 @@ def require_finite(name: str, tensor: Tensor) -> None:
 def read_together() -> Iterator[None]:
     """Let `require_finite` wait for a device only once, at the end of a block, in this thread.
 
-    A block must not hold a `yield` of its own.
+    The block must not contain a `yield`.
 
     Raises:
         NonFiniteError: At the end, if any of the tensors is not finite; names the first.
@@ -89,7 +89,7 @@ def read_together() -> Iterator[None]:
 
 
 def _is_near(tensor: Tensor) -> bool:
-    """Whether reading a value waits for no device."""
+    """Whether values can be read without waiting for a device."""
     return tensor.device.type == "cpu"
 
 

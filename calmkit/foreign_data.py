@@ -1,8 +1,8 @@
-"""JSON and YAML that others wrote: read within limits, and never more than data.
+"""Parsing of untrusted JSON and YAML, within limits and as plain data only.
 
-A text of a few hundred bytes can be nested so deeply that a reader runs out of stack, or can
-repeat itself, by YAML's anchors, into more values than memory holds. No file that calmkit writes
-comes near the limits here.
+A text of a few hundred bytes can be nested so deeply that a parser overflows its stack, or can
+expand, through YAML anchors, to more values than fit into memory. Files written by calmkit are far
+below the limits here.
 """
 
 import json
@@ -20,27 +20,27 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class ForeignDataError(ValueError):
-    """A text is not JSON or YAML within the limits; says what is wrong with it."""
+    """A text is not JSON or YAML within the limits; the message has the reason."""
 
 
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON.
 
     Raises:
-        ForeignDataError: If it is none, or nested more than 100 deep.
+        ForeignDataError: If it is not JSON, or nested more than 100 deep.
     """
     try:
         value = json.loads(text)
     except RecursionError:
         raise _too_deep() from None
-    except ValueError as error:  # a syntax error, bytes that are no text, or endless digits
+    except ValueError as error:  # a syntax error, bytes that are not text, or too many digits
         raise ForeignDataError(f"it is not JSON: {error}") from None
     check_nesting(value)
     return value
 
 
 def check_nesting(value: object) -> None:
-    """See that lists and mappings are nested at most 100 deep.
+    """Check that lists and mappings are nested at most 100 deep.
 
     Raises:
         ForeignDataError: If they are not.
@@ -59,11 +59,11 @@ def check_nesting(value: object) -> None:
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML without tags of Python's; what an anchor stands for is counted each time.
+    """Parse YAML without Python tags; values of an anchor are counted at each use.
 
     Raises:
-        ForeignDataError: If it is none, nested more than 100 deep, longer than a million
-            characters or 100 000 values, gives a key twice, or merges mappings.
+        ForeignDataError: If it is not YAML, is nested more than 100 deep, has more than a million
+            characters or 100 000 values, repeats a key, or merges mappings.
     """
     import yaml
 
@@ -78,7 +78,7 @@ def parse_yaml(text: str) -> Any:
         raise _too_deep() from None
     except ForeignDataError:
         raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date
         raise ForeignDataError(f"it is not YAML: {error}") from None
 
 

@@ -1,9 +1,9 @@
-"""Folders that one process at a time writes in.
+"""Locks on folders, so that only one process at a time writes in a folder.
 
-    FOLDER/.lock    who does: {"process": 4711, "host": "one", "since": "2026-01-31 12:00:00"}
+    FOLDER/.lock    its holder: {"process": 4711, "host": "one", "since": "2026-01-31 12:00:00"}
 
-The lock is the operating system's: it goes with its process however that ends, and a file that was
-left behind locks nothing. A file system that knows no locks is used without.
+The lock is one of the operating system: it is released when the process ends in any way, and a
+leftover file locks nothing. A file system without locks is used without them.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["FolderInUseError", "only_one_in", "turn_in"]
+__all__ = ["LOCK_FILE", "FolderInUseError", "only_one_in", "turn_in"]
 
-_NAME = ".lock"
+LOCK_FILE = ".lock"
 _SECONDS_BETWEEN_TRIES = 0.2
-# On Windows a locked byte cannot be read: one far behind the text.
+# On Windows a locked byte cannot be read, so a byte far beyond the text is locked.
 _BYTE = 1 << 30
 
 
 class FolderInUseError(ValueError):
-    """Another process writes in a folder; says which, and since when."""
+    """Another process writes in a folder; the message names it and the time since."""
 
 
 @contextlib.contextmanager
 def only_one_in(folder: Path, *, name: str) -> Iterator[None]:
-    """Hold a folder, or refuse it.
+    """Lock a folder, or refuse it.
 
     Args:
-        folder: Made if missing.
-        name: What the folder is to the user: "output".
+        folder: The folder; made if missing.
+        name: The user's name for the folder, such as "output".
 
     Raises:
         FolderInUseError: If another process holds it.
@@ -59,11 +59,11 @@ def only_one_in(folder: Path, *, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def turn_in(folder: Path, *, tell: Callable[[str], None]) -> Iterator[None]:
-    """Hold a folder as soon as no other process does.
+    """Lock a folder, after waiting for other processes.
 
     Args:
-        folder: Made if missing.
-        tell: Is told once whom it has to wait for.
+        folder: The folder; made if missing.
+        tell: Called once with a message, if it has to wait.
     """
     lock = _try(folder)
     if lock is None:
@@ -78,16 +78,16 @@ def turn_in(folder: Path, *, tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def _try(folder: Path) -> FileIO | None:
-    """The locked file; None if it is another process's."""
+    """The locked file; None if another process holds the lock."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _NAME
+    path = folder / LOCK_FILE
     while True:
         file = cast(FileIO, path.open("a+b", buffering=0))
         try:
             if not _locked(file):
                 file.close()
                 return None
-            # Its holder removes the file when it is done: this one may be gone already.
+            # The holder removes the file at the end, so this one may be gone already.
             if _is_at(file, path):
                 _sign(file)
                 return file
@@ -107,7 +107,7 @@ def _locked(file: FileIO) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # no locks here
+    except OSError:  # the file system has no locks
         return True
     return True
 
@@ -121,23 +121,23 @@ def _is_at(file: FileIO, path: Path) -> bool:
 
 def _sign(file: FileIO) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    mine = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
-    with contextlib.suppress(OSError):  # the disk is full: held all the same
+    holder = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+    with contextlib.suppress(OSError):  # if the disk is full, the lock holds all the same
         file.truncate(0)
-        file.write(json.dumps(mine).encode())
+        file.write(json.dumps(holder).encode())
 
 
 def _holder(folder: Path) -> str:
-    """Who holds a folder, in words."""
+    """The holder of a folder's lock, in words."""
     try:
-        other = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        other = json.loads((folder / LOCK_FILE).read_text(encoding="utf-8"))
         return f"process {other['process']} on {other['host']} since {other['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
 
 
 def _release(folder: Path, file: FileIO) -> None:
-    # Removed before it is unlocked: who gets the lock of a removed file takes the next one.
-    with contextlib.suppress(OSError):  # the folder is gone; Windows keeps what is open
-        (folder / _NAME).unlink()
+    # Removed before it is unlocked: a process that locks a removed file tries again.
+    with contextlib.suppress(OSError):  # the folder is gone, or Windows keeps an open file
+        (folder / LOCK_FILE).unlink()
     file.close()

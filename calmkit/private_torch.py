@@ -1,13 +1,71 @@
-"""What PyTorch tells only through private functions; each has a test, so that a change is seen.
+"""What PyTorch gives only by private names; each has a test, so that a change is seen.
 
 `torch.func` wraps tensors: under `vmap` one stands for many, whose numbers cannot be read. Such
 wrappers are nested as the transforms are, `vmap(grad(f))` for instance.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
+from torch.utils import _python_dispatch, _pytree
 
-__all__ = ["distance_gradient", "has_values", "in_transform"]
+__all__ = [
+    "TorchDispatchMode", "distance_gradient", "has_values", "in_transform", "map_tensors",
+    "runs_while_tracing", "storage_id", "takes_device", "without_memory_like",
+]  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T", bound=Tensor)
+
+TorchDispatchMode = _python_dispatch.TorchDispatchMode
+"""A context that runs every operation of PyTorch inside by its `__torch_dispatch__`."""
+
+
+def map_tensors(change: Callable[[Tensor], Any], tree: Any) -> Any:
+    """The same nested containers, with each tensor in them changed."""
+    return _pytree.tree_map_only(Tensor, change, tree)
+
+
+def takes_device(operation: Any) -> bool:
+    """Whether an operation, an `OpOverload`, has an argument named `device`."""
+    return any(argument.name == "device" for argument in operation._schema.arguments)
+
+
+def storage_id(tensor: Tensor) -> int:
+    """The same number for all tensors that share their memory, also where there is none."""
+    return tensor.untyped_storage()._cdata
+
+
+def without_memory_like(kind: type[T], tensor: Tensor) -> T:
+    """A tensor of another class with this one's shape, strides and dtype; on the CPU, as it says.
+
+    Args:
+        kind: A subclass of `Tensor` with a `__torch_dispatch__`.
+        tensor: On any device, also the meta device.
+    """
+    return Tensor._make_wrapper_subclass(
+        kind,
+        tensor.shape,
+        strides=tensor.stride(),
+        storage_offset=tensor.storage_offset(),
+        dtype=tensor.dtype,
+        device=torch.device("cpu"),
+    )
+
+
+def runs_while_tracing(function: F) -> F:
+    """Keep a function out of compiled graphs: its result there is a constant.
+
+    `torch.compiler.assume_constant_result` sets this same mark, but loads the compiler to do so,
+    at the cost of seconds at import.
+
+    Args:
+        function: Takes constants only, such as a device; no tensors.
+    """
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
 
 
 def has_values(tensor: Tensor) -> bool:

@@ -1,8 +1,8 @@
-"""Parts that remember what they were built of, so that a saved model can be built again.
+"""Parts that record how they were built, so that a saved model can be rebuilt.
 
-A class below `Recorded` keeps the arguments of its constructor; a function under `recorded` has
-what it returns keep the arguments of the call instead. Parts that are dataclasses need neither:
-their fields are their arguments. See `calmkit.saving`, which writes and reads them.
+A subclass of `Recorded` records the arguments of its constructor. The result of a function
+decorated with `recorded` records the arguments of that call instead. Dataclasses need neither:
+their fields are their arguments. `calmkit.saving` writes and reads these records.
 """
 
 import functools
@@ -21,6 +21,7 @@ __all__ = [
     "construction_of",
     "dotted_path",
     "makes_parts",
+    "record_changes",
     "recorded",
 ]
 
@@ -30,9 +31,9 @@ _KEPT_AS = "_construction"
 
 @dataclass(frozen=True)
 class Factory:
-    """Stands for an argument without a name of its own, such as a lambda that builds a part.
+    """Represents an argument that cannot be imported by name, such as a lambda that builds a part.
 
-    What it built is found as the attribute of the same name.
+    The part that it built is the attribute of the same name.
     """
 
 
@@ -42,7 +43,7 @@ class Construction:
 
     Attributes:
         maker: Its class, or a function.
-        arguments: What was given, by name, and the defaults that are numbers or texts.
+        arguments: The given arguments by name, and defaults that are numbers or strings.
     """
 
     maker: Callable[..., Any]
@@ -50,10 +51,10 @@ class Construction:
 
 
 class Recorded:
-    """Base of parts whose constructor's arguments are kept."""
+    """Base class of parts that record the arguments of their constructor."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Keep the arguments of the constructor, if the class has one of its own."""
+        """Record the arguments of the constructor, if the class defines one."""
         super().__init_subclass__(**keywords)
         if "__init__" in cls.__dict__:
             cls.__init__ = _keeping(cls.__init__)
@@ -70,7 +71,7 @@ def recorded(make: _F) -> _F:
     @functools.wraps(make)
     def call(*args: Any, **keywords: Any) -> Any:
         part = make(*args, **keywords)
-        _keep(part, call, signature.bind(*args, **keywords))
+        _keep(part, call, _given(signature.bind(*args, **keywords)))
         return part
 
     setattr(call, _KEPT_AS, True)
@@ -78,21 +79,35 @@ def recorded(make: _F) -> _F:
 
 
 def construction_of(part: object) -> Construction | None:
-    """The call that made a part, if it was kept."""
+    """The call that made a part, if it was recorded."""
     kept = vars(part).get(_KEPT_AS) if hasattr(part, "__dict__") else None
     return kept if isinstance(kept, Construction) else None
 
 
+def record_changes(part: object, changes: Mapping[str, Any]) -> None:
+    """Let a copy of a part remember other arguments than the part that it was copied from.
+
+    If the maker does not take them, `calmkit.save` refuses the copy.
+
+    Args:
+        part: The copy.
+        changes: Values by the names of arguments.
+    """
+    if (made := construction_of(part)) is not None:
+        _keep(part, made.maker, {**made.arguments, **changes})
+
+
 def makes_parts(function: object) -> bool:
-    """Whether it is a function under `recorded`."""
+    """Whether a function is decorated with `recorded`."""
     return inspect.isfunction(function) and vars(function).get(_KEPT_AS) is True
 
 
 def dotted_path(named: Callable[..., Any]) -> str | None:
-    """Where a class or function can be imported from, by the shortest way; None if nowhere.
+    """The shortest path from which a class or function can be imported; None if there is none.
 
     Args:
-        named: `calmkit.heads.energy.EnergyHead`, for one, is in `calmkit.heads` too.
+        named: The class or function. For example, `calmkit.heads.energy.EnergyHead` is also in
+            `calmkit.heads`.
     """
     name, module = getattr(named, "__qualname__", ""), getattr(named, "__module__", None) or ""
     steps = module.split(".")
@@ -112,12 +127,12 @@ def _keeping(init: Callable[..., None]) -> Callable[..., None]:
         if not torch.compiler.is_compiling() and type(self).__init__ is call:
             bound = inspect.signature(init).bind(self, *args, **keywords)
             del bound.arguments[next(iter(bound.arguments))]
-            _keep(self, type(self), bound)
+            _keep(self, type(self), _given(bound))
 
     return call
 
 
-def _keep(part: Any, maker: Callable[..., Any], bound: inspect.BoundArguments) -> None:
+def _given(bound: inspect.BoundArguments) -> dict[str, Any]:
     # Defaults too: another version may have others.
     given: dict[str, Any] = {
         name: parameter.default
@@ -129,8 +144,12 @@ def _keep(part: Any, maker: Callable[..., Any], bound: inspect.BoundArguments) -
             given |= value
         else:
             given[name] = value
-    for name, value in given.items():
+    return given
+
+
+def _keep(part: Any, maker: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
         # A lambda could not be pickled: a part that was picklable stays so.
         if inspect.isroutine(value) or isinstance(value, functools.partial):
-            given[name] = value if dotted_path(value) else Factory()
-    object.__setattr__(part, _KEPT_AS, Construction(maker, given))
+            arguments[name] = value if dotted_path(value) else Factory()
+    object.__setattr__(part, _KEPT_AS, Construction(maker, arguments))

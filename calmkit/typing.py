@@ -1,15 +1,15 @@
-"""Shape and dtype checks for tensors, on by default and free where speed counts.
+"""Shape and dtype checks for tensors, on by default and free where speed matters.
 
 `typed` checks a function's jaxtyping annotations with beartype at each call:
 
-- in eager mode a wrong shape, dtype or a batch axis that would broadcast silently raises
-  `jaxtyping.TypeCheckError`, which names the argument, its shape and the sizes bound so far;
-- under `torch.compile` only the bare function is traced, so `fullgraph=True` works;
-- in a block of `unchecked` only the bare function is called: a loop that has been through all that
-  it does needs no more checks;
-- of a container every item is looked at, and nothing is drawn: beartype alone looks at one item of
-  a list, which it draws from Python's global `random`;
-- with the environment variable `CALMKIT_TYPECHECK=0` (read at import) it does nothing at all.
+- In eager mode, a wrong shape or dtype, or a batch axis that would broadcast silently, raises
+  `jaxtyping.TypeCheckError`, which names the argument, its shape and the sizes bound so far.
+- Under `torch.compile` only the bare function is traced, so `fullgraph=True` works.
+- In a block of `unchecked` only the bare function is called, for loops whose first pass was
+  checked.
+- Every item of a container is checked. Beartype alone checks only one item of a list, which it
+  draws from Python's global `random`.
+- With the environment variable `CALMKIT_TYPECHECK=0` (read at import), `typed` does nothing.
 """
 
 import functools
@@ -33,14 +33,14 @@ __all__ = ["checks_are_on", "typed", "unchecked"]
 T = TypeVar("T", bound=Callable[..., Any])
 
 _ENABLED = os.environ.get("CALMKIT_TYPECHECK", "1") != "0"
-# An int is a float, as Python's own annotations have it: `alpha=1` is no mistake.
+# An int is accepted as a float, as in Python's own annotations: `alpha=1` is valid.
 _CONF = BeartypeConf(is_pep484_tower=True)
 _check = beartype(conf=_CONF)
 _UNCHECKED = ContextVar("calmkit_unchecked", default=False)
 
 
 def checks_are_on() -> bool:
-    """Whether checks run here: not under `torch.compile`, nor where they were turned off."""
+    """Whether checks run: not under `torch.compile`, and not where they are turned off."""
     return _ENABLED and not torch.compiler.is_compiling() and not _UNCHECKED.get()
 
 
@@ -48,10 +48,10 @@ def checks_are_on() -> bool:
 def unchecked(when: bool = True) -> Iterator[None]:
     """Turn checks off in a block, in this thread.
 
-    A block must not hold a `yield` of its own: checks would be off in whoever reads it.
+    The block must not contain a `yield`: checks would then be off in the caller, too.
 
     Args:
-        when: Whether to; if not, the block is as any other.
+        when: Whether to turn them off; if False, the block has no effect.
     """
     before = _UNCHECKED.set(when or _UNCHECKED.get())
     try:
@@ -86,7 +86,7 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
         if torch.compiler.is_compiling() or _UNCHECKED.get():
             return function(*args, **kwargs)
         nonlocal checked
-        if checked is None:  # most functions of an import are never called
+        if checked is None:  # built on the first call: most imported functions are never called
             checked = jaxtyped(typechecker=_check)(_with_every_item(function))
         return checked(*args, **kwargs)
 
@@ -94,7 +94,7 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_every_item(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, or a copy with hints that ask for every item of a container."""
+    """The function, or a copy with hints that check every item of a container."""
     signature = inspect.signature(function)
     hints = {name: part.annotation for name, part in signature.parameters.items()}
     found = {name: _every_item(hint) for name, hint in hints.items()}
@@ -107,7 +107,7 @@ def _with_every_item(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     parts = [part.replace(annotation=found[n]) for n, part in signature.parameters.items()]
-    # Not `__wrapped__`, which would show the hints of old.
+    # Without `__wrapped__`, which would expose the old hints.
     vars(copy).pop("__wrapped__")
     vars(copy)["__signature__"] = signature.replace(parameters=parts, return_annotation=result)
     named = {name: hint for name, hint in found.items() if hint is not inspect.Parameter.empty}
@@ -126,7 +126,7 @@ def _every_item(hint: Any) -> Any:
         return hint if inner == arguments else changed
     if not (isinstance(origin, type) and issubclass(origin, Collection)):
         return hint
-    if origin is tuple and arguments[-1:] != (...,):  # each place has a hint of its own
+    if origin is tuple and arguments[-1:] != (...,):  # each entry has its own hint
         inner = tuple(_every_item(one) for one in arguments)
         changed = tuple[inner]  # pyrefly: ignore[not-a-type]
         return hint if inner == arguments else changed
@@ -138,7 +138,7 @@ def _every_item(hint: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Items:
-    """Whether all items of a container, or all keys and all values, are what a hint says."""
+    """Whether all items of a container, or all keys and all values, match a hint."""
 
     shown: Any
     hints: tuple[Any, ...]

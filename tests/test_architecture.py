@@ -1,9 +1,11 @@
 """The house itself: imports run one way, public names are pinned, light imports stay light."""
 
 import ast
+import graphlib
 import importlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +23,14 @@ FLOORS = [
     {"reports"},
     {"comparison"},
     {"experiments"},
+    {"provenance"},
     {"config"},
     {"diagnostics"},
     {"evaluation"},
     {"training"},
+    {"pairs"},
     {"data"},
+    {"text"},
     {"saving"},
     {"interop"},
     {"testing"},
@@ -44,10 +49,11 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
-    {"locks", "foreign_data"},
+    {"locks", "foreign_data", "orders"},
     {"files"},
     {"disk"},
     {"extras"},
+    {"bounds"},
     {"private_torch"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}
@@ -138,129 +144,172 @@ def test_the_rule_itself(source, wrong):
     assert upward_imports(source, "calmkit.backbones.mine", "calmkit.backbones") == wrong
 
 
+def imports_among(modules):
+    """For each module the others that it imports, wherever in its file.
+
+    Args:
+        modules: Sources, by the names of their files without `.py`; a package's is `a.__init__`.
+    """
+    names = {name.removesuffix(".__init__") for name in modules}
+    graph = {}
+    for file, source in modules.items():
+        module, found = file.removesuffix(".__init__"), set()
+        for name in imported_modules(ast.parse(source), file.rpartition(".")[0]):
+            while name and name not in names:
+                name = name.rpartition(".")[0]
+            found.add(name)
+        graph[module] = found - {"", "calmkit", module}  # calmkit itself imports on demand
+    return graph
+
+
+def circle_in(modules):
+    """A circle of modules that import each other, as a sorted list; empty if there is none."""
+    try:
+        list(graphlib.TopologicalSorter(imports_among(modules)).static_order())
+    except graphlib.CycleError as error:
+        return sorted(set(error.args[1]))
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = {
+        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path.read_text("utf-8")
+        for path in module_files()
+    }
+    assert circle_in(files) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "circle"),
+    [
+        ("from .b import B", "from .a import A", ["calmkit.p.a", "calmkit.p.b"]),
+        ("from .b import B", "def f():\n    from .a import A", ["calmkit.p.a", "calmkit.p.b"]),
+        ("from calmkit.p import b", "from calmkit.p import a", ["calmkit.p.a", "calmkit.p.b"]),
+        (
+            "import calmkit.p.b",
+            "from calmkit.p import A",
+            ["calmkit.p", "calmkit.p.a", "calmkit.p.b"],
+        ),
+        ("from .b import B", "if TYPE_CHECKING:\n    from .a import A", []),
+        ("from .b import B", "from calmkit import __version__", []),
+        ("from .b import B", "", []),
+    ],
+)
+def test_a_circle_is_noticed(first, second, circle):
+    modules = {
+        "calmkit.__init__": "", "calmkit.p.__init__": "from .a import A as A",
+        "calmkit.p.a": first, "calmkit.p.b": second,
+    }  # fmt: skip
+    assert circle_in(modules) == circle
+
+
+def private_names_of_torch(source):
+    """Names of PyTorch with a leading underscore that are imported, or reached from `torch`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "torch":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            found.add(ast.unparse(node))
+    # Operators are PyTorch's own vocabulary, which a dispatch mode is handed: torch.ops.aten._x.
+    private = re.compile(r"(torch|Tensor|nn)\.(?!ops\.)(.*\.)?_(?!_)")
+    return {name for name in found if private.match(name)}
+
+
+def test_private_names_of_torch_are_used_in_one_file():
+    using = {
+        path.relative_to(ROOT).as_posix()
+        for path in module_files()
+        if private_names_of_torch(path.read_text(encoding="utf-8"))
+    }
+    assert using == {"private_torch.py"}
+    assert private_names_of_torch("from torch.utils._pytree import tree_map") != set()
+    assert private_names_of_torch("x = torch._C._nn.gelu(y)") != set()
+    assert private_names_of_torch("import torch\nself._x = torch.zeros(1)") == set()
+
+
 PUBLIC = {
-    "nn": (
-        "AdaptiveMLP AverageVelocity Dual ResidualBlock ResidualMLP SwiGLU WideBuffers "
-        "evaluation_view scaled_normal_ without_memory"
-    ),
-    "attention": (
-        "AttentionBackendError AttentionMask KVCache PositionCache attention "
-        "available_backends check_backend register_backend"
-    ),
-    "backbones": (
-        "Backbone Cache HuggingFaceBackbone LinearScaling Llama3Scaling MinGRUBackbone "
-        "RopeScaling TransformerBackbone YarnScaling"
-    ),
-    "autoencoders": (
-        "AutoencoderLoss ChunkAutoencoder ContextualAutoencoder MLPAutoencoder "
-        "StandardizedAutoencoder"
-    ),
-    "sampling": (
-        "BatchTemperature Draw DrawBudgetError ExactTemperature MostFrequent PlainSampler "
-        "SampledChunks Sampler SoftmaxSampler batch_temperature drawable exact_temperature "
-        "most_frequent"
-    ),
-    "scoring": (
-        "ChunkedScore DawidSebastianiScore EnergyScore GaussianKernel "
-        "InverseMultiquadricKernel Kernel KernelScore LaplaceKernel MarginalCRPS "
-        "PairwiseScore SampledTarget ScoringRule SlicedCRPS SpreadWeighted VariogramScore "
-        "WeightedSum brier_score brier_score_of collision_rate crps dawid_sebastiani_score "
-        "energy_score expected_crps expected_dissimilarity expected_distance "
-        "folded_normal_mean gaussian_norm_moment hit_rate in_full_precision kernel_score "
-        "log_score median_heuristic sliced_crps spherical_score variogram_score"
-    ),
-    "heads": (
-        "AdaptiveSolver CleanPrediction ContrastiveHead CosineSchedule DDIMSampler "
-        "DDPMSampler DPMSolverSampler DiffusionHead EnergyHead EulerSolver FixedVariance "
-        "FlowHead FlowMapHead GaussianHead GaussianNoise GuidedHead Head HeunSolver "
-        "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead "
-        "MidpointSolver MinSNRWeighting MixtureHead Noise NoisePrediction NoiseSchedule "
-        "Prediction ReverseSampler ReverseVariance RungeKutta4Solver Solver TimeDistribution "
-        "UniformNoise UniformTimes UniformWeighting VelocityPrediction ZeroTerminalSNR"
-    ),
-    "metrics": (
-        "BrierLM BrierLMResult DocumentScores Estimate NgramScore NgramSums Variance "
-        "bootstrap_ratio brier brier_lm_interval brier_ngram combine_brier counted_ngrams "
-        "errors_of estimates_from expected_brier jackknife linear_weights paired_difference "
-        "ratios_without_each reconstructed_tokens resampled_ratios softmax_brier "
-        "softmax_collision summarize_brier"
-    ),
-    "diagnostics": (
-        "CollisionCalibration ConditioningGap Diagnosis Diagnostic EnergySkill Interpolation "
-        "LatentPlaces LatentUse NearestChunks NextChunkAccuracy NoiseCurve PrincipalMap "
-        "PriorGap SampleSpread check_points collision_calibration conditioning_gap diagnose "
-        "energy_skill enough_rows interpolate latent_use latent_variance marginal_samples "
-        "mean_over_groups nearest_chunks next_chunk_accuracy noise_curve principal_map "
-        "prior_gap sample_spread tsne_map"
-    ),
-    "models": (
-        "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding ModelLoss "
-        "RankedContinuation TokenAndLatentEmbedding TokenLM draw_latents"
-    ),
-    "data": (
-        "Corpus EMBEDDED_NAME END_TOKEN EvaluationRows PairBatches TextPair TextTokenizer "
-        "TokenPair TokenStore TrainingBatches check_unicode digest_of encode_pairs "
-        "evaluation_rows prepare_corpus read_documents read_json_lines read_pairs read_text "
-        "split_documents split_into_sections split_pairs"
-    ),
+    "nn": "AdaptiveMLP ResidualMLP SwiGLU WideBuffers evaluation_view scaled_normal_",
+    "attention": "AttentionBackendError AttentionMask KVCache attention available_backends "
+    "register_backend",
+    "backbones": "Backbone Cache HuggingFaceBackbone LinearScaling Llama3Scaling "
+    "MinGRUBackbone RopeScaling TransformerBackbone YarnScaling",
+    "autoencoders": "AutoencoderLoss ChunkAutoencoder ContextualAutoencoder MLPAutoencoder "
+    "StandardizedAutoencoder",
+    "sampling": "BatchTemperature Draw DrawBudgetError ExactTemperature MostFrequent PlainSampler "
+    "SampledChunks Sampler SoftmaxSampler batch_temperature exact_temperature most_frequent",
+    "scoring": "ChunkedScore DawidSebastianiScore EnergyScore GaussianKernel "
+    "InverseMultiquadricKernel Kernel KernelScore LaplaceKernel MarginalCRPS PairwiseScore "
+    "SampledTarget ScoringRule SlicedCRPS SpreadWeighted VariogramScore WeightedSum brier_score "
+    "brier_score_of collision_rate crps dawid_sebastiani_score energy_score expected_crps "
+    "expected_dissimilarity expected_distance folded_normal_mean gaussian_norm_moment hit_rate "
+    "kernel_score log_score median_heuristic sliced_crps spherical_score variogram_score",
+    "heads": "AdaptiveSolver CleanPrediction ContrastiveHead CosineSchedule DDIMSampler "
+    "DDPMSampler DPMSolverSampler DiffusionHead EnergyHead EulerSolver FixedVariance "
+    "FlowHead FlowMapHead GaussianHead GaussianNoise GuidedHead Head HeunSolver "
+    "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead "
+    "MidpointSolver MinSNRWeighting MixtureHead Noise NoisePrediction NoiseSchedule "
+    "Prediction ReverseSampler ReverseVariance RungeKutta4Solver Solver TimeDistribution "
+    "UniformNoise UniformTimes UniformWeighting VelocityPrediction ZeroTerminalSNR "
+    "check_num_samples",
+    "metrics": "BrierLM BrierLMResult DocumentScores Estimate NgramScore NgramSums "
+    "bootstrap_ratio brier brier_ngram combine_brier counted_ngrams expected_brier "
+    "paired_difference reconstructed_tokens softmax_brier softmax_collision summarize_brier",
+    "diagnostics": "CollisionCalibration ConditioningGap Diagnosis Diagnostic EnergySkill "
+    "Interpolation LatentUse NearestChunks NextChunkAccuracy NoiseCurve "
+    "PrincipalMap PriorGap SampleSpread collision_calibration conditioning_gap "
+    "diagnose energy_skill interpolate latent_use latent_variance marginal_samples "
+    "mean_over_groups nearest_chunks next_chunk_accuracy noise_curve principal_map "
+    "prior_gap sample_spread tsne_map",
+    "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
+    "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM rank",
+    "data": "Corpus EvaluationRows Manifest Preparation TextMixture TextTokenizer TokenStore "
+    "TrainingBatches digest_of evaluation_rows find_tokenizer is_prepared "
+    "mixed_corpus prepare_corpus read_documents",
+    "pairs": "PairBatches PairStore TextPair TokenPair encode_pairs read_pairs",
+    "text": "BadInputError ByHash DocumentStream EMBEDDED_NAME EncodedBatch EncodedSide "
+    "Encoder EncodingError FORMATS Filling Journal OneSide RawDocument Sample Source "
+    "State WORK_FOLDER check_same_plan check_unicode content_key encode_exactly "
+    "encoding_in_order find_sources hash_of read_json_lines read_text "
+    "rule_for_both_sides sources_of split_into_sections text_of",
+    "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
     "training": (
         "CheckpointError MatrixDecayAdamW Means Objective Progress TrainingDiverged "
-        "TrainingResult TrainingSettings build_optimizer fit learning_rate_factor "
-        "step_generator"
+        "TrainingResult TrainingSettings fit learning_rate_factor step_generator"
     ),
     "config": (
-        "Comparison ConfigError Experiment ModelParts PRESETS Parsed Source TrainExperiment "
-        "Variant assemble build build_autoencoder check_parts explained new_parser parse "
-        "parse_comparison parse_for_evaluation parse_function parse_text preset_names"
+        "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
+        "build check_parts parse parse_comparison parse_text preset_names"
     ),
-    "evaluation": (
-        "Choices ENOUGH_DOCUMENTS Evaluation EvaluationSettings PROMPT_TOKENS "
-        "SoftmaxEvaluation check_context choose evaluate evaluate_softmax evaluate_unigram "
-        "microseconds_per_token positions_read positions_written restored_share score"
-    ),
-    "experiments": (
-        "CHECKPOINTS Checkpoint Lab Protocol RunProgress RunRecord RunResult ScoredText "
-        "Silent account_parts account_preset autoencoder_key changes check_config_fits "
-        "check_resumable check_rows choose_sampler code_of_result convert_checkpoint "
-        "describe_hardware describe_model evaluate_checkpoint finetune load_checkpoint "
-        "measure metrics_of model_objective pieces_of_text plain prepare prepare_finetuning "
-        "read_prompts result_key rows_to_diagnose run_from_json save_checkpoint strict_json "
-        "text_to_score threads_of_a_run train train_model training_key understood "
-        "with_other_text with_threads write_texts"
-    ),
-    "comparison": (
-        "ComparisonResult Preparation VariantResult compare plan_runs prepare_all "
-        "read_results single"
-    ),
-    "reports": (
-        "RESULTS Report Summary account_notes models_table parts_table report_folders "
-        "summarize to_table write_diagnosis write_report"
-    ),
+    "evaluation": "Choices Evaluation EvaluationSettings NgramModel check_context choose "
+    "evaluate evaluate_ngrams evaluate_softmax evaluate_unigram microseconds_per_token restored_share score",
+    "experiments": "RunResult",
+    "comparison": "ComparisonResult VariantResult read_results",
+    "reports": "Report Summary report_folders summarize to_table write_report",
     "cli": "main",
     "testing": "Report Result check_part parametrize_contracts",
-    "accounting": (
-        "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account account_of "
-        "account_token_lm costs_per_token residuals_to"
-    ),
-    "interop": (
-        "CheckpointFormatError CheckpointNotFoundError CheckpointWarning "
-        "PublishedTimeEmbedding check_new load_published_autoencoder load_published_calm "
-        "new_folder save_published"
-    ),
-    "saving": (
-        "CannotBeSavedError PretrainedTokenizer SavedModelError TOKENIZER_FILES "
-        "UntrustedCodeError WEIGHTS_FILE load save saved_tokenizer"
-    ),
-    "recording": "Construction Factory Recorded construction_of dotted_path makes_parts recorded",
+    "accounting": "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account "
+    "account_token_lm residuals_to",
+    "interop": "CheckpointFormatError CheckpointNotFoundError CheckpointWarning "
+    "PublishedTimeEmbedding "
+    "load_published_autoencoder load_published_calm save_published",
+    "saving": "CannotBeSavedError PretrainedTokenizer SavedModelError UntrustedCodeError load "
+    "save saved_tokenizer",
+    "recording": "Construction Factory Recorded construction_of dotted_path makes_parts "
+    "record_changes recorded",
     "typing": "checks_are_on typed unchecked",
     "distributions": "DiagonalGaussian standard_normal standard_uniform",
-    "chunking": "ChunkBatch aligned_loss_mask check_tokens chunk_pair chunk_prompts chunk_tokens",
+    "chunking": "ChunkBatch aligned_loss_mask chunk_pair chunk_prompts chunk_tokens",
 }
 
 
+# Behind it a front door hands on what other rooms need and users do not.
+FOR_OTHER_ROOMS = "# isort: split\n"
+
+
 def handed_on(path):
-    """Names that an `__init__.py` hands on: `from .x import Y as Y`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    """Public names that an `__init__.py` hands on: `from .x import Y as Y`."""
+    tree = ast.parse(path.read_text(encoding="utf-8").partition(FOR_OTHER_ROOMS)[0])
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -339,7 +388,8 @@ LIGHT = (
 ).split()
 EXTRAS = (
     "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
-    "tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq sklearn torchmetrics"
+    "pyarrow zstandard tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq "
+    "sklearn torchmetrics"
 ).split()
 
 
@@ -405,7 +455,7 @@ import xformers
 LARGE_ROOMS = {"heads", "testing"}
 SAME_NAMES = {
     "average_velocity", "batch", "brier", "calm", "density", "energy", "files", "hub",
-    "learning", "neighbours", "noise", "numbers", "pairs", "precision", "randomness",
+    "learning", "neighbours", "noise", "numbers", "precision", "randomness",
     "refusals", "report", "results", "saving", "schedule", "settings", "shapes", "softmax",
     "suite", "token_lm", "trial", "trust",
 }  # fmt: skip
@@ -447,6 +497,16 @@ def test_only_the_command_line_knows_argv_and_the_console():
     }
     # A report makes its table of rich's, and whoever has a console prints it.
     assert knowing <= {"reports/table.py", "reports/account_tables.py"}
+
+
+def test_tests_mirror_the_rooms():
+    """A folder of tests is a room's, or one of those that no room has."""
+    tests = ROOT.parent / "tests"
+    rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    folders = {path.parent.name for path in tests.glob("*/*.py")}
+    assert folders <= rooms | {"benchmarks", "contracts", "support"}
+    subjects = {path.stem for path in ROOT.iterdir()} | {"architecture", "docs", "packaging"}
+    assert {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")} <= subjects
 
 
 # Modules behind a front door that another room may still enter. This list may only become shorter.

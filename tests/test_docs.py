@@ -6,6 +6,7 @@ block is a config if its first line says `# config for calmkit compare` or `... 
 """
 
 import re
+import runpy
 import sys
 import tomllib
 import types
@@ -146,7 +147,8 @@ def test_the_reference_has_every_public_name():
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^::: calmkit\.(\w+)\n((?: +.*\n)*)", text, re.MULTILINE))
     for init in ROOT.glob("calmkit/*/__init__.py"):
-        handed_on = re.findall(r"import (\w+) as \1$", init.read_text("utf-8"), re.MULTILINE)
+        public = init.read_text("utf-8").partition("# isort: split\n")[0]
+        handed_on = re.findall(r"import (\w+) as \1$", public, re.MULTILINE)
         listed = re.findall(r"^ +- (\w+)$", sections.get(init.parent.name, ""), re.MULTILINE)
         assert listed == handed_on, init.parent.name
 
@@ -169,7 +171,22 @@ class TestTheTestsThemselves:
         page.write_text("# A title\n[a](#a-title) [b](page.md#no) [c](gone.md) [d](https://x.y)\n")
         assert broken_links(page) == ["page.md#no", "gone.md"]
 
+    def test_broken_links_of_the_built_site_are_found(self, tmp_path):
+        check = runpy.run_path(str(ROOT / ".ci" / "check_site.py"))["broken_links"]
+        (tmp_path / "heads").mkdir()
+        (tmp_path / "heads" / "index.html").write_text('<h1 id="flow"><a name="old"></a></h1>')
+        (tmp_path / "a b.png").touch()
+        # fmt: off
+        good = ["#top", "heads/", "heads/#flow", "heads/index.html#old", "/heads/", "./",
+                "a%20b.png", "a%20b.png?v=1", "https://x.y/z", "//x.y/z", "mailto:a@b.c"]
+        bad = ["#flow", "heads/#top", "no/", "/no/", "no.png", "../index.html", "heads/../../a"]
+        # fmt: on
+        links = [f'<a href="{link}"></a>' for link in good + bad]
+        page = '<h1 id="top"></h1><img src="lost.png">' + "".join(links)
+        (tmp_path / "index.html").write_text(page)
+        assert check(tmp_path) == [f"index.html: {link}" for link in ["lost.png", *bad]]
+
     def test_there_are_pages_with_code(self):
         assert len(DOCS) > 10
         silent = [p.name for p in DOCS if not blocks(p.read_text(encoding="utf-8"), "python")]
-        assert silent == ["reference.md", "results.md"]  # generated, and measured
+        assert silent == ["glossary.md", "reference.md", "results.md"]

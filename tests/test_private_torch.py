@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from calmkit.private_torch import distance_gradient, has_values, in_transform
+from calmkit.private_torch import (
+    TorchDispatchMode,
+    distance_gradient,
+    has_values,
+    in_transform,
+    map_tensors,
+    runs_while_tracing,
+    storage_id,
+    takes_device,
+    without_memory_like,
+)
 
 
 def ask(question):
@@ -55,3 +65,62 @@ def test_gradient_of_distances():
     want = (grad / distance).nan_to_num(0.0, 0.0, 0.0)[..., None] * differences
     got = distance_gradient(grad, a, b, distance)
     torch.testing.assert_close(got, want.sum(dim=2))
+
+
+def test_a_dispatch_mode_sees_every_operation():
+    seen = []
+
+    class Noting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Noting():
+        torch.ones(2).add(1.0)
+    assert [str(func.overloadpacket) for func in seen] == ["aten.ones", "aten.add"]
+
+
+def test_tensors_are_changed_wherever_they_are():
+    tree = ((torch.ones(2), 3.0), {"a": [torch.zeros(3), "text"]})
+    assert map_tensors(len, tree) == ((2, 3.0), {"a": [3, "text"]})
+
+
+def test_operations_that_take_a_device():
+    assert takes_device(torch.ops.aten.ones.default)
+    assert not takes_device(torch.ops.aten.sum.dim_IntList)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_tensors_of_one_storage_have_one_id(device):
+    first, second = torch.ones(2, 3, device=device), torch.ones(2, 3, device=device)
+    assert storage_id(first) == storage_id(first[1:].T) == storage_id(first.detach())
+    assert storage_id(first) != storage_id(second)
+
+
+def test_a_stand_in_has_the_layout_of_its_tensor():
+    class Own(torch.Tensor):
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            raise AssertionError("nothing is computed")
+
+    tensor = torch.ones(4, 6, dtype=torch.float16, device="meta").T[1:]
+    got = without_memory_like(Own, tensor)
+    assert type(got) is Own and got.device == torch.device("cpu")
+    for layout in ("shape", "dtype"):
+        assert getattr(got, layout) == getattr(tensor, layout)
+    assert got.stride() == tensor.stride() and got.storage_offset() == tensor.storage_offset()
+
+
+def test_what_runs_while_tracing_is_a_constant_of_the_graph():
+    calls = []
+
+    @runs_while_tracing
+    def number():
+        calls.append(1)  # would break the graph
+        return len(set(map(str, "aabb")))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: x * number(), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
+    assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
+    assert calls == [1]

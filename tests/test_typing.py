@@ -237,7 +237,7 @@ import torch
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
 from calmkit.heads import EnergyHead
-from calmkit.models import CALM, ChunkEmbedding
+from calmkit.models import CALM, ChunkEmbedding, rank
 from calmkit.sampling import BatchTemperature, Draw, ExactTemperature, Sampler
 
 def write(model: CALM, sampler: Sampler | None = None) -> list[int]:
@@ -251,7 +251,7 @@ model = CALM(
 )
 for sampler in (None, BatchTemperature(0.5, 40), ExactTemperature(0.9)):
     assert len(write(model, sampler)) == 4
-assert len(model.rank([1], [[2, 3]], num_samples=16)) == 1
+assert len(rank(model, [1], [[2, 3]], num_samples=16)) == 1
 assert list(model.stream([1], max_new_tokens=1))
 """
     )

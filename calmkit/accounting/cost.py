@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from calmkit.backbones import Backbone
+from calmkit.private_torch import storage_id
 
 from .dry_run import DryRun
 
@@ -43,11 +43,10 @@ def cost_of(run: DryRun, compute: Callable[[], Tensor], *, weights: Iterable[Ten
         compute: Gives one tensor.
         weights: Tensors whose memory is not the computation's.
     """
-    kept: dict[int, Any] = {}
+    kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage
+        kept[storage_id(tensor)] = tensor
         return tensor
 
     before = run.operations
@@ -57,8 +56,8 @@ def cost_of(run: DryRun, compute: Callable[[], Tensor], *, weights: Iterable[Ten
     if result.requires_grad:
         result.sum().backward()
     for weight in weights:
-        kept.pop(weight.untyped_storage()._cdata, None)
-    kept_bytes = sum(storage.nbytes() for storage in kept.values())
+        kept.pop(storage_id(weight), None)
+    kept_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     return Cost(between - before, run.operations - between, kept_bytes)
 
 
@@ -77,6 +76,5 @@ def _bytes_of(cache: object) -> int:
     for value in vars(cache).values():
         for tensor in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                storages[storage._cdata] = storage.nbytes()
+                storages[storage_id(tensor)] = tensor.untyped_storage().nbytes()
     return sum(storages.values())

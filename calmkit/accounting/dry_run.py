@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from calmkit.private_torch import TorchDispatchMode
 
 from .operations import operations_of
 from .outline import run_outlined

@@ -1,6 +1,5 @@
 """Operations of a model, where they can be told."""
 
-import math
 from dataclasses import dataclass
 
 from calmkit.models import CALM, LanguageModel, TokenLM
@@ -14,7 +13,7 @@ __all__ = ["TokenCosts", "account_of", "costs_per_token"]
 
 @dataclass(frozen=True)
 class TokenCosts:
-    """Operations per token of text; NaN where they depend on the data.
+    """Operations per token of text.
 
     Attributes:
         training: Forward and backward pass.
@@ -25,12 +24,12 @@ class TokenCosts:
     sampling: float
 
 
-def costs_per_token(model: LanguageModel, positions: int) -> TokenCosts:
-    """Costs in rows of so many positions."""
+def costs_per_token(model: LanguageModel, positions: int) -> TokenCosts | None:
+    """Costs in rows of so many positions; None where they depend on the data."""
     try:
         found = account_of(model, positions)
     except ValueError:
-        return TokenCosts(math.nan, math.nan)
+        return None
     return TokenCosts(sum(found.training_flops.values()), sum(found.inference_flops().values()))
 
 

@@ -28,7 +28,7 @@ def operations_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], res
         kwargs: Its named arguments.
         result: What it returns.
     """
-    packet = func._overloadpacket
+    packet = func.overloadpacket
     formula = _ATTENTION.get(packet) or flop_registry.get(packet)
     return 0 if formula is None else formula(*args, **kwargs, out_val=result)
 

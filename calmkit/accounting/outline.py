@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+
+from calmkit.private_torch import map_tensors, takes_device, without_memory_like
 
 __all__ = ["Outline", "run_outlined"]
 
@@ -31,19 +32,10 @@ class Outline(Tensor):
 
     shaped: Tensor
     numbers: Tensor | None
-    # Functions of PyTorch treat it as any other tensor.
-    __torch_function__ = torch._C._disabled_torch_function_impl  # pyrefly: ignore[bad-override]
 
     def __new__(cls, shaped: Tensor) -> "Outline":
         """Stand for a tensor of the same shape, strides and dtype."""
-        outline = Tensor._make_wrapper_subclass(
-            cls,
-            shaped.shape,
-            strides=shaped.stride(),
-            storage_offset=shaped.storage_offset(),
-            dtype=shaped.dtype,
-            device=torch.device("cpu"),
-        )
+        outline = without_memory_like(cls, shaped)
         outline.shaped, outline.numbers = shaped, None
         return outline
 
@@ -92,14 +84,14 @@ def run_outlined(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
     def outlined(x: Tensor) -> Outline:
         return outlines[id(x)] if id(x) in outlines else Outline(x)
 
-    on_meta, options = tree_map_only(Tensor, shaped, (tuple(args), dict(kwargs)))
-    if any(argument.name == "device" for argument in func._schema.arguments):
+    on_meta, options = map_tensors(shaped, (tuple(args), dict(kwargs)))
+    if takes_device(func):
         options["device"] = "meta"
-    result = tree_map_only(Tensor, outlined, func(*on_meta, **options))
+    result = map_tensors(outlined, func(*on_meta, **options))
     if isinstance(result, Outline):
         follow = all(map(_is_known, given)) if given else func in _TABLES
         if follow and result.numel() <= _LARGEST_TABLE:
-            real, options = tree_map_only(Tensor, _numbers_of, (tuple(args), dict(kwargs)))
+            real, options = map_tensors(_numbers_of, (tuple(args), dict(kwargs)))
             result.numbers = func(*real, **options)
         else:
             result.numbers = None

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from calmkit.bounds import check_at_least, check_in
+
 __all__ = ["Account", "check_context", "parameters_of"]
 
 
@@ -54,10 +56,8 @@ class Account:
         Raises:
             ValueError: If there is less than one candidate, or the share is no share.
         """
-        if not candidates >= 1:
-            raise ValueError(f"candidates must be at least 1; got {candidates}.")
-        if not 0 <= decoded_share <= 1:
-            raise ValueError(f"decoded_share must be in [0, 1]; got {decoded_share}.")
+        check_at_least(1, candidates=candidates)
+        check_in("[0, 1]", decoded_share=decoded_share)
         chunk = dict(self.step_flops)
         chunk["head"] = self.first_sample_flops + (candidates - 1) * self.next_sample_flops
         chunk["autoencoder"] = candidates * (

@@ -2,8 +2,8 @@
 
     softmax(scale * q k^T, over the visible keys) v
 
-Layout (batch, length, heads, head_dim). With fewer key/value heads than query heads, groups of
-`heads / kv_heads` neighbouring query heads share one (grouped-query attention).
+The layout is (batch, length, heads, head_dim). With fewer key/value heads than query heads, groups
+of `heads / kv_heads` neighbouring query heads share one (grouped-query attention).
 """
 
 import torch
@@ -31,21 +31,21 @@ def attention(
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> Float[Tensor, "batch q_len heads head_dim"]:
-    """Attend.
+    """Compute attention.
 
     Args:
-        q: Queries: the last `q_len` positions of the keys.
+        q: Queries, at the last `q_len` positions of the keys.
         k: Keys.
         v: Values.
-        mask: What each query may see; causal unless told otherwise.
+        mask: The keys that each query may attend to; causal by default.
         scale: Factor on the scores; `1 / sqrt(head_dim)` if None.
         dropout: Probability that a weight is dropped, in [0, 1).
         backend: `auto`, `xformers`, `sdpa`, `reference` or a registered name; see `backends`.
 
     Raises:
-        AttentionBackendError: If a backend asked for by name cannot run the call.
-        ValueError: If the heads cannot be grouped, the mask does not fit rows and lengths, the
-            dtypes differ (autocast makes them one), or dropout or backend is none.
+        AttentionBackendError: If a backend requested by name cannot run the call.
+        ValueError: If the heads cannot be grouped, the mask does not match rows and lengths, the
+            dtypes differ outside autocast, or dropout or backend is invalid.
     """
     heads, kv_heads = q.shape[2], k.shape[2]
     if kv_heads < 1 or heads % kv_heads != 0:

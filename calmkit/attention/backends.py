@@ -1,8 +1,9 @@
-"""Which kernel computes attention: named backends, the choice of `auto`, and your own.
+"""Attention backends: the built-in ones, custom ones, and the choice of `auto`.
 
-A backend is two functions: one computes, the other says why it cannot compute a given call.
-`auto` takes xformers for tensors on a GPU if it can run the call, else PyTorch's own kernels,
-and warns once for each reason; a backend asked for by name never gives way to another.
+A backend consists of two functions: one computes attention, the other returns the reason why a
+given call is not supported. `auto` uses xformers for tensors on a GPU if it supports the call, and
+PyTorch's own kernels otherwise, with one warning for each reason. A backend requested by name is
+never replaced by another.
 """
 
 import warnings
@@ -12,10 +13,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from calmkit.private_torch import runs_while_tracing
+
 from .mask import AttentionMask
 from .reference import reference_attention
 from .sdpa import sdpa_attention
-from .tracing import runs_while_tracing
 from .xformers import xformers_attention, xformers_missing, xformers_refusal
 
 __all__ = [
@@ -30,7 +32,7 @@ __all__ = [
 
 
 class AttentionBackendError(RuntimeError):
-    """A backend that was asked for by name cannot run a call; says why and what to do."""
+    """A backend requested by name cannot run a call; the message has the reason and a remedy."""
 
 
 @runtime_checkable
@@ -47,13 +49,13 @@ class AttentionFunction(Protocol):
         scale: float | None,
         dropout: float,
     ) -> Tensor:
-        """Attend."""
+        """Compute attention; a query that sees no key returns zeros."""
         ...  # fmt: skip
 
 
 @runtime_checkable
 class RefusalFunction(Protocol):
-    """Says why a backend cannot run a call; None if it can."""
+    """Returns the reason why a backend cannot run a call; None if it can."""
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, *, dropout: float
@@ -79,12 +81,12 @@ _WARNED: set[str] = set()
 def register_backend(
     name: str, run: AttentionFunction, *, refusal: RefusalFunction | None = None
 ) -> None:
-    """Add a backend of your own, to be asked for by its name.
+    """Add a custom backend, to be requested by its name.
 
     Args:
-        name: Not yet taken.
-        run: Computes attention. It gets the mask as it is: `mask.dense` defines it.
-        refusal: Says why it cannot run a call; None if it can run every one.
+        name: A new name.
+        run: Computes attention. It receives the `AttentionMask`, which `mask.dense` defines.
+        refusal: Returns the reason why it cannot run a call; None if it can run all calls.
 
     Raises:
         ValueError: If the name is taken.
@@ -95,17 +97,17 @@ def register_backend(
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
-    """Names that can be asked for with tensors on a device.
+    """Names of the backends that work on a device.
 
     Args:
-        device: Where queries, keys and values would be.
+        device: Device of queries, keys and values.
     """
     missing = xformers_missing(torch.device(device)) is not None
     return tuple(name for name in _BACKENDS if not (missing and name == "xformers"))
 
 
 def check_backend(name: str) -> None:
-    """Refuse a name that nobody has registered.
+    """Refuse a name that is not registered.
 
     Raises:
         ValueError: If there is no such backend.
@@ -120,7 +122,7 @@ def choose_backend(
     """The function that computes this call.
 
     Raises:
-        AttentionBackendError: If a backend asked for by name cannot run it.
+        AttentionBackendError: If a backend requested by name cannot run it.
         ValueError: If there is no such backend.
     """
     check_backend(name)

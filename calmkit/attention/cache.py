@@ -1,4 +1,4 @@
-"""Caches of earlier positions: preallocated, with rows of different lengths."""
+"""Preallocated caches of earlier positions, with rows of different lengths."""
 
 from typing import TypeVar
 
@@ -16,11 +16,11 @@ C = TypeVar("C", bound="PositionCache")
 class PositionCache:
     """Tensors with an entry for every layer, row and position, filled row by row.
 
-    A cache is state: `append`, which each kind of cache defines, and `advance` change it in place.
-    `select` makes a new one.
+    A cache is mutable: `append`, which each kind of cache defines, and `advance` change it in
+    place. `select` makes a new one.
 
     Attributes:
-        lengths: Positions in use in each row, (batch).
+        lengths: Number of positions in use in each row, (batch).
     """
 
     @typed
@@ -29,13 +29,13 @@ class PositionCache:
         *stores: Float[Tensor, "layers batch capacity *entry"],
         lengths: Int[Tensor, " batch"],
     ) -> None:
-        """Hold given tensors.
+        """Wrap existing tensors.
 
         Raises:
             ValueError: If a length is out of range.
         """
         self._stores, self.lengths = stores, lengths
-        # The longest row as an integer: asking the tensor at each step would stop the device.
+        # The longest row as an integer: reading the tensor at each step would synchronise.
         self._longest = int(lengths.max()) if len(lengths) else 0
         if self._longest > self.capacity or bool((lengths < 0).any()):
             raise ValueError(
@@ -44,12 +44,12 @@ class PositionCache:
 
     @property
     def capacity(self) -> int:
-        """Most positions of a row."""
+        """Largest number of positions of a row."""
         return self._stores[0].shape[2]
 
     @property
     def longest(self) -> int:
-        """Positions in use in the longest row."""
+        """Number of positions in use in the longest row."""
         return self._longest
 
     def check_room(self, new: int) -> None:
@@ -61,16 +61,16 @@ class PositionCache:
         if self._longest + new > self.capacity:
             raise ValueError(
                 "capacity must hold all positions of the longest row; the cache has "
-                f"{self.capacity}, {self._longest} are in use and {new} more came. Make it with a "
-                "larger capacity."
+                f"{self.capacity}, {self._longest} are in use and {new} more are needed. Make it "
+                "with a larger capacity."
             )
 
     def _write(self, layer: int, name: str, *entries: Tensor) -> None:
-        """Write one layer's new entries, (batch, new, ...), behind each row's own length."""
+        """Write one layer's new entries, (batch, new, ...), after each row's own length."""
         batch, new = entries[0].shape[:2]
         if batch != len(self.lengths):
             raise ValueError(
-                f"{name} must come for the {len(self.lengths)} rows of the cache; got shape "
+                f"{name} must have the {len(self.lengths)} rows of the cache; got shape "
                 f"{tuple(entries[0].shape)}."
             )
         self.check_room(new)
@@ -96,9 +96,9 @@ class PositionCache:
 
         Args:
             rows: Index of each new row among the old ones; repeats are allowed.
-            lengths: Positions kept in each new row, at most those it has.
-            out: A cache of as many rows or more that is no longer needed: its memory is written
-                over, where new memory would take longer than the copying.
+            lengths: Number of positions kept in each new row, at most its current length.
+            out: A cache with at least as many rows that is no longer needed. Its memory is
+                overwritten, which is faster than allocating new memory.
 
         Raises:
             ValueError: If a new row would be longer than the old one, or does not fit into `out`.
@@ -128,7 +128,7 @@ class KVCache(PositionCache):
     Attributes:
         keys: Stored keys, (layers, batch, capacity, kv_heads, head_dim).
         values: Stored values, of the same shape.
-        lengths: Positions in use in each row, (batch).
+        lengths: Number of positions in use in each row, (batch).
     """
 
     @typed
@@ -138,7 +138,7 @@ class KVCache(PositionCache):
         values: Float[Tensor, "layers batch capacity kv_heads head_dim"],
         lengths: Int[Tensor, " batch"],
     ) -> None:
-        """Hold given tensors; backbones make empty caches with `Backbone.new_cache`.
+        """Wrap existing tensors; backbones make empty caches with `Backbone.new_cache`.
 
         Raises:
             ValueError: If a length is out of range.
@@ -156,16 +156,16 @@ class KVCache(PositionCache):
         Float[Tensor, "batch stored kv_heads head_dim"],
         Float[Tensor, "batch stored kv_heads head_dim"],
     ]:
-        """Write one layer's new keys and values behind each row's own length.
+        """Write one layer's new keys and values after each row's own length.
 
         Returns:
-            All keys and values of the layer, what lies behind a row's length included. On the
-            CPU, only up to the longest row: its kernels would compute the rest in vain. A
-            compiled graph wants shapes that stay, and kernels for padded caches memory that is
-            contiguous.
+            All keys and values of the layer, including unused ones beyond a row's length. In
+            eager mode on the CPU they end at the longest row, since its kernels would compute the
+            rest in vain. Elsewhere they have full capacity: compiled graphs need constant shapes,
+            and kernels for padded caches need contiguous memory.
 
         Raises:
-            ValueError: If the batch is another one, or the cache has no room left.
+            ValueError: If the number of rows differs, or the cache is full.
         """
         self._write(layer, "keys", keys, values)
         stored = self.capacity

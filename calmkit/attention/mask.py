@@ -1,7 +1,7 @@
-"""What each query may attend to, said once: `AttentionMask.dense` is the definition.
+"""The keys that each query may attend to; `AttentionMask.dense` is the definition.
 
-Queries are the *last* positions of the keys (bottom-right alignment), always: query i of
-`q_len` stands at key position `i + kv_len - q_len`.
+Queries are always the *last* positions of the keys (bottom-right alignment): query i of `q_len`
+is at key position `i + kv_len - q_len`.
 """
 
 from collections.abc import Sequence
@@ -22,25 +22,25 @@ class AttentionMask:
     """A kind of attention; build one with `full`, `causal`, `packed` or `cached`.
 
     Attributes:
-        is_causal: Whether a query is kept from later keys.
-        window: How many keys a query sees at most, itself included; None for all.
+        is_causal: Whether later keys are hidden from a query.
+        window: Largest number of keys that a query sees, including its own; None for all.
         lengths: For each row, the lengths of the packed documents; None for one document.
         key_lengths: For each row, the number of keys in use; None for all.
         documents: Index of the document at each position of a packed row, from `lengths`.
-        places: Position within its document, from `lengths`.
+        places: Each position's index within its document, from `lengths`.
     """
 
     is_causal: bool = True
     window: int | None = None
     lengths: tuple[tuple[int, ...], ...] | None = None
     key_lengths: Int[Tensor, " batch"] | None = None
-    # Tensors, so that a compiled model serves every packing: the lengths themselves would be
-    # constants of its graph.
+    # Tensors, so that one compiled model works for every packing: the lengths themselves would
+    # be constants of its graph.
     documents: Int[Tensor, "batch positions"] | None = field(init=False, repr=False, default=None)
     places: Int[Tensor, "batch positions"] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        """Refuse combinations that have no meaning, whichever way the mask is made."""
+        """Refuse combinations without a meaning, however the mask was made."""
         if self.window is not None and self.window < 1:
             raise ValueError(
                 f"window must be at least 1, or None for no limit; got {self.window}."
@@ -74,7 +74,7 @@ class AttentionMask:
     def packed(
         cls, lengths: Sequence[Sequence[int]], window: int | None = None
     ) -> "AttentionMask":
-        """Causal within each document of a row, nothing across documents.
+        """Causal within each document of a row, and no attention across documents.
 
         Args:
             lengths: For each row, the lengths of its documents, in order.
@@ -91,10 +91,10 @@ class AttentionMask:
     ) -> "AttentionMask":
         """Causal over a padded cache: row b uses the first `key_lengths[b]` keys.
 
-        Its queries are the last ones of those keys, so there are at most as many.
+        Its queries are the last of those keys, so there are at most as many queries.
 
         Args:
-            key_lengths: Keys in use in each row, those of the queries included.
+            key_lengths: Number of keys in use in each row, including those of the queries.
             window: As in `causal`.
         """
         return cls(window=window, key_lengths=key_lengths)
@@ -142,7 +142,7 @@ class AttentionMask:
 
     @property
     def rows(self) -> int | None:
-        """Rows the mask is made for; None if it fits any number."""
+        """Number of rows the mask is made for; None if it fits any number."""
         if self.key_lengths is not None:
             return self.key_lengths.shape[0]
         return None if self.documents is None else self.documents.shape[0]
@@ -153,11 +153,11 @@ class AttentionMask:
         return self.window is None and self.documents is None and self.key_lengths is None
 
     def check_length(self, positions: int) -> None:
-        """Refuse rows that packed documents do not fill, and that do not hold the keys in use.
+        """Refuse a number of positions that does not match the documents or the keys in use.
 
         Raises:
             ValueError: If the documents do not add up to `positions`, or a row uses more keys.
-                The latter is seen on the CPU only: a look at a tensor would stop another device.
+                The latter is checked only on the CPU: elsewhere it would synchronise the device.
         """
         if self.documents is not None and self.documents.shape[1] != positions:
             raise ValueError(

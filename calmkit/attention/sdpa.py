@@ -1,8 +1,8 @@
 """Attention on PyTorch's own kernels: every device, dtype and mask, forward and backward.
 
-Packed documents are taken one after the other, each with the kernel's own causal mask: the work
-and the memory are those of the documents, not of the row. A compiled graph cannot depend on
-their lengths; there, and for windows and padded keys, the mask is a tensor of bools.
+Packed documents are computed one after the other, each with the kernel's own causal mask, so that
+work and memory are those of the documents, not of the row. A compiled graph cannot depend on their
+lengths. There, and for windows and padded keys, the mask is a boolean tensor.
 """
 
 import torch
@@ -17,7 +17,7 @@ __all__ = ["sdpa_attention"]
 def sdpa_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, *, scale: float | None, dropout: float
 ) -> Tensor:
-    """Attend; see `attention`."""
+    """Compute attention; see `attention`."""
     # (batch, length, heads, head_dim) -> (batch, heads, length, head_dim)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if mask.lengths is not None and q.shape[2] == k.shape[2] and not torch.compiler.is_compiling():
@@ -43,7 +43,7 @@ def _kernel(
     q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, scale: float | None, dropout: float
 ) -> Tensor:
     q_len, kv_len = q.shape[2], k.shape[2]
-    # The kernel's own causal mask is aligned top-left: right only where the lengths agree.
+    # The kernel's own causal mask is aligned top-left: correct only if the lengths are equal.
     kernel_causal = mask.is_plain and mask.is_causal and q_len == kv_len
     visible = None
     if not kernel_causal and not (mask.is_plain and not mask.is_causal):

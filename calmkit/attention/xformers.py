@@ -1,11 +1,11 @@
 """Attention on xformers' kernels: NVIDIA GPUs, float16, bfloat16 and float32.
 
-What it adds to PyTorch's kernels are masks that are never written out: packed documents and
-padded caches as lists of lengths, forward and, for packed documents, backward. xformers is an
-extra; it is imported when first needed, since importing it starts CUDA and prints warnings.
+Unlike PyTorch's kernels, it never materialises the masks of packed documents and padded caches,
+which are lists of lengths: forward, and for packed documents also backward. xformers is an extra.
+It is imported when first needed, since importing it starts CUDA and prints warnings.
 
-A call may be refused although xformers works here: what its kernels do not offer is listed in
-`xformers_refusal`, as known of xformers 0.0.35. No GPU has run this module yet.
+A call may be refused even if xformers works. `xformers_refusal` lists what the kernels of xformers
+0.0.35 do not support. This module has not run on a GPU yet.
 """
 
 import functools
@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from calmkit.extras import is_installed
+from calmkit.private_torch import runs_while_tracing
 
 from .mask import AttentionMask
-from .tracing import runs_while_tracing
 from .xformers_bias import xformers_bias
 
 __all__ = ["xformers_attention", "xformers_missing", "xformers_refusal"]
@@ -31,7 +31,7 @@ _MULTIPLE = {torch.float16: 8, torch.bfloat16: 8, torch.float32: 4}
 
 @runs_while_tracing
 def xformers_missing(device: torch.device) -> str | None:
-    """Why xformers cannot be used with a device; None if a small real call has worked."""
+    """The reason why xformers cannot be used on a device; None if a small test call worked."""
     if device.type != "cuda":
         return f"the tensors are on {device.type}"
     return _probe(device)
@@ -48,13 +48,13 @@ def _probe(device: torch.device) -> str | None:
 
         zeros = torch.zeros(1, 8, 1, 8, dtype=torch.float16, device=device)
         memory_efficient_attention(zeros, zeros, zeros)
-    except Exception as error:  # one that does not fit this machine raises anything
+    except Exception as error:  # a build for another machine can raise anything
         return f"xformers does not work here: {_cause(error)}"
     return None
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of an error; of the library that could not be loaded, where that is known."""
+    """The first line of an error, preferably the one raised when loading xformers' library."""
     try:
         from xformers import _cpp_lib
 
@@ -69,19 +69,19 @@ def _cause(error: BaseException) -> str:
 def xformers_refusal(
     q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, *, dropout: float
 ) -> str | None:
-    """Why xformers cannot run a call; None if it can."""
+    """The reason why xformers cannot run a call; None if it can."""
     missing = xformers_missing(q.device)
     if missing is not None:
         return missing
     dtype = _dtype_of(q)
     if dtype not in _MULTIPLE:
-        return f"{dtype} is not offered, only float16, bfloat16 and float32"
+        return f"{dtype} is not supported, only float16, bfloat16 and float32"
     if q.shape[-1] > 256 and dtype != torch.float32:
         return f"head_dim must be at most 256 in {dtype}; got {q.shape[-1]}"
     if mask.documents is not None and q.shape[1] != k.shape[1]:
         return "packed documents need as many queries as keys"
     if mask.key_lengths is not None and dropout > 0:
-        return "a padded cache offers no dropout"
+        return "a padded cache does not support dropout"
     if torch.compiler.is_compiling() and not (mask.documents is None and mask.key_lengths is None):
         return "under torch.compile the lengths of documents and caches would be constants"
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
@@ -91,14 +91,14 @@ def xformers_refusal(
 
 def _training_refusal(dtype: torch.dtype, mask: AttentionMask) -> str | None:
     if mask.key_lengths is not None:
-        return "a padded cache offers no backward"
+        return "a padded cache does not support a backward pass"
     if dtype == torch.float32 and mask.window is not None:
-        return "float32 with a window offers no backward"
+        return "float32 with a window does not support a backward pass"
     if dtype == torch.float32 and torch.compiler.is_compiling():
-        return "float32 with a backward does not compile"
+        return "float32 with a backward pass does not compile"
     low = dtype != torch.float32
     if low and mask.documents is not None and torch.are_deterministic_algorithms_enabled():
-        return f"the backward of packed documents in {dtype} is not deterministic"
+        return f"the backward pass of packed documents in {dtype} is not deterministic"
     return None
 
 
@@ -112,24 +112,24 @@ def xformers_attention(
     dropout: float,
     kernel: Callable[..., Tensor] | None = None,
 ) -> Tensor:
-    """Attend; see `attention`.
+    """Compute attention; see `attention`.
 
     Args:
         q: Queries.
         k: Keys.
         v: Values.
-        mask: What each query may see.
+        mask: The keys that each query may attend to.
         scale: Factor on the scores.
         dropout: Probability that a weight is dropped.
-        kernel: Stands in for `xformers.ops.memory_efficient_attention`.
+        kernel: Replaces `xformers.ops.memory_efficient_attention`, for tests.
     """
     if kernel is None:
         from xformers.ops import memory_efficient_attention as kernel
     batch, q_len, heads, head_dim = q.shape
     kv_len = k.shape[1]
     training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    # xformers heeds neither autocast nor the rows of 16 bytes that it needs. Zeros behind the
-    # features change no product; the scale stays that of the features there are.
+    # xformers ignores autocast and does not pad to the rows of 16 bytes that it needs. Appended
+    # zeros change no product; the scale stays that of the original features.
     dtype = _dtype_of(q)
     extra = -head_dim % _MULTIPLE[dtype]
     q, k, v = (pad(x.to(dtype), (0, extra)) if extra else x.to(dtype) for x in (q, k, v))
@@ -154,7 +154,7 @@ def _dtype_of(q: Tensor) -> torch.dtype:
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor, *, repeat: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Give key/value heads to groups of query heads: as a fifth axis, which has no backward."""
+    """Assign key/value heads to groups of query heads: a fifth axis, or copies for a backward."""
     groups = q.shape[2] // k.shape[2]
     if groups == 1:
         return q, k, v

@@ -1,8 +1,8 @@
-"""`AttentionMask` as the mask objects of xformers, which hold lengths instead of bools.
+"""`AttentionMask` as the mask objects of xformers, which hold lengths instead of booleans.
 
-Packed and cached rows are laid end to end: to xformers they are one row with blocks on its
-diagonal. Its objects can write themselves out, on the CPU too, and are tested so against
-`AttentionMask.dense`. xformers is imported when a mask is first asked for.
+Packed and cached rows are laid end to end: to xformers they are one row with a block-diagonal
+mask. Its objects can be materialised, also on the CPU, and are thus tested against
+`AttentionMask.dense`. xformers is imported on first use.
 """
 
 from typing import Any, cast
@@ -15,7 +15,7 @@ from .mask import AttentionMask
 
 __all__ = ["xformers_bias"]
 
-# A mask serves all layers of a model: its lists of lengths go to the device once.
+# All layers of a model share a mask: its lists of lengths are copied to the device once.
 _BIASES: WeakKeyDictionary[AttentionMask, dict[tuple[int, ...], Any]] = WeakKeyDictionary()
 
 
@@ -25,11 +25,11 @@ def xformers_bias(
     """The mask as an object of xformers, for rows laid end to end if it is packed or cached.
 
     Args:
-        mask: What each query may see.
+        mask: The keys that each query may attend to.
         batch: Number of rows.
-        q_len: Queries of a row.
-        kv_len: Keys of a row.
-        device: Where its lists of lengths go.
+        q_len: Number of queries of a row.
+        kv_len: Number of keys of a row.
+        device: Device of its lists of lengths.
 
     Returns:
         None for the full mask.

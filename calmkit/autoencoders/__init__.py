@@ -1,4 +1,4 @@
-"""Chunk autoencoders: K tokens to one vector and back."""
+"""Chunk autoencoders: from K tokens to one vector and back."""
 
 from .base import AutoencoderLoss as AutoencoderLoss
 from .base import ChunkAutoencoder as ChunkAutoencoder

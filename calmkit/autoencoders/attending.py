@@ -1,11 +1,11 @@
-r"""A layer by which some vectors read others.
+r"""A pre-norm layer with attention to a memory (cross-attention).
 
     x <- x + attention(norm(x), norm(memory)),    x <- x + swiglu(norm(x))
 
-With x as its own memory that is self-attention, and every vector sees every other. Places are not
-built in: the vectors must say where they stand.
+With x as its own memory it is self-attention without a mask. It has no positional embedding: the
+vectors must encode their own places.
 
-Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762; norms first, as in Llama.
+Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762; pre-norm, as in Llama.
 """
 
 from einops import rearrange
@@ -22,14 +22,14 @@ _ALL = AttentionMask.full()
 
 
 class AttendingLayer(nn.Module):
-    """Attention to a memory and feed-forward, each normalised before and added."""
+    """Attention to a memory and feed-forward, each with a norm before it, added to x."""
 
     def __init__(self, width: int, *, heads: int) -> None:
         """Build the layer.
 
         Args:
-            width: Features of both.
-            heads: Attention heads; they divide the features.
+            width: Features of x and of the memory.
+            heads: Number of attention heads; it divides `width`.
         """
         super().__init__()
         self.heads = heads
@@ -42,7 +42,7 @@ class AttendingLayer(nn.Module):
         self.feed_forward = SwiGLU(width)
 
     def scale_branches(self, gain: float) -> None:
-        """Initialise what is added to x, with a factor on its standard deviation."""
+        """Initialise the output layers of both branches with a gain."""
         for branch in (self.output, self.feed_forward.down):
             scaled_normal_(branch, gain=gain)
 
@@ -52,7 +52,7 @@ class AttendingLayer(nn.Module):
         x: Float[Tensor, "batch length width"],
         memory: Float[Tensor, "batch memories width"],
     ) -> Float[Tensor, "batch length width"]:
-        """Let every vector of `x` read all of the memory."""
+        """Attend from every vector of `x` to the whole memory."""
         read = self.memory_norm(memory)
         q, k, v = (
             rearrange(

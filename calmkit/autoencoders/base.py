@@ -1,8 +1,8 @@
-"""The contract of a chunk autoencoder: K tokens to a Gaussian over one vector, and back.
+"""The contract of a chunk autoencoder: from K tokens to a Gaussian over one vector, and back.
 
-A chunk is encoded alone by `encode`, and where it stands in its text by `encode_rows`. Most
-autoencoders give the same; one that reads neighbouring chunks does not. What is decoded is one
-latent, always without neighbours: latents are drawn one at a time.
+`encode` encodes a chunk alone, `encode_rows` encodes it in its context. For most autoencoders the
+results are equal; for one that reads neighbouring chunks they differ. Decoding always takes a
+single latent without neighbours, since latents are drawn one at a time.
 """
 
 import abc
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import require_finite
@@ -27,7 +28,7 @@ class AutoencoderLoss:
     """Loss of each chunk, in nats; lower is better.
 
     Attributes:
-        total: What training minimises.
+        total: The training loss.
         reconstruction: Negative log-likelihood of the chunk's tokens, summed over them.
         kl: KL of the posterior to the standard normal, summed over dimensions, before any
             clipping or weight.
@@ -47,16 +48,12 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
         latent_size: Dimensions of a latent vector.
     """
 
-    # Logits held at once while decoding tokens: 16 MB in float32.
+    # Number of logits in memory at once while decoding tokens: 16 MB in float32.
     _logits_at_once = 2**22
 
     def __init__(self, chunk_size: int, vocab_size: int, latent_size: int) -> None:
         super().__init__()
-        for name, size in {
-            "chunk_size": chunk_size, "vocab_size": vocab_size, "latent_size": latent_size
-        }.items():  # fmt: skip
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+        check_at_least(1, chunk_size=chunk_size, vocab_size=vocab_size, latent_size=latent_size)
         self.chunk_size = chunk_size
         self.vocab_size = vocab_size
         self.latent_size = latent_size
@@ -87,8 +84,8 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
         """Loss of each chunk.
 
         In training mode latents are drawn from the posterior and regularised, with randomness
-        from `generator` (torch's global one if None). In evaluation mode the mean is decoded, so
-        nothing is random.
+        from `generator` (torch's global one if None). In evaluation mode the mean is decoded,
+        without randomness.
 
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
@@ -97,8 +94,8 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
     def encode_rows(self, batch: ChunkBatch) -> DiagonalGaussian:
         """The posterior of each chunk in its row, `batch positions latent`: the target of a head.
 
-        Unless overridden, that of the chunk alone. One that reads other chunks of the row reads
-        none of another document, and no place of theirs that is not real.
+        By default it is that of the chunk alone. An override that reads other chunks of the row
+        must not read other documents, nor places of other chunks that are not real.
 
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
@@ -110,8 +107,8 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
     ) -> DiagonalGaussian:
         """The posterior of chunks of which only some places are known.
 
-        Unless overridden, token 0 stands at the others. An autoencoder that is trained with a
-        mask for unknown tokens should put it there.
+        By default the unknown places hold token 0. An autoencoder that is trained with a mask for
+        unknown tokens should use it instead.
 
         Args:
             tokens: Token ids.
@@ -125,9 +122,9 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
     def loss_rows(
         self, batch: ChunkBatch, generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """Loss of each chunk in its row, `batch positions`: what training minimises.
+        """Loss of each chunk in its row, `batch positions`; training minimises it.
 
-        It is to `encode_rows` what `loss` is to `encode`.
+        It corresponds to `encode_rows`, as `loss` corresponds to `encode`.
 
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
@@ -155,18 +152,18 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
     def start_decoding(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch started"]:
-        """What `logits_at` needs of each latent, computed once for all places of its chunk.
+        """Features of each latent for `logits_at`, computed once for all places of its chunk.
 
-        Unless overridden, the latents themselves.
+        By default the latents themselves.
         """
         return latents
 
     def logits_at(
         self, started: Float[Tensor, "*batch started"], place: int
     ) -> Float[Tensor, "*batch vocab"]:
-        """Logits of the token at one place; all of them side by side are those of `decode`.
+        """Logits of the token at one place; those of all places, stacked, equal `decode`.
 
-        Unless overridden, this decodes whole chunks, which is right but saves nothing.
+        By default this decodes whole chunks, which is correct but saves nothing.
 
         Args:
             started: From `start_decoding`.
@@ -179,7 +176,7 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
     def tokens_at(
         self, started: Float[Tensor, "*batch started"], places: range
     ) -> Int[Tensor, "*batch places"]:
-        """The likeliest tokens at places side by side, a block of latents at a time.
+        """The likeliest tokens at consecutive places, a block of latents at a time.
 
         Args:
             started: From `start_decoding`.
@@ -198,7 +195,7 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
 
     @staticmethod
     def _most_likely(logits: Tensor) -> Tensor:
-        """The likeliest tokens; a logit that is NaN would be the largest, and is refused."""
+        """The likeliest tokens. `argmax` would choose a NaN, which is therefore refused."""
         tokens = logits.argmax(dim=-1)
         require_finite("logits of the autoencoder", logits.gather(-1, tokens[..., None]))
         return tokens
@@ -218,7 +215,7 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
             )
 
     def freeze(self) -> "ChunkAutoencoder":
-        """Stop training for good: no gradients, and evaluation mode even under `.train()`."""
+        """Stop training permanently: no gradients, and evaluation mode even under `.train()`."""
         self.requires_grad_(False)
         self.eval()
         self._frozen = True

@@ -1,19 +1,19 @@
 r"""An autoencoder that reads a chunk in its context, by attention.
 
-    tokens of chunk and neighbours + places -> self-attention layers -> a learnt query reads them
+    tokens of chunk and neighbours + places -> self-attention -> a learned query attends to them
                                             -> norm -> (m, log s)
-    latent -> M memory vectors;   K learnt queries read them, layer by layer -> norm -> logits
+    latent -> M memory vectors -> K learned queries attend to them in each layer -> norm -> logits
 
-The encoder knows the neighbours, the decoder does not: one latent is all that it reads, since a
-head draws latents one at a time. A neighbour that is missing, at a document's border or in
-`encode`, holds the mask embedding at all its places, as padding does.
+The encoder reads the neighbours. The decoder reads only one latent, since a head draws latents one
+at a time. A missing neighbour, at a document's border or in `encode`, holds the mask embedding at
+all its places, as padding does.
 
-Only whole windows are read, not states of other chunks: what is further away than the
-neighbours has no influence at all, however many layers there are.
+The encoder reads windows of tokens, not hidden states of other chunks: text beyond the neighbours
+has no influence, whatever the number of layers.
 
-The paper found a better loss of its own for such an autoencoder, and a BrierLM lower by 0.5 for
-the model on top of it: latents that share what the context says are harder to predict. Judge it by
-the model. Loss and regularisers: see `regularized`.
+In the paper, such an autoencoder had a better loss of its own, but the model on top of it had a
+BrierLM lower by 0.5: latents that share information with their context are harder to predict.
+Judge it by the model. Loss and regularisers: see `regularized`.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
@@ -63,17 +64,17 @@ class ContextualAutoencoder(RegularizedAutoencoder):
             chunk_size: K, tokens in a chunk.
             vocab_size: Number of token ids.
             latent_size: Dimensions of a latent vector.
-            width: Features inside.
-            depth: Self-attention layers of the encoder, and reading layers of the decoder.
+            width: Features of the hidden layers.
+            depth: Self-attention layers of the encoder, and cross-attention layers of the decoder.
             heads: Attention heads of each layer.
-            memory_size: M, vectors that the decoder makes of a latent; at least 2.
-            neighbours_before: Chunks read before each chunk.
-            neighbours_after: Chunks read after it. A head that must predict such latents has to
-                guess at what comes later.
+            memory_size: M, the number of vectors that the decoder makes of a latent; at least 2.
+            neighbours_before: Number of chunks read before each chunk.
+            neighbours_after: Number of chunks read after it. To predict such latents, a head has
+                to guess the later text.
             kl_weight: beta.
             kl_clip: c, in nats per dimension.
-            token_masking: Share of input tokens, neighbours' too, replaced by the mask embedding
-                in training.
+            token_masking: Share of input tokens, including the neighbours', that are replaced by
+                the mask embedding in training.
             latent_dropout: Share of latent dimensions set to zero in training, the others
                 being scaled up to keep the mean.
 
@@ -81,17 +82,10 @@ class ContextualAutoencoder(RegularizedAutoencoder):
             ValueError: If a size, weight or share is out of range, or the heads do not divide the
                 width.
         """
-        for name, number, least in (
-            ("width", width, 1),
-            ("depth", depth, 1),
-            ("heads", heads, 1),
-            # Of a single vector every query reads the same, whatever it asks for.
-            ("memory_size", memory_size, 2),
-            ("neighbours_before", neighbours_before, 0),
-            ("neighbours_after", neighbours_after, 0),
-        ):
-            if number < least:
-                raise ValueError(f"{name} must be at least {least}; got {number}.")
+        check_at_least(1, width=width, depth=depth, heads=heads)
+        # Of a single vector every query reads the same, whatever it asks for.
+        check_at_least(2, memory_size=memory_size)
+        check_at_least(0, neighbours_before=neighbours_before, neighbours_after=neighbours_after)
         if width % heads != 0:
             raise ValueError(f"heads must divide width = {width}; got {heads}.")
         super().__init__(
@@ -120,17 +114,17 @@ class ContextualAutoencoder(RegularizedAutoencoder):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As the base class; branches so that the sum of all has about unit variance."""
+        """As the base class; branches are scaled so that their sum has about unit variance."""
         super().reset_parameters()
-        for learnt in (self.places, self.pooling_query, self.decoder_queries):
-            nn.init.normal_(learnt)
+        for parameter in (self.places, self.pooling_query, self.decoder_queries):
+            nn.init.normal_(parameter)
         for layer in self.modules():
             if isinstance(layer, AttendingLayer):
                 layer.scale_branches(1 / math.sqrt(2 * len(self.encoder_layers)))
 
     @typed
     def encode_rows(self, batch: ChunkBatch) -> DiagonalGaussian:
-        """The posterior of each chunk, given its neighbours; see the module.
+        """The posterior of each chunk, given its neighbours; see the module docstring.
 
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
@@ -154,7 +148,7 @@ class ContextualAutoencoder(RegularizedAutoencoder):
     def start_decoding(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch started"]:
-        """The memory vectors, side by side.
+        """The memory vectors, concatenated.
 
         Raises:
             ValueError: If the latents do not have `latent_size` dimensions.
@@ -170,7 +164,7 @@ class ContextualAutoencoder(RegularizedAutoencoder):
         return pad(tokens, missing), pad(real, missing)
 
     def _parameters_of(self, embedded: Tensor) -> Tensor:
-        # An embedding has length 1: scaled, its entries are as large as those of the places.
+        # An embedding has about norm 1; scaled, its entries are as large as those of the places.
         places, width = self.places.shape
         hidden = math.sqrt(width) * embedded.reshape(-1, places, width) + self.places
         for layer in self.encoder_layers:
@@ -180,7 +174,7 @@ class ContextualAutoencoder(RegularizedAutoencoder):
         return parameters.view(*embedded.shape[:-2], 2 * self.latent_size)
 
     def _features_at(self, started: Tensor, places: range) -> Tensor:
-        """No place sees another."""
+        """The features of the places; no place attends to another."""
         queries = self.decoder_queries[places.start : places.stop]
         count, width = queries.shape
         memory = started.reshape(-1, started.shape[-1] // width, width)

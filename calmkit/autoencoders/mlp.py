@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from calmkit.bounds import check_at_least
 from calmkit.nn import ResidualBlock
 from calmkit.typing import typed
 
@@ -22,7 +23,7 @@ __all__ = ["MLPAutoencoder"]
 
 
 class MLPAutoencoder(RegularizedAutoencoder):
-    """Chunk autoencoder that sees one chunk at a time."""
+    """Chunk autoencoder that reads one chunk at a time."""
 
     def __init__(
         self,
@@ -45,10 +46,10 @@ class MLPAutoencoder(RegularizedAutoencoder):
             chunk_size: K, tokens in a chunk.
             vocab_size: Number of token ids.
             latent_size: Dimensions of a latent vector.
-            width: Features d inside.
+            width: d, features of the hidden layers.
             ff_size: Hidden features of each block; see `SwiGLU`.
-            depth: Blocks in each of the two stages of the encoder.
-            decoder_depth: Blocks in each of the two of the decoder; as many if None.
+            depth: Number of blocks in each of the two stages of the encoder.
+            decoder_depth: The same for the decoder; equal to `depth` if None.
             kl_weight: beta.
             kl_clip: c, in nats per dimension.
             token_masking: Share of input tokens replaced by the mask embedding in training.
@@ -59,11 +60,8 @@ class MLPAutoencoder(RegularizedAutoencoder):
             ValueError: If a size, weight or share is out of range.
         """
         decoder_depth = depth if decoder_depth is None else decoder_depth
-        if width < 1 or min(depth, decoder_depth) < 0:
-            raise ValueError(
-                "width must be at least 1, depth and decoder_depth 0; "
-                f"got {width}, {depth} and {decoder_depth}."
-            )
+        check_at_least(1, width=width)
+        check_at_least(0, depth=depth, decoder_depth=decoder_depth)
         super().__init__(
             chunk_size,
             vocab_size,
@@ -90,7 +88,7 @@ class MLPAutoencoder(RegularizedAutoencoder):
     def start_decoding(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch started"]:
-        """The chunk's features, before they are expanded to its places.
+        """The chunk's features, before they are expanded to places.
 
         Raises:
             ValueError: If the latents do not have `latent_size` dimensions.

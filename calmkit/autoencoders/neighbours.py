@@ -1,10 +1,9 @@
-r"""What an autoencoder reads around each chunk of a row.
+r"""The window of chunks that an autoencoder reads around each chunk of a row.
 
     before 1, after 0:   chunk t  ->  [ chunk t - 1 ] [ chunk t ]
 
-The chunk itself is read as it is, fill included, since all of it has to be given back. Of a
-neighbour only real tokens are known, and nothing at all if it belongs to another document or the
-row has no such chunk.
+The chunk itself is read completely, including fill, since all of it has to be reconstructed. Of a
+neighbour only real tokens are known, and none if it belongs to another document or does not exist.
 """
 
 import torch
@@ -25,11 +24,11 @@ def neighbourhoods(
 
     Args:
         batch: Rows of chunks.
-        before: Chunks read before each chunk.
-        after: Chunks read after it.
+        before: Number of chunks read before each chunk.
+        after: Number of chunks read after it.
 
     Returns:
-        Both with (before + 1 + after) K places; ids at unknown places mean nothing.
+        Both with (before + 1 + after) K places; ids at unknown places have no meaning.
     """
     rows, positions, _ = batch.tokens.shape
     device = batch.tokens.device

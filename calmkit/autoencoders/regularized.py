@@ -1,16 +1,17 @@
-r"""The loss that the trained autoencoders share, and their decoding over a large vocabulary.
+r"""The loss that trainable autoencoders share, and decoding over a large vocabulary.
 
 Training minimises, per chunk and in nats,
 
     sum_k -log p(x_k | z) + beta sum_i max(c, KL_i),    z ~ N(m, s^2),
 
-where KL_i is the KL of dimension i to a standard normal. Clipped from below at c ("free bits"),
-no dimension gains by collapsing to the prior; plain KL (c = 0) collapses most of them. Input
-tokens are replaced by a mask embedding and latent dimensions dropped at random, in training
-only: information is then spread over the latent, and the decoder tolerates the errors of a
-generative head. In evaluation nothing is masked, dropped or drawn: the mean is decoded.
+where KL_i is the KL of dimension i to a standard normal. It is clipped from below at c ("free
+bits"), so that no dimension gains by collapsing to the prior; the plain KL (c = 0) collapses most
+of them. In training, input tokens are replaced by a mask embedding and latent dimensions are
+dropped at random. This spreads information over the latent and makes the decoder tolerate the
+errors of a generative head. In evaluation nothing is masked, dropped or drawn: the mean is
+decoded.
 
-The mask embedding stands for whatever token is not known: also at a place without text.
+The mask embedding also represents unknown tokens and places without text.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -21,18 +22,19 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 
+from calmkit.bounds import check_in
 from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
 from calmkit.finite import require_finite
-from calmkit.nn import scaled_normal_
+from calmkit.nn import scaled_normal_, vocabulary_nats
 from calmkit.typing import typed
 
 from .base import AutoencoderLoss, ChunkAutoencoder
 
 __all__ = ["RegularizedAutoencoder"]
 
-# Columns of the vocabulary in one product while decoding tokens.
+# Number of vocabulary entries in one matrix product while decoding tokens.
 _TOKENS_AT_ONCE = 4096
 
 # exp(-7) = 1e-3 and exp(2) = 7.4: far outside what a trained posterior uses (about 0.3).
@@ -40,9 +42,9 @@ _LOG_STD_RANGE = (-7.0, 2.0)
 
 
 class RegularizedAutoencoder(ChunkAutoencoder):
-    """Embeds tokens, is trained as the module says, and gives logits tied to the embedding.
+    """Embeds tokens, has the loss of the module docstring, and ties logits to the embedding.
 
-    A subclass says how embedded places become a posterior, and a latent the features of places.
+    A subclass maps embedded places to a posterior, and a latent to the features of places.
     """
 
     def __init__(
@@ -68,12 +70,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
                 "kl_weight and kl_clip must be finite and must not be negative; got "
                 f"{kl_weight} and {kl_clip}."
             )
-        for name, share in {
-            "token_masking": token_masking,
-            "latent_dropout": latent_dropout,
-        }.items():
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be in [0, 1); got {share}.")
+        check_in("[0, 1)", token_masking=token_masking, latent_dropout=latent_dropout)
         self.kl_weight = kl_weight
         self.kl_clip = kl_clip
         self.token_masking = token_masking
@@ -83,21 +80,21 @@ class RegularizedAutoencoder(ChunkAutoencoder):
 
     @abc.abstractmethod
     def _parameters_of(self, embedded: Tensor) -> Tensor:
-        """Mean and log std side by side, (*batch, 2 latent), of embedded places."""
+        """Mean and log std, concatenated: (*batch, 2 latent), from embedded places."""
 
     @abc.abstractmethod
     def _features_at(self, started: Tensor, places: range) -> Tensor:
-        """Of places side by side, (*batch, places, width), from `start_decoding`."""
+        """Features of consecutive places, (*batch, places, width), from `start_decoding`."""
 
     def _alone(self, tokens: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-        """Places that are read of a chunk alone, and which of them are known.
+        """The places that `encode` reads for a chunk without context, and which are known.
 
-        Unless overridden, its own.
+        By default those of the chunk itself.
         """
         return tokens, real
 
     def reset_parameters(self) -> None:
-        """Initialise: linear layers keep variance; the embedding gives logits of variance 1."""
+        """Initialise so that linear layers keep variance and logits have variance 1."""
         scaled_normal_(self)
         nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(self.embedding.embedding_dim))
         nn.init.zeros_(self.mask_embedding)
@@ -151,8 +148,8 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     ) -> Int[Tensor, "*batch places"]:
         """The likeliest tokens at some places; a block of the vocabulary at a time.
 
-        Blocks of many rows by some tokens: the product of few rows by all tokens takes nearly
-        twice as long where the vocabulary is large.
+        A block multiplies many rows by some tokens. Multiplying few rows by all tokens takes
+        nearly twice as long if the vocabulary is large.
 
         Raises:
             NonFiniteError: If the likeliest logits are not finite.
@@ -191,7 +188,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         tokens = torch.zeros(len(features), dtype=torch.long, device=features.device)
         for number, weight in enumerate(self.embedding.weight.split(_TOKENS_AT_ONCE)):
             value, token = linear(features, weight).max(dim=-1)
-            # Strictly: of equal ones the first counts, as for all logits together.
+            # Strictly greater: the first of equal logits counts, as in one argmax over all.
             better = value > best
             best = torch.maximum(best, value)  # NaN stays NaN
             tokens = torch.where(better, number * _TOKENS_AT_ONCE + token, tokens)
@@ -202,7 +199,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     def loss(
         self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """Loss of each chunk; see `ChunkAutoencoder.loss`. In float32 at least.
+        """Loss of each chunk, at least in float32; see `ChunkAutoencoder.loss`.
 
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
@@ -214,16 +211,13 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     def _loss(
         self, tokens: Tensor, read: Tensor, known: Tensor, generator: torch.Generator | None
     ) -> AutoencoderLoss:
-        """Of giving chunks back, whose posterior is that of the places `read`."""
+        """Loss of reconstructing `tokens` from the posterior of the places `read`."""
         if self.training:
             known = known & (self._uniform(read.shape, generator) >= self.token_masking)
         posterior = self._encode(read, known)
         latents = self._disturb(posterior, generator) if self.training else posterior.mean
-        logits = _at_least_float32(self.decode(latents))
-        reconstruction = cross_entropy(
-            logits.flatten(0, -2), tokens.flatten().long(), reduction="none"
-        )
-        reconstruction = reconstruction.view(tokens.shape).sum(dim=-1)
+        features = self._features_at(self.start_decoding(latents), range(self.chunk_size))
+        reconstruction = vocabulary_nats(features, self.embedding.weight, tokens).sum(dim=-1)
         posterior = DiagonalGaussian(
             _at_least_float32(posterior.mean), _at_least_float32(posterior.std)
         )
@@ -239,7 +233,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         embedded = torch.where(known[..., None], self.embedding(read.long()), self.mask_embedding)
         mean, log_std = self._parameters_of(embedded).chunk(2, dim=-1)
         std = log_std.clamp(*_LOG_STD_RANGE).exp()
-        return DiagonalGaussian(mean.to(std.dtype), std)  # on GPUs autocast widens an exponential
+        return DiagonalGaussian(mean.to(std.dtype), std)  # on GPUs autocast widens exp
 
     def _disturb(self, posterior: DiagonalGaussian, generator: torch.Generator | None) -> Tensor:
         """A sample of the posterior with some of its dimensions dropped."""

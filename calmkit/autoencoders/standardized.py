@@ -1,12 +1,13 @@
 r"""Latents of unit variance, for any autoencoder.
 
-The aggregate posterior (latents of all chunks together) has some mean mu_i and variance v_i in
-dimension i. The wrapper shows heads the latents (z - mu) / sqrt(v): every dimension then weighs
-the same in a distance, and a head's output starts at the right scale. The map is affine and
-undone before decoding: no information is lost, and the wrapped autoencoder is not changed.
+The aggregate posterior (the mixture over all chunks) has mean mu_i and variance v_i in dimension
+i. The wrapper presents heads with the latents (z - mu) / sqrt(v). Every dimension then has the
+same weight in a distance, and a head's output starts at the right scale. The map is affine and is
+inverted before decoding: no information is lost, and the wrapped autoencoder does not change.
 
-Shift and scale stay in float32 at least, also in a model that is cast to bfloat16: a shift that is
-off by a part in 256 moves every latent the same way. The result has the latents' own dtype.
+Shift and scale stay at least in float32, even if the model is cast to bfloat16: a shift that is
+off by one part in 256 would move every latent in the same direction. The result has the dtype of
+the latents.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ class StandardizedAutoencoder(WideBuffers, ChunkAutoencoder):
         """Wrap an autoencoder.
 
         Args:
-            autoencoder: The part whose latents are standardised.
+            autoencoder: The autoencoder whose latents are standardised.
         """
         super().__init__(autoencoder.chunk_size, autoencoder.vocab_size, autoencoder.latent_size)
         self.autoencoder = autoencoder
@@ -48,7 +49,7 @@ class StandardizedAutoencoder(WideBuffers, ChunkAutoencoder):
             mu_i = E[m_i],    v_i = Var[m_i] + E[s_i^2]
 
         Raises:
-            ValueError: If there is no chunk, or a dimension has no variance at all.
+            ValueError: If there is no chunk, or a dimension has no variance.
         """
         if tokens.numel() == 0:
             raise ValueError("tokens must hold at least one chunk; got none.")
@@ -56,10 +57,10 @@ class StandardizedAutoencoder(WideBuffers, ChunkAutoencoder):
 
     @torch.no_grad()
     def fit_rows(self, batches: Sequence[ChunkBatch]) -> "StandardizedAutoencoder":
-        """As `fit`, over the full chunks of some rows, each where it stands in its text.
+        """Like `fit`, over the full chunks of some rows, each encoded in its context.
 
         Raises:
-            ValueError: If there is no full chunk, or a dimension has no variance at all.
+            ValueError: If there is no full chunk, or a dimension has no variance.
         """
         full = [batch.real.all(dim=-1) for batch in batches]
         if not any(bool(chunks.any()) for chunks in full):
@@ -134,45 +135,45 @@ class StandardizedAutoencoder(WideBuffers, ChunkAutoencoder):
     def start_decoding(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch started"]:
-        """As the wrapped autoencoder, in its own coordinates."""
+        """The wrapped autoencoder's features, computed in its own coordinates."""
         return self.autoencoder.start_decoding(self._raw(latents))
 
     @typed
     def logits_at(
         self, started: Float[Tensor, "*batch started"], place: int
     ) -> Float[Tensor, "*batch vocab"]:
-        """The wrapped autoencoder's own."""
+        """As the wrapped autoencoder."""
         return self.autoencoder.logits_at(started, place)
 
     @typed
     def tokens_at(
         self, started: Float[Tensor, "*batch started"], places: range
     ) -> Int[Tensor, "*batch places"]:
-        """The wrapped autoencoder's own."""
+        """As the wrapped autoencoder."""
         return self.autoencoder.tokens_at(started, places)
 
     @typed
     def decode_tokens(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Int[Tensor, "*batch chunk"]:
-        """The wrapped autoencoder's own, in its coordinates."""
+        """As the wrapped autoencoder, in its coordinates."""
         return self.autoencoder.decode_tokens(self._raw(latents))
 
     @typed
     def loss(
         self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """The wrapped autoencoder's own loss."""
+        """The wrapped autoencoder's loss."""
         return self.autoencoder.loss(tokens, generator)
 
     @typed
     def loss_rows(
         self, batch: ChunkBatch, generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """The wrapped autoencoder's own loss of chunks in their rows."""
+        """The wrapped autoencoder's loss of chunks in their rows."""
         return self.autoencoder.loss_rows(batch, generator)
 
 
 def _rounded(x: Tensor, like: Tensor) -> Tensor:
-    """For layers of a model that is cast to bfloat16; autocast lowers what it needs by itself."""
+    """Cast back for a model in bfloat16; under autocast, layers cast their own inputs."""
     return x if torch.is_autocast_enabled(like.device.type) else x.to(like.dtype)

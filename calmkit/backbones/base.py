@@ -1,4 +1,4 @@
-"""The contract of a backbone: any causal sequence model fits."""
+"""The contract of a backbone, which any causal sequence model can meet."""
 
 import abc
 from typing import Protocol, TypeVar, runtime_checkable
@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask
+from calmkit.bounds import check_at_least
 from calmkit.recording import Recorded
 
 __all__ = ["Backbone", "Cache"]
@@ -17,7 +18,7 @@ C = TypeVar("C")
 
 @runtime_checkable
 class Cache(Protocol):
-    """What a backbone remembers of the positions it has seen, row by row."""
+    """A backbone's memory of the positions it has seen, row by row."""
 
     lengths: Int[Tensor, " batch"]
 
@@ -28,24 +29,23 @@ class Cache(Protocol):
         *,
         out: C | None = None,
     ) -> C:
-        """Copy rows, each cut to its first `lengths` positions, to the memory of `out` if any."""
+        """Copy rows, each cut to its first `lengths` positions, into `out` if given."""
         ...
 
 
 class Backbone(nn.Module, Recorded, abc.ABC):
-    """Maps the vectors of a row to hidden states; state t depends on vectors 0..t only.
+    """Maps the vectors of a row to hidden states; state t depends only on vectors 0..t.
 
     Attributes:
         hidden_size: Features of input vectors and hidden states.
-        max_positions: How many positions a document may have; None if there is no end.
+        max_positions: Largest number of positions of a document; None if unlimited.
     """
 
     max_positions: int | None = None
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        if hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1; got {hidden_size}.")
+        check_at_least(1, hidden_size=hidden_size)
         self.hidden_size = hidden_size
 
     @abc.abstractmethod
@@ -59,12 +59,12 @@ class Backbone(nn.Module, Recorded, abc.ABC):
 
         Args:
             vectors: Input vectors.
-            mask: Which positions belong together; plainly causal if None.
+            mask: Which positions belong together; causal if None.
             cache: Earlier positions; the new ones are added to it. Excludes `mask`.
 
         Raises:
-            ValueError: If both mask and cache are given, the mask is for other rows, or the
-                features are not `hidden_size`.
+            ValueError: If both mask and cache are given, the mask is for another number of rows,
+                or the number of features is not `hidden_size`.
         """
 
     @abc.abstractmethod
@@ -73,7 +73,7 @@ class Backbone(nn.Module, Recorded, abc.ABC):
 
         Args:
             batch_size: Number of rows.
-            capacity: Most positions it must hold in a row.
+            capacity: Number of positions that it must hold in a row.
         """
 
     @staticmethod
@@ -81,7 +81,7 @@ class Backbone(nn.Module, Recorded, abc.ABC):
         """The cache, if it is of the kind that `new_cache` makes.
 
         Raises:
-            ValueError: If it is another one.
+            ValueError: If it is of another kind.
         """
         if cache is not None and not isinstance(cache, kind):
             raise ValueError(
@@ -92,12 +92,17 @@ class Backbone(nn.Module, Recorded, abc.ABC):
     def _check_input(
         self, vectors: Tensor, mask: AttentionMask | None, cache: Cache | None
     ) -> AttentionMask:
-        """The mask that holds for the vectors: the one given, the cache's, or plainly causal.
+        """The mask for the vectors: the given one, the cache's, or a causal one.
 
         Raises:
-            ValueError: If there are other features than `hidden_size`, both mask and cache, or a
-                mask for other rows.
+            ValueError: If the number of features is not `hidden_size`, both mask and cache are
+                given, or the mask is for another number of rows.
         """
+        if vectors.dim() != 3:
+            raise ValueError(
+                "vectors must have axes for rows, positions and features; got shape "
+                f"{tuple(vectors.shape)}."
+            )
         rows, new, features = vectors.shape
         if features != self.hidden_size:
             raise ValueError(
@@ -116,5 +121,5 @@ class Backbone(nn.Module, Recorded, abc.ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device

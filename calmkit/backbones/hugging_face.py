@@ -1,9 +1,9 @@
-"""Any causal Transformer of Hugging Face `transformers`, fed with vectors instead of tokens.
+"""Any causal Transformer of Hugging Face `transformers`, with vectors instead of tokens as input.
 
-The wrapped model runs as it is, through `inputs_embeds`; its token embedding is left out. What may
-be seen comes from the mask: `AttentionMask.dense` as its 4-D attention mask, and
-`AttentionMask.positions` as its positions, rotary or learned. A plainly causal mask is left to the
-model, which has faster kernels for it. Keys and values live in a `KVCache` of fixed capacity.
+The wrapped model runs unchanged, through `inputs_embeds`; its token embedding is left out. The
+mask provides `AttentionMask.dense` as its 4-D attention mask and `AttentionMask.positions` as its
+positions, rotary or learned. A plain causal mask is left to the model, which has faster kernels
+for it. Keys and values are stored in a `KVCache` of fixed capacity.
 """
 
 import copy
@@ -25,14 +25,14 @@ __all__ = ["HuggingFaceBackbone"]
 
 
 class HuggingFaceBackbone(WideBuffers, Backbone):
-    """A causal `transformers` model as a backbone: random from settings, or one that exists.
+    """A causal `transformers` model as a backbone: built from settings, or an existing one.
 
-    Pretrained weights come with
+    To use pretrained weights:
     `HuggingFaceBackbone.from_model(transformers.AutoModel.from_pretrained(name))`.
 
     Attributes:
         model: The `transformers.PreTrainedModel`, without its token embedding.
-        max_positions: How many learned positions it has; None if its positions have no end.
+        max_positions: Number of learned positions; None if its positions are unlimited.
     """
 
     model: Any
@@ -50,8 +50,8 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
 
         Raises:
             ImportError: If `transformers` is not installed.
-            ValueError: If it does not know the model type or a setting, a setting names a file or
-                a repository, or the model is none that `from_model` takes.
+            ValueError: If `transformers` does not know the model type or a setting, a setting
+                names a file or a repository, or `from_model` would refuse the model.
         """
         super().__init__(hidden_size)
         require_transformers()
@@ -65,7 +65,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
         settings = dict(settings or {})
         defaults = CONFIG_MAPPING[model_type]()
         unknown = sorted(name for name in settings if not hasattr(defaults, name))
-        if unknown:  # transformers itself would take and ignore them
+        if unknown:  # transformers itself would ignore them
             raise ValueError(
                 f"settings must be entries of {type(defaults).__name__}; it has no {unknown}."
             )
@@ -81,16 +81,16 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
 
     @classmethod
     def from_model(cls, model: nn.Module) -> "HuggingFaceBackbone":
-        """Wrap an existing model; the backbone shares its weights and leaves it as it is.
+        """Wrap an existing model; the backbone shares its weights and does not change it.
 
         Args:
-            model: A causal `transformers.PreTrainedModel`. Of one with a language-model head
-                only the base model is used.
+            model: A causal `transformers.PreTrainedModel`. Only the base model is used if it has
+                a language-model head.
 
         Raises:
             ImportError: If `transformers` is not installed.
-            ValueError: If the model is of another kind, or one whose attention cannot be told by
-                a mask what to see: not causal, recurrent, or with a window of its own.
+            ValueError: If the model is of another kind, or a mask cannot control its attention:
+                it is not causal, is recurrent, or has its own window.
         """
         require_transformers()
         from transformers import PreTrainedModel
@@ -105,18 +105,18 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
         return backbone
 
     def _take(self, model: Any) -> None:
-        """Keep the model without its token embedding, which would be a weight without use."""
+        """Keep the model without its token embedding, which would be an unused weight."""
         check_model(model)
         # A copy of the structure only: the weights are shared.
         shared = {id(weight): weight for weight in model.parameters()}
         self.model = copy.deepcopy(model, shared)
         self.model.set_input_embeddings(nn.Identity())
-        # An embedding that is left holds learned positions; rotary ones have no end.
+        # A remaining embedding holds learned positions; rotary ones are unlimited.
         learned = any(isinstance(module, nn.Embedding) for module in self.model.modules())
         self.max_positions = model.config.max_position_embeddings if learned else None
 
     def wide_buffers(self) -> Iterable[tuple[nn.Module, str]]:
-        """Tables of positions, such as rotary rates: what the model computes and does not save.
+        """Tables of positions, such as rotary rates: buffers that the model does not save.
 
         `transformers` itself keeps them in float32 when it loads a model in bfloat16.
         """
@@ -136,9 +136,9 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
         """Compute the hidden states; see `Backbone.forward`.
 
         Raises:
-            ValueError: If both mask and cache are given, the cache is not one of `new_cache` or
-                is full, the mask is for other rows, there are more positions than learned ones,
-                or the features are not `hidden_size`.
+            ValueError: If both mask and cache are given, the cache is not from `new_cache` or is
+                full, the mask is for another number of rows, there are more positions than learned
+                ones, or the number of features is not `hidden_size`.
         """
         mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, KVCache)
@@ -150,7 +150,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
             else:
                 longest = new if mask.lengths is None else max(map(max, mask.lengths))
             self._check_positions("positions", longest)
-        if rows == 0:  # transformers cannot reshape what is empty
+        if rows == 0:  # transformers cannot reshape empty tensors
             return vectors.clone()
         attention_mask = position_ids = None
         if not (mask.is_plain and mask.is_causal):
@@ -169,7 +169,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
         return states
 
     def _dense(self, mask: AttentionMask, q_len: int, kv_len: int, vectors: Tensor) -> Tensor:
-        """The mask with an axis for heads, in the form the model's attention takes."""
+        """The mask with an axis for heads, in the form that the model's attention expects."""
         visible = mask.dense(q_len, kv_len, vectors.device)[:, None]
         if self.model.config._attn_implementation == "sdpa":
             return visible

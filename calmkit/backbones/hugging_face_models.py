@@ -1,4 +1,4 @@
-"""What `transformers` models ask of a cache, and which of them can be a backbone."""
+"""The cache interface of `transformers` models, and checks of models used as backbones."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ __all__ = ["CacheOfLayers", "check_model", "check_settings", "require_transforme
 
 
 class CacheOfLayers:
-    """What the layers of `transformers` models ask of a cache, on a `KVCache`."""
+    """The cache interface that layers of `transformers` models use, on a `KVCache`."""
 
     def __init__(self, cache: KVCache) -> None:
         self._cache = cache
@@ -22,37 +22,37 @@ class CacheOfLayers:
         """Store a layer's new keys and values, (batch, heads, new, head_dim); return all.
 
         Raises:
-            ValueError: If they have other sizes than the model's configuration says.
+            ValueError: If their sizes differ from the model's configuration.
         """
-        want = self._cache.keys.shape[3:]
+        expected = self._cache.keys.shape[3:]
         for name, stored in (("keys", keys), ("values", values)):
-            if (stored.shape[1], stored.shape[3]) != want:
+            if (stored.shape[1], stored.shape[3]) != expected:
                 raise ValueError(
-                    f"{name} of each layer must have (kv_heads, head_dim) = {tuple(want)}, as the "
-                    f"configuration says; got {(stored.shape[1], stored.shape[3])}. A model that "
-                    "compresses its keys cannot be used with a cache."
+                    f"{name} of each layer must have (kv_heads, head_dim) = {tuple(expected)}, as "
+                    f"the configuration says; got {(stored.shape[1], stored.shape[3])}. A model "
+                    "that compresses its keys cannot be used with a cache."
                 )
         self._cache.append(layer, keys.transpose(1, 2), values.transpose(1, 2))
         all_keys, all_values = self._cache.keys[layer], self._cache.values[layer]
         return all_keys.transpose(1, 2), all_values.transpose(1, 2)
 
     def get_seq_length(self) -> int:
-        """The capacity: keys of the whole of it are given, and the mask hides the unused ones."""
+        """The capacity: `update` returns that many keys, and the mask hides the unused ones."""
         return self._cache.keys.shape[2]
 
 
 def require_transformers() -> None:
-    """Raise an `ImportError` with the remedy where `transformers` is not installed."""
+    """Raise an `ImportError` with the remedy if `transformers` is not installed."""
     require("transformers", "HuggingFaceBackbone")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings that make `transformers` read or download something.
 
-    An attention of the name `owner/name`, for one, is code from the Hugging Face hub.
+    For example, an attention implementation named `owner/name` is code from the Hugging Face hub.
 
     Raises:
-        ValueError: If one does, at any depth; names it.
+        ValueError: If a setting does so, at any depth; names it.
     """
     left = list(settings.items())
     while left:
@@ -69,10 +69,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Refuse a model that a 4-D mask and positions would not tell, alone, what to see.
+    """Refuse a model whose attention is not fully controlled by a 4-D mask and positions.
 
     Raises:
-        ValueError: If the model is none that `HuggingFaceBackbone.from_model` takes.
+        ValueError: If the model cannot be used in `HuggingFaceBackbone.from_model`.
     """
     config, name = model.config, type(model).__name__
     needed = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values"}

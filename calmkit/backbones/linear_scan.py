@@ -2,9 +2,9 @@ r"""Linear recurrence over positions, all positions at once.
 
     h_t = keep_t h_{t-1} + input_t
 
-Two steps in a row are one step again: (a, b) then (a', b') is (a a', a' b + b'). Doubling the
-reach of each position log2(positions) times gives every h_t. There is no division and no
-logarithm, so a `keep` of 0, which forgets all that came before, is exact.
+Two consecutive steps combine into one: (a, b) followed by (a', b') is (a a', a' b + b'). Doubling
+the reach of each position log2(positions) times gives every h_t. There is no division and no
+logarithm, so a `keep` of 0, which forgets the past, is exact.
 
 Source: Hillis and Steele, "Data Parallel Algorithms", CACM 29 (1986), on the pairs of Blelloch,
 "Prefix Sums and Their Applications" (1990), section 1.4.
@@ -29,17 +29,17 @@ def linear_scan(
     """h_t for every position, from h_{-1}.
 
     Args:
-        keep: Factor on the state before; in [0, 1], or products may overflow.
-        inputs: What is added.
+        keep: Factor on the previous state; in [0, 1], or products may overflow.
+        inputs: The added term.
         before: h_{-1}; zeros if None.
     """
     if before is not None:
-        # One position more, whose state is h_{-1}, then all as without it.
+        # Prepend a position whose state is h_{-1}.
         keep = pad(keep, (0, 0, 1, 0))
         inputs = torch.cat([before[:, None], inputs], dim=1)
     reach = 1
     while reach < keep.shape[1]:
-        # The steps of position t join those that end at t - reach.
+        # The steps that end at position t are joined with those that end at t - reach.
         inputs = inputs + keep * pad(inputs[:, :-reach], (0, 0, reach, 0))
         keep = keep * pad(keep[:, :-reach], (0, 0, reach, 0))
         reach *= 2

@@ -1,12 +1,12 @@
-r"""Pre-norm residual network of minGRU layers: a state of fixed size in place of attention.
+r"""Pre-norm residual network of minGRU layers: a state of fixed size instead of attention.
 
     x <- x + W_o mingru(norm(x)),    x <- x + swiglu(norm(x)),    output norm(x)
 
-where minGRU gates each feature of its state by the present input alone,
+where minGRU gates each feature of its state by the current input only,
 
     z_t = sigmoid(W_z x_t + c),    h_t = (1 - z_t) h_{t-1} + z_t W_h x_t,    h_{-1} = 0
 
-so that a scan computes all positions at once. Each packed document starts from h = 0.
+so that a scan computes all positions in parallel. Each packed document starts from h = 0.
 
 Source: Feng et al., "Were RNNs All We Needed?", arXiv 2410.01201, section 3.1.
 """
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask
+from calmkit.bounds import check_at_least
 from calmkit.nn import SwiGLU, scaled_normal_
 from calmkit.typing import typed
 
@@ -32,19 +33,18 @@ class MinGRUBackbone(Backbone):
     """Recurrent network over chunk vectors, parallel in training."""
 
     def __init__(self, hidden_size: int, *, depth: int = 4, ff_size: int | None = None) -> None:
-        """Build `depth` layers; `ff_size` is that of `SwiGLU`.
+        """Build `depth` layers; see `SwiGLU` for `ff_size`.
 
         Raises:
             ValueError: If a size is not positive.
         """
         super().__init__(hidden_size)
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1; got {depth}.")
+        check_at_least(1, depth=depth)
         self.layers = nn.ModuleList(MinGRULayer(hidden_size, ff_size) for _ in range(depth))
         self.norm = nn.RMSNorm(hidden_size, eps=1e-6)
         scaled_normal_(self)
         for name, module in self.named_modules():
-            if name.endswith(("output", "down")):  # what writes into the stream
+            if name.endswith(("output", "down")):  # layers that write into the residual stream
                 scaled_normal_(module, gain=1 / math.sqrt(2 * depth))
 
     @typed
@@ -63,8 +63,8 @@ class MinGRUBackbone(Backbone):
             not mask.is_causal or mask.window is not None or mask.key_lengths is not None
         ):
             raise ValueError(
-                "mask must be causal or packed, without a window: a state sees all of the past, "
-                f"and that alone; got {mask}. TransformerBackbone takes any mask."
+                "mask must be causal or packed, without a window: a state sees the whole past and "
+                f"nothing else; got {mask}. TransformerBackbone supports any mask."
             )
         mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, StateCache)
@@ -86,7 +86,7 @@ class MinGRUBackbone(Backbone):
 
 
 class MinGRULayer(nn.Module):
-    """minGRU and feed-forward, each normalised before and added to the stream."""
+    """minGRU and feed-forward, each with a norm before it, added to the residual stream."""
 
     def __init__(self, hidden_size: int, ff_size: int | None) -> None:
         super().__init__()
@@ -98,9 +98,9 @@ class MinGRULayer(nn.Module):
         self.feed_forward = SwiGLU(hidden_size, ff_size)
 
     def forward(self, x: Tensor, starts: Tensor, cache: StateCache | None, index: int) -> Tensor:
-        """Apply the layer; `index` is its place in the cache."""
+        """Apply the layer; `index` is its index in the cache."""
         normed = self.memory_norm(x)
-        # In half precision 1 - z would lose the small gates that a long memory is made of.
+        # In half precision 1 - z would lose small gates, on which long memory depends.
         dtype = torch.promote_types(x.dtype, torch.float32)
         gate = self.gate(normed).to(dtype)
         keep = torch.sigmoid(-gate).masked_fill(starts, 0.0)  # 1 - z, also where z rounds to 1

@@ -1,8 +1,8 @@
-r"""Scalings of rotary rates, to read longer texts than were trained on.
+r"""Scalings of rotary rates, for texts longer than those seen in training.
 
-A scaling maps the rates of all feature pairs (angle per position, falling from 1) to slower ones.
-With a context grown by `factor`, slow pairs, which have not finished a turn within the trained
-length, are slowed by that factor; fast ones, which tell neighbours apart, should stay.
+A scaling maps the rates of all feature pairs (angle per position, decreasing from 1) to slower
+ones. If the context grows by `factor`, slow pairs, which do not complete a turn within the trained
+length, are slowed by that factor. Fast pairs, which distinguish neighbours, should not change.
 
 The parameters have the names and meanings of `rope_scaling` (now `rope_parameters`) in the
 configs of Llama models.
@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.recording import Recorded
 from calmkit.typing import typed
 
@@ -22,7 +23,7 @@ __all__ = ["LinearScaling", "Llama3Scaling", "RopeScaling", "YarnScaling"]
 
 
 class RopeScaling(Recorded, abc.ABC):
-    """Changes the rates of rotary positions.
+    """Changes the rates of rotary position embeddings.
 
     Attributes:
         attention_factor: Factor on queries and on keys.
@@ -36,13 +37,13 @@ class RopeScaling(Recorded, abc.ABC):
 
 
 class LinearScaling(RopeScaling):
-    """Divides every rate by `factor`, as if positions stood closer (arXiv 2306.15595)."""
+    """Divides every rate by `factor`, as if positions were closer (arXiv 2306.15595)."""
 
     def __init__(self, *, factor: float) -> None:
         """Set the factor.
 
         Args:
-            factor: By how much longer texts become.
+            factor: Factor by which texts become longer.
 
         Raises:
             ValueError: If it is below 1.
@@ -56,10 +57,10 @@ class LinearScaling(RopeScaling):
 
 
 class Llama3Scaling(RopeScaling):
-    """Slows pairs by how many turns they make within the trained length, as in Llama 3.1.
+    """Slows pairs by the number of turns they make within the trained length, as in Llama 3.1.
 
-    With n turns: unchanged from `high_freq_factor` turns on, divided by `factor` up to
-    `low_freq_factor` turns, linear in n between.
+    Rates with at least `high_freq_factor` turns are unchanged, and those with at most
+    `low_freq_factor` turns are divided by `factor`. In between, the change is linear in the turns.
     """
 
     def __init__(
@@ -73,17 +74,16 @@ class Llama3Scaling(RopeScaling):
         """Set the bounds.
 
         Args:
-            factor: By how much longer texts become.
+            factor: Factor by which texts become longer.
             original_positions: Length of the texts in training.
-            low_freq_factor: Turns up to which a pair is slowed in full.
-            high_freq_factor: Turns from which a pair is left alone.
+            low_freq_factor: Turns up to which a pair is slowed fully.
+            high_freq_factor: Turns from which a pair is unchanged.
 
         Raises:
             ValueError: If a value is out of range.
         """
         self.factor = _checked(factor)
-        if original_positions < 1:
-            raise ValueError(f"original_positions must be at least 1; got {original_positions}.")
+        check_at_least(1, original_positions=original_positions)
         if not 0 < low_freq_factor < high_freq_factor:
             raise ValueError(
                 "low_freq_factor must be positive and below high_freq_factor; "
@@ -95,7 +95,7 @@ class Llama3Scaling(RopeScaling):
 
     @typed
     def scaled(self, rates: Float[Tensor, " half"]) -> Float[Tensor, " half"]:
-        """`rates * (s + (1 - s) / factor)` with s in [0, 1] by the number of turns."""
+        """`rates * (s + (1 - s) / factor)`, where s in [0, 1] depends on the number of turns."""
         turns = self.original_positions * rates / (2 * math.pi)
         low, high = self.low_freq_factor, self.high_freq_factor
         kept = ((turns - low) / (high - low)).clamp(0, 1)
@@ -103,11 +103,11 @@ class Llama3Scaling(RopeScaling):
 
 
 class YarnScaling(RopeScaling):
-    """Slows pairs by their place between two numbers of turns, and sharpens attention.
+    """Slows pairs along a ramp between two numbers of turns, and sharpens attention.
 
-    The ramp is linear in the number j of the pair, from that with `beta_fast` turns within the
-    trained length (unchanged) to that with `beta_slow` (divided by `factor`), both rounded
-    outwards. Source: YaRN, arXiv 2309.00071.
+    The ramp is linear in the index j of the pair. It starts at the pair with `beta_fast` turns
+    within the trained length (unchanged) and ends at the pair with `beta_slow` turns (divided by
+    `factor`), both rounded outwards. Source: YaRN, arXiv 2309.00071.
     """
 
     def __init__(
@@ -122,18 +122,17 @@ class YarnScaling(RopeScaling):
         """Set the ramp.
 
         Args:
-            factor: By how much longer texts become.
+            factor: Factor by which texts become longer.
             original_positions: Length of the texts in training.
-            beta_fast: Turns from which a pair is left alone.
-            beta_slow: Turns up to which a pair is slowed in full.
+            beta_fast: Turns from which a pair is unchanged.
+            beta_slow: Turns up to which a pair is slowed fully.
             attention_factor: Factor on queries and keys; 0.1 ln(factor) + 1 if None.
 
         Raises:
             ValueError: If a value is out of range.
         """
         self.factor = _checked(factor)
-        if original_positions < 1:
-            raise ValueError(f"original_positions must be at least 1; got {original_positions}.")
+        check_at_least(1, original_positions=original_positions)
         if not 0 < beta_slow < beta_fast:
             raise ValueError(
                 f"beta_slow must be positive and below beta_fast; got {beta_slow} and {beta_fast}."
@@ -147,9 +146,9 @@ class YarnScaling(RopeScaling):
 
     @typed
     def scaled(self, rates: Float[Tensor, " half"]) -> Float[Tensor, " half"]:
-        """`rates * (s + (1 - s) / factor)` with s in [0, 1] by the number of the pair."""
+        """`rates * (s + (1 - s) / factor)`, where s in [0, 1] depends on the pair's index."""
         pair = torch.arange(len(rates), device=rates.device, dtype=rates.dtype)
-        # ln(rate_j) falls linearly in j, by ln(rate_1) a pair.
+        # ln(rate_j) = j ln(rate_1).
         step = rates[1].log() if len(rates) > 1 else rates.new_tensor(-1.0)
         turn = self.original_positions / (2 * math.pi)
         first = (math.log(self.beta_fast / turn) / step).floor().clamp_min(0)

@@ -1,6 +1,6 @@
-r"""Rotary positions: the dot product of a query and a key depends on their distance only.
+r"""Rotary positions: the dot product of a query and a key depends only on their distance.
 
-Feature pair j (feature j and feature j + head_dim / 2) is turned by the angle
+Feature pair j (feature j and feature j + head_dim / 2) is rotated by the angle
 `position * rate_j`, where `rate_j = theta^(-2 j / head_dim)` unless a scaling changes it:
 
     x * (cos, cos) + swapped halves of x * (-sin, sin)
@@ -24,7 +24,7 @@ __all__ = ["Rotation", "apply_rotary", "rotation_at"]
 @typed
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """The factors of each feature and of its partner, at each position.
+    """The factors of each feature and of its partner at each position.
 
     Attributes:
         cos: Cosine of the pair's angle, for both halves.
@@ -43,13 +43,13 @@ def rotation_at(
     theta: float,
     scaling: RopeScaling | None = None,
 ) -> Rotation:
-    """The rotation at each position, in float32 at least.
+    """The rotation at each position, in float32.
 
     Args:
         positions: Whole numbers.
         head_dim: Features of a head; even.
         theta: Base of the wavelengths.
-        scaling: Changes the rates, to read longer texts than were trained on.
+        scaling: Changes the rates, for texts longer than those seen in training.
     """
     pairs = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
     rates = theta ** (-pairs / head_dim)
@@ -65,6 +65,6 @@ def rotation_at(
 def apply_rotary(
     x: Float[Tensor, "batch length heads head_dim"], rotation: Rotation
 ) -> Float[Tensor, "batch length heads head_dim"]:
-    """Turn each feature pair of queries or keys by its angle."""
+    """Rotate each feature pair of queries or keys by its angle."""
     cos, sin = (part.to(x.dtype)[:, :, None] for part in (rotation.cos, rotation.sin))
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

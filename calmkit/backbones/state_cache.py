@@ -15,7 +15,7 @@ class StateCache(PositionCache):
 
     Attributes:
         states: Stored states, (layers, batch, capacity, state).
-        lengths: Positions in use in each row, (batch).
+        lengths: Number of positions in use in each row, (batch).
     """
 
     @typed
@@ -24,7 +24,7 @@ class StateCache(PositionCache):
         states: Float[Tensor, "layers batch capacity state"],
         lengths: Int[Tensor, " batch"],
     ) -> None:
-        """Hold given tensors; backbones make empty caches with `Backbone.new_cache`.
+        """Wrap existing tensors; backbones make empty caches with `Backbone.new_cache`.
 
         Raises:
             ValueError: If a length is out of range.
@@ -40,9 +40,9 @@ class StateCache(PositionCache):
 
     @typed
     def append(self, layer: int, states: Float[Tensor, "batch new state"]) -> None:
-        """Write one layer's new states behind each row's own length.
+        """Write one layer's new states after each row's own length.
 
         Raises:
-            ValueError: If the batch is another one, or the cache has no room left.
+            ValueError: If the number of rows differs, or the cache is full.
         """
         self._write(layer, "states", states)

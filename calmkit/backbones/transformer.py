@@ -2,9 +2,9 @@ r"""Pre-norm Transformer decoder in the style of Llama.
 
     x <- x + attention(norm(x)),    x <- x + swiglu(norm(x)),    output norm(x)
 
-with RMSNorm, rotary positions, grouped-query attention and no biases; queries and keys may be
-normalised too (arXiv 2302.05442, as in Qwen 3). Weights are drawn from N(0, 1 / fan_in), those
-that write into the residual stream with a further factor `1 / sqrt(2 depth)` (Radford et al.,
+with RMSNorm, rotary positions, grouped-query attention and no biases. Queries and keys may also be
+normalised (arXiv 2302.05442, as in Qwen 3). Weights are drawn from N(0, 1 / fan_in). Those that
+write into the residual stream have an additional factor `1 / sqrt(2 depth)` (Radford et al.,
 "Language Models are Unsupervised Multitask Learners", section 2.3), so that the stream's variance
 does not grow with depth.
 """
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from calmkit.attention import AttentionMask, KVCache, check_backend
+from calmkit.bounds import check_at_least, check_positive
 from calmkit.nn import SwiGLU, scaled_normal_
 from calmkit.private_torch import in_transform
 from calmkit.typing import typed
@@ -56,33 +57,29 @@ class TransformerBackbone(Backbone):
             kv_heads: Key/value heads; as many as query heads if None.
             ff_size: Hidden features of the feed-forward layers; see `SwiGLU`.
             rope_theta: Base of the rotary wavelengths.
-            rope_scaling: Changes the rotary rates, for longer texts; none if None.
+            rope_scaling: Changes the rotary rates, for longer texts; no change if None.
             norm_eps: Added to the mean square under a norm's root.
-            qk_norm: Whether queries and keys of each head are normalised: keeps attention from
-                saturating in long trainings.
-            activation_checkpointing: Whether layers are computed again in the backward pass
-                instead of keeping what is inside them: a third more work, far less memory.
+            qk_norm: Whether to normalise queries and keys of each head, which keeps attention
+                from saturating in long trainings.
+            activation_checkpointing: Whether to recompute layers in the backward pass instead of
+                storing their activations: a third more computation, far less memory.
             attention_backend: See `attention`. Weights do not depend on it.
 
         Raises:
-            ValueError: If the heads do not divide the features, a size is out of range or no
-                backend has that name.
+            ValueError: If the heads do not divide the features, a size is out of range, or there
+                is no backend of that name.
         """
         super().__init__(hidden_size)
         kv_heads = heads if kv_heads is None else kv_heads
-        if depth < 1 or heads < 1 or kv_heads < 1:
-            raise ValueError(
-                f"depth, heads and kv_heads must be at least 1; got {depth}, {heads}, {kv_heads}."
-            )
+        check_at_least(1, depth=depth, heads=heads, kv_heads=kv_heads)
         if hidden_size % (2 * heads) != 0:
             raise ValueError(
                 f"hidden_size must be a multiple of 2 * heads = {2 * heads}, since each head "
-                f"turns pairs of features; got {hidden_size}."
+                f"rotates pairs of features; got {hidden_size}."
             )
         if heads % kv_heads != 0:
             raise ValueError(f"kv_heads must divide heads = {heads}; got {kv_heads}.")
-        if not 0 < rope_theta < math.inf:
-            raise ValueError(f"rope_theta must be positive and finite; got {rope_theta}.")
+        check_positive(rope_theta=rope_theta)
         if not 0 <= norm_eps < math.inf:
             raise ValueError(f"norm_eps must be finite and must not be negative; got {norm_eps}.")
         check_backend(attention_backend)
@@ -107,7 +104,7 @@ class TransformerBackbone(Backbone):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as the module's docstring says."""
+        """Initialise as described in the module docstring."""
         scaled_normal_(self)
         gain = 1 / math.sqrt(2 * len(self.layers))
         for module in self.modules():
@@ -126,8 +123,8 @@ class TransformerBackbone(Backbone):
         """Compute the hidden states; see `Backbone.forward`.
 
         Raises:
-            ValueError: If both mask and cache are given, the cache is not one of `new_cache`, or
-                the features are not `hidden_size`.
+            ValueError: If both mask and cache are given, the cache is not from `new_cache`, or
+                the number of features is not `hidden_size`.
         """
         mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, KVCache)
@@ -140,7 +137,7 @@ class TransformerBackbone(Backbone):
         )
         x = vectors
         recompute = self.activation_checkpointing and cache is None and torch.is_grad_enabled()
-        recompute = recompute and not in_transform()  # which lets no tensor be put aside
+        recompute = recompute and not in_transform()  # transforms do not support checkpointing
         for index, layer in enumerate(self.layers):
             if recompute:
                 x = checkpoint(layer, x, rotation, mask, cache, index, use_reentrant=False)

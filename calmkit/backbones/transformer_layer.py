@@ -2,8 +2,8 @@ r"""One layer of the Transformer: attention and feed-forward on a residual strea
 
     x <- x + attention(norm(x)),    x <- x + swiglu(norm(x))
 
-Queries and keys are projected, normalised if wanted (arXiv 2302.05442), then turned by their
-positions; keys and values may be those of a cache as well.
+Queries and keys are projected, optionally normalised (arXiv 2302.05442), and rotated by their
+positions. Keys and values may include those of a cache.
 """
 
 from einops import rearrange
@@ -18,7 +18,7 @@ __all__ = ["SelfAttention", "TransformerLayer"]
 
 
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward, each normalised before and added to the stream."""
+    """Attention and feed-forward, each with a norm before it, added to the residual stream."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class TransformerLayer(nn.Module):
         cache: KVCache | None,
         index: int,
     ) -> Tensor:
-        """Apply the layer; `index` is its place in the cache."""
+        """Apply the layer; `index` is its index in the cache."""
         x = x + self.attention(self.attention_norm(x), rotation, mask, cache, index)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -89,7 +89,7 @@ class SelfAttention(nn.Module):
         cache: KVCache | None,
         index: int,
     ) -> Tensor:
-        """Attend from each position of `x` to what the mask shows of it and of the cache."""
+        """Attend from each position of `x` to the visible positions of `x` and of the cache."""
         q, k, v = (
             rearrange(
                 projected,

@@ -1,9 +1,8 @@
-"""Rows of chunks: what training and evaluation hand to a model.
+"""Rows of chunks: the batches that models are trained and evaluated on.
 
-Several documents may be packed in one row; `ChunkBatch.lengths` tells where each begins, and
-attention does not cross that border. A document's first chunk is read and never asked for.
-`ChunkBatch.scored` narrows down what is asked for, chunk by chunk: of a prompt and its response,
-the response.
+Several documents may be packed in one row. `ChunkBatch.lengths` holds their lengths, and attention
+does not cross from one to another. A document's first chunk is read but never predicted.
+`ChunkBatch.scored` restricts the predicted chunks further, for instance to a prompt's response.
 """
 
 from dataclasses import dataclass, replace
@@ -24,10 +23,10 @@ class ChunkBatch:
 
     Attributes:
         tokens: Token ids. Padding holds a valid id that the model does not read. Fill holds the
-            end token: it is part of the last chunk's latent, but no score counts it.
+            end token, which is part of the last chunk's latent but is not scored.
         real: True where a token belongs to the text, False on padding and fill.
         lengths: For each row, the number of chunks of each packed document, in order.
-        scored: False at chunks that are only read, such as a prompt's; None scores all.
+        scored: False at chunks that are only read, such as a prompt's; None means all are scored.
     """
 
     tokens: Int[Tensor, "batch positions chunk"]
@@ -51,9 +50,9 @@ class ChunkBatch:
 
     @typed
     def predictable(self) -> Bool[Tensor, "batch positions"]:
-        """True at chunks that a model is asked for.
+        """True at chunks that a model predicts.
 
-        Not the first of a document, not empty, and not left out by `scored`.
+        These are all but empty chunks, the first of each document, and those `scored` leaves out.
         """
         predictable = self.real.any(dim=-1)
         for row, lengths in enumerate(self.lengths):

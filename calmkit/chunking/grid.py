@@ -1,9 +1,9 @@
 r"""Texts and prompts on the chunk grid.
 
 Position t of a row holds K consecutive tokens. A document whose first chunk has fewer than K
-tokens is padded on its *left*, so that text goes on directly after a prompt; the padding is
-masked wherever it is read. What is left of the last chunk after the document's end is filled
-with the end token: text after an end token is cut anyway. No chunk straddles two documents.
+tokens is padded on its *left*, so that text continues directly after a prompt; the padding is
+masked wherever it is read. The rest of the last chunk after the document's end is filled with the
+end token: text after an end token is cut anyway. No chunk straddles two documents.
 
     phase 1, K = 4:   [ . d0 d1 d2 ] [ d3 d4 d5 d6 ] [ d7 end end end ]
                         ^ padding                          ^ fill
@@ -15,18 +15,19 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 __all__ = ["check_tokens", "chunk_prompts", "chunk_tokens"]
 
 
 def check_tokens(name: str, tokens: Sequence[int], vocab_size: int | None = None) -> None:
-    """Refuse a list that holds anything but token ids; every item is looked at.
+    """Refuse a list that holds anything but token ids; checks every item.
 
     Args:
-        name: What to call the list.
+        name: Name of the list.
         tokens: The list.
-        vocab_size: Number of token ids; any that is not negative will do if None.
+        vocab_size: Number of token ids; None allows all ids that are not negative.
 
     Raises:
         ValueError: If an item is not an `int`, or out of range.
@@ -34,8 +35,8 @@ def check_tokens(name: str, tokens: Sequence[int], vocab_size: int | None = None
     for token in tokens:
         if not isinstance(token, int) or isinstance(token, bool):
             raise ValueError(
-                f"{name} must hold token ids, each an int; got {token!r}. Of a tensor or array, "
-                "give its tolist()."
+                f"{name} must hold token ids, each an int; got {token!r}. Convert a tensor or "
+                "array with tolist()."
             )
         if token < 0 or (vocab_size is not None and token >= vocab_size):
             rule = "of at least 0" if vocab_size is None else f"in [0, {vocab_size})"
@@ -51,7 +52,7 @@ def chunk_tokens(
     Args:
         tokens: The text's token ids; at least one.
         chunk_size: K, tokens in a chunk.
-        phase: Padding places before the first token, in [0, K).
+        phase: Number of padding places before the first token, in [0, K).
         fill_id: The id written on padding and fill.
 
     Returns:
@@ -60,8 +61,7 @@ def chunk_tokens(
     Raises:
         ValueError: If the text is empty or an argument is out of range.
     """
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}.")
+    check_at_least(1, chunk_size=chunk_size)
     if not 0 <= phase < chunk_size:
         raise ValueError(f"phase must be in [0, chunk_size = {chunk_size}); got {phase}.")
     if tokens.shape[0] == 0:
@@ -85,7 +85,7 @@ def chunk_prompts(
 ]:
     """Lay prompts on the grid so that each *ends* at a chunk's edge.
 
-    Rows shorter than the longest are followed by empty chunks.
+    Rows shorter than the longest end with empty chunks.
 
     Args:
         prompts: Token ids of each prompt, of any lengths; none empty.

@@ -1,8 +1,8 @@
 r"""Prompts with their responses, and loss masks that fall on chunk edges.
 
-A model is asked for whole chunks: the loss of a chunk has no part for each of its tokens. So a
+A model predicts whole chunks, and the loss of a chunk does not split into its tokens. So a
 response has to begin at a chunk's edge. The prompt is padded on its left until it does, as
-`chunk_prompts` does it for generation; training then sees what generation will.
+`chunk_prompts` does for generation: training and generation see the same layout.
 
     K = 4:   [ . . p0 p1 ] [ p2 p3 p4 p5 ] [ r0 r1 r2 r3 ] [ r4 end end end ]
     scored         -               -             yes               yes
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 from .grid import check_tokens, chunk_tokens
@@ -38,9 +39,9 @@ def chunk_pair(
         prompt: Token ids; at least one.
         response: Token ids; at least one.
         chunk_size: K, tokens in a chunk.
-        fill_id: The id written on padding and fill. Fill is part of the last chunk's target:
-            let it be the end token.
-        end_id: The end token, put after the response; None puts nothing.
+        fill_id: The id written on padding and fill. Fill is part of the last chunk's target, so
+            use the end token.
+        end_id: The end token, put after the response; None to add none.
 
     Returns:
         The chunks, the mask of tokens that belong to the text (the end token does), and a mask
@@ -54,8 +55,7 @@ def chunk_pair(
         if len(tokens) == 0:
             raise ValueError(f"{name} must hold at least one token; got none.")
         check_tokens(name, tokens)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1; got {chunk_size}.")
+    check_at_least(1, chunk_size=chunk_size)
     phase = -len(prompt) % chunk_size
     text = [*prompt, *response, *([] if end_id is None else [end_id])]
     tokens, real = chunk_tokens(torch.tensor(text), chunk_size, phase=phase, fill_id=fill_id)
@@ -72,18 +72,18 @@ def aligned_loss_mask(
     """Turn a loss mask over tokens into one over chunks, for `ChunkBatch.scored`.
 
     Args:
-        mask: True at tokens that the loss shall ask for.
-        real: False on padding and fill, where `mask` may say anything; None: all is text.
+        mask: True at tokens that count in the loss.
+        real: False on padding and fill, where `mask` is ignored; None means that all is text.
 
     Returns:
-        True at chunks whose text is asked for; all of it, since part of a chunk cannot be.
+        True at chunks that count in the loss.
 
     Raises:
         ValueError: If an edge of the mask falls inside a chunk; names row and position.
     """
     text = torch.ones_like(mask) if real is None else real
-    asked = (mask & text).any(dim=-1)
-    straddled = asked & (~mask & text).any(dim=-1)
+    scored = (mask & text).any(dim=-1)
+    straddled = scored & (~mask & text).any(dim=-1)
     if straddled.any():
         *row, position = straddled.nonzero()[0].tolist()
         where = f"row {', '.join(map(str, row))}, " if row else ""
@@ -93,4 +93,4 @@ def aligned_loss_mask(
             f"{where}position {position} has {found}. Pad the prompt on its left until the "
             "response begins at an edge, as `chunk_pair` does."
         )
-    return asked
+    return scored

@@ -52,7 +52,8 @@ def _options(
     """Run the contracts of its kind on a part, or on all parts of a module.
 
     Args:
-        kind: head, rule, sampler, backbone, autoencoder or solver. None: the class tells.
+        kind: head, rule, kernel, noise, solver, sampler, autoencoder, input_encoder, backbone or
+            attention. None: the part tells.
         profile: quick (seconds), standard (about a minute) or deep.
         seed: The same seed repeats a run.
         only: Contracts to run, separated by commas. None: all.

@@ -1,7 +1,5 @@
 """`calmkit compare`: several models on the same text, seeds and budget."""
 
-import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
-
 from calmkit.comparison import Preparation, compare, plan_runs, prepare_all
 from calmkit.config import parse_comparison
 from calmkit.saving import WEIGHTS_FILE
@@ -23,6 +21,8 @@ _HELP = """keys of a comparison, beside those of `calmkit train` below:
   threads        threads of each run; equal numbers take equal threads
   trained        folder of trainings to share with other comparisons
 """
+
+_MOST_FILES = 4
 
 
 def run(options: list[str]) -> None:
@@ -56,4 +56,9 @@ def _compare(prepared: Preparation) -> None:
             result = compare(prepared, runs, display)
     write_and_show(result, comparison.output, console)
     if any(variant.failures for variant in result.variants):
-        raise Failed("some runs failed; the table says which. Run it again to try those alone.")
+        errors = [str(run.error_file) for run in runs if run.error_file.exists()]
+        kept = f"\n  the whole errors: {', '.join(errors[:_MOST_FILES])}" if errors else ""
+        more = f", and {len(errors) - _MOST_FILES} more" if len(errors) > _MOST_FILES else ""
+        raise Failed(
+            f"some runs failed; the table says which. Run it again to try those alone.{kept}{more}"
+        )

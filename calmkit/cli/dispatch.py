@@ -6,7 +6,6 @@ at once.
 """
 
 import difflib
-import gc
 import importlib
 import io
 import os
@@ -21,19 +20,20 @@ from calmkit.extras import is_installed, with_remedy
 
 __all__ = ["main"]
 
-_COMMANDS = ("compare", "train", "evaluate", "generate", "convert", "account", "check",
-             "report")  # fmt: skip
+_COMMANDS = ("compare", "train", "evaluate", "generate", "prepare", "data", "convert", "account",
+             "check", "report")  # fmt: skip
 
 _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 
 Continuous autoregressive language models, part by part.
 
 commands:
-  compare    train several models on the same text, seeds and budget, and print what each of
-             them is worth
+  compare    train several models on equal text, seeds and budget; print what each is worth
   train      train one model and save it, or a saved one further, on pairs, with --finetune
   evaluate   measure a saved model on held-out text
   generate   write text with a saved model
+  prepare    text of any size as a folder of token ids: calmkit prepare SOURCE... --output DIR
+  data       what is inside such a folder: calmkit data DIR [--output PICTURE.png] [--verify]
   convert    write a published model in calmkit's format, or the other way
   account    parameters, FLOPs and memory of a model, without building its weights
   check      run the contracts of its kind on a part of your own: calmkit check my_head.MyHead
@@ -50,7 +50,8 @@ calmkit COMMAND --help lists the options of a command; calmkit --version prints 
 """
 
 # Libraries that every command needs, by the name they are imported under.
-_NEEDED = ("jsonargparse", "lightning_fabric", "matplotlib", "rich", "safetensors", "tokenizers")
+_NEEDED = ("cattrs", "jinja2", "jsonargparse", "lightning_fabric", "matplotlib", "rich",
+           "safetensors", "tokenizers")  # fmt: skip
 # Those of the extra `testing`, which is all that `check` needs.
 _NEEDED_TO_CHECK = ("hypothesis", "jsonargparse")
 
@@ -69,14 +70,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A character that a terminal or a pipe cannot show must not end hours of training.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    with _interrupts_noted() as interrupts:
+        try:
+            return _run(given)
+        except BaseException as error:
+            if not (interrupts or isinstance(error, KeyboardInterrupt)):
+                raise
+            _say("was interrupted by Ctrl-C; what had been written is kept.")
+            return 130
+
+
+def _run(given: list[str]) -> int:
+    """Run a command, and hand its output over; return the exit code."""
     try:
         code = _dispatch(given)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        _say("was interrupted by Ctrl-C; what had been written is kept.")
-        return 130
     except OSError as error:
         _drop_output()
         where = "the output" if error.filename is None else os.fspath(error.filename)
@@ -104,13 +114,14 @@ def _dispatch(given: list[str]) -> int:
             f"install it with pip install 'calmkit[{extra}]'."
         )
         return 2
-    with _interrupts_end_the_process(), _imports_are_no_garbage():
-        module = importlib.import_module(f"calmkit.cli.{command}")
-        from calmkit.disk import WriteError
-        from calmkit.training import TrainingDiverged
+    module = importlib.import_module(f"calmkit.cli.{command}")
+    from calmkit.disk import WriteError
+    from calmkit.text import EncodingError
+    from calmkit.training import TrainingDiverged
 
-        from .mistakes import Failed, Mistake
-        from .warned import warnings_in_one_line
+    from .mistakes import Failed, Mistake
+    from .warned import warnings_in_one_line
+
     # As `python -m` does: a head in my_heads.py of this folder is `my_heads.MyHead`. Last, so
     # that no file here hides an installed module.
     if _may_import_from_here(given) and os.getcwd() not in sys.path:
@@ -128,7 +139,7 @@ def _dispatch(given: list[str]) -> int:
             raise
         _say(f"{command}: {said}")
         return 2
-    except (TrainingDiverged, WriteError, Failed) as error:
+    except (EncodingError, TrainingDiverged, WriteError, Failed) as error:
         _say(f"{command}: {error}")
         return 1
     return 0
@@ -141,40 +152,33 @@ def _may_import_from_here(given: Sequence[str]) -> bool:
     in a model's folder would run a file of that name in it.
     """
     options = {option.partition("=")[0] for option in given}
-    own = given[0] in ("train", "compare", "account") and "--checkpoint" not in options
+    own = given[0] in ("train", "compare", "account", "check") and "--checkpoint" not in options
     return own or "--trust" in options
 
 
 @contextmanager
-def _interrupts_end_the_process() -> Iterator[None]:
-    """Ctrl-C during imports: compiled modules would turn the exception into another one."""
+def _interrupts_noted() -> Iterator[list[int]]:
+    """Ctrl-C raises KeyboardInterrupt, as ever, and is added to a list.
 
-    def end(number: int, frame: object) -> None:
-        _say("was interrupted by Ctrl-C; nothing was computed.")
-        os._exit(130)
+    While a compiled module is imported, Python may turn that exception into another one.
+    """
+    noted: list[int] = []
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
+    def interrupt(number: int, frame: object) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield noted
         return
-    previous = signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        yield noted
     finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def _imports_are_no_garbage() -> Iterator[None]:
-    """All that they make stays; to look for garbage in it takes tenths of a second each time."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _drop_output() -> None:

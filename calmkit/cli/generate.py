@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 from calmkit.config import parse_function
-from calmkit.data import check_unicode
 from calmkit.experiments import (
     choose_sampler,
     load_checkpoint,
@@ -13,6 +12,7 @@ from calmkit.experiments import (
     read_prompts,
     write_texts,
 )
+from calmkit.text import check_unicode
 
 from .mistakes import mistakes
 from .trust import packages_in

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import lightning_fabric  # noqa: F401  used later; here Ctrl-C does not end in a traceback
-
 from calmkit import config
-from calmkit.comparison import single
+from calmkit.comparison import result_of_one
 from calmkit.data import Corpus
 from calmkit.experiments import (
     CHECKPOINTS,
+    EvaluationPlan,
     check_resumable,
     finetune,
     prepare,
@@ -66,7 +65,8 @@ def _train(experiment: config.TrainExperiment, corpus: Corpus, text: str) -> Non
     console = new_console()
     with mistakes_in_checkpoints(), Display(console) as display:
         record = train(experiment, corpus, config_text=text, display=display)
-    result = single(record, experiment, corpus, text)
+    plan = EvaluationPlan.of_training(experiment, corpus, text)
+    result = result_of_one(record, plan, experiment.output.name)
     write_and_show(result, experiment.output, console)
 
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 import torch
 
 from calmkit.accounting import account_of
-from calmkit.config import Comparison, ConfigError, assemble, build_autoencoder
-from calmkit.experiments import Lab, model_objective
+from calmkit.config import Comparison, ConfigError, assemble
+from calmkit.experiments import Trainer, model_objective
 from calmkit.training import TrainingSettings
 
 __all__ = ["plan_steps", "with_steps"]
@@ -30,13 +30,13 @@ _ROUNDS, _STEPS_A_ROUND = 5, 2
 
 
 def plan_steps(
-    comparison: Comparison, labs: Mapping[str, Lab], trainings: Mapping[str, str]
+    comparison: Comparison, trainers: Mapping[str, Trainer], trainings: Mapping[str, str]
 ) -> dict[str, int]:
     """Steps of each variant, by name.
 
     Args:
         comparison: The comparison.
-        labs: What each variant is trained by, by name.
+        trainers: What each variant is trained by, by name.
         trainings: Keys of their trainings; those that share one have it measured once.
 
     Raises:
@@ -47,7 +47,7 @@ def plan_steps(
         return steps
     measure = _flops if comparison.budget == "flops" else _seconds
     one_of = {key: name for name, key in trainings.items()}
-    found = measure({name: labs[name] for name in one_of.values()})
+    found = measure({name: trainers[name] for name in one_of.values()})
     costs = {name: found[one_of[key]] for name, key in trainings.items()}
     first = comparison.variants[0].name
     planned = {name: round(steps[first] * costs[first] / cost) for name, cost in costs.items()}
@@ -74,33 +74,33 @@ def with_steps(settings: TrainingSettings, steps: int) -> TrainingSettings:
     )
 
 
-def step_flops(lab: Lab) -> float:
+def step_flops(trainer: Trainer) -> float:
     """Operations of one training step.
 
     Raises:
         ValueError: If they depend on the data.
     """
-    experiment = lab.experiment
+    experiment = trainer.experiment
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = assemble(experiment, experiment.head)
     tokens = experiment.training.batch_size * experiment.positions * experiment.chunk_size
     return tokens * sum(account_of(model, experiment.positions).training_flops.values())
 
 
-def _flops(labs: Mapping[str, Lab]) -> dict[str, float]:
+def _flops(trainers: Mapping[str, Trainer]) -> dict[str, float]:
     found = {}
-    for name, lab in labs.items():
+    for name, trainer in trainers.items():
         try:
-            found[name] = step_flops(lab)
+            found[name] = step_flops(trainer)
         except ValueError as error:
             raise ConfigError(f"variant {name}: budget flops: {error}") from None
     return found
 
 
-def _seconds(labs: Mapping[str, Lab]) -> dict[str, float]:
+def _seconds(trainers: Mapping[str, Trainer]) -> dict[str, float]:
     """Median seconds of a step, measured in turns."""
-    steppers = {name: _Stepper(lab) for name, lab in labs.items()}
-    times: dict[str, list[float]] = {name: [] for name in labs}
+    steppers = {name: _Stepper(trainer) for name, trainer in trainers.items()}
+    times: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(_ROUNDS + 1):
         for name, stepper in steppers.items():
             seconds = stepper.seconds(_STEPS_A_ROUND)
@@ -112,27 +112,21 @@ def _seconds(labs: Mapping[str, Lab]) -> dict[str, float]:
 class _Stepper:
     """Trains a model of its own, to see how long a step takes."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab, experiment = lab, lab.experiment
-        with torch.random.fork_rng():
-            torch.manual_seed(experiment.seed)
-            autoencoder = None
-            if experiment.model == "calm":
-                autoencoder = build_autoencoder(experiment)
-            model = assemble(experiment, experiment.head, autoencoder=autoencoder)
-        self._model = model.to(lab.fabric.device).train()
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, experiment = trainer, trainer.experiment
+        model = self._model = trainer.build(None).train()
         trained = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = experiment.optimizer(trained)
-        self._batch_at, self._step = lab.batches(experiment.training), 0
-        self._generator = torch.Generator(lab.fabric.device).manual_seed(experiment.seed)
+        self._batch_at, self._step = trainer.batches(experiment.training), 0
+        self._generator = torch.Generator(trainer.fabric.device).manual_seed(experiment.seed)
 
     def seconds(self, steps: int) -> float:
         """Mean time of so many further steps."""
-        device = self._lab.fabric.device
+        device = self._trainer.fabric.device
         began = time.perf_counter()
         for _ in range(steps):
             batch = self._batch_at(self._step).to(device)
-            with self._lab.fabric.autocast():
+            with self._trainer.fabric.autocast():
                 means = model_objective(self._model, batch, self._generator)
             loss = means.values["loss"]
             loss.backward()

@@ -12,17 +12,14 @@ from importlib.metadata import version
 
 import yaml
 
-from calmkit.config import TrainExperiment
-from calmkit.data import Corpus
-from calmkit.experiments import RunProgress, RunRecord, threads_of_a_run
+from calmkit.experiments import EvaluationPlan, RunProgress, RunRecord, threads_of_a_run
 
 from .planned_runs import PlannedRun, read_record, why_again
 from .planning import Preparation
 from .results import ComparisonResult, Failure, VariantResult
 from .waves import run_all
 
-__all__ = ["compare", "single"]
-
+__all__ = ["compare", "result_of_one"]
 
 _LIBRARIES = ("calmkit", "torch", "numpy", "tokenizers", "lightning-fabric")
 
@@ -64,15 +61,17 @@ def compare(
         )
         for variant in comparison.variants
     )
-    first = comparison.variants[0]
-    return _result(
-        comparison.output.name,
-        variants,
-        comparison.seeds,
-        comparison.budget,
-        prepared.corpora[first.name],
-        comparison.text,
-        "; ".join(sorted({record.hardware for _, record in found})) or "no run ended well",
+    corpus = prepared.corpora[comparison.variants[0].name]
+    return ComparisonResult(
+        name=comparison.output.name,
+        variants=variants,
+        seeds=comparison.seeds,
+        budget=comparison.budget,
+        corpus_name=corpus.name,
+        corpus_digest=corpus.digest,
+        config=comparison.text,
+        hardware="; ".join(sorted({one.hardware for _, one in found})) or "no run ended well",
+        versions=_versions(),
     )
 
 
@@ -104,40 +103,28 @@ def _variant(
     )
 
 
-def single(
-    record: RunRecord, experiment: TrainExperiment, corpus: Corpus, config_text: str
-) -> ComparisonResult:
-    """The result of one model: a comparison with one variant and one seed.
+def result_of_one(record: RunRecord, plan: EvaluationPlan, name: str) -> ComparisonResult:
+    """The result of one model, as that of a comparison with one variant.
 
     Args:
         record: What was measured.
-        experiment: What it was measured by.
-        corpus: The text.
-        config_text: The effective config.
+        plan: How it was measured.
+        name: What the result is called.
     """
-    variant = _variant("model", "", [record], ())
-    name, seeds = experiment.output.name, (experiment.seed,)
-    return _result(name, (variant,), seeds, "steps", corpus, config_text, record.hardware)
-
-
-def _result(
-    name: str,
-    variants: tuple[VariantResult, ...],
-    seeds: tuple[int, ...],
-    budget: str,
-    corpus: Corpus,
-    config: str,
-    hardware: str,
-) -> ComparisonResult:
+    seed = record.result.seed
     return ComparisonResult(
         name=name,
-        variants=variants,
-        seeds=seeds,
-        budget=budget,
-        corpus_name=corpus.name,
-        corpus_digest=corpus.digest,
-        config=config,
-        hardware=hardware,
-        versions={"python": platform.python_version()}
-        | {library: version(library) for library in _LIBRARIES},
+        variants=(_variant("model", "", [record], ()),),
+        seeds=() if seed is None else (seed,),
+        budget="steps",
+        corpus_name=plan.text_name,
+        corpus_digest=plan.text_digest,
+        config=plan.config,
+        hardware=record.hardware,
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    libraries = {library: version(library) for library in _LIBRARIES}
+    return {"python": platform.python_version()} | libraries

@@ -8,6 +8,7 @@ A run whose file has the right key is not done again. Comparisons that share a t
 """
 
 import json
+import textwrap
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,21 +17,18 @@ from typing import Any
 
 from calmkit.config import TrainExperiment, parse_text
 from calmkit.experiments import (
-    Lab,
     RunProgress,
     RunRecord,
-    RunResult,
-    changes,
+    Trainer,
     code_of_result,
-    describe_hardware,
-    describe_model,
-    metrics_of,
+    from_plain,
     prepare,
     save_checkpoint,
-    train_model,
+    to_json,
 )
 from calmkit.files import replace_file
 from calmkit.locks import turn_in
+from calmkit.provenance import code_changes
 
 from .budget import with_steps
 from .results import Failure
@@ -78,6 +76,11 @@ class PlannedRun:
         """Where its result is kept."""
         return self.output / "runs" / self.variant / f"seed-{self.seed}.json"
 
+    @property
+    def error_file(self) -> Path:
+        """Where the whole error of one that failed is kept."""
+        return self.file.with_suffix(".error.txt")
+
     def experiment(self) -> TrainExperiment:
         """Its config, built.
 
@@ -85,7 +88,7 @@ class PlannedRun:
             ValueError: If this process has imported other code than the one that planned the run.
         """
         experiment = parse_text(self.text).experiment
-        if changed := changes(self.code, code_of_result(self.text)):
+        if changed := code_changes(self.code, code_of_result(self.text)):
             raise ValueError(
                 f"code must stay the same while a comparison runs; {_some(changed)}. Run it again."
             )
@@ -93,53 +96,68 @@ class PlannedRun:
         return replace(experiment, seed=self.seed, training=training, output=self.output)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What the file of a run holds.
+
+    Attributes:
+        key: Of the run.
+        code: Its code.
+        record: What was measured.
+    """
+
+    key: str
+    code: Mapping[str, str]
+    record: RunRecord
+
+
 def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
     """Train what has not been trained, measure it, and keep the result.
 
     Returns:
-        What went wrong, if something did; the traceback is in a file beside the result's.
+        What went wrong, if something did; the traceback is in the run's `error_file`.
     """
     try:
         experiment = run.experiment()
-        lab = Lab(experiment, prepare(experiment), display)
+        trainer = Trainer(experiment, prepare(experiment), display)
         autoencoder = None
         if run.autoencoder:
             directory = run.trained / f"autoencoder-{run.autoencoder}"
             with turn_in(directory, tell=display.note):
-                autoencoder = lab.train_autoencoder(directory)
+                autoencoder = trainer.train_autoencoder(directory)
         directory = run.trained / f"model-{run.training}"
         with turn_in(directory, tell=display.note):
-            model, training = train_model(lab, run.label, autoencoder, directory)
+            model, training = trainer.train_model(run.label, autoencoder, directory)
         display.note(f"{run.label}: measuring on held-out text ...")
-        hardware = describe_hardware(lab.fabric.device)
-        record = describe_model(model, lab.describe(model, training), hardware)
+        record = trainer.measure(model, training)
         if run.saves:
             save_checkpoint(
                 run.output / "models" / run.variant,
                 model=model,
-                tokenizer=lab.corpus.tokenizer,
+                tokenizer=trainer.corpus.tokenizer,
                 config_text=run.text,
-                metrics=metrics_of(record.result),
+                metrics=record.metrics(),
                 protocol=record.result.protocol,
             )
-        _write_record(run, replace(record, code=run.code))
-    except Exception as error:  # whatever it is, the other runs go on
         run.file.parent.mkdir(parents=True, exist_ok=True)
-        run.file.with_suffix(".error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        return Failure(seed=run.seed, reason=f"{type(error).__name__}: {error}".splitlines()[0])
-    run.file.with_suffix(".error.txt").unlink(missing_ok=True)
+        replace_file(run.file, to_json(_Kept(run.key, run.code, record)))
+    except Exception as error:  # whatever it is, the other runs go on
+        run.error_file.parent.mkdir(parents=True, exist_ok=True)
+        run.error_file.write_text(traceback.format_exc(), encoding="utf-8")
+        said = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        return Failure(seed=run.seed, reason=said)
+    run.error_file.unlink(missing_ok=True)
     return None
 
 
 def read_record(run: PlannedRun) -> RunRecord | None:
     """The kept result of a run; None if there is none, or one of another config, text or code."""
     content = _read(run)
-    if content is None or content.pop("key") != run.key:
+    if content is None or content["key"] != run.key:
         return None
     try:
-        result = RunResult.from_json(json.dumps(content.pop("result")))
-        return RunRecord(result=result, **content)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return from_plain(content, _Kept).record
+    except ValueError:
         return None  # damaged: it is done again
 
 
@@ -149,7 +167,7 @@ def why_again(run: PlannedRun) -> str:
     if content is None or content["key"] == run.key:
         return ""
     code = content.get("code")
-    changed = changes(code, run.code) if isinstance(code, dict) else []
+    changed = code_changes(code, run.code) if isinstance(code, dict) else []
     return _some(changed) if changed else "its settings or its text have changed"
 
 
@@ -166,17 +184,3 @@ def _read(run: PlannedRun) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and "key" in content else None
-
-
-def _write_record(run: PlannedRun, record: RunRecord) -> None:
-    content = {
-        "key": run.key,
-        "head": record.head,
-        "parameters": record.parameters,
-        "head_parameters": record.head_parameters,
-        "hardware": record.hardware,
-        "code": dict(record.code),
-        "result": json.loads(record.result.to_json()),
-    }
-    run.file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(run.file, json.dumps(content))

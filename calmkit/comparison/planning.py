@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from calmkit.config import Comparison, ConfigError, Variant
 from calmkit.data import Corpus
 from calmkit.experiments import (
-    Lab,
     RunProgress,
+    Trainer,
     autoencoder_key,
     code_of_result,
     prepare,
     result_key,
     threads_of_a_run,
     training_key,
+    values_of,
     with_threads,
 )
 from calmkit.files import replace_file
@@ -111,8 +110,9 @@ def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
     So a comparison that goes on, or measures the same models on other text, has the same steps.
     """
     comparison = prepared.comparison
-    labs = {
-        v.name: Lab(v.experiment, prepared.corpora[v.name], display) for v in comparison.variants
+    trainers = {
+        v.name: Trainer(v.experiment, prepared.corpora[v.name], display)
+        for v in comparison.variants
     }
     trainings = {
         v.name: training_key(
@@ -121,7 +121,7 @@ def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
         for v in comparison.variants
     }
     if comparison.budget != "seconds":
-        return plan_steps(comparison, labs, trainings)
+        return plan_steps(comparison, trainers, trainings)
     # What the first takes is what all get.
     keys = list(dict.fromkeys(trainings.values()))
     digest = hashlib.sha256("".join(keys).encode()).hexdigest()
@@ -132,7 +132,7 @@ def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
         if set(known) != set(keys):
             display.note("budget seconds: timing steps of every variant ...")
             with with_threads(threads_of_a_run(comparison)):
-                steps = plan_steps(comparison, labs, trainings)
+                steps = plan_steps(comparison, trainers, trainings)
             known = {trainings[name]: count for name, count in steps.items()}
             replace_file(file, json.dumps(known, indent=1))
     return {name: known[key] for name, key in trainings.items()}
@@ -147,6 +147,9 @@ def _read_plan(file: Path) -> dict[str, int]:
 
 def _sampling_arguments(variant: Variant) -> frozenset[str]:
     """Arguments of a variant's head that only sampling reads."""
-    module, _, name = yaml.safe_load(variant.text)["head"]["class_path"].rpartition(".")
+    named = values_of(variant.text)["head"]
+    if isinstance(named, str):  # a function that makes one, from sizes alone
+        return frozenset()
+    module, _, name = named["class_path"].rpartition(".")
     head: type[Head] = getattr(importlib.import_module(module), name)
     return head.sampling_arguments

@@ -1,12 +1,13 @@
-"""What a comparison found, in a form that survives as JSON.
+"""What a comparison found, and its file.
 
 Brier scores are in per cent (100 means a certain and right prediction) and signed: the unbiased
 estimate of a small score can be negative. Energy score and cross entropy are losses, lower is
 better. The errors of one run are those over resampled held-out documents; `summary` joins them
 with the differences between seeds.
 
-The schema is versioned: schema 3, which has one field more, is read too; a file of any other
-version is refused, never half understood.
+The schema is versioned. Schemas 3 and 4 are read too: they have fields that are not kept any more,
+and a number of null with an error of null where schema 5 has null. A file of any other version is
+refused, never half understood.
 """
 
 from collections.abc import Mapping
@@ -14,13 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmkit.experiments import RunResult, plain, run_from_json, strict_json, understood
-from calmkit.foreign_data import parse_json
+from calmkit.experiments import RunResult, from_json, from_plain, to_json, to_plain
 
 __all__ = ["SCHEMA_VERSION", "ComparisonResult", "Failure", "VariantResult", "read_results"]
 
-SCHEMA_VERSION = 4
-_READABLE = (3, 4)
+SCHEMA_VERSION = 5
+# Of schemas 3 and 4: fields that are not kept, those that are 0 where the training is not known,
+# and a number that is not known.
+_DROPPED = ("untrained_brier", "brier_places", "training_losses")
+_ZERO = ("steps", "trained_tokens")
+_UNKNOWN = {"value": None, "standard_error": None, "interval": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,28 +90,26 @@ class ComparisonResult:
     versions: Mapping[str, str]
 
     def to_json(self) -> str:
-        """Strict JSON: a number that is not finite becomes null."""
-        return strict_json({"schema_version": SCHEMA_VERSION, **plain(self)})
+        """Strict JSON; what is not known is null."""
+        return to_json({"schema_version": SCHEMA_VERSION, **to_plain(self)})
 
     @staticmethod
     def from_json(text: str) -> "ComparisonResult":
-        """Read what `to_json` wrote; null becomes NaN.
+        """Read what `to_json` wrote.
 
         Raises:
-            ValueError: If it is not JSON of this version's schema.
+            ValueError: If it is not JSON of a schema that is read.
         """
-        with understood():
-            content = parse_json(text)
-            version = content.pop("schema_version")
-            if version not in _READABLE:
-                raise ValueError(
-                    f"schema_version must be 3 or {SCHEMA_VERSION}; got {version}. Another "
-                    "calmkit wrote it: read it with that one, or compare again."
-                )
-            variants = tuple(_variant(entry) for entry in content.pop("variants"))
-            return ComparisonResult(
-                variants=variants, seeds=tuple(content.pop("seeds")), **content
+        content = from_json(text, dict[str, Any])
+        version = content.pop("schema_version", None)
+        if version not in (3, 4, SCHEMA_VERSION):
+            raise ValueError(
+                f"schema_version must be 3, 4 or {SCHEMA_VERSION}; got {version}. Another calmkit "
+                "wrote it: read it with that one, or compare again."
             )
+        if version < SCHEMA_VERSION:
+            content = _in_schema_5(content)
+        return from_plain(content, ComparisonResult)
 
 
 def read_results(path: Path) -> ComparisonResult:
@@ -121,7 +123,14 @@ def read_results(path: Path) -> ComparisonResult:
     return ComparisonResult.from_json(path.read_text(encoding="utf-8"))
 
 
-def _variant(content: dict[str, Any]) -> VariantResult:
-    runs = tuple(run_from_json(run) for run in content.pop("runs"))
-    failures = tuple(Failure(**failure) for failure in content.pop("failures"))
-    return VariantResult(runs=runs, failures=failures, **content)
+def _in_schema_5(node: Any) -> Any:
+    """What schema 3 or 4 wrote, without the fields that are dropped."""
+    if node == _UNKNOWN:
+        return None
+    if isinstance(node, dict):
+        return {
+            name: None if name in _ZERO and x == 0 else _in_schema_5(x)
+            for name, x in node.items()
+            if name not in _DROPPED
+        }
+    return [_in_schema_5(x) for x in node] if isinstance(node, list) else node

@@ -44,7 +44,8 @@ def run_all(
             for run, failure in _done(wave, pool if processes > 1 else None, display):
                 if failure is not None:
                     failures[run.variant, run.seed] = failure
-                    display.note(f"{run.label}: failed. {failure.reason}")
+                    whole = f" ({run.error_file})" if run.error_file.exists() else ""
+                    display.note(f"{run.label}: failed. {failure.reason}{whole}")
     return failures
 
 

@@ -22,22 +22,28 @@ is imported by the functions that parse, not by this module.
 
 from .building import assemble as assemble
 from .building import build as build
-from .building import build_autoencoder as build_autoencoder
 from .building import check_parts as check_parts
 from .comparison import Comparison as Comparison
 from .comparison import Variant as Variant
 from .comparison import parse_comparison as parse_comparison
 from .errors import ConfigError as ConfigError
-from .errors import Source as Source
 from .experiment import Experiment as Experiment
 from .experiment import ModelParts as ModelParts
 from .experiment import TrainExperiment as TrainExperiment
-from .model_config import parse_for_evaluation as parse_for_evaluation
-from .parsing import PRESETS as PRESETS
 from .parsing import Parsed as Parsed
-from .parsing import explained as explained
-from .parsing import new_parser as new_parser
 from .parsing import parse as parse
-from .parsing import parse_function as parse_function
 from .parsing import parse_text as parse_text
 from .parsing import preset_names as preset_names
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .building import build_autoencoder as build_autoencoder
+from .building import check_device as check_device
+from .errors import Source as Source
+from .experiment import WeightedText as WeightedText
+from .parsing import PRESETS as PRESETS
+from .parsing import explained as explained
+from .parsing import new_parser as new_parser
+from .parsing import parse_for_evaluation as parse_for_evaluation
+from .parsing import parse_function as parse_function
+from .rehearsal import rehearse as rehearse

@@ -30,7 +30,7 @@ from .parsing import experiment_schema, explained, new_parser
 from .refusals import refused
 from .schema import check_layers
 
-__all__ = ["assemble", "build", "build_autoencoder", "check_parts"]
+__all__ = ["assemble", "build", "build_autoencoder", "check_device", "check_parts"]
 
 
 def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
@@ -92,7 +92,7 @@ def check_parts(experiment: TrainExperiment) -> LanguageModel:
         ConfigError: If a part, an optimiser or the logger refuses its arguments, an optimiser
             cannot take a step, or there is no such device here; names the key.
     """
-    _check_device(experiment.accelerator)
+    check_device(experiment.accelerator)
     model = _assemble(experiment, experiment.head, None, call=without_memory)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with _blame("optimizer"):
@@ -151,8 +151,12 @@ def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncod
     return ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
 
 
-def _check_device(accelerator: str) -> None:
-    """Refuse a device that this machine does not have, where one is asked for by name."""
+def check_device(accelerator: str) -> None:
+    """Refuse a device that this machine does not have, where one is asked for by name.
+
+    Raises:
+        ConfigError: If it has none of the name.
+    """
     has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if accelerator in has and not has[accelerator]():
         raise ConfigError(

@@ -112,7 +112,7 @@ def parse_comparison(
     def lay(source: Source) -> None:
         own.update({k: v for k, v in source.values.items() if k in _DEFAULTS})
         kept = {k: v for k, v in source.values.items() if k not in _DEFAULTS}
-        sources.append(Source(source.name, kept))
+        sources.append(dataclasses.replace(source, values=kept))
 
     for name in ("base", preset):
         lay(preset_source(name))

@@ -63,10 +63,12 @@ class Source:
     Attributes:
         name: What to call it: a file, or the command line.
         values: The values, nested as in the file.
+        is_preset: Whether they hold only where the user says nothing.
     """
 
     name: str
     values: Mapping[str, Any]
+    is_preset: bool = False
 
     @staticmethod
     def of_options(options: Sequence[str]) -> "Source":
@@ -140,6 +142,14 @@ def explain(error: Exception) -> ConfigError:
         return ConfigError(
             f"{made} must give its argument {name} a type, by which its value is read, such as "
             f"`{name}: int`; it has none."
+        )
+    if unlike := re.search(
+        r'Parser key "([\w.]+)".*does not implement protocol (\w+)', said, re.S
+    ):
+        key, protocol = unlike.groups()
+        return ConfigError(
+            f"{key}: the class must have the methods of a {protocol}, with its arguments and "
+            "results annotated as there."
         )
     # It puts the annotation before what is wrong with the value.
     said = re.sub(r"Type \S.*? expects a function or a callable class: ", "", said)

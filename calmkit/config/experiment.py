@@ -12,10 +12,25 @@ from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.evaluation import EvaluationSettings
 from calmkit.heads import Head
+from calmkit.orders import shares_of
 from calmkit.sampling import Sampler
 from calmkit.training import TrainingSettings
 
-__all__ = ["Experiment", "ModelParts", "TrainExperiment"]
+__all__ = ["Experiment", "ModelParts", "TrainExperiment", "WeightedText"]
+
+
+@dataclass(frozen=True)
+class WeightedText:
+    """One text of a mixture.
+
+    Attributes:
+        path: A folder written by `calmkit prepare`.
+        weight: Above 0; the texts' shares of the rows are as their weights.
+    """
+
+    path: Path
+    weight: float
+
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -27,7 +42,8 @@ class ModelParts:
     Attributes:
         model: `calm`, over chunks, or `token_lm`, the softmax baseline over single tokens; that
             one has no autoencoder and no head, and chunk_size 1.
-        vocab_size: Number of token ids.
+        vocab_size: Number of token ids. Of a prepared text it may be left out, and is then that of
+            the text's tokenizer.
         chunk_size: K, tokens in a chunk.
         latent_size: Dimensions of a chunk's latent vector.
         hidden_size: Features of the backbone's vectors.
@@ -55,7 +71,9 @@ class Experiment(ModelParts):
     """What a training run needs besides its head.
 
     Attributes:
-        data: Text: a .txt or .jsonl file or a folder of them. None: the embedded English text.
+        data: Text: a folder written by `calmkit prepare`; a .txt or .jsonl file or a folder of
+            them; or a mixture of prepared texts, {name: {path: FOLDER, weight: NUMBER}, ...}.
+            None: the embedded English text.
         output: Folder for results.
         cache_dir: Folder for prepared text. None: the user's cache folder.
         validation_fraction: Share of the text, in whole documents, that is held out.
@@ -65,7 +83,8 @@ class Experiment(ModelParts):
         autoencoder_training: Training of the autoencoder.
         optimizer: A torch optimiser that steps without a closure, for backbone and head.
         training: Training of backbone and head.
-        evaluation_data: Text to measure on, all of it. None: what is held out of `data`.
+        evaluation_data: Text to measure on, all of it; of a prepared folder, what is held out
+            there. None: what is held out of `data`.
         evaluation: The evaluation protocol, which is part of a result.
         evaluation_seed: Decides what text is held out, which rows are measured, and the draws; it
             stays the same while `seed` is varied.
@@ -79,7 +98,7 @@ class Experiment(ModelParts):
         logger: A logger of lightning_fabric for the loss curves; receives the folder.
     """
 
-    data: Path | None = None
+    data: dict[str, WeightedText] | Path | None = None
     output: Path = Path("runs")
     cache_dir: Path | None = None
     validation_fraction: float = 0.1
@@ -101,6 +120,8 @@ class Experiment(ModelParts):
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
+        if isinstance(self.data, dict):
+            shares_of([text.weight for text in self.data.values()])
         _at_least("seed", self.seed, 0)
         _at_least("evaluation_seed", self.evaluation_seed, 0)
         if self.model == "token_lm" and self.chunk_size != 1:

@@ -29,9 +29,8 @@ from calmkit.saving.trust import check_name, find
 
 from .errors import ConfigError, Source
 from .experiment import TrainExperiment
-from .parsing import Parsed, parse_layers, preset_source
 
-__all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "parse_for_evaluation", "read_model_config"]
+__all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "read_model_config"]
 
 _KEYS = frozenset(entry.name for entry in fields(TrainExperiment))
 FOR_FINETUNING = _KEYS - {"output", "cache_dir", "finetune", "checkpoint"}
@@ -89,37 +88,9 @@ def read_model_config(path: Path, *, keys: Collection[str], trust: Collection[st
     return Source(str(path), kept)
 
 
-def parse_for_evaluation(
-    path: Path, options: Collection[str], *, trust: Collection[str] = (), command: str
-) -> Parsed:
-    """Parse what the config of a model's folder says of the model and how it is measured.
-
-    Args:
-        path: The file.
-        options: As `--key=value`, laid over it.
-        trust: As in `read_model_config`.
-        command: What the user typed, for the help text.
-
-    Returns:
-        The experiment, with the folder as its output and the optimisers and the logger of the
-        preset `train`; the text has the keys that were read.
-
-    Raises:
-        ValueError: As in `read_model_config` and `parse`.
-    """
-    import yaml
-
-    saved = read_model_config(path, keys=FOR_EVALUATION, trust=trust)
-    layers = [preset_source("base"), preset_source("train"), saved]
-    parsed = parse_layers(layers, [*options, f"--output={path.parent}"], command=command)
-    values = yaml.safe_load(parsed.text)
-    kept = {key: value for key, value in values.items() if key in FOR_EVALUATION}
-    return Parsed(parsed.experiment, yaml.safe_dump(kept, sort_keys=False))
-
-
 def _check(values: Mapping[str, Any], trust: Collection[str]) -> None:
     for key in _PATHS & values.keys():
-        if not isinstance(values[key], str | None):
+        if not isinstance(values[key], str | None) and not (key == "data" and _mixes(values[key])):
             raise SavedModelError(f"{key} must be the path of a text; got {values[key]!r}.")
     plain = {key: value for key, value in values.items() if key not in _PATHS}
     check_numbers({key: value for key, value in plain.items() if key not in _SEEDS})
@@ -129,6 +100,19 @@ def _check(values: Mapping[str, Any], trust: Collection[str]) -> None:
     for name in names:
         if name not in _NAMES:
             find(name, trust, exact=_NAMES)
+
+
+def _mixes(value: object) -> bool:
+    """Whether a value is a mixture of texts: by plain names, a path and a number each."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str)
+        and _WORD.fullmatch(name)
+        and isinstance(text, Mapping)
+        and text.keys() == {"path", "weight"}
+        and isinstance(text["path"], str)
+        and type(text["weight"]) in (int, float)
+        for name, text in value.items()
+    )
 
 
 def _names_in(value: object, place: str) -> Iterator[str]:

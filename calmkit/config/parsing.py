@@ -14,17 +14,19 @@ from calmkit.extras import require
 from .classes import Argument, arguments_of
 from .errors import ConfigError, Source, explain
 from .experiment import TrainExperiment
+from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
 from .refusals import refusals_named
 from .schema import HelpAsked, check_layers
 from .values import shown, wanted
+from .vocab_size import vocabulary_of_data
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 __all__ = [
     "PRESETS", "Parsed", "experiment_schema", "explained", "new_experiment_parser", "new_parser",
-    "option_pairs", "parse", "parse_function", "parse_layers", "parse_text", "preset_names",
-    "preset_source", "source_of",
+    "option_pairs", "parse", "parse_for_evaluation", "parse_function", "parse_layers",
+    "parse_text", "preset_names", "preset_source", "source_of",
 ]  # fmt: skip
 
 PRESETS = Path(calmkit.__file__).parent / "presets"
@@ -78,6 +80,34 @@ def parse(
     return parse_layers(layers, options, command=command)
 
 
+def parse_for_evaluation(
+    path: Path, options: Collection[str], *, trust: Collection[str] = (), command: str
+) -> Parsed:
+    """Parse what the config of a model's folder says of the model and how it is measured.
+
+    Args:
+        path: The file.
+        options: As `--key=value`, laid over it.
+        trust: As in `read_model_config`.
+        command: What the user typed, for the help text.
+
+    Returns:
+        The experiment, with the folder as its output and the optimisers and the logger of the
+        preset `train`; the text has the keys that were read.
+
+    Raises:
+        ValueError: As in `read_model_config` and `parse`.
+    """
+    import yaml
+
+    saved = read_model_config(path, keys=FOR_EVALUATION, trust=trust)
+    layers = [preset_source("base"), preset_source("train"), saved]
+    parsed = parse_layers(layers, [*options, f"--output={path.parent}"], command=command)
+    values = yaml.safe_load(parsed.text)
+    kept = {key: value for key, value in values.items() if key in FOR_EVALUATION}
+    return Parsed(parsed.experiment, yaml.safe_dump(kept, sort_keys=False))
+
+
 def parse_text(text: str) -> Parsed:
     """Parse an effective config, as `Parsed.text` has it.
 
@@ -103,13 +133,17 @@ def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: s
     import yaml
 
     schema = experiment_schema()
+    layers = [*layers, *vocabulary_of_data(layers, options)]
     answer_help(check_layers(schema, layers, options), command)
     parser = new_experiment_parser(command)
     given = [f"--config={yaml.safe_dump(dict(layer.values))}" for layer in layers if layer.values]
     with explained():
         values = parser.parse_args([*given, *options])
     for name in ("data", "evaluation_data", "finetune", "checkpoint"):
-        if values.get(name):
+        if isinstance(values.get(name), dict):
+            for text in values[name].values():
+                text.path = text.path.expanduser().absolute()
+        elif values.get(name):
             values[name] = Path(values[name]).expanduser().absolute()
     values.output = Path(values.output).expanduser()
     with warnings.catch_warnings():
@@ -161,7 +195,8 @@ def source_of(name: str) -> Source:
 
 def preset_source(name: str) -> Source:
     """A preset, whatever lies in the current folder: that may be a model from elsewhere."""
-    return Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
+    source = Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")
+    return dataclasses.replace(source, is_preset=True)
 
 
 def parse_function(
@@ -270,8 +305,6 @@ def new_experiment_parser(command: str) -> "ArgumentParser":
 
 def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> list[Source]:
     """The config of the model named by `--checkpoint`, and what fine-tuning does otherwise."""
-    from .model_config import FOR_FINETUNING, read_model_config
-
     folder = Source.of_options(arguments).values.get("checkpoint")
     if not folder:
         return []

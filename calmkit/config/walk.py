@@ -1,6 +1,7 @@
 """Configs laid over each other, key by key: which class each part has, and what it takes."""
 
 import dataclasses
+import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from .classes import Argument, Unusable, arguments_of, find_class, known_classes, takes_any
 from .errors import ConfigError
-from .values import Part, is_text, loaded, part_of, shown, wanted
+from .values import Part, alternatives, is_text, loaded, part_of, shown, wanted
 
 __all__ = ["Place", "Walk"]
 
@@ -128,12 +129,29 @@ class Walk:
             return self._part(at, part, value)
         if said := wanted(at.hint, value):
             raise ConfigError(f"{at.written} must be {said}; got {shown(value)}{at.source}.")
+        if isinstance(entries := loaded(value), Mapping):
+            self._named(at, entries)
         members = typing.get_args(at.hint)[:1]
         if members and part_of(members[0]) is not None:
             for number, one in enumerate(loaded(value)):
                 key, written = f"{at.key}.{number}", f"{at.written}[{number}]"
                 self._value(Place(key, written, members[0], at.source), one)
         return None
+
+    def _named(self, at: Place, entries: Mapping[Any, Any]) -> None:
+        """Names with groups of settings, where the annotation has them: `dict[str, Weighted]`."""
+        for choice in alternatives(at.hint):
+            kind = (*typing.get_args(choice), None, None)[1]  # of dict[str, kind]
+            if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+                continue
+            if not entries:
+                raise ConfigError(f"{at.written} must name at least one; got none{at.source}.")
+            for name, settings in entries.items():
+                key = f"{at.key}.{name}"
+                self._settings(Place(key, key, kind, at.source), settings)
+                needed = [n for n, argument in arguments_of(kind).items() if argument.required]
+                if missing := [n for n in needed if n not in settings]:
+                    raise ConfigError(f"{key} must have {' and '.join(missing)}{at.source}.")
 
     def _settings(self, at: Place, value: Any) -> None:
         """A group of settings as a whole."""
@@ -193,6 +211,7 @@ class Walk:
                     allowed=known_classes(part.base),
                 )
             self._choose(at, self.named(at, part, name))
+            self._check_is_class(at, part)
         made = self.class_at(at)
         if "dict_kwargs" in value and made is not None and not takes_any(made):
             raise ConfigError(
@@ -225,6 +244,7 @@ class Walk:
                 allowed=known_classes(None if part is None else part.base),
             )
         self.made[at.key], self.bound[at.key] = made, part.bound
+        self._check_is_class(at, part)
         arguments = arguments_of(made)
         if name in list(arguments)[: part.bound]:
             raise ConfigError(
@@ -256,6 +276,16 @@ class Walk:
             wrong=name.rpartition(".")[2],
             allowed=known_classes(part.base),
         )
+
+    def _check_is_class(self, at: Place, part: Part) -> None:
+        """Refuse a function where its arguments are set: only the sizes reach it."""
+        made = self.made[at.key]
+        if part.is_factory and inspect.isfunction(made):
+            raise ConfigError(
+                f"{at.written}: {_name(made)} must be a class to take arguments or stand as "
+                f"class_path{at.source}; it is a function, which is given the sizes alone. Name "
+                f"it by itself: --{at.key} {made.__module__}.{_name(made)}."
+            )
 
     def _choose(self, at: Place, made: Callable[..., Any] | None) -> None:
         """From here on the part is of that class; arguments that it does not take are dropped."""

@@ -1,40 +1,61 @@
-r"""Documents as one flat array of token ids, in memory or mapped from a file.
+r"""Documents as one stream of token ids, in memory or mapped from the files of a prepared folder.
 
     tokens   [ end d0 d1 d2 end | end e0 e1 end | ... ]
     offsets  [ 0,                 5,              9, ... ]
 
 Document i is `tokens[offsets[i] : offsets[i + 1]]`. Each begins with an end token too, so that
 generation may start from it. Ids take two bytes while the vocabulary allows it, else four.
+
+To open a folder takes as long as its list of files, whatever stands in them: tokens and offsets
+are read where they are asked for. So nothing here, nor in what cuts rows out of a store, may hold
+or walk through something of each document.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 
+from .manifest import Manifest, dtype_of_ids
+from .sharded_tokens import ShardedTokens
 from .tokenizer import TextTokenizer
 
 __all__ = ["TokenStore"]
 
 _BATCH_CHARACTERS = 10_000_000
+_BLOCK_TOKENS, _MOST_BLOCKS = 2**16, 2**11
+_USES = {"train": "learn from", "validation": "measure on"}
+
+
+class TokenSequence(Protocol):
+    """Token ids that can be sliced: an array, or `ShardedTokens`."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, place: slice, /) -> np.ndarray:
+        """Those of a slice."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class TokenStore:
-    """Tokenized documents; make one with `from_documents` or `load`.
+    """Tokenized documents; make one with `from_documents` or `open`.
 
     Attributes:
         tokens: All token ids, document after document.
-        offsets: Where each document begins, and last the number of tokens.
+        offsets: Where each document begins, and last the number of tokens. In memory they are
+            checked here one by one; mapped ones were, when they were written.
         vocab_size: Number of token ids.
         end_id: The token on both ends of each document.
         num_characters: Characters of text, for results per character.
     """
 
-    tokens: np.ndarray
+    tokens: TokenSequence
     offsets: np.ndarray
     vocab_size: int
     end_id: int
@@ -48,8 +69,36 @@ class TokenStore:
                 f"offsets must go from 0 to the {len(self.tokens)} tokens, with at least one "
                 f"document; got {offsets}."
             )
-        if (np.diff(offsets) < 1).any():
+        if type(offsets) is np.ndarray and (np.diff(offsets) < 1).any():
             raise ValueError(f"offsets must increase: no document may be empty; got {offsets}.")
+
+    @classmethod
+    def open(cls, folder: Path | str, side: Literal["train", "validation"]) -> "TokenStore":
+        """Map one side of a prepared folder.
+
+        Args:
+            folder: Written by `calmkit prepare`.
+            side: Which text: the one to learn from, or the one held out.
+
+        Raises:
+            ValueError: If the folder is not whole, a file was cut, or the side has no document.
+        """
+        folder = Path(folder)
+        manifest = Manifest.read(folder)
+        facts, vocab_size = getattr(manifest, side), manifest.tokenizer.vocab_size
+        if facts.documents < 1:
+            raise ValueError(
+                f"{folder} must hold at least one document to {_USES[side]}; it has none. "
+                "Prepare it with more text."
+            )
+        files = [folder / file.name for file in facts.shards]
+        return cls(
+            tokens=ShardedTokens(files, manifest.shard_tokens, manifest.tokenizer.dtype),
+            offsets=np.memmap(folder / facts.offsets.name, dtype="<i8", mode="r"),
+            vocab_size=vocab_size,
+            end_id=manifest.tokenizer.end_id,
+            num_characters=facts.characters,
+        )
 
     @classmethod
     def from_documents(cls, documents: Sequence[str], tokenizer: TextTokenizer) -> "TokenStore":
@@ -64,7 +113,7 @@ class TokenStore:
         """
         if not documents:
             raise ValueError("documents must hold at least one text; got none.")
-        dtype = _dtype(tokenizer.vocab_size)
+        dtype = dtype_of_ids(tokenizer.vocab_size)
         end = [tokenizer.end_id]
         arrays = [
             np.array(end + ids + end, dtype=dtype)
@@ -89,13 +138,17 @@ class TokenStore:
         """Number of documents."""
         return len(self.offsets) - 1
 
-    @property
-    def documents(self) -> list[np.ndarray]:
-        """The token ids of every document, as views of `tokens`."""
-        return [self.document(index) for index in range(self.num_documents)]
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """Token ids [begin, end) of the stream, whatever documents and files they lie in.
+
+        Args:
+            begin: From 0 on.
+            end: At most `num_tokens`.
+        """
+        return self.tokens[begin:end]
 
     def document(self, index: int) -> np.ndarray:
-        """The token ids of one document, as a view of `tokens`.
+        """The token ids of one document.
 
         Args:
             index: In [0, num_documents).
@@ -105,53 +158,22 @@ class TokenStore:
         """
         if not 0 <= index < self.num_documents:
             raise IndexError(f"index must be in [0, {self.num_documents}); got {index}.")
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+        return self.read(int(self.offsets[index]), int(self.offsets[index + 1]))
 
-    def token_counts(self) -> np.ndarray:
-        """How often each token id occurs: the unigram model, times `num_tokens`."""
-        return np.bincount(self.tokens, minlength=self.vocab_size)
+    def token_frequencies(self) -> np.ndarray:
+        """The unigram model: the share of each token id.
 
-    def save(self, folder: Path) -> None:
-        """Write `tokens.bin`, `offsets.bin` (little-endian) and `store.json` into a new folder.
-
-        Args:
-            folder: Made here; must not exist.
+        Counted over all of a text of up to 2^27 tokens, and of a longer one over as many, in
+        blocks that are spread evenly over it.
         """
-        folder.mkdir()
-        self.tokens.astype(_dtype(self.vocab_size)).tofile(folder / "tokens.bin")
-        self.offsets.astype("<i8").tofile(folder / "offsets.bin")
-        facts = {
-            "vocab_size": self.vocab_size,
-            "end_id": self.end_id,
-            "num_characters": self.num_characters,
-        }
-        (folder / "store.json").write_text(json.dumps(facts), encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path) -> "TokenStore":
-        """Map what `save` wrote; tokens are read from the file when they are needed.
-
-        Args:
-            folder: The folder given to `save`.
-
-        Raises:
-            ValueError: If a file is missing or they do not fit together.
-        """
-        try:
-            facts = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-            dtype = _dtype(facts["vocab_size"])
-            tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
-            offsets = np.fromfile(folder / "offsets.bin", dtype="<i8")
-            return cls(tokens=tokens, offsets=offsets, **facts)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"folder must hold a store written by TokenStore.save; {str(folder)!r} cannot be "
-                f"read: {error}"
-            ) from error
-
-
-def _dtype(vocab_size: int) -> np.dtype:
-    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+        blocks = -(-self.num_tokens // _BLOCK_TOKENS)
+        counted = min(blocks, _MOST_BLOCKS)
+        counts = np.zeros(self.vocab_size, dtype=np.int64)
+        for number in range(counted):
+            begin = number * blocks // counted * _BLOCK_TOKENS
+            tokens = self.read(begin, min(begin + _BLOCK_TOKENS, self.num_tokens))
+            counts += np.bincount(tokens, minlength=self.vocab_size)
+        return counts / counts.sum()
 
 
 def _groups(documents: Sequence[str]) -> list[Sequence[str]]:

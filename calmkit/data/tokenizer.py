@@ -1,19 +1,24 @@
-r"""Text to token ids and back: byte-level byte-pair encoding.
+r"""Text to token ids and back.
 
-Every byte has a token, so any text can be encoded and comes back unchanged:
-`decode(encode(text)) == text`. Merges are learnt from the training text only. The one special
-token, `<|end|>`, has id 0; it stands for the border of a document and is never produced by
-`encode`, not even from a text in which those characters occur.
+Any tokenizer of the library `tokenizers` will do, if it has a token for the end of a text. That
+token stands for the border of a document. It is never produced by `encode`, not even from a text
+in which its characters occur.
+
+One that is learnt here is a byte-level byte-pair encoding. Every byte has a token, so any text
+can be encoded and comes back unchanged: `decode(encode(text)) == text`. Merges are learnt from
+the training text only. The one special token, `<|end|>`, has id 0.
 
 Source: Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units",
 ACL 2016, on the bytes of UTF-8 as in GPT-2. The work is done by the library `tokenizers`.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calmkit.extras import require
+from calmkit.text import encode_as_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,31 +28,61 @@ __all__ = ["END_TOKEN", "MIN_VOCAB_SIZE", "TextTokenizer"]
 END_TOKEN = "<|end|>"
 MIN_VOCAB_SIZE = 1 + 256  # the end token and each byte
 
-_END_ID = 0
+_END_NAMES = ("<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>", "<|eos|>", "[EOS]", END_TOKEN)
+_PADDING_NAMES = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|padding|>")
 
 
 class TextTokenizer:
-    """A trained byte-level tokenizer; make one with `TextTokenizer.train` or `.load`.
+    """A tokenizer; make one with `TextTokenizer.train`, `.load` or `find_tokenizer`.
 
     Attributes:
-        vocab_size: Number of token ids, the end token included.
-        end_id: Id of the end token, 0.
+        vocab_size: Number of token ids: one more than the highest.
+        end: The token on both ends of a document.
+        end_id: Its id.
+        padding_id: Id of the token that fills rows elsewhere; None if there is none.
     """
 
-    def __init__(self, tokenizer: "Tokenizer") -> None:
-        """Wrap a tokenizer of the library `tokenizers` in which `<|end|>` has id 0.
+    def __init__(
+        self, tokenizer: "Tokenizer", *, end: str | None = None, padding: str | None = None
+    ) -> None:
+        """Wrap a tokenizer of the library `tokenizers`, which is changed.
+
+        Args:
+            tokenizer: Any.
+            end: The token that ends a text. None: the one that the tokenizer itself puts behind a
+                text, or one with a well-known name.
+            padding: The token that fills rows. None: likewise.
 
         Raises:
-            ValueError: If its end token has another id.
+            ValueError: If there is no such token.
         """
-        end_id = tokenizer.token_to_id(END_TOKEN)
-        if end_id != _END_ID:
-            raise ValueError(f"tokenizer must give {END_TOKEN!r} the id {_END_ID}; got {end_id}.")
-        # Text that happens to spell the end token is text. (The library does not save this.)
+        known = _known_end(tokenizer)
+        end = known if end is None else end
+        end_id = None if end is None else tokenizer.token_to_id(end)
+        if end is None or end_id is None:
+            raise ValueError(
+                f"tokenizer must have the end token {end!r}; it has not."
+                if end
+                else "tokenizer must have a token that ends a text, with one of the names "
+                f"{', '.join(_END_NAMES)}; it has none. Name it: end_token."
+            )
+        # Marked as special, it is never taken for text, and not written by `decode`.
+        tokenizer.add_special_tokens([end])
+        # The library does not save this: text that happens to spell a special token is text.
         tokenizer.encode_special_tokens = True
+        names = (padding, (tokenizer.padding or {}).get("pad_token"), *_PADDING_NAMES)
+        ids = (tokenizer.token_to_id(name) for name in names if name is not None)
+        self.padding_id: int | None = next((i for i in ids if i is not None), None)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        if getattr(tokenizer.model, "dropout", None):
+            tokenizer.model.dropout = None
         self._tokenizer = tokenizer
-        self.vocab_size: int = tokenizer.get_vocab_size()
-        self.end_id: int = _END_ID
+        self.vocab_size: int = 1 + max(tokenizer.get_vocab().values())
+        self.end = end
+        self.end_id: int = end_id
+        if end != known:
+            _put_behind(tokenizer, end)
 
     @classmethod
     def train(cls, documents: Iterable[str], *, vocab_size: int) -> "TextTokenizer":
@@ -84,14 +119,18 @@ class TextTokenizer:
         return cls(tokenizer)
 
     @classmethod
-    def load(cls, path: Path | str) -> "TextTokenizer":
-        """Read what `save` wrote.
+    def load(
+        cls, path: Path | str, *, end: str | None = None, padding: str | None = None
+    ) -> "TextTokenizer":
+        """Read what `save` wrote, or any tokenizer of the library.
 
         Args:
             path: A `tokenizer.json` file.
+            end: The token that ends a text, where its name is not a well-known one.
+            padding: The token that fills rows, likewise.
 
         Raises:
-            ValueError: If the file is missing or is no tokenizer of this kind.
+            ValueError: If the file is missing, is no tokenizer or has no end token.
         """
         require("tokenizers", "TextTokenizer")
         from tokenizers import Tokenizer
@@ -100,10 +139,9 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exceptions
             raise ValueError(
-                f"path must be a file written by TextTokenizer.save; {str(path)!r} cannot be "
-                f"read: {error}."
+                f"path must be a tokenizer.json; {str(path)!r} cannot be read: {error}."
             ) from error
-        return cls(tokenizer)
+        return cls(tokenizer, end=end, padding=padding)
 
     def save(self, path: Path | str) -> None:
         """Write one JSON file, in the format of the library `tokenizers`.
@@ -111,7 +149,11 @@ class TextTokenizer:
         Args:
             path: The file to write.
         """
-        Path(path).write_text(self._tokenizer.to_str(), encoding="utf-8")
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """What `save` writes."""
+        return self._tokenizer.to_str()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without end tokens.
@@ -119,7 +161,7 @@ class TextTokenizer:
         Args:
             text: Any text, also an empty one.
         """
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, on all CPU cores.
@@ -127,8 +169,7 @@ class TextTokenizer:
         Args:
             texts: Any texts.
         """
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return encode_as_text(self._tokenizer, texts, self.end_id)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of token ids; end tokens are left out.
@@ -148,6 +189,29 @@ class TextTokenizer:
                 f"tokens must be in [0, vocab_size = {self.vocab_size}); got {wrong}."
             )
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def _known_end(tokenizer: "Tokenizer") -> str | None:
+    """The special token that the tokenizer puts behind a text; else one with a well-known name."""
+    template = json.loads(tokenizer.to_str())["post_processor"] or {}
+    parts = template.get("processors", [template])
+    for part in parts:
+        match part.get("single"):
+            case [*_, {"Sequence": _}, {"SpecialToken": {"id": end}}]:
+                return end
+    return next((name for name in _END_NAMES if tokenizer.token_to_id(name) is not None), None)
+
+
+def _put_behind(tokenizer: "Tokenizer", end: str) -> None:
+    """Have the tokenizer's own file say which token ends a text, where its name does not.
+
+    Nothing here puts special tokens around a text, so that what it said before is not missed.
+    """
+    from tokenizers import processors
+
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A", end], special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
 
 
 def check_vocab_size(vocab_size: int) -> None:

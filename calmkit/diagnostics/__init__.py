@@ -1,4 +1,4 @@
-"""Why does a model babble? Measures of each part, with what a bad value means."""
+"""Diagnostics: measurements of each part of a model, with the meaning of a bad value."""
 
 from .aggregate import PriorGap as PriorGap
 from .aggregate import latent_variance as latent_variance
@@ -8,11 +8,8 @@ from .collisions import CollisionCalibration as CollisionCalibration
 from .collisions import collision_calibration as collision_calibration
 from .conditioning import ConditioningGap as ConditioningGap
 from .conditioning import conditioning_gap as conditioning_gap
-from .diagnosing import check_points as check_points
 from .diagnosing import diagnose as diagnose
-from .diagnosing import enough_rows as enough_rows
 from .diagnosis import Diagnosis as Diagnosis
-from .diagnosis import LatentPlaces as LatentPlaces
 from .groups import mean_over_groups as mean_over_groups
 from .interpolation import Interpolation as Interpolation
 from .interpolation import interpolate as interpolate
@@ -32,3 +29,9 @@ from .skill import energy_skill as energy_skill
 from .skill import marginal_samples as marginal_samples
 from .spread import SampleSpread as SampleSpread
 from .spread import sample_spread as sample_spread
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .diagnosing import check_points as check_points
+from .diagnosing import enough_rows as enough_rows
+from .diagnosis import LatentPlaces as LatentPlaces

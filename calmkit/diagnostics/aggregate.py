@@ -1,16 +1,16 @@
-r"""The aggregate posterior, the law of latents of all chunks together, against the prior.
+r"""The aggregate posterior, the mixture of the posteriors of all chunks, against the prior.
 
 Its mean mu and covariance C over chunks with posteriors N(m, diag(s^2)) are
 
     mu = E[m],    C = Cov[m] + diag(E[s^2]).
 
-The Gaussian with these moments is compared with the prior N(0, I), and split:
+The KL of the Gaussian with these moments to the prior N(0, I) has two parts:
 
     KL = 1/2 (tr C + |mu|^2 - l - log det C) = sum_i KL(N(mu_i, C_ii) || N(0, 1)) + TC,
     TC = -1/2 log det corr(C).
 
-The first part says that dimensions have another place or width than the prior's; the total
-correlation TC >= 0 that they are not independent. In nats.
+The first measures how mean and width of each dimension differ from the prior's. The second, the
+total correlation TC >= 0, measures how dimensions depend on each other. Both are in nats.
 
 Source: Hoffman and Johnson, "ELBO surgery", 2016, for the aggregate posterior.
 """
@@ -28,8 +28,8 @@ from .base import Diagnostic
 
 __all__ = ["PriorGap", "latent_variance", "prior_gap"]
 
-# A dimension of half the prior's width has 0.32 nats, one of twice its width 0.81, one that is
-# off by one standard deviation 0.5.
+# A dimension of half the prior's width has 0.32 nats, one of twice its width 0.81, and one whose
+# mean is off by one standard deviation 0.5.
 _MOST_PER_DIMENSION = 0.3
 
 
@@ -41,7 +41,7 @@ class PriorGap(Diagnostic):
         mean: mu_i of each dimension.
         std: Root of C_ii.
         marginal: KL(N(mu_i, C_ii) || N(0, 1)) of each dimension.
-        total_correlation: TC; infinite where latents fill fewer dimensions than they have.
+        total_correlation: TC; infinite if the latents lie in a subspace.
     """
 
     mean: tuple[float, ...]
@@ -51,7 +51,7 @@ class PriorGap(Diagnostic):
 
     @property
     def is_bad(self) -> bool:
-        """Above 0.3 nats a dimension, from place and width alone."""
+        """Whether mean and width alone cost more than 0.3 nats per dimension."""
         return sum(self.marginal) > _MOST_PER_DIMENSION * len(self.marginal)
 
     @property
@@ -59,13 +59,13 @@ class PriorGap(Diagnostic):
         """The two parts and the range of widths."""
         return (
             f"latents have std {min(self.std):.2g} to {max(self.std):.2g}, "
-            f"{sum(self.marginal) / len(self.marginal):.2g} nats a dimension from N(0, 1); "
+            f"{sum(self.marginal) / len(self.marginal):.2g} nats per dimension from N(0, 1); "
             f"total correlation {self.total_correlation:.3g} nats"
         )
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
             "latents are not at the scale at which heads start; standardise them "
             "(StandardizedAutoencoder)"
@@ -83,10 +83,11 @@ def latent_variance(posterior: DiagonalGaussian) -> Float[Tensor, " latent"]:
 @typed
 @torch.no_grad()
 def prior_gap(posterior: DiagonalGaussian) -> PriorGap:
-    """Compare the aggregate posterior with N(0, I); see the module.
+    """Compare the aggregate posterior with N(0, I); see the module docstring.
 
     Args:
-        posterior: Of many chunks, `points latent`; more of them than dimensions if point masses.
+        posterior: Posteriors of many chunks, `points latent`. Point masses must be more than
+            dimensions.
 
     Raises:
         ValueError: If there are fewer than two chunks.
@@ -102,7 +103,7 @@ def prior_gap(posterior: DiagonalGaussian) -> PriorGap:
     centred = means - mu
     covariance = centred.T @ centred / points + posterior.std.double().square().mean(0).diag()
     marginal = 0.5 * (mu.square() + variance - 1 - variance.log())
-    # Through eigenvalues of the correlations: a singular matrix has infinite TC, not an error.
+    # Eigenvalues of the correlations: a singular matrix then has infinite TC instead of an error.
     scale = variance.sqrt()
     correlations = torch.where(scale > 0, scale, 1.0)
     values = torch.linalg.eigvalsh(covariance / correlations.outer(correlations))

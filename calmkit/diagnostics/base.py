@@ -1,7 +1,7 @@
-"""What a diagnostic is: numbers, whether they are bad, and what that would mean.
+"""The interface of a diagnostic: numbers, whether they are bad, and what a bad value means.
 
-Limits that make a number bad are rules of thumb, stated with their reasons beside each
-diagnostic. They point at a place to look; they prove nothing.
+The limits are rules of thumb; each diagnostic states its limit with a reason. They suggest where
+to look and prove nothing.
 """
 
 import abc
@@ -20,14 +20,14 @@ class Diagnostic(abc.ABC):
     @property
     @abc.abstractmethod
     def summary(self) -> str:
-        """The numbers, in half a line."""
+        """The numbers, in one phrase."""
 
     @property
     @abc.abstractmethod
     def meaning(self) -> str:
-        """What a bad value means, and what to do."""
+        """The meaning of a bad value, and a remedy."""
 
     @property
     def verdict(self) -> str:
-        """One line: `ok` or `BAD`, the numbers, and what a bad value means."""
+        """One line: `ok` or `BAD`, the numbers, and the meaning of a bad value."""
         return f"{'BAD' if self.is_bad else 'ok '}  {self.summary}. Bad means: {self.meaning}."

@@ -1,4 +1,4 @@
-"""Latents as text: what samples decode to, what they lie near, what lies between two chunks."""
+"""Latents as text: decoded samples with their nearest chunks, and decoded interpolations."""
 
 import torch
 from torch import Tensor
@@ -7,19 +7,19 @@ from calmkit.data import TextTokenizer
 
 from .neighbours import NearestChunks
 
-__all__ = ["texts_of_samples", "texts_of_ways"]
+__all__ = ["texts_of_interpolations", "texts_of_samples"]
 
 _EXAMPLES = 4
 
 
 def texts_of_samples(
-    drawn: Tensor, came: Tensor, near: NearestChunks, bank: Tensor, tokenizer: TextTokenizer
+    drawn: Tensor, true: Tensor, near: NearestChunks, bank: Tensor, tokenizer: TextTokenizer
 ) -> list[str]:
     """A line for some samples of a head, spread over the points.
 
     Args:
         drawn: Tokens that each sample decodes to, (points, chunk).
-        came: The chunk that came there.
+        true: The chunk of the text there.
         near: The nearest chunks of each sample.
         bank: Tokens of the chunks that they are from.
         tokenizer: Makes texts of chunks.
@@ -31,22 +31,22 @@ def texts_of_samples(
             for index, distance in zip(near.index[place], near.distance[place], strict=True)
         )
         lines.append(
-            f"sample {_text(drawn[place], tokenizer)}: nearest real chunks {nearest}; there came "
-            f"{_text(came[place], tokenizer)}"
+            f"sample {_text(drawn[place], tokenizer)}: nearest real chunks {nearest}; "
+            f"the text has {_text(true[place], tokenizer)}"
         )
     return lines
 
 
-def texts_of_ways(ways: Tensor, tokenizer: TextTokenizer) -> list[str]:
-    """A line for some ways from chunk to chunk, step by step.
+def texts_of_interpolations(steps: Tensor, tokenizer: TextTokenizer) -> list[str]:
+    """A line for some interpolations from chunk to chunk, step by step.
 
     Args:
-        ways: Tokens, (steps, points, chunk).
+        steps: Tokens, (steps, points, chunk).
         tokenizer: Makes texts of chunks.
     """
     return [
-        "between: " + " > ".join(_text(step, tokenizer) for step in ways[:, place])
-        for place in _spread_over(ways.shape[1])
+        "between: " + " > ".join(_text(step, tokenizer) for step in steps[:, place])
+        for place in _spread_over(steps.shape[1])
     ]
 
 

@@ -1,15 +1,16 @@
-r"""Do draws agree with each other as often as with the text?
+r"""Whether draws agree with each other as often as with the text.
 
-For draws x, x' and the text y at one point, as the first n tokens of the chunk,
+For draws x, x' and the text y at one point, reduced to the first n tokens of the chunk,
 
     hit_n = P(x = y),    collision_n = P(x = x') = sum_x P(x)^2.
 
-If the model is calibrated, the text is one more draw from it, and E hit_n = E collision_n over the
-points. More collisions than hits: too sure, repeats itself. Fewer: too diffuse, probability is
-spread over chunks that do not come. Both are estimated without bias from two draws or more. The
-Brier score is 2 hit - collision: this tells which of its halves is at fault.
+If the model is calibrated, the text is distributed like one more draw from it, and E hit_n =
+E collision_n over the points. With more collisions than hits, the model is overconfident and
+repeats itself. With fewer, it is too diffuse: probability is spread over chunks that do not occur.
+Both are estimated without bias from two draws or more. The Brier score is 2 hit - collision; this
+diagnostic shows which of its two terms is at fault.
 
-The converse does not hold: the marginal, drawn without looking at the text, is calibrated too.
+The converse does not hold: the marginal, which ignores the context, is calibrated, too.
 """
 
 from dataclasses import dataclass
@@ -27,8 +28,8 @@ from .groups import mean_over_groups
 
 __all__ = ["CollisionCalibration", "collision_calibration"]
 
-# By chance in one case of 370; and by more than a quarter: small differences are always found
-# in enough text.
+# Three errors occur by chance in one case of 370. The difference must also exceed a quarter:
+# with enough text, small differences are always significant.
 _ERRORS = 3.0
 _FACTOR = 1.25
 
@@ -38,9 +39,9 @@ class CollisionCalibration(Diagnostic):
     """Rates for the first n = 1, 2, ... tokens of a chunk.
 
     Attributes:
-        hit: How often a draw is what came.
-        collision: How often two draws are equal.
-        excess: `collision` less `hit`, point by point; zero is best, positive is too sure.
+        hit: Rate at which a draw equals the target.
+        collision: Rate at which two draws are equal.
+        excess: `collision` minus `hit`, point by point; zero is best, positive is overconfident.
     """
 
     hit: tuple[Estimate, ...]
@@ -49,9 +50,9 @@ class CollisionCalibration(Diagnostic):
 
     @property
     def is_bad(self) -> bool:
-        """For some n the rates differ by a quarter and by three standard errors."""
+        """Whether, for some n, the rates differ by a quarter and by three standard errors."""
         return any(
-            abs(excess.value) > _ERRORS * excess.standard_error
+            abs(excess.value) > _ERRORS * (excess.standard_error or 0.0)
             and max(hit.value, collision.value) > _FACTOR * min(hit.value, collision.value)
             for hit, collision, excess in zip(self.hit, self.collision, self.excess, strict=True)
         )
@@ -69,10 +70,10 @@ class CollisionCalibration(Diagnostic):
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
-            "more collisions than hits, the model is too sure and repeats itself; fewer, it "
-            "babbles: draw at a lower temperature, or train longer"
+            "with more collisions than hits, the model is overconfident and repeats itself; with "
+            "fewer, it babbles: draw at a lower temperature, or train longer"
         )
 
 
@@ -83,11 +84,11 @@ def collision_calibration(
     tokens: Int[Tensor, "points chunk"],
     groups: Int[Tensor, " points"],
 ) -> CollisionCalibration:
-    """Measure hits and collisions; see the module.
+    """Measure hits and collisions; see the module docstring.
 
     Args:
         draws: Independent draws of the next chunk, at least two at each point.
-        tokens: The chunk that came.
+        tokens: The true chunk at each point.
         groups: Document or row of each point, for the standard errors.
 
     Raises:

@@ -1,13 +1,13 @@
-r"""Does the head use its condition, or has it learnt the marginal alone?
+r"""Whether the head uses its condition, or has only learned the marginal.
 
 With the energy score S of the head's samples at point t against the latent of point t's chunk,
 
     gap = mean_t [S(P_t, z_{t+1}) - S(P_t, z_t)],
 
-where t + 1 is the next chunk and the last point takes the first's. Targets rolled by one chunk are
-as likely as the right ones if the condition is ignored: the gap is then zero. It is positive
-if samples are nearer to their own target; in units of the latents. The second term of S is that of
-the same samples and drops out.
+where t + 1 is the next point, and the last point uses the target of the first. If the head ignores
+its condition, targets rolled by one point are as likely as the right ones, and the gap is zero. It
+is positive if samples are nearer to their own target. It has the unit of the latents. The second
+term of S is the same for both and cancels.
 """
 
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ from .groups import mean_over_groups
 
 __all__ = ["ConditioningGap", "conditioning_gap"]
 
-# By chance a gap is that large in one case of forty.
+# A gap of two standard errors occurs by chance in one case of forty.
 _ERRORS = 2.0
 
 
 @dataclass(frozen=True)
 class ConditioningGap(Diagnostic):
-    """Energy score against the wrong targets, less that against the right ones.
+    """Energy score against wrong targets minus that against the right ones.
 
     Attributes:
         matched: Score against the right target; lower is better.
-        rolled: Score against the next chunk's.
-        gap: `rolled` less `matched`, point by point; higher is better.
+        rolled: Score against the target of the next point.
+        gap: `rolled` minus `matched`, point by point; higher is better.
     """
 
     matched: Estimate
@@ -47,11 +47,11 @@ class ConditioningGap(Diagnostic):
     @property
     def is_bad(self) -> bool:
         """Not above two standard errors."""
-        return self.gap.value <= _ERRORS * self.gap.standard_error
+        return self.gap.value <= _ERRORS * (self.gap.standard_error or 0.0)
 
     @property
     def summary(self) -> str:
-        """The gap and the score that it belongs to."""
+        """The gap and the score."""
         return (
             f"conditioning gap {self.gap.value:.3g} ± {self.gap.standard_error:.2g} on an energy "
             f"score of {self.matched.value:.3g}"
@@ -59,9 +59,9 @@ class ConditioningGap(Diagnostic):
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
-            "the head ignores what it is told and draws from the marginal, so text has no thread; "
+            "the head ignores its condition and draws from the marginal, so text has no thread; "
             "train longer, standardise latents, look at the backbone's learning rate"
         )
 
@@ -73,11 +73,11 @@ def conditioning_gap(
     target: DiagonalGaussian,
     groups: Int[Tensor, " points"],
 ) -> ConditioningGap:
-    """Measure the conditioning gap; see the module.
+    """Measure the conditioning gap; see the module docstring.
 
     Args:
-        samples: The head's, at least two at each point; points in the order of the text.
-        target: Posterior of the chunk that came, `points latent`.
+        samples: The head's samples, at least two at each point; points in the order of the text.
+        target: Posterior of the true chunk, `points latent`.
         groups: Document or row of each point, for the standard errors.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Run all diagnostics on one model: why does it babble?
+"""All diagnostics of one model.
 
-Everything is measured on the same held-out points: full chunks with enough true text before
-them, in rows spread over the documents. The autoencoder is judged on all full chunks of the rows,
-the head by its draws at the points.
+All are measured on the same held-out points: full chunks with enough true text before them, in
+rows spread over the documents. The autoencoder is judged on all full chunks of the rows, the head
+by its draws at the points.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from calmkit.models import CALM, draw_latents
 from calmkit.nn import evaluation_view
 
 from .aggregate import prior_gap
-from .chunk_texts import texts_of_samples, texts_of_ways
+from .chunk_texts import texts_of_interpolations, texts_of_samples
 from .collisions import collision_calibration
 from .conditioning import conditioning_gap
 from .diagnosis import Diagnosis, LatentPlaces
@@ -43,14 +43,14 @@ _POSITIONS = 1536
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """Points of the text: what came there, and what the head draws.
+    """Points of the text: the true chunk, and what the head draws.
 
     Attributes:
-        tokens: The chunk that came, (points, chunk).
+        tokens: The true chunk, (points, chunk).
         target: Its posterior.
         samples: The head's latents, (samples, points, latent).
-        group: Document of each point, or its row where documents are few.
-        unit: What the groups are.
+        group: Document of each point, or its row if there are few documents.
+        unit: `documents` or `rows`.
     """
 
     tokens: Tensor
@@ -61,11 +61,11 @@ class _Points:
 
 
 def enough_rows(positions: int, most: int) -> int:
-    """Rows that a diagnosis needs, two at least.
+    """The number of rows that a diagnosis needs; at least two.
 
     Args:
-        positions: Chunks in a row.
-        most: Rows that there may be.
+        positions: Number of chunks in a row.
+        most: Largest number of rows.
     """
     return max(2, min(most, _POSITIONS // positions))
 
@@ -80,15 +80,15 @@ def diagnose(
     min_context: int,
     seed: int,
 ) -> Diagnosis:
-    """Measure everything in evaluation mode, whichever mode the model is in; it is left as it is.
+    """Run all diagnostics in evaluation mode, without changing the model.
 
     Args:
         model: The model, on any device.
-        rows: Held-out rows, one piece of one document in each.
-        tokenizer: Makes texts of chunks.
-        draws: Of the head at each point, at least two; the more, the better their mean.
+        rows: Held-out rows, each one piece of one document.
+        tokenizer: Decodes tokens to text.
+        draws: Number of samples of the head at each point, at least two; more give a better mean.
         min_context: Chunks of true text before the first point of a row.
-        seed: Decides all draws.
+        seed: Fixes all draws.
 
     Raises:
         ValueError: If fewer than two rows have a full chunk after the context.
@@ -111,19 +111,19 @@ def diagnose(
         plane = principal_map(posterior.mean)
         half = len(tokens) // 2
         # Chunks of other places of the text: neighbours in it may share words.
-        ways = interpolate(
+        between = interpolate(
             model.autoencoder, posterior.mean[:half], posterior.mean[half : 2 * half]
         )
         drawn_tokens = model.autoencoder.decode_tokens(points.samples)
-        # A head knows the text around its point: chunks of every other point are the bank, so
-        # that its samples and real latents have the same chances to find a near one.
+        # The bank holds every other point, so that samples and real latents are equally likely
+        # to find a near chunk: a head knows the text around its point.
         near = nearest_chunks(points.samples[0, 1::2], real[1::2], points.target.mean[::2])
         return Diagnosis(
             noise=noise_curve(model.autoencoder, posterior, tokens, noise),
             latents=latent_use(posterior),
             prior=prior_gap(posterior),
             map=plane,
-            interpolation=ways,
+            interpolation=between,
             conditioning=conditioning_gap(points.samples, points.target, points.group),
             skill=energy_skill(points.samples, marginal, points.target, points.group),
             spread=sample_spread(points.samples, points.target),
@@ -142,7 +142,7 @@ def diagnose(
                     points.tokens[::2],
                     tokenizer,
                 ),
-                *texts_of_ways(ways.tokens, tokenizer),
+                *texts_of_interpolations(between.tokens, tokenizer),
             ),
             protocol=(
                 f"Measured on {len(points.tokens)} full chunks after at least {min_context} "
@@ -153,11 +153,11 @@ def diagnose(
         )
 
 
-def _asked(rows: EvaluationRows, min_context: int) -> Tensor:
-    """(rows, positions): full chunks with enough text before them."""
-    asked = rows.batch.real.all(dim=-1)
-    asked[:, :min_context] = False
-    return asked
+def _is_point(rows: EvaluationRows, min_context: int) -> Tensor:
+    """(rows, positions): True at full chunks with enough text before them."""
+    is_point = rows.batch.real.all(dim=-1)
+    is_point[:, :min_context] = False
+    return is_point
 
 
 def check_points(rows: EvaluationRows, min_context: int) -> None:
@@ -166,8 +166,8 @@ def check_points(rows: EvaluationRows, min_context: int) -> None:
     Raises:
         ValueError: If fewer than two rows have a full chunk after the context.
     """
-    fit = int(_asked(rows, min_context).any(dim=-1).sum())
-    points = int(_asked(rows, min_context).sum())
+    is_point = _is_point(rows, min_context)
+    fit, points = int(is_point.any(dim=-1).sum()), int(is_point.sum())
     if fit < 2 or points < 6:
         raise ValueError(
             f"at least 2 rows must hold full chunks after min_context = {min_context} chunks, and "
@@ -185,13 +185,13 @@ def _draw(
     generator: torch.Generator,
 ) -> _Points:
     batch = rows.batch.to(model.backbone.device)
-    row, place = _asked(rows, min_context).nonzero(as_tuple=True)
-    states = model.hidden_states(batch)[row, place - 1]
-    tokens = batch.tokens[row, place]
+    row, position = _is_point(rows, min_context).nonzero(as_tuple=True)
+    states = model.hidden_states(batch)[row, position - 1]
+    tokens = batch.tokens[row, position]
     few = len(rows.document[row].unique()) < ENOUGH_DOCUMENTS
     return _Points(
         tokens=tokens,
-        target=encoded[row, place],
+        target=encoded[row, position],
         samples=draw_latents(model.head, states, draws, generator),
         group=(row if few else rows.document[row]).to(tokens.device),
         unit="rows" if few else "documents",
@@ -199,7 +199,7 @@ def _draw(
 
 
 def _tsne(real: Tensor, drawn: Tensor) -> LatentPlaces | None:
-    """Real and drawn latents in one map, where the library is installed."""
+    """Real and drawn latents in one map; None if scikit-learn is not installed."""
     if not is_installed("sklearn"):
         return None
     chosen = torch.linspace(0, len(real) - 1, min(len(real), _POINTS_ON_A_MAP)).long().unique()

@@ -1,4 +1,4 @@
-"""What the diagnostics of a model found: as numbers, lines and JSON."""
+"""The results of all diagnostics of a model: as numbers, lines and JSON."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ class LatentPlaces:
     """Latents as points of the plane.
 
     Attributes:
-        real: Posterior draws of the chunks that came.
+        real: Posterior draws of the chunks of the text.
         drawn: The head's, at the same places of the text.
     """
 
@@ -43,24 +43,24 @@ class LatentPlaces:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Diagnosis:
-    """All diagnostics of one model, the autoencoder's first: what it breaks no head can mend.
+    """All diagnostics of one model, the autoencoder's first: no head can repair its faults.
 
     Attributes:
         noise: Accuracy of the autoencoder under noise.
         latents: Active dimensions and KL.
         prior: Aggregate posterior against the prior.
         map: Principal components of the latents.
-        interpolation: Ways between chunks.
-        conditioning: Does the head use its condition?
-        skill: Its energy score between marginal and posterior.
-        spread: Width of its samples.
-        neighbours: Do they lie where latents of text lie?
-        next_chunk: Tokens right without its noise.
-        collisions: Do draws agree with the text as often as with each other?
+        interpolation: Interpolations between chunks.
+        conditioning: Whether the head uses its condition.
+        skill: The head's energy score between marginal and posterior.
+        spread: Width of the head's samples.
+        neighbours: Whether samples are near latents of real text.
+        next_chunk: Accuracy of the next chunk's tokens, without the head's noise.
+        collisions: Whether draws agree with the text as often as with each other.
         principal: Latents on the map of principal components.
         tsne: Latents by t-SNE; None without scikit-learn.
-        examples: Texts of some latents and of ways between chunks.
-        protocol: What was measured, in a sentence.
+        examples: Texts of a few samples and interpolations.
+        protocol: How it was measured, in one sentence.
     """
 
     noise: NoiseCurve
@@ -86,15 +86,15 @@ class Diagnosis:
         return {name: value for name, value in found.items() if isinstance(value, Diagnostic)}
 
     def verdicts(self) -> str:
-        """A line for each diagnostic: the numbers, and what a bad value means."""
+        """A line for each diagnostic: the numbers, and the meaning of a bad value."""
         return "\n".join(f"{name:13} {found.verdict}" for name, found in self.diagnostics.items())
 
     def to_text(self) -> str:
-        """The lines, the examples and the protocol."""
+        """The verdicts, the examples and the protocol."""
         return "\n".join((self.verdicts(), "", *self.examples, "", self.protocol, ""))
 
     def to_json(self) -> str:
-        """Every number, with names; those that are not finite are null."""
+        """All numbers by name; numbers that are not finite become null."""
         content: dict[str, Any] = {
             name: {"is_bad": found.is_bad, "verdict": found.verdict, **_numbers(found)}
             for name, found in self.diagnostics.items()
@@ -104,7 +104,7 @@ class Diagnosis:
 
 
 def _numbers(value: Any) -> Any:
-    """A dataclass of numbers, tuples and tensors as what JSON knows."""
+    """A dataclass of numbers, tuples and tensors as JSON values."""
     if isinstance(value, Tensor):
         return _numbers(value.tolist())
     if dataclasses.is_dataclass(value):

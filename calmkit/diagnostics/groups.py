@@ -1,4 +1,4 @@
-"""Means over points with errors over groups of them."""
+"""Means over points, with standard errors over groups."""
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ def mean_over_groups(values: Float[Tensor, " points"], groups: Int[Tensor, " poi
 
     Args:
         values: A number for each point.
-        groups: Which document (or row) each point is from; points of one are not independent.
+        groups: Document (or row) of each point; points of one document are not independent.
 
     Raises:
         ValueError: If all points are from one group.

@@ -1,13 +1,13 @@
-r"""Which dimensions of the latents carry text?
+r"""The dimensions of the latents that carry information about the text.
 
 The posterior N(m_i, s_i^2) of dimension i, over chunks, has
 
     signal_i = Var[m_i] / (Var[m_i] + E[s_i^2]),    KL_i = E[(m_i^2 + s_i^2 - 1) / 2 - log s_i].
 
-A dimension whose mean hardly moves from chunk to chunk tells nothing of the chunk, whatever its
-KL: it is *active* if signal_i > 0.01, which is Var[m_i] > 0.01 at the prior's unit variance. The
-share, unlike the variance, is the same for standardised latents. KL_i is in nats and in the given
-coordinates; it bounds what the dimension tells of the chunk from above.
+A dimension whose mean hardly varies between chunks carries no information about the chunk,
+whatever its KL. It is *active* if signal_i > 0.01, which is Var[m_i] > 0.01 at the prior's unit
+variance. Unlike the variance, signal_i is the same for standardised latents. KL_i is in nats and
+in the given coordinates; it is an upper bound of the information that the dimension carries.
 
 Source: Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, appendix C.
 """
@@ -31,11 +31,11 @@ _LEAST_ACTIVE = 0.9
 
 @dataclass(frozen=True)
 class LatentUse(Diagnostic):
-    """What each dimension carries.
+    """Signal and KL of each dimension.
 
     Attributes:
-        signal: Share of each dimension's variance that is of its mean.
-        kl: Mean KL to the standard normal of each, in nats; infinite for a point mass.
+        signal: Share of each dimension's variance that is variance of its mean.
+        kl: Mean KL of each dimension to the standard normal, in nats; infinite for a point mass.
     """
 
     signal: tuple[float, ...]
@@ -43,17 +43,17 @@ class LatentUse(Diagnostic):
 
     @property
     def is_active(self) -> tuple[bool, ...]:
-        """Of which dimensions more than 1 % of the variance is signal."""
+        """For each dimension, whether more than 1 % of its variance is signal."""
         return tuple(signal > _ACTIVE for signal in self.signal)
 
     @property
     def active(self) -> int:
-        """How many are."""
+        """The number of active dimensions."""
         return sum(self.is_active)
 
     @property
     def is_bad(self) -> bool:
-        """Fewer than nine dimensions in ten are active."""
+        """Whether fewer than nine dimensions in ten are active."""
         return self.active < _LEAST_ACTIVE * len(self.signal)
 
     @property
@@ -61,14 +61,14 @@ class LatentUse(Diagnostic):
         """Active dimensions and KL."""
         return (
             f"{self.active} of {len(self.signal)} latent dimensions active; KL {sum(self.kl):.3g} "
-            f"nats, {min(self.kl):.2g} to {max(self.kl):.2g} a dimension"
+            f"nats, {min(self.kl):.2g} to {max(self.kl):.2g} per dimension"
         )
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
-            "collapsed dimensions are noise that a head must imitate for nothing; clip the KL "
+            "collapsed dimensions are noise that a head must imitate in vain; clip the KL "
             "(free bits), lower its weight, or use fewer dimensions"
         )
 
@@ -76,10 +76,10 @@ class LatentUse(Diagnostic):
 @typed
 @torch.no_grad()
 def latent_use(posterior: DiagonalGaussian) -> LatentUse:
-    """Measure signal and KL of each dimension; see the module.
+    """Measure signal and KL of each dimension; see the module docstring.
 
     Args:
-        posterior: Of many chunks, `points latent`.
+        posterior: Posteriors of many chunks, `points latent`.
 
     Raises:
         ValueError: If there are fewer than two chunks.

@@ -1,13 +1,14 @@
 r"""Latents as points of a plane: principal components, and t-SNE.
 
-With latents z of mean mu, and the orthonormal directions u_1, u_2, ... along which they vary most,
-with variances L_1 >= L_2 >= ... (singular value decomposition of the centred latents),
+For latents z with mean mu, let u_1, u_2, ... be the orthonormal directions along which they vary
+most, with variances L_1 >= L_2 >= ... (singular value decomposition of the centred latents). Then
 
     place(z) = (u_1 . (z - mu), u_2 . (z - mu)),
     effective dimensions = (sum_i L_i)^2 / sum_i L_i^2.
 
-The latter is l if all directions vary alike and 1 if there is one only. t-SNE keeps neighbours and
-no distances: its clusters tell what is near, their places and sizes nothing.
+There are l effective dimensions if all directions vary equally, and 1 if only one varies. t-SNE
+preserves neighbours but not distances: points of a cluster are near each other, but the positions
+and sizes of clusters have no meaning.
 
 Source: van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 2008.
 """
@@ -25,9 +26,9 @@ from .base import Diagnostic
 
 __all__ = ["PrincipalMap", "principal_map", "tsne_map"]
 
-# A tenth of the dimensions: the rest of the latent hardly matters to a distance.
+# With fewer than a tenth of the dimensions, the others hardly matter in a distance.
 _LEAST_EFFECTIVE = 0.1
-# Neighbours that t-SNE looks at, as its authors recommend; fewer where points are few.
+# Number of neighbours that t-SNE considers, as its authors recommend; fewer for few points.
 _PERPLEXITY = 30.0
 
 
@@ -53,18 +54,18 @@ class PrincipalMap(Diagnostic):
 
     @property
     def effective_dimensions(self) -> float:
-        """(sum L)^2 / sum L^2; 0 where nothing varies."""
+        """(sum L)^2 / sum L^2; 0 if nothing varies."""
         total = float(self.variances.sum())
         return total**2 / float(self.variances.square().sum()) if total > 0 else 0.0
 
     @property
     def is_bad(self) -> bool:
-        """Fewer effective dimensions than a tenth of all."""
+        """Whether there are fewer effective dimensions than a tenth of all."""
         return self.effective_dimensions < _LEAST_EFFECTIVE * len(self.mean)
 
     @property
     def summary(self) -> str:
-        """Effective dimensions and what the plane shows."""
+        """Effective dimensions, and the share of variance in the plane."""
         shown = float(self.variances[:2].sum() / self.variances.sum().clamp_min(1e-30))
         return (
             f"latents vary along {self.effective_dimensions:.3g} of {len(self.mean)} dimensions; "
@@ -73,7 +74,7 @@ class PrincipalMap(Diagnostic):
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
             "a few directions dominate every distance, and a head that learns by distances "
             "neglects the others; standardise latents, or use fewer dimensions"
@@ -83,7 +84,7 @@ class PrincipalMap(Diagnostic):
 @typed
 @torch.no_grad()
 def principal_map(latents: Float[Tensor, "points latent"]) -> PrincipalMap:
-    """Find the plane; see the module.
+    """Find the plane; see the module docstring.
 
     Args:
         latents: Posterior means or draws of many chunks.
@@ -98,7 +99,7 @@ def principal_map(latents: Float[Tensor, "points latent"]) -> PrincipalMap:
     mean = latents.mean(dim=0)
     _, values, directions = torch.linalg.svd(latents - mean, full_matrices=False)
     directions = directions[:2]
-    # The sign of a singular vector is arbitrary: without a rule, maps would flip between devices.
+    # The sign of a singular vector is arbitrary; without a rule, maps could flip between devices.
     largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
     return PrincipalMap(mean, directions * largest.sign(), values.square() / len(latents))
 
@@ -107,10 +108,10 @@ def principal_map(latents: Float[Tensor, "points latent"]) -> PrincipalMap:
 def tsne_map(latents: Float[Tensor, "points latent"]) -> Float[Tensor, "points 2"]:
     """Place latents in a plane so that neighbours stay neighbours, by scikit-learn's t-SNE.
 
-    It starts from the principal components: nothing is left to chance.
+    It starts from the principal components, so the result is deterministic.
 
     Args:
-        latents: At least 3 points; some hundreds take seconds.
+        latents: At least 3 points; a few hundred take seconds.
 
     Raises:
         ImportError: If scikit-learn is not installed.
@@ -122,7 +123,7 @@ def tsne_map(latents: Float[Tensor, "points latent"]) -> Float[Tensor, "points 2
     from sklearn.manifold import TSNE
 
     perplexity = min(_PERPLEXITY, (len(latents) - 1) / 3)
-    # The state is for the solver of the principal components, which may be a randomised one.
+    # The state is for the principal components, whose solver may be randomised.
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=0)
     placed = tsne.fit_transform(latents.detach().cpu().numpy())
     return torch.from_numpy(placed).to(latents)

@@ -1,12 +1,12 @@
-r"""Do the head's latents lie where latents of text lie?
+r"""Whether the head's samples are near latents of real text.
 
 The nearest chunks of a latent z are those whose posterior means m_j are nearest,
 
     d(z) = min_j ||z - m_j||,
 
-over a bank of real chunks. Real latents (posterior draws of chunks outside of the bank) have such
-distances too: where the head's are much larger, its latents lie off all text, and the decoder was
-never trained there.
+over a bank of real chunks. Real latents (posterior draws of chunks outside the bank) give
+distances to compare with. If the head's are much larger, its samples are far from all text, where
+the decoder was never trained.
 """
 
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class NearestChunks(Diagnostic):
     """The chunks of a bank that are nearest to some latents, nearest first.
 
     Attributes:
-        index: Their places in the bank.
-        distance: How far their means are, in units of the latents.
-        real_distance: The same of real latents to their nearest chunk.
+        index: Their indices in the bank.
+        distance: Distances to their means, in units of the latents.
+        real_distance: Distances of real latents to their nearest chunk.
     """
 
     index: Int[Tensor, "points nearest"]
@@ -41,12 +41,12 @@ class NearestChunks(Diagnostic):
 
     @property
     def ratio(self) -> float:
-        """Median distance to the nearest chunk, against that of real latents."""
+        """Median distance to the nearest chunk, divided by that of real latents."""
         return float(self.distance[:, 0].median() / self.real_distance.median())
 
     @property
     def is_bad(self) -> bool:
-        """Half as far again as real latents."""
+        """Whether samples are more than 1.5 times as far as real latents."""
         return not self.ratio <= _FAR
 
     @property
@@ -59,9 +59,9 @@ class NearestChunks(Diagnostic):
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
-            "samples lie off the latents of text, where the decoder was never trained, and their "
+            "samples are far from latents of text, where the decoder was never trained, and their "
             "tokens are arbitrary; the head needs more steps, or a finer solver"
         )
 
@@ -75,16 +75,16 @@ def nearest_chunks(
     *,
     count: int = 3,
 ) -> NearestChunks:
-    """Find the nearest chunks of latents; see the module.
+    """Find the nearest chunks of latents; see the module docstring.
 
     Args:
         latents: Samples of a head, or any latents.
         real: Posterior draws of chunks that are not in the bank.
         bank: Posterior means of real chunks.
-        count: How many chunks to find for each latent.
+        count: Number of chunks to find for each latent.
 
     Raises:
-        ValueError: If the bank holds fewer than count chunks, or a set is empty.
+        ValueError: If the bank has fewer than `count` chunks, or a set is empty.
     """
     if not 1 <= count <= len(bank):
         raise ValueError(f"count must be in [1, {len(bank)}], the bank's chunks; got {count}.")

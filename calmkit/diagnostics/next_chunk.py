@@ -1,12 +1,12 @@
-r"""How many tokens of the next chunk are right, without the head's noise?
+r"""Accuracy of the next chunk's tokens without the head's noise.
 
-The mean of many samples is the head's best single guess of the latent; decoded, its tokens y^ give
+The mean of many samples is the head's best single guess of the latent. Its decoded tokens y^ have
 
     accuracy = mean over points and places k of [y^_k = y_k].
 
-Beside it stand single draws, decoded with their noise, and always guessing the token that is most
-frequent at the same points. The mean of several plausible latents need not be one: where the
-next chunk is open, the mean may decode to none of them, and single draws do better.
+It is compared with single draws, decoded with their noise, and with always guessing the most
+frequent token of the same points. The mean of several plausible latents need not be plausible: if
+the next chunk is uncertain, the mean may decode to none of them, and single draws do better.
 """
 
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class NextChunkAccuracy(Diagnostic):
     """Share of the next chunk's tokens that are right; higher is better.
 
     Attributes:
-        of_mean: From the mean of the samples.
-        of_draws: From single samples.
+        of_mean: Accuracy of the mean of the samples.
+        of_draws: Accuracy of single samples.
         by_place: `of_mean` at each place of the chunk.
-        most_frequent: Of guessing one token everywhere.
+        most_frequent: Accuracy of guessing one token everywhere.
     """
 
     of_mean: Estimate
@@ -43,7 +43,7 @@ class NextChunkAccuracy(Diagnostic):
 
     @property
     def is_bad(self) -> bool:
-        """Neither beats the most frequent token."""
+        """Whether neither beats the most frequent token."""
         return max(self.of_mean.value, self.of_draws.value) <= self.most_frequent
 
     @property
@@ -59,10 +59,10 @@ class NextChunkAccuracy(Diagnostic):
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
-            "the head's best guess is worth less than a constant; places that get worse from "
-            "left to right are normal, all near zero mean that latents are not near any chunk"
+            "the head's best guess is worse than a constant; accuracy that falls from left to "
+            "right is normal, accuracy near zero everywhere means latents far from any chunk"
         )
 
 
@@ -74,12 +74,12 @@ def next_chunk_accuracy(
     tokens: Int[Tensor, "points chunk"],
     groups: Int[Tensor, " points"],
 ) -> NextChunkAccuracy:
-    """Measure next-chunk accuracy; see the module.
+    """Measure next-chunk accuracy; see the module docstring.
 
     Args:
         autoencoder: Decodes the samples.
-        samples: The head's at each point; the more, the better their mean.
-        tokens: The chunk that came.
+        samples: The head's samples at each point; more give a better mean.
+        tokens: The true chunk at each point.
         groups: Document or row of each point, for the standard errors.
 
     Raises:

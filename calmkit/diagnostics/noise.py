@@ -1,4 +1,4 @@
-r"""How wrong may a latent be before the decoder gives other tokens?
+r"""Accuracy of the decoder under noise on its latents.
 
 With m, s the posterior of a chunk x, e standard normal noise and v_i = Var[m_i] + E[s_i^2] the
 variance of latents over all chunks,
@@ -6,9 +6,8 @@ variance of latents over all chunks,
     accuracy(t) = mean of [decode(m + t sqrt(v) e)_k = x_k]    over noise, chunks and places k.
 
 t is the error of a latent in units of the spread of all latents: at t = 1 it is as far off as
-another chunk. No head is perfect: where the curve falls early, small errors of a head become wrong
-tokens. Noise as large as the posterior's own, decode(m + s e), is what the decoder was trained
-with.
+another chunk. No head is perfect: if the curve falls early, small errors of a head cause wrong
+tokens. The decoder was trained with noise of the posterior's own size, decode(m + s e).
 """
 
 from collections.abc import Sequence
@@ -27,11 +26,11 @@ from .base import Diagnostic
 
 __all__ = ["NoiseCurve", "noise_curve"]
 
-# The paper's autoencoder restores 99.9 %; a tenth of that loses a token in a hundred.
+# The paper's autoencoder restores 99.9 %; this limit allows ten times as many errors.
 _LEAST_MEAN_ACCURACY = 0.99
-# What the decoder was trained with costs it little: a good one loses a few per cent at most.
+# With the noise it was trained with, a good decoder loses a few per cent at most.
 _LEAST_POSTERIOR_ACCURACY = 0.95
-# The size at which the curve is summed up.
+# The accuracy that defines the tolerated noise.
 _TOLERATED = 0.9
 
 
@@ -44,8 +43,8 @@ class NoiseCurve(Diagnostic):
         accuracy: Share of tokens restored at each size.
         from_mean: Share restored from the posterior's mean, without noise.
         from_posterior: Share restored from draws of the posterior.
-        posterior_size: The posterior's own noise in the same unit: root of the mean of s_i^2 / v_i
-            over chunks and dimensions that vary.
+        posterior_size: The posterior's own noise in the same unit: the root of the mean of
+            s_i^2 / v_i over chunks and dimensions that vary.
     """
 
     sizes: tuple[float, ...]
@@ -66,7 +65,7 @@ class NoiseCurve(Diagnostic):
 
     @property
     def is_bad(self) -> bool:
-        """Below 99 % from the mean, or 95 % from posterior draws."""
+        """Whether accuracy is below 99 % from the mean, or 95 % from posterior draws."""
         return (
             self.from_mean < _LEAST_MEAN_ACCURACY
             or self.from_posterior < _LEAST_POSTERIOR_ACCURACY
@@ -74,7 +73,7 @@ class NoiseCurve(Diagnostic):
 
     @property
     def summary(self) -> str:
-        """Accuracies, and the curve."""
+        """The accuracies and the curve."""
         curve = ", ".join(
             f"{accuracy:.0%} at {size:g}"
             for size, accuracy in zip(self.sizes, self.accuracy, strict=True)
@@ -87,7 +86,7 @@ class NoiseCurve(Diagnostic):
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
             "no head can write better than this decoder reads; train the autoencoder longer, "
             "give it more dimensions, or more noise in training"
@@ -104,12 +103,12 @@ def noise_curve(
     *,
     sizes: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5),
 ) -> NoiseCurve:
-    """Measure accuracy under noise of growing size; see the module.
+    """Measure accuracy under noise of growing size; see the module docstring.
 
     Args:
-        autoencoder: The part to judge; put it in evaluation mode first.
-        posterior: Of each chunk, as the autoencoder gives it where the chunk stands.
-        tokens: Those chunks, of held-out text.
+        autoencoder: The autoencoder; put it in evaluation mode first.
+        posterior: Posterior of each chunk in its context.
+        tokens: The chunks, from held-out text.
         noise: Standard normal noise e; the same at every size, so that the curve is smooth.
         sizes: The sizes t, ascending.
 

@@ -1,12 +1,11 @@
-r"""The energy score between its two ends: knowing nothing, and knowing the chunk itself.
+r"""The head's energy score between two bounds: ignoring the text, and knowing the chunk itself.
 
     marginal: M = mean_t S(Q, z_t),    Q the latents of other chunks of the text,
     model:    S = mean_t S(P_t, z_t),
     floor:    F = mean_t 1/2 E||Z_t - Z_t'||,    Z_t, Z_t' from the posterior of chunk t.
 
-Lower is better; the score is proper, so no head has less than F in expectation: that is reached
-by the posterior itself, and is its entropy term. The skill 1 - S / M is the share of the
-marginal's score that knowing the text saves.
+Lower is better. The score is proper, so no head is below F in expectation; the posterior itself
+attains it (its entropy term). The skill 1 - S / M is the relative improvement over the marginal.
 
 Source: Gneiting and Raftery, JASA 2007, section 2.2 for entropy and 2.3 for skill.
 """
@@ -28,7 +27,7 @@ from .groups import mean_over_groups
 
 __all__ = ["EnergySkill", "energy_skill", "marginal_samples"]
 
-# As for the conditioning gap.
+# The same limit as for the conditioning gap.
 _ERRORS = 2.0
 
 
@@ -37,10 +36,10 @@ class EnergySkill(Diagnostic):
     """Energy scores, lower is better.
 
     Attributes:
-        model: S, of the head's samples.
-        marginal: M, of latents of other chunks.
+        model: S, the score of the head's samples.
+        marginal: M, the score of latents of other chunks.
         gain: M - S, point by point; higher is better.
-        floor: F, below which no head can come.
+        floor: F, the lower bound for every head.
     """
 
     model: Estimate
@@ -50,13 +49,13 @@ class EnergySkill(Diagnostic):
 
     @property
     def skill(self) -> float:
-        """1 - S / M: 0 is no better than the marginal, 1 - F / M the best possible."""
+        """1 - S / M: 0 equals the marginal, 1 - F / M is the best possible value."""
         return 1 - self.model.value / self.marginal.value
 
     @property
     def is_bad(self) -> bool:
         """The gain is not above two standard errors."""
-        return self.gain.value <= _ERRORS * self.gain.standard_error
+        return self.gain.value <= _ERRORS * (self.gain.standard_error or 0.0)
 
     @property
     def summary(self) -> str:
@@ -69,10 +68,10 @@ class EnergySkill(Diagnostic):
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
-            "random chunks of other text would score as well as the head; if the conditioning "
-            "gap is fine its samples have the wrong spread, otherwise it has learnt nothing yet"
+            "random chunks of other text would score as well as the head; if the conditioning gap "
+            "is fine, its samples have the wrong spread, otherwise it has learned nothing yet"
         )
 
 
@@ -84,7 +83,7 @@ def marginal_samples(
 
     Args:
         target: Posteriors, `points latent`.
-        num_samples: Draws for each point.
+        num_samples: Number of draws for each point.
         generator: Source of randomness; torch's global one if None.
 
     Raises:
@@ -112,25 +111,25 @@ def energy_skill(
     target: DiagonalGaussian,
     groups: Int[Tensor, " points"],
 ) -> EnergySkill:
-    """Score a head between marginal and posterior; see the module.
+    """Score a head between marginal and posterior; see the module docstring.
 
     Args:
-        samples: The head's, at least two at each point.
+        samples: The head's samples, at least two at each point.
         marginal: From `marginal_samples`, at least two at each point.
-        target: Posterior of the chunk that came.
+        target: Posterior of the true chunk.
         groups: Document or row of each point, for the standard errors.
 
     Raises:
         ValueError: If there are fewer than two samples or groups, or a value is not finite.
     """
     rule = EnergyScore()
-    model, ignorant = rule.score(samples, target), rule.score(marginal, target)
-    # Z - Z' is a Gaussian at zero of twice the variance.
+    model, reference = rule.score(samples, target), rule.score(marginal, target)
+    # Z - Z' is a Gaussian with mean zero and twice the variance.
     difference = math.sqrt(2) * target.std
     floor = 0.5 * gaussian_norm_moment(torch.zeros_like(difference), difference)
     return EnergySkill(
         model=mean_over_groups(model, groups),
-        marginal=mean_over_groups(ignorant, groups),
-        gain=mean_over_groups(ignorant - model, groups),
+        marginal=mean_over_groups(reference, groups),
+        gain=mean_over_groups(reference - model, groups),
         floor=float(floor.mean()),
     )

@@ -1,16 +1,16 @@
-r"""How wide are a head's samples, and how wide should they be?
+r"""The spread of a head's samples against its error.
 
-With n samples x_j at each point, their mean x, and the posterior N(m, diag(s^2)) of the chunk that
-came, squared spreads are, averaged over points,
+With n samples x_j at each point, their mean x, and the posterior N(m, diag(s^2)) of the true
+chunk, the squared spreads, averaged over points, are
 
     head:      V = 1/(n-1) sum_j ||x_j - x||^2
     posterior: sum_i s_i^2
     marginal:  sum_i C_ii, of the aggregate posterior
     error:     ||x - m||^2 + sum_i s_i^2 - V / n,    unbiased for E||z - E X||^2.
 
-For a calibrated head the latent that comes is one more draw from the same law: head and error are
-equal, and lie between posterior (nothing left to guess) and marginal (everything). Reported are
-the roots, in units of the latents.
+For a calibrated head the true latent is distributed like one more sample. Head and error are then
+equal, and lie between posterior (the chunk is known) and marginal (nothing is known). The roots
+are reported, in units of the latents.
 
 Source: Fortin, Abaza, Anctil and Turcotte, "Why should ensemble spread match the RMSE of the
 ensemble mean?", Journal of Hydrometeorology 2014.
@@ -31,7 +31,7 @@ from .base import Diagnostic
 
 __all__ = ["SampleSpread", "sample_spread"]
 
-# A fifth less or a quarter more than the error.
+# At most a fifth less or a quarter more than the error.
 _NARROW, _WIDE = 0.8, 1.25
 
 
@@ -40,10 +40,10 @@ class SampleSpread(Diagnostic):
     """Root mean squared spreads, in units of the latents.
 
     Attributes:
-        head: Of the head's samples around their mean.
-        posterior: Of the posterior: what a head that knew the chunk would have.
-        marginal: Of the latents of all chunks: what a head that knew nothing would have.
-        error: Of the latent that came around the mean of the samples.
+        head: Spread of the head's samples around their mean.
+        posterior: Spread of the posterior: that of a head that knew the chunk.
+        marginal: Spread of the latents of all chunks: that of a head that knew nothing.
+        error: Distance of the true latent from the mean of the samples.
     """
 
     head: float
@@ -53,19 +53,19 @@ class SampleSpread(Diagnostic):
 
     @property
     def ratio(self) -> float:
-        """Head to posterior: 0 is collapsed, 1 as certain as the chunk itself; mostly above."""
+        """Head / posterior: 0 is collapsed, 1 as narrow as the posterior; usually above 1."""
         if self.posterior > 0:
             return self.head / self.posterior
         return math.inf if self.head > 0 else 1.0
 
     @property
     def is_bad(self) -> bool:
-        """The head's spread is not within [0.8, 1.25] of its error."""
+        """Whether the head's spread is outside [0.8, 1.25] times its error."""
         return not _NARROW * self.error <= self.head <= _WIDE * self.error
 
     @property
     def summary(self) -> str:
-        """Spread of the head beside the others."""
+        """The head's spread and the others."""
         return (
             f"samples spread {self.head:.3g} around an error of {self.error:.3g} (posterior "
             f"{self.posterior:.3g}, marginal {self.marginal:.3g}; {self.ratio:.2g} posteriors)"
@@ -73,10 +73,10 @@ class SampleSpread(Diagnostic):
 
     @property
     def meaning(self) -> str:
-        """What a bad value means."""
+        """The meaning of a bad value."""
         return (
-            "narrower than the error, the head is too sure of itself (0: collapsed to one "
-            "sample); wider, its noise drowns what it knows"
+            "if narrower than the error, the head is overconfident (0: collapsed to one sample); "
+            "if wider, its noise drowns its signal"
         )
 
 
@@ -85,11 +85,11 @@ class SampleSpread(Diagnostic):
 def sample_spread(
     samples: Float[Tensor, "samples points latent"], target: DiagonalGaussian
 ) -> SampleSpread:
-    """Compare spreads; see the module.
+    """Compare spreads; see the module docstring.
 
     Args:
-        samples: The head's, at least two at each point.
-        target: Posterior of the chunk that came, `points latent`.
+        samples: The head's samples, at least two at each point.
+        target: Posterior of the true chunk, `points latent`.
 
     Raises:
         ValueError: If there are fewer than two samples.

@@ -1,8 +1,8 @@
 """Scores of a model on held-out text: Brier-1..4, BrierLM and the energy score.
 
 At every scored position the model draws a few continuations from the *true* text before it. They
-are compared with what came: as tokens (Brier-n) and as latents (energy score). Which positions
-are scored, and how much text they see, moves the numbers; it is part of the result
+are compared with the true continuation: as tokens (Brier-n) and as latents (energy score). Which
+positions are scored, and how much text they see, moves the numbers; it is part of the result
 (`Evaluation.protocol`).
 
 A Brier-n counts the n-grams that start in the predicted chunk and lie inside of what was drawn.
@@ -11,8 +11,6 @@ draw is read back by the model, which draws the chunk after it, in branches of o
 without a loop over positions.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -20,7 +18,7 @@ from calmkit.backbones import Cache
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
 from calmkit.finite import read_together
-from calmkit.metrics import BrierLMResult, DocumentScores, Estimate
+from calmkit.metrics import BrierLMResult
 from calmkit.models import CALM, draw_latents
 from calmkit.nn import evaluation_view
 from calmkit.scoring import EnergyScore
@@ -29,56 +27,15 @@ from .scored_text import (
     BRANCHES_AT_ONCE,
     HIGHEST_ORDER,
     ROWS_AT_ONCE,
-    Tally,
+    EvaluationSettings,
     Targets,
     check_context,
     find_targets,
     positions_read,
 )
+from .tally import Evaluation, Tally
 
-__all__ = ["Evaluation", "EvaluationSettings", "evaluate", "evaluate_unigram"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """What is scored, and how often it is drawn.
-
-    Attributes:
-        rows: Rows of held-out text, spread over its documents.
-        draws: Continuations drawn at each scored position, all pairs of which enter a Brier-n.
-        min_context: Chunks of true text before the first scored one of a row.
-        bootstrap: Resamples of the documents for standard errors and intervals.
-    """
-
-    rows: int = 128
-    draws: int = 8
-    min_context: int = 16
-    bootstrap: int = 1000
-
-    def __post_init__(self) -> None:
-        """Refuse settings that make no estimate."""
-        for name, least in {"rows": 2, "draws": 2, "min_context": 1, "bootstrap": 10}.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores on held-out text.
-
-    Attributes:
-        brier: BrierLM and the signed Brier-1..4, times 100; higher is better.
-        energy_score: Of drawn latents against the posteriors; lower is better.
-        scored_tokens: Tokens that Brier-1 is a mean over.
-        protocol: The evaluation in one sentence, to be printed with its numbers.
-        documents: Sums of each score over documents, for a paired comparison with another model.
-    """
-
-    brier: BrierLMResult
-    energy_score: Estimate
-    scored_tokens: int
-    protocol: str
-    documents: DocumentScores
+__all__ = ["evaluate", "evaluate_unigram"]
 
 
 @torch.no_grad()
@@ -119,18 +76,8 @@ def evaluate(
             target = posterior[targets.row, targets.place]
             tally.add_draws(chosen, targets, draws)
             tally.add_values(chosen, targets, EnergyScore().score(latents, target))
-    protocol = (
-        f"{settings.draws} draws after {tally.context} of true text, in {tally.rows}; "
-        f"{tally.scored_tokens} tokens scored; seed {seed}; standard errors over {tally.resampled}"
-    )
-    documents = tally.scores("energy_score")
-    return Evaluation(
-        brier=tally.brier(settings.bootstrap, seed, protocol),
-        energy_score=documents.estimate(resamples=settings.bootstrap, seed=seed)[-1],
-        scored_tokens=tally.scored_tokens,
-        protocol=protocol,
-        documents=documents,
-    )
+    scoring = f"{settings.draws} draws after {tally.context} of true text, in {tally.rows}"
+    return tally.evaluation("energy_score", settings, seed, scoring)
 
 
 def evaluate_unigram(
@@ -167,11 +114,7 @@ def evaluate_unigram(
     orders = torch.arange(1, highest_order + 1)
     collisions = (probabilities.square().sum() ** orders)[:, None].expand_as(hits)
     tally.add_rates(torch.arange(len(rows.document)), targets, hits, collisions)
-    protocol = (
-        f"token frequencies, after {tally.context} of text, in {tally.rows}; "
-        f"{tally.scored_tokens} tokens scored; standard errors over {tally.resampled}"
-    )
-    return tally.brier(settings.bootstrap, seed, protocol)
+    return tally.brier(settings, seed, f"token frequencies, after {tally.context} of text")
 
 
 def _draw(

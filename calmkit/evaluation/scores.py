@@ -8,8 +8,10 @@ from calmkit.data import EvaluationRows
 from calmkit.models import CALM, LanguageModel, TokenLM
 from calmkit.nn import evaluation_view
 
-from .sampled_evaluation import Evaluation, EvaluationSettings, evaluate
-from .softmax_evaluation import SoftmaxEvaluation, evaluate_softmax
+from .sampled_evaluation import evaluate
+from .scored_text import EvaluationSettings
+from .softmax_evaluation import evaluate_softmax
+from .tally import Evaluation
 
 __all__ = ["restored_share", "score"]
 
@@ -21,7 +23,7 @@ def score(
     *,
     seed: int,
     **options: int,
-) -> Evaluation | SoftmaxEvaluation:
+) -> Evaluation:
     """Brier scores and loss of either kind of model.
 
     Raises:

@@ -6,57 +6,30 @@ Brier-1 and the truth's part of each Brier-n are exact, and only prefixes are dr
 collision part of Brier-2 and above (see `calmkit.metrics.softmax`).
 """
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from calmkit.backbones import Cache
 from calmkit.data import EvaluationRows
 from calmkit.finite import read_together, require_finite
-from calmkit.metrics import BrierLMResult, DocumentScores, Estimate, softmax_collision
+from calmkit.metrics import softmax_collision
 from calmkit.models import TokenLM
 from calmkit.nn import evaluation_view
 from calmkit.sampling import drawable
 
-from .sampled_evaluation import EvaluationSettings
 from .scored_text import (
     BRANCHES_AT_ONCE,
     HIGHEST_ORDER,
     ROWS_AT_ONCE,
-    Tally,
+    EvaluationSettings,
     Targets,
     check_context,
     find_targets,
     positions_read,
 )
+from .tally import Evaluation, Tally
 
-__all__ = ["SoftmaxEvaluation", "evaluate_softmax"]
-
-
-@dataclass(frozen=True)
-class SoftmaxEvaluation:
-    """Scores on held-out text.
-
-    Attributes:
-        brier: BrierLM and the signed Brier-1..4, times 100; higher is better.
-        cross_entropy: Nats per token; lower is better. e to it is the perplexity.
-        scored_tokens: Tokens that Brier-1 and the cross entropy are means over.
-        protocol: The evaluation in one sentence, to be printed with its numbers.
-        documents: Sums of each score over documents, for a paired comparison with another model.
-    """
-
-    brier: BrierLMResult
-    cross_entropy: Estimate
-    scored_tokens: int
-    protocol: str
-    documents: DocumentScores
-
-    @property
-    def perplexity(self) -> float:
-        """Of a token: exp(cross entropy); lower is better."""
-        return math.exp(self.cross_entropy.value)
+__all__ = ["evaluate_softmax"]
 
 
 @torch.no_grad()
@@ -67,7 +40,7 @@ def evaluate_softmax(
     *,
     seed: int,
     highest_order: int = HIGHEST_ORDER,
-) -> SoftmaxEvaluation:
+) -> Evaluation:
     """Score a softmax model in evaluation mode, whichever mode it is in; it is left as it is.
 
     Args:
@@ -104,19 +77,11 @@ def evaluate_softmax(
             collisions = _collisions(model, cache, targets, after, settings.draws, generator)
             tally.add_rates(chosen, targets, hits.exp()[..., None], collisions[..., None])
             tally.add_values(chosen, targets, -hits[:, 0])
-    protocol = (
+    scoring = (
         f"probabilities after {tally.context} of true text, in {tally.rows}; "
-        f"{settings.draws} prefixes drawn for Brier-2 and above; "
-        f"{tally.scored_tokens} tokens scored; seed {seed}; standard errors over {tally.resampled}"
+        f"{settings.draws} prefixes drawn for Brier-2 and above"
     )
-    documents = tally.scores("cross_entropy")
-    return SoftmaxEvaluation(
-        brier=tally.brier(settings.bootstrap, seed, protocol),
-        cross_entropy=documents.estimate(resamples=settings.bootstrap, seed=seed)[-1],
-        scored_tokens=tally.scored_tokens,
-        protocol=protocol,
-        documents=documents,
-    )
+    return tally.evaluation("cross_entropy", settings, seed, scoring)
 
 
 def _log_probabilities(model: TokenLM, states: Tensor) -> Tensor:

@@ -11,25 +11,20 @@ import torch
 from torch import nn
 
 from calmkit.config import TrainExperiment, assemble
-from calmkit.data import (
-    PairBatches,
-    TextPair,
-    TextTokenizer,
-    digest_of,
-    encode_pairs,
-    read_pairs,
-    split_pairs,
-)
-from calmkit.files import file_digest
+from calmkit.data import TextTokenizer
+from calmkit.files import file_digest, replace_file
 from calmkit.models import LanguageModel
+from calmkit.pairs import PairBatches, PairStore, encode_pairs, read_pairs
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import fit, step_generator
 
+from .hardware import new_fabric
+from .json_converter import to_json
 from .model_folder import check_config_fits, load_checkpoint, save_checkpoint
 from .pair_scores import FinetuningResult, PairScores, reproduced
 from .resuming import CHECKPOINTS, begin
 from .run_progress import RunProgress
-from .stages import model_objective
+from .trainer import model_objective
 
 __all__ = ["PreparedPairs", "finetune", "prepare_finetuning"]
 
@@ -44,7 +39,7 @@ class PreparedPairs:
         train: Batches of the pairs to learn from.
         held_out: Batches of those to measure on.
         name: The file's name.
-        digest: SHA-256 of all pairs.
+        digest: SHA-256 of the file.
         base: SHA-256 of the weights of the checkpoint.
     """
 
@@ -89,14 +84,14 @@ def prepare_finetuning(
             f"the config must build a model of the sizes of checkpoint {experiment.checkpoint}; "
             f"it does not. {first}"
         ) from None
-    pairs = read_pairs(experiment.finetune)
-    train, held_out = split_pairs(
-        pairs, validation_fraction=experiment.validation_fraction, seed=experiment.seed
+    pairs = encode_pairs(read_pairs(experiment.finetune), saved.tokenizer)
+    train, held_out = pairs.split(
+        validation_fraction=experiment.validation_fraction, seed=experiment.seed
     )
 
-    def batches(chosen: list[TextPair], batch_size: int) -> PairBatches:
+    def batches(chosen: PairStore, batch_size: int) -> PairBatches:
         return PairBatches(
-            encode_pairs(chosen, saved.tokenizer),
+            chosen,
             chunk_size=experiment.chunk_size,
             positions=experiment.positions,
             batch_size=batch_size,
@@ -111,7 +106,7 @@ def prepare_finetuning(
         train=batches(train, experiment.training.batch_size),
         held_out=batches(held_out, min(rows, experiment.validation_rows)),
         name=experiment.finetune.name,
-        digest=digest_of([text for pair in pairs for text in (pair.prompt, pair.response)]),
+        digest=file_digest(experiment.finetune),
         base=file_digest(experiment.checkpoint / WEIGHTS_FILE),
     )
 
@@ -127,11 +122,9 @@ def finetune(
         config_text: The effective config, saved with the model.
         display: Where progress is shown.
     """
-    from lightning_fabric import Fabric
-
     begin(experiment.output, config_text, **prepared.inputs)
     checkpoints = experiment.output / CHECKPOINTS
-    fabric = Fabric(accelerator=experiment.accelerator, devices=1, precision=experiment.precision)
+    fabric = new_fabric(experiment.accelerator, experiment.precision)
     model = prepared.model.to(fabric.device)
     held_out = prepared.held_out.batch_at(0).to(fabric.device)
 
@@ -141,7 +134,8 @@ def finetune(
             return {"loss": float(model.loss(held_out, generator).total)}
 
     def scores() -> PairScores:
-        few = prepared.held_out.pairs[: experiment.evaluation.rows]
+        pairs = prepared.held_out.pairs
+        few = [pairs[i] for i in range(min(len(pairs), experiment.evaluation.rows))]
         model.eval()
         share = reproduced(model, few, end_id=prepared.tokenizer.end_id, seed=experiment.seed)
         return PairScores(loss(model)["loss"], share)
@@ -173,5 +167,5 @@ def finetune(
         after=scores(),
         training_seconds=training.seconds,
     )
-    result.write(experiment.output / "finetuning.json")
+    replace_file(experiment.output / "finetuning.json", to_json(result) + "\n")
     return result

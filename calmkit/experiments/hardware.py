@@ -8,12 +8,28 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
 from calmkit.config import Comparison
 
-__all__ = ["describe_hardware", "threads_of_a_run", "with_threads"]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["describe_hardware", "new_fabric", "threads_of_a_run", "with_threads"]
+
+
+def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
+    """One device to compute on.
+
+    Args:
+        accelerator: `auto`, the fastest there is, or `cpu`, `cuda` or `mps`.
+        precision: Number format of the computation.
+    """
+    from lightning_fabric import Fabric
+
+    return Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyrefly: ignore
 
 
 def threads_of_a_run(comparison: Comparison) -> int:

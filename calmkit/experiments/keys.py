@@ -10,6 +10,8 @@ Rounding is not in a key: another device, or another number of threads, gives ot
 What a run had stands beside its numbers.
 """
 
+import copy
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
@@ -19,9 +21,9 @@ import yaml
 
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
+from calmkit.provenance import code_of, named_in
 
-from .code_digest import code_of, named_in
-from .preparing import rows_of
+from .evaluation_plan import EvaluationPlan
 
 __all__ = [
     "autoencoder_key",
@@ -30,6 +32,7 @@ __all__ = [
     "deciding",
     "result_key",
     "training_key",
+    "values_of",
 ]
 
 # What does not reach the weights.
@@ -48,11 +51,22 @@ _OF_AUTOENCODER = (
 
 
 # Where the code begins that trains anything, and that builds and measures models besides.
-_TRAINS = ("calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.batches")
+_TRAINS = (
+    "calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.mixed_corpus",
+    "calmkit.data.batches",
+)  # fmt: skip
 _BUILDS = "calmkit.config.building"
-_STAGES = "calmkit.experiments.stages"
+_TRAINER = "calmkit.experiments.trainer"
 # What reads configs, and shows and keeps what comes out, computes nothing.
-_SHELL = ("calmkit.cli", "calmkit.config", "calmkit.saving", "calmkit.experiments.run_progress")
+_SHELL = (
+    "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving",
+    "calmkit.experiments.run_progress",
+)  # fmt: skip
+
+
+def values_of(text: str) -> dict[str, Any]:
+    """The values of an effective config, which is parsed once; a copy each time."""
+    return copy.deepcopy(_parsed(text))
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +83,7 @@ def code_of_training(text: str) -> dict[str, str]:
     Args:
         text: The config, effective; what it names has been imported.
     """
-    return _training_code(deciding(yaml.safe_load(text)), _BUILDS)
+    return _training_code(deciding(values_of(text)), _BUILDS)
 
 
 def code_of_result(text: str) -> dict[str, str]:
@@ -78,8 +92,8 @@ def code_of_result(text: str) -> dict[str, str]:
     Args:
         text: The config, effective; what it names has been imported.
     """
-    config = {key: value for key, value in yaml.safe_load(text).items() if key != "logger"}
-    return code_of((*_TRAINS, _BUILDS, _STAGES), named=named_in(config), without=_SHELL)
+    config = {key: value for key, value in values_of(text).items() if key != "logger"}
+    return code_of((*_TRAINS, _BUILDS, _TRAINER), named=named_in(config), without=_SHELL)
 
 
 def autoencoder_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
@@ -112,16 +126,18 @@ def training_key(
         config = {key: config[key] for key in config if not key.startswith("autoencoder")}
         del config["head"], config["latent_size"], config["standardize"]
     else:
-        arguments = config["head"].get("init_args", {})
-        kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
-        config["head"] = {**config["head"], "init_args": kept}
+        # A function that makes a head is named alone.
+        if isinstance(config["head"], Mapping):
+            arguments = config["head"].get("init_args", {})
+            kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
+            config["head"] = {**config["head"], "init_args": kept}
     return _digest(config, corpus, _training_code(config, _BUILDS))
 
 
 def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
     """Of everything that is reported of a config."""
     kept = {key: v for key, v in _config(text, experiment).items() if key not in _PATHS}
-    rows = rows_of(experiment, corpus, experiment.evaluation.rows)
+    rows = EvaluationPlan.of_training(experiment, corpus).rows
     # Rows are measured, and the first document gives the prompt of the text that is shown.
     prompt = corpus.validation.document(0)
     measured = [rows.batch.tokens, rows.batch.real, rows.document]
@@ -130,8 +146,13 @@ def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
     return _digest(kept, corpus, code_of_result(text))
 
 
+@functools.lru_cache(maxsize=512)
+def _parsed(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text)
+
+
 def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:
-    config = yaml.safe_load(text)
+    config = values_of(text)
     config["seed"] = experiment.seed
     config["training"] |= {
         key: getattr(experiment.training, key)
@@ -143,7 +164,7 @@ def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:
 def _training_code(config: Mapping[str, Any], entry: str) -> dict[str, str]:
     """Of what a config names, and of the loop around it; measuring on the way changes nothing."""
     shell = (*_SHELL, "calmkit.experiments")
-    entries, alone = (*_TRAINS, entry), (_STAGES,)
+    entries, alone = (*_TRAINS, entry), (_TRAINER,)
     return code_of(entries, named=named_in(config), alone=alone, without=shell)
 
 

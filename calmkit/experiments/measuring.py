@@ -1,78 +1,51 @@
-"""What a run is measured by: scores, what its sampler chooses, how fast it writes."""
-
-import math
-from dataclasses import dataclass
+"""What is measured of a model: scores, what its sampler chooses, how fast it writes."""
 
 import torch
 
+from calmkit.accounting import costs_per_token
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
-from calmkit.config import TrainExperiment
-from calmkit.data import Corpus, EvaluationRows
 from calmkit.diagnostics import noise_curve
 from calmkit.evaluation import (
     PROMPT_TOKENS,
-    Evaluation,
-    SoftmaxEvaluation,
     choose,
     evaluate_unigram,
     microseconds_per_token,
     restored_share,
     score,
 )
-from calmkit.metrics import DocumentScores, Estimate
+from calmkit.metrics import Estimate
 from calmkit.models import CALM, LanguageModel
 from calmkit.nn import evaluation_view
 from calmkit.sampling import PlainSampler
 
+from .evaluation_plan import EvaluationPlan
+from .run_result import RunResult
 from .texts import sample_text
 
-__all__ = ["Measurements", "measure_run"]
+__all__ = ["measure"]
 
 # Sizes of noise on a latent, in spreads of all latents.
 _NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
 _NOISE_DRAWS = 2
-_NONE = Estimate(math.nan, math.nan)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurements:
-    """What can be measured of a model; fields are those of `RunResult`."""
-
-    brier_lm: float
-    brier: tuple[Estimate, ...]
-    brier_places: tuple[Estimate, ...]
-    documents: DocumentScores
-    unigram_brier: tuple[Estimate, ...]
-    energy_score: Estimate
-    cross_entropy: Estimate
-    protocol: str
-    autoencoder_accuracy: float
-    noise_curve: tuple[tuple[float, float], ...]
-    evaluations_per_sample: int | None
-    microseconds_per_token: float
-    draws_per_chunk: float
-    unsettled: float
-    chosen_accuracy: Estimate
-    sample_text: str
-
-
-def measure_run(
-    model: LanguageModel, rows: EvaluationRows, experiment: TrainExperiment, corpus: Corpus
-) -> Measurements:
-    """Measure a model, on its device.
+def measure(
+    model: LanguageModel, plan: EvaluationPlan, *, trained_tokens: int | None = None
+) -> RunResult:
+    """Measure a model, on its device. Of its training the result has no more than what is given.
 
     Args:
-        model: The model.
-        rows: Held-out rows.
-        experiment: Evaluation settings, sampler, seeds.
-        corpus: The text: its tokenizer, a prompt, token frequencies.
+        model: The model; it is left as it is.
+        plan: The text and the protocol.
+        trained_tokens: Tokens of text in the batches of its training.
+
+    Raises:
+        ValueError: If it is neither a CALM nor a TokenLM.
     """
-    settings, seed = experiment.evaluation, experiment.evaluation_seed
-    sampler = PlainSampler() if experiment.sampler is None else experiment.sampler
-    prompt = corpus.validation.document(0)[:PROMPT_TOKENS].tolist()
-    counts = torch.from_numpy(corpus.train.token_counts())
-    unigram = evaluate_unigram(counts / counts.sum(), rows, settings, seed=seed)
+    settings, seed, rows = plan.settings, plan.seed, plan.rows
+    sampler = PlainSampler() if plan.sampler is None else plan.sampler
+    prompt = plan.text.document(0)[:PROMPT_TOKENS].tolist()
     found = score(model, rows, settings, seed=seed)
     batch = rows.batch.to(model.backbone.device)
     autoencoder = model.autoencoder if isinstance(model, CALM) else None
@@ -81,37 +54,56 @@ def measure_run(
         model, rows, sampler, found.documents, min_context=settings.min_context, seed=seed
     )
     accuracy = choices.documents.estimate(resamples=settings.bootstrap, seed=seed)[-1]
-    return Measurements(
+    costs = costs_per_token(model, plan.positions)
+    return RunResult(
+        seed=plan.training_seed,
+        steps=None,
+        trained_tokens=trained_tokens,
+        training_flops=None
+        if costs is None or trained_tokens is None
+        else costs.training * trained_tokens,
+        training_seconds=None,
         brier_lm=found.brier.brier_lm,
         brier=found.brier.brier,
-        brier_places=tuple(place.brier for place in found.brier.places[0]),
         documents=choices.documents,
-        unigram_brier=unigram.brier,
-        energy_score=found.energy_score if isinstance(found, Evaluation) else _NONE,
-        cross_entropy=found.cross_entropy if isinstance(found, SoftmaxEvaluation) else _NONE,
-        protocol=found.protocol,
-        autoencoder_accuracy=restored_share(autoencoder, batch) if autoencoder else math.nan,
-        noise_curve=_noise_curve(autoencoder, batch, seed) if autoencoder else (),
+        unigram_brier=_unigram_brier(plan),
+        energy_score=found.energy_score,
+        cross_entropy=found.cross_entropy,
+        autoencoder_accuracy=None if autoencoder is None else restored_share(autoencoder, batch),
+        noise_curve=() if autoencoder is None else _noise_curve(autoencoder, batch, seed),
         evaluations_per_sample=evaluations,
+        sampling_flops=None if costs is None else costs.sampling,
         microseconds_per_token=microseconds_per_token(model, prompt, sampler),
         draws_per_chunk=choices.draws_per_chunk,
         unsettled=choices.unsettled,
         chosen_accuracy=accuracy.scaled(100.0),
         sample_text=sample_text(
             model,
-            corpus.tokenizer,
+            plan.tokenizer,
             prompt,
-            sampler=experiment.sampler,
-            max_new_tokens=experiment.sample_tokens,
-            seed=experiment.seed,
+            sampler=plan.sampler,
+            max_new_tokens=plan.sample_tokens,
+            seed=plan.drawing_seed,
         ),
+        validation_losses=(),
+        validation_brier=(),
+        protocol=found.protocol,
     )
+
+
+def _unigram_brier(plan: EvaluationPlan) -> tuple[Estimate, ...] | None:
+    if plan.training_text is None:
+        return None
+    frequencies = torch.from_numpy(plan.training_text.token_frequencies())
+    return evaluate_unigram(frequencies, plan.rows, plan.settings, seed=plan.seed).brier
 
 
 def _noise_curve(
     autoencoder: ChunkAutoencoder, batch: ChunkBatch, seed: int
 ) -> tuple[tuple[float, float], ...]:
     full = batch.real.all(dim=-1)
+    if not full.any():
+        return ()
     tokens = batch.tokens[full]
     generator = torch.Generator(tokens.device).manual_seed(seed)
     shape = (_NOISE_DRAWS, len(tokens), autoencoder.latent_size)

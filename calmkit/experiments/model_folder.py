@@ -18,7 +18,7 @@ from typing import cast
 from torch import nn
 
 from calmkit.config import TrainExperiment, check_parts
-from calmkit.data import END_TOKEN, TextTokenizer
+from calmkit.data import TextTokenizer, find_tokenizer
 from calmkit.files import replace_file
 from calmkit.foreign_data import ForeignDataError, parse_json
 from calmkit.interop import (
@@ -30,6 +30,7 @@ from calmkit.interop import (
 )
 from calmkit.models import CALM, LanguageModel
 from calmkit.saving import (
+    TOKENIZER_FILE,
     TOKENIZER_FILES,
     WEIGHTS_FILE,
     PretrainedTokenizer,
@@ -188,10 +189,11 @@ def convert_checkpoint(
         else:
             save_published(cast(CALM, model), folder)
         if tokenizer:
-            (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+            (folder / TOKENIZER_FILE).write_text(tokenizer, encoding="utf-8")
             if written != "calmkit's format" and not (source / _TOKENIZER).exists():
                 # Readers of the published format look for the end token here.
-                of_ours = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_TOKEN}
+                end = _tokenizer(source).end
+                of_ours = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end}
                 (folder / _TOKENIZER).write_text(json.dumps(of_ours, indent=1), encoding="utf-8")
         for name in TOKENIZER_FILES:
             if (source / name).is_file() and not (folder / name).exists():
@@ -236,6 +238,8 @@ def _check_folder(directory: Path) -> None:
 
 
 def _pretrained(directory: Path) -> TextTokenizer:
+    if (directory / TOKENIZER_FILE).is_file():
+        return find_tokenizer(str(directory))
     return cast(TextTokenizer, PretrainedTokenizer.of_folder(directory))
 
 

@@ -1,16 +1,12 @@
 """What fine-tuning brings: scores on held-out prompts, before and after."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from calmkit.data import TokenPair
-from calmkit.files import replace_file
 from calmkit.models import LanguageModel
+from calmkit.pairs import TokenPair
 
 __all__ = ["FinetuningResult", "PairScores", "reproduced"]
 
@@ -34,7 +30,7 @@ class FinetuningResult:
 
     Attributes:
         name: Name of the file of pairs.
-        digest: SHA-256 of the pairs.
+        digest: SHA-256 of that file.
         pairs: How many were trained on.
         held_out_pairs: How many were not.
         seed: Seed of everything that was drawn.
@@ -60,15 +56,6 @@ class FinetuningResult:
             f"held out, before and after: loss {self.before.loss:.4g} and {self.after.loss:.4g}, "
             f"responses reproduced {self.before.reproduced:.0%} and {self.after.reproduced:.0%}"
         )
-
-    def write(self, path: Path) -> None:
-        """Write all of it as JSON.
-
-        Args:
-            path: The file.
-        """
-        text = json.dumps(dataclasses.asdict(self), indent=1)
-        replace_file(path, text + "\n")
 
 
 def reproduced(

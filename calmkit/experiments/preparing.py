@@ -3,39 +3,41 @@
 from dataclasses import replace
 from pathlib import Path
 
-from calmkit.config import TrainExperiment, check_parts
+from calmkit.config import TrainExperiment, check_parts, rehearse
 from calmkit.data import (
+    TOKENIZER_FILE,
     Corpus,
-    EvaluationRows,
+    Manifest,
+    TextTokenizer,
     TokenStore,
     TrainingBatches,
     digest_of,
-    evaluation_rows,
+    is_prepared,
+    mixed_corpus,
     prepare_corpus,
     read_documents,
 )
-from calmkit.diagnostics import check_points, enough_rows
-from calmkit.evaluation import check_context, positions_read, positions_written
+from calmkit.evaluation import positions_read, positions_written
 from calmkit.models import LanguageModel
 
-__all__ = ["check_rows", "prepare", "rows_of", "rows_to_diagnose", "with_other_text"]
+from .evaluation_plan import EvaluationPlan
+
+__all__ = ["check_positions", "prepare", "text_to_measure", "with_other_text"]
+
+_COMPARED = 2000  # tokens by which two tokenizers are compared
 
 
 def prepare(experiment: TrainExperiment) -> Corpus:
     """Try every constructor and read the text: what would fail later fails here.
 
     Raises:
-        ValueError: If a part refuses its arguments, the backbone has too few positions, or the
-            text cannot be read or is too short.
+        ValueError: If a part refuses its arguments or, not being calmkit's, cannot be used, the
+            backbone has too few positions, or the text cannot be read or is too short.
     """
-    check_positions(check_parts(experiment), experiment)
-    corpus = prepare_corpus(
-        experiment.data,
-        vocab_size=experiment.vocab_size,
-        validation_fraction=experiment.validation_fraction,
-        seed=experiment.evaluation_seed,
-        cache_dir=experiment.cache_dir,
-    )
+    model = check_parts(experiment)
+    check_positions(model, experiment)
+    rehearse(experiment, model)
+    corpus = _text_of(experiment)
     if experiment.evaluation_data is not None:
         try:
             corpus = with_other_text(corpus, experiment.evaluation_data)
@@ -48,11 +50,30 @@ def prepare(experiment: TrainExperiment) -> Corpus:
         batch_size=experiment.training.batch_size,
         seed=experiment.seed,
     )
-    check_rows(experiment, corpus)
+    EvaluationPlan.of_training(experiment, corpus).check()
     return corpus
 
 
-def check_positions(model: LanguageModel, experiment: TrainExperiment) -> None:
+def _text_of(experiment: TrainExperiment) -> Corpus:
+    """The text of an experiment, from prepared folders or prepared into the cache."""
+    if not isinstance(experiment.data, dict):
+        return prepare_corpus(
+            experiment.data,
+            vocab_size=experiment.vocab_size,
+            validation_fraction=experiment.validation_fraction,
+            seed=experiment.evaluation_seed,
+            cache_dir=experiment.cache_dir,
+        )
+    mixed = mixed_corpus({name: (t.path, t.weight) for name, t in experiment.data.items()})
+    if mixed.tokenizer.vocab_size != experiment.vocab_size:
+        raise ValueError(
+            f"vocab_size must be {mixed.tokenizer.vocab_size}, that of the tokenizer of "
+            f"{', '.join(experiment.data)}; got {experiment.vocab_size}. Leave it out."
+        )
+    return mixed
+
+
+def check_positions(model: LanguageModel, experiment: TrainExperiment | EvaluationPlan) -> None:
     """See that the backbone holds as many positions as will be read.
 
     Raises:
@@ -78,42 +99,36 @@ def with_other_text(corpus: Corpus, data: Path) -> Corpus:
     """The same training text, with all of another one held out.
 
     Raises:
-        ValueError: If it cannot be read.
+        ValueError: If it cannot be read, or was prepared with another tokenizer.
     """
-    documents = read_documents(data)
-    store = TokenStore.from_documents(documents, corpus.tokenizer)
-    measured = f"measured on {data.name} (SHA-256 {digest_of(documents)[:12]})"
+    store, digest = text_to_measure(data, corpus.tokenizer)
+    measured = f"measured on {data.name} (SHA-256 {digest[:12]})"
     return replace(corpus, validation=store, name=f"{corpus.name}, {measured}")
 
 
-def check_rows(experiment: TrainExperiment, corpus: Corpus) -> None:
-    """See that there is enough held-out text to be measured on.
+def text_to_measure(data: Path | None, tokenizer: TextTokenizer) -> tuple[TokenStore, str]:
+    """All of a text, or what a prepared folder holds out; and its digest.
+
+    Args:
+        data: A prepared folder, or a file or folder as of `read_documents`. None: the embedded
+            text.
+        tokenizer: That of the model to be measured.
 
     Raises:
-        ValueError: If there is not.
+        ValueError: If the text cannot be read, or was prepared with another tokenizer.
     """
-    rows = rows_of(experiment, corpus, experiment.evaluation.rows)
-    check_context(rows, experiment.evaluation.min_context)
-
-
-def rows_of(experiment: TrainExperiment, corpus: Corpus, count: int) -> EvaluationRows:
-    """Held-out rows, the same for every seed of training."""
-    return evaluation_rows(
-        corpus.validation,
-        chunk_size=experiment.chunk_size,
-        positions=experiment.positions,
-        max_rows=count,
-        seed=experiment.evaluation_seed,
-    )
-
-
-def rows_to_diagnose(experiment: TrainExperiment, corpus: Corpus) -> EvaluationRows:
-    """Held-out rows for `diagnose`, as many as give enough points.
-
-    Raises:
-        ValueError: If fewer than two rows have a full chunk after the context.
-    """
-    count = enough_rows(experiment.positions, experiment.evaluation.rows)
-    rows = rows_of(experiment, corpus, count)
-    check_points(rows, experiment.evaluation.min_context)
-    return rows
+    if data is None or not is_prepared(data):
+        documents = read_documents(data)
+        return TokenStore.from_documents(documents, tokenizer), digest_of(documents)
+    store, manifest = TokenStore.open(data, "validation"), Manifest.read(data)
+    theirs = TextTokenizer.load(data / TOKENIZER_FILE)
+    # The model's may be of another class; what counts is that both give the same ids.
+    text = theirs.decode(store.read(0, min(_COMPARED, store.num_tokens)).tolist())
+    kinds = [(one.vocab_size, one.end_id, one.encode(text)) for one in (theirs, tokenizer)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"data {data} must be prepared with the model's tokenizer; it was prepared with "
+            f"{manifest.tokenizer.name}, which gives other ids. Prepare it with --tokenizer and "
+            "the model's folder, or give its source."
+        )
+    return store, manifest.digest

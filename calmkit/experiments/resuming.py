@@ -7,22 +7,34 @@ A run that goes on under another config, other code or other data would end as a
 of them gives.
 """
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from calmkit.files import replace_file
+from calmkit.provenance import code_changes
 from calmkit.training import CheckpointError
 
-from .code_digest import changes
-from .keys import code_of_training, deciding
+from .json_converter import from_json, to_json
+from .keys import code_of_training, deciding, values_of
 
 __all__ = ["CHECKPOINTS", "begin", "check_resumable"]
 
 CHECKPOINTS = "checkpoints"
 _CONFIG, _BEGUN = "config.yaml", "begun.json"
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Digests of what a training was begun with.
+
+    Attributes:
+        code: By `code_of_training`.
+        inputs: What is read, by name.
+    """
+
+    code: Mapping[str, str]
+    inputs: Mapping[str, str]
 
 
 def begin(output: Path, config_text: str, **inputs: str) -> None:
@@ -35,8 +47,7 @@ def begin(output: Path, config_text: str, **inputs: str) -> None:
     """
     folder = output / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"code": code_of_training(config_text), "inputs": inputs}
-    replace_file(folder / _BEGUN, json.dumps(content, indent=1))
+    replace_file(folder / _BEGUN, to_json(_Begun(code_of_training(config_text), inputs)))
     replace_file(folder / _CONFIG, config_text)  # last: with it the folder holds a run
 
 
@@ -63,13 +74,13 @@ def check_resumable(output: Path, config_text: str, **inputs: str) -> None:
                 f"{old}; got {new}. Restore it, or choose another output."
             )
     begun = _begun(folder / _BEGUN)
-    if changed := changes(begun["code"], code_of_training(config_text)):
+    if changed := code_changes(begun.code, code_of_training(config_text)):
         raise CheckpointError(
             f"code must be as it was when the run in {folder} was begun; {', '.join(changed)}. "
             f"Choose another output, or delete {folder} to train anew."
         )
     for name, digest in inputs.items():
-        if begun["inputs"].get(name) != digest:
+        if begun.inputs.get(name) != digest:
             raise CheckpointError(
                 f"{name} must be as it was when the run in {folder} was begun; it has changed. "
                 "Restore it, or choose another output."
@@ -89,11 +100,10 @@ def _difference(key: str, before: object, now: object) -> tuple[str, object, obj
     return key, before, now
 
 
-def _begun(path: Path) -> dict[str, Any]:
+def _begun(path: Path) -> _Begun:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {"code": dict(content["code"]), "inputs": dict(content["inputs"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        return from_json(path.read_bytes(), _Begun)
+    except (OSError, ValueError):
         raise CheckpointError(
             f"{path} must say with what code and text the run there was begun; it is missing or "
             f"damaged. Choose another output, or delete {path.parent} to train anew."
@@ -102,7 +112,7 @@ def _begun(path: Path) -> dict[str, Any]:
 
 def _fixed(config_text: str) -> dict[str, object]:
     """What a run that goes on must have in common with its beginning."""
-    kept = deciding(yaml.safe_load(config_text))
+    kept = deciding(values_of(config_text))
     for key in ("autoencoder_training", "training"):
         # A run at constant rate may be made longer; a decay would have gone another way.
         if kept[key]["decay_to"] == 1.0:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from calmkit.data import TextTokenizer, read_json_lines, read_text
+from calmkit.data import TextTokenizer
 from calmkit.models import Generation, LanguageModel, TokenLM
 from calmkit.sampling import (
     BatchTemperature,
@@ -14,6 +14,7 @@ from calmkit.sampling import (
     Sampler,
     SoftmaxSampler,
 )
+from calmkit.text import read_json_lines, read_text
 
 __all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "sample_text", "write_texts"]
 

@@ -1,6 +1,7 @@
 """Generative heads: from the backbone's state to samples of the next latent vector."""
 
 from .base import Head as Head
+from .base import check_num_samples as check_num_samples
 from .contrastive import ContrastiveHead as ContrastiveHead
 from .diffusion import DiffusionHead as DiffusionHead
 from .energy import EnergyHead as EnergyHead

@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, standard_uniform
 from calmkit.nn import AverageVelocity
 from calmkit.typing import typed
@@ -77,9 +78,13 @@ class AverageVelocityHead(Head):
             raise ValueError(f"jumps must be in [1, draws - 1] = [1, {draws - 1}]; got {jumps}.")
         self.draws = draws
         self.jumps = jumps
-        self.steps = _checked(steps)
+        self.steps = steps
+        self._check_sampling()
         self.times = UniformTimes() if times is None else times
         self.velocity = AverageVelocity(cond_size, latent_size, width=width, depth=depth)
+
+    def _check_sampling(self) -> None:
+        check_at_least(1, steps=self.steps)
 
     @property
     def evaluations_per_sample(self) -> int:
@@ -130,20 +135,9 @@ class AverageVelocityHead(Head):
         self,
         cond: Float[Tensor, "*batch cond"],
         noise: Float[Tensor, "samples *batch latent"],
-        *,
-        steps: int | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Carry standard normal noise to t = 1: the deterministic part of sampling.
-
-        Args:
-            cond: Conditions.
-            noise: Where the paths start.
-            steps: Number of jumps; as built if None.
-
-        Raises:
-            ValueError: If there is no step.
-        """
-        return self._follow(lambda *jump: self._velocity(jump, cond), noise, steps)
+        """Carry standard normal noise to t = 1: the deterministic part of sampling."""
+        return self._follow(lambda *jump: self._velocity(jump, cond), noise)
 
     @typed
     def sample(
@@ -151,13 +145,11 @@ class AverageVelocityHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        steps: int | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample` and `sample_from`."""
+        """Draw independent samples for each condition; see `Head.sample`."""
         self._check_cond(cond)
         noise = starting_noise(cond, num_samples, self.latent_size, generator)
-        return self.sample_from(cond, noise, steps=steps)
+        return self.sample_from(cond, noise)
 
     @typed
     def sample_guided(
@@ -167,8 +159,6 @@ class AverageVelocityHead(Head):
         scale: float,
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        steps: int | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Follow the average velocity extrapolated from without to with the condition."""
         self._check_cond(cond)
@@ -177,22 +167,15 @@ class AverageVelocityHead(Head):
             return guided(lambda c: self._velocity(jump, c), cond, null, scale)
 
         noise = starting_noise(cond, num_samples, self.latent_size, generator)
-        return self._follow(velocity, noise, steps)
+        return self._follow(velocity, noise)
 
     def _velocity(self, jump: tuple[Tensor, ...], cond: Tensor) -> Tensor:
         x, time, end = (self._read(value) for value in jump)
         return self.velocity(x, time, end, cond)
 
-    def _follow(self, velocity: Callable[..., Tensor], x: Tensor, steps: int | None) -> Tensor:
-        steps = self.steps if steps is None else _checked(steps)
+    def _follow(self, velocity: Callable[..., Tensor], x: Tensor) -> Tensor:
         shared = (1,) * (x.ndim - 1)  # All samples share the times.
-        for index in range(steps):
-            time, end = (x.new_full(shared, k / steps) for k in (index, index + 1))
-            x = x + velocity(x, time, end) / steps
+        for index in range(self.steps):
+            time, end = (x.new_full(shared, k / self.steps) for k in (index, index + 1))
+            x = x + velocity(x, time, end) / self.steps
         return x
-
-
-def _checked(steps: int) -> int:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}.")
-    return steps

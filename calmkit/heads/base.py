@@ -10,17 +10,21 @@ is rounded further. Losses and log-densities have float32 at least, samples the 
 """
 
 import abc
+import copy
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, standard_normal
-from calmkit.recording import Recorded
+from calmkit.recording import Recorded, record_changes
 
 __all__ = ["Head", "check_num_samples", "guided", "starting_noise"]
+
+AnyHead = TypeVar("AnyHead", bound="Head")
 
 
 class Head(nn.Module, Recorded, abc.ABC):
@@ -32,18 +36,16 @@ class Head(nn.Module, Recorded, abc.ABC):
     Attributes:
         cond_size: Features of the condition.
         latent_size: Dimensions of a sample.
-        sampling_arguments: Names of constructor arguments that change samples but not training: a
-            trained head can be used with other values of them.
+        sampling_arguments: Names of the constructor arguments that change samples but not
+            training. The head keeps each in an attribute of the same name; `with_sampling` gives
+            a trained head other values.
     """
 
     sampling_arguments: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, cond_size: int, latent_size: int) -> None:
         super().__init__()
-        if cond_size < 1 or latent_size < 1:
-            raise ValueError(
-                f"cond_size and latent_size must be at least 1; got {cond_size} and {latent_size}."
-            )
+        check_at_least(1, cond_size=cond_size, latent_size=latent_size)
         self.cond_size = cond_size
         self.latent_size = latent_size
 
@@ -112,6 +114,41 @@ class Head(nn.Module, Recorded, abc.ABC):
         """
         raise ValueError(f"{type(self).__name__} cannot be guided; use scale = 0 or 1.")
 
+    @property
+    def sampling_settings(self) -> dict[str, Any]:
+        """What the head samples with, by the names that `with_sampling` takes."""
+        return {name: getattr(self, name) for name in sorted(self.sampling_arguments)}
+
+    def with_sampling(self: AnyHead, **settings: Any) -> AnyHead:
+        """The same head with other settings of sampling.
+
+        The weights are shared: training or moving one of the two heads trains or moves both. This
+        head stays as it is, and the new one is saved with its own settings.
+
+        Args:
+            settings: Values of `sampling_arguments`; those not named are this head's.
+
+        Raises:
+            ValueError: If the head has no such setting, or refuses the value.
+        """
+        if unknown := settings.keys() - self.sampling_settings.keys():
+            allowed = ", ".join(self.sampling_settings) or "none"
+            raise ValueError(
+                f"{min(unknown)} must be one of the settings that {type(self).__name__} samples "
+                f"with: {allowed}. Give any other argument to the constructor."
+            )
+        other = copy.copy(self)
+        # One dictionary of parameters for both, but room for a setting that is a module.
+        vars(other)["_modules"] = dict(self._modules)
+        for name, value in settings.items():
+            setattr(other, name, value)
+        other._check_sampling()
+        record_changes(other, settings)
+        return other
+
+    def _check_sampling(self) -> None:
+        """Refuse values of `sampling_arguments`; for the constructor, and for `with_sampling`."""
+
     def _check_cond(self, cond: Tensor) -> None:
         if cond.shape[-1] != self.cond_size:
             raise ValueError(
@@ -162,8 +199,7 @@ class Head(nn.Module, Recorded, abc.ABC):
 
 def check_num_samples(num_samples: int) -> None:
     """Refuse a negative number of samples; none at all is an empty result."""
-    if num_samples < 0:
-        raise ValueError(f"num_samples must be at least 0; got {num_samples}.")
+    check_at_least(0, num_samples=num_samples)
 
 
 def guided(

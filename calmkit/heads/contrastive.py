@@ -36,6 +36,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least, check_positive
 from calmkit.distributions import DiagonalGaussian, standard_normal
 from calmkit.typing import typed
 
@@ -74,15 +75,13 @@ class ContrastiveHead(Head):
             ValueError: If a number is not positive.
         """
         super().__init__(cond_size, latent_size)
-        for name, value in {"margin": margin, "distance": distance}.items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite; got {value}.")
-        if negatives < 1:
-            raise ValueError(f"negatives must be at least 1; got {negatives}.")
+        check_positive(margin=margin, distance=distance)
+        check_at_least(1, negatives=negatives)
         self.margin = margin
         self.distance = distance
         self.negatives = negatives
-        self.temperature = _checked(temperature)
+        self.temperature = temperature
+        self._check_sampling()
         self.center = nn.Linear(cond_size, latent_size)
         self.reset_parameters()
 
@@ -90,6 +89,9 @@ class ContrastiveHead(Head):
         """Initialise: all centres are 0, so that samples are N(0, T I)."""
         nn.init.zeros_(self.center.weight)
         nn.init.zeros_(self.center.bias)
+
+    def _check_sampling(self) -> None:
+        check_positive(temperature=self.temperature)
 
     @property
     def evaluations_per_sample(self) -> int:
@@ -104,27 +106,16 @@ class ContrastiveHead(Head):
         return _energy(self._center(cond), self._checked_latents(latents))
 
     @typed
-    def distribution(
-        self, cond: Float[Tensor, "*batch cond"], *, temperature: float | None = None
-    ) -> DiagonalGaussian:
-        """exp(-E / T), normalised: N(c, T I).
-
-        Args:
-            cond: Conditions.
-            temperature: T; the head's own if None.
-
-        Raises:
-            ValueError: If the temperature is not positive.
-        """
-        temperature = self.temperature if temperature is None else _checked(temperature)
+    def distribution(self, cond: Float[Tensor, "*batch cond"]) -> DiagonalGaussian:
+        """exp(-E / T), normalised: N(c, T I)."""
         center = self._center(cond)
-        return DiagonalGaussian(center, torch.full_like(center, math.sqrt(temperature)))
+        return DiagonalGaussian(center, torch.full_like(center, math.sqrt(self.temperature)))
 
     @typed
     def log_prob(
         self, cond: Float[Tensor, "*batch cond"], latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch"]:
-        """Log-density of one vector for each position at the head's temperature, in nats."""
+        """Log-density of one vector for each position in nats."""
         return self.distribution(cond).log_prob(self._checked_latents(latents))
 
     @typed
@@ -163,15 +154,10 @@ class ContrastiveHead(Head):
 
     @typed
     def sample_from(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        noise: Float[Tensor, "samples *batch latent"],
-        *,
-        temperature: float | None = None,
+        self, cond: Float[Tensor, "*batch cond"], noise: Float[Tensor, "samples *batch latent"]
     ) -> Float[Tensor, "samples *batch latent"]:
         """`c + sqrt(T) noise` for standard normal noise."""
-        law = self.distribution(cond, temperature=temperature)
-        return law.rsample_from(noise).to(noise.dtype)
+        return self.distribution(cond).rsample_from(noise).to(noise.dtype)
 
     @typed
     def sample(
@@ -179,22 +165,10 @@ class ContrastiveHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        temperature: float | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`.
-
-        Args:
-            cond: Conditions.
-            num_samples: Number of samples of each position.
-            generator: Source of randomness; torch's global one if None.
-            temperature: T of these samples; the head's own if None.
-
-        Raises:
-            ValueError: If the temperature is not positive.
-        """
+        """Draw independent samples for each condition; see `Head.sample`."""
         noise = starting_noise(cond, num_samples, self.latent_size, generator)
-        return self.sample_from(cond, noise, temperature=temperature)
+        return self.sample_from(cond, noise)
 
     def _center(self, cond: Tensor) -> Tensor:
         self._check_cond(cond)
@@ -204,9 +178,3 @@ class ContrastiveHead(Head):
 
 def _energy(center: Tensor, latents: Tensor) -> Tensor:
     return 0.5 * (latents - center).square().sum(dim=-1)
-
-
-def _checked(temperature: float) -> float:
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be positive and finite; got {temperature}.")
-    return temperature

@@ -8,7 +8,7 @@ minimises, averaged over dimensions,
 
 with the weights of a `LossWeighting` and the bound of a `ReverseVariance`: by default weights are
 1 and the bound is that of a learned variance, which is the hybrid loss. A `ReverseSampler` draws;
-it can be another in each call, the network is the same for all.
+the network is the same for all samplers.
 
 The steps of a position's draws are stratified: draw k of D takes its step from the k-th of D
 equal parts of the schedule. Over the draws each step is as likely as any other. The loss
@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
@@ -70,26 +71,29 @@ class DiffusionHead(Head):
             prediction: What the network predicts; the velocity if None.
             variance: Variance of the reverse steps; learned if None.
             weighting: Weight of each step's squared error; uniform if None.
-            sampler: How samples are drawn unless a call says otherwise; DDPM with 100 steps if
-                None.
+            sampler: How samples are drawn; DDPM with 100 steps if None.
 
         Raises:
             ValueError: If a size is out of range, or if the parts do not fit each other.
         """
         super().__init__(cond_size, latent_size)
-        if draws < 1:
-            raise ValueError(f"draws must be at least 1; got {draws}.")
+        check_at_least(1, draws=draws)
         self.draws = draws
         self.schedule = NoiseSchedule.cosine() if schedule is None else schedule
         self.prediction = VelocityPrediction() if prediction is None else prediction
         self.variance = LearnedVariance() if variance is None else variance
         self.weighting = UniformWeighting() if weighting is None else weighting
         self.sampler = DDPMSampler() if sampler is None else sampler
-        self.sampler.visited(self.schedule)  # refuses a schedule that is too short
+        self._check_sampling()
         self._weights = self._checked_weights()
         self.network = AdaptiveMLP(
             cond_size, latent_size, self.variance.outputs * latent_size, width=width, depth=depth
         )
+
+    def _check_sampling(self) -> None:
+        if not isinstance(self.sampler, ReverseSampler):
+            raise ValueError(f"sampler must be a ReverseSampler; got {self.sampler!r}.")
+        self.sampler.visited(self.schedule)  # refuses a schedule that is too short
 
     @property
     def evaluations_per_sample(self) -> int:
@@ -192,8 +196,6 @@ class DiffusionHead(Head):
         cond: Float[Tensor, "*batch cond"],
         start: Float[Tensor, "samples *batch latent"],
         noise: Float[Tensor, "noises samples *batch latent"] | None = None,
-        *,
-        sampler: ReverseSampler | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Run the reverse process: the deterministic part of sampling.
 
@@ -202,14 +204,11 @@ class DiffusionHead(Head):
             start: Standard normal x at the last step.
             noise: Standard normal noise that the sampler adds, in the order of use; None where
                 it adds none.
-            sampler: How to sample; the head's own if None.
 
         Raises:
-            ValueError: If the number of noises is not the sampler's, or it does not fit the
-                schedule.
+            ValueError: If the number of noises is not the sampler's.
         """
-        sampler = self.sampler if sampler is None else sampler
-        return sampler.sample_from(self.denoiser(cond), self.schedule, start, noise)
+        return self.sampler.sample_from(self.denoiser(cond), self.schedule, start, noise)
 
     @typed
     def sample(
@@ -217,22 +216,9 @@ class DiffusionHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        sampler: ReverseSampler | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`.
-
-        Args:
-            cond: Conditions.
-            num_samples: Number of samples of each position.
-            generator: Source of randomness; torch's global one if None.
-            sampler: How to sample; the head's own if None.
-
-        Raises:
-            ValueError: If the condition has another size than the head was built for, or the
-                sampler does not fit the schedule.
-        """
-        return self._sample(self.denoiser(cond), cond, num_samples, generator, sampler)
+        """Draw independent samples for each condition; see `Head.sample`."""
+        return self._sample(self.denoiser(cond), cond, num_samples, generator)
 
     @typed
     def sample_guided(
@@ -242,22 +228,11 @@ class DiffusionHead(Head):
         scale: float,
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        sampler: ReverseSampler | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Sample from `guided_denoiser`; see `Head.sample_guided`.
-
-        Args:
-            cond: Conditions.
-            null: The condition that stands for none.
-            scale: Weight of the condition: 1 is the conditional law.
-            num_samples: Number of samples of each position.
-            generator: Source of randomness; torch's global one if None.
-            sampler: How to sample; the head's own if None.
-        """
+        """Sample from `guided_denoiser`; see `Head.sample_guided`."""
         with_cond, without = self.denoiser(cond), self.denoiser(null.expand_as(cond))
         denoise = guided_denoiser(with_cond, without, scale)
-        return self._sample(denoise, cond, num_samples, generator, sampler)
+        return self._sample(denoise, cond, num_samples, generator)
 
     def _sample(
         self,
@@ -265,14 +240,11 @@ class DiffusionHead(Head):
         cond: Tensor,
         num_samples: int,
         generator: torch.Generator | None,
-        sampler: ReverseSampler | None,
     ) -> Tensor:
-        sampler = self.sampler if sampler is None else sampler
-
         def draw() -> Tensor:
             return starting_noise(cond, num_samples, self.latent_size, generator)
 
-        return sampler.run(denoise, self.schedule, draw(), draw)
+        return self.sampler.run(denoise, self.schedule, draw(), draw)
 
     def _evaluate(
         self, cond: Tensor, noisy: Tensor, time: Tensor

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian
 from calmkit.nn import scaled_normal_
 from calmkit.scoring import EnergyScore, ScoringRule
@@ -66,20 +67,21 @@ class EnergyHead(Head):
             num_samples: N, samples per position in training; as many as the rule needs.
             noise: Law of the noise; uniform on [-1/2, 1/2] as published if None.
             rule: Scoring rule that is minimised; the energy score with alpha = 1 if None.
-            noise_scale: Factor on the noise when sampling, see `sample`; 1 in training.
+            noise_scale: Factor on the noise of samples; it is 1 in training. Below 1 samples
+                gather, at 0 they are all equal. The norm behind the noise's embedding takes most
+                of a change away, until the noise is small next to that embedding's bias.
 
         Raises:
             ValueError: If a size or the noise scale is out of range.
         """
         super().__init__(cond_size, latent_size)
-        for name, size in {"width": width, "depth": depth, "noise_size": noise_size}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+        check_at_least(1, width=width, depth=depth, noise_size=noise_size)
         self.noise_size = noise_size
         self.num_samples = num_samples
         self.noise = UniformNoise() if noise is None else noise
         self.rule = EnergyScore() if rule is None else rule
-        self.noise_scale = _checked(noise_scale)
+        self.noise_scale = noise_scale
+        self._check_sampling()
         if num_samples < self.rule.min_samples:
             raise ValueError(
                 f"num_samples must be at least {self.rule.min_samples} for "
@@ -102,6 +104,10 @@ class EnergyHead(Head):
         scaled_normal_(self.output[2], gain=1 / _SILU_SCALE)
         for block in self.blocks:
             scaled_normal_(cast(EnergyBlock, block).down, gain=1 / math.sqrt(len(self.blocks)))
+
+    def _check_sampling(self) -> None:
+        if not 0 <= self.noise_scale < math.inf:
+            raise ValueError(f"noise_scale must be at least 0 and finite; got {self.noise_scale}.")
 
     @property
     def evaluations_per_sample(self) -> int:
@@ -131,24 +137,10 @@ class EnergyHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        noise_scale: float | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`.
-
-        Args:
-            cond: Conditions.
-            num_samples: Number of samples of each position.
-            generator: Source of randomness; torch's global one if None.
-            noise_scale: Factor on the noise, the head's if None: below 1 samples gather, at 0 they
-                are all equal. The norm behind the noise's embedding takes most of a change away,
-                until the noise is small next to that embedding's bias.
-
-        Raises:
-            ValueError: If the noise scale is negative, or sizes do not fit.
-        """
-        scale = self.noise_scale if noise_scale is None else _checked(noise_scale)
-        return self.sample_from(cond, scale * self._draw(cond, num_samples, generator))
+        """Draw independent samples for each condition; see `Head.sample`."""
+        noise = self.noise_scale * self._draw(cond, num_samples, generator)
+        return self.sample_from(cond, noise)
 
     @typed
     def sample_guided(
@@ -203,9 +195,3 @@ class EnergyBlock(nn.Module):
         x = silu(self.inner(x))
         gate, up = self.gate_and_up(x).chunk(2, dim=-1)
         return hidden + self.down(silu(gate) * up)
-
-
-def _checked(noise_scale: float) -> float:
-    if not 0 <= noise_scale < math.inf:
-        raise ValueError(f"noise_scale must be at least 0 and finite; got {noise_scale}.")
-    return noise_scale

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, standard_uniform
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
@@ -68,21 +69,25 @@ class FlowHead(Head):
             width: Features inside.
             depth: Number of residual blocks.
             draws: Draws of time, noise and latent per position in a training step.
-            solver: Solver for sampling where a call names none; 10 midpoint steps if None.
+            solver: Solver for sampling; 10 midpoint steps if None.
             times: Law of the times that are trained on; uniform if None.
 
         Raises:
             ValueError: If a size is out of range.
         """
         super().__init__(cond_size, latent_size)
-        if draws < 1:
-            raise ValueError(f"draws must be at least 1; got {draws}.")
+        check_at_least(1, draws=draws)
         self.draws = draws
         self.solver = MidpointSolver(10) if solver is None else solver
         self.times = UniformTimes() if times is None else times
         self.velocity = AdaptiveMLP(
             cond_size, latent_size, latent_size, width=width, depth=depth, resolution=_RESOLUTION
         )
+        self._check_sampling()
+
+    def _check_sampling(self) -> None:
+        if not isinstance(self.solver, Solver):
+            raise ValueError(f"solver must be a Solver; got {self.solver!r}.")
 
     @property
     def evaluations_per_sample(self) -> int | None:
@@ -145,18 +150,9 @@ class FlowHead(Head):
         self,
         cond: Float[Tensor, "*batch cond"],
         noise: Float[Tensor, "samples *batch latent"],
-        *,
-        solver: Solver | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Carry standard normal noise along the field: the deterministic part of sampling.
-
-        Args:
-            cond: Conditions.
-            noise: Where the paths start.
-            solver: Solver of this call; the head's own if None.
-        """
-        solver = self.solver if solver is None else solver
-        return solver.integrate(self.field(cond), noise)
+        """Carry standard normal noise along the field: the deterministic part of sampling."""
+        return self.solver.integrate(self.field(cond), noise)
 
     @typed
     def sample(
@@ -164,20 +160,11 @@ class FlowHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        solver: Solver | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`.
-
-        Args:
-            cond: Conditions.
-            num_samples: Number of samples of each position.
-            generator: Source of randomness; torch's global one if None.
-            solver: Solver of this call; the head's own if None.
-        """
+        """Draw independent samples for each condition; see `Head.sample`."""
         self._check_cond(cond)
         noise = starting_noise(cond, num_samples, self.latent_size, generator)
-        return self.sample_from(cond, noise, solver=solver)
+        return self.sample_from(cond, noise)
 
     @typed
     def sample_guided(
@@ -187,18 +174,15 @@ class FlowHead(Head):
         scale: float,
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        solver: Solver | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Follow the velocity extrapolated from that without to that with the condition."""
         self._check_cond(cond)
-        solver = self.solver if solver is None else solver
 
         def field(x: Tensor, time: Tensor) -> Tensor:
             return guided(lambda c: self.field(c)(x, time), cond, null, scale)
 
         noise = starting_noise(cond, num_samples, self.latent_size, generator)
-        return solver.integrate(field, noise)
+        return self.solver.integrate(field, noise)
 
     @typed
     def log_prob(

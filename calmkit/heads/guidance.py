@@ -16,12 +16,15 @@ Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_in
 from calmkit.distributions import DiagonalGaussian, standard_uniform
+from calmkit.recording import Factory, record_changes
 from calmkit.typing import typed
 
 from .base import Head
@@ -50,7 +53,7 @@ class GuidedHead(Head):
             cond_size: Features of the condition.
             latent_size: Dimensions of a sample.
             head: Builds the head from both sizes; an `EnergyHead` if None.
-            scale: w of sampling, unless a call says otherwise.
+            scale: w of sampling.
             dropout: Probability in [0, 1) with which training hides a position's condition.
 
         Raises:
@@ -58,19 +61,46 @@ class GuidedHead(Head):
                 the dropout out of range.
         """
         super().__init__(cond_size, latent_size)
-        _check_scale(scale)
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout must be in [0, 1); got {dropout}.")
+        check_in("[0, 1)", dropout=dropout)
         self.scale = scale
         self.dropout = dropout
         self.head = (EnergyHead if head is None else head)(cond_size, latent_size)
-        # Now, and not when a trained model first draws.
-        if scale not in (0.0, 1.0) and type(self.head).sample_guided is Head.sample_guided:
-            raise ValueError(
-                f"scale must be 0 or 1 for {type(self.head).__name__}, which cannot be guided; "
-                f"got {scale}."
-            )
         self.null = nn.Parameter(torch.zeros(cond_size))
+        self._check_sampling()  # now, and not when a trained model first draws
+
+    def _check_sampling(self) -> None:
+        if not 0.0 <= self.scale < float("inf"):
+            raise ValueError(f"scale must be at least 0 and finite; got {self.scale}.")
+        kind = type(self.head)
+        if self.scale not in (0.0, 1.0) and kind.sample_guided is Head.sample_guided:
+            raise ValueError(
+                f"scale must be 0 or 1 for {kind.__name__}, which cannot be guided; "
+                f"got {self.scale}."
+            )
+
+    @property
+    def sampling_settings(self) -> dict[str, Any]:
+        """`scale`, and the settings of the head inside."""
+        own = super().sampling_settings
+        return {**own, **self.head.sampling_settings, **own}
+
+    def with_sampling(self, **settings: Any) -> "GuidedHead":
+        """The same head with another scale, or other settings of the head inside.
+
+        Args:
+            settings: Values of `sampling_settings`.
+
+        Raises:
+            ValueError: As in `Head.with_sampling`.
+        """
+        names = self.head.sampling_settings.keys() - self.sampling_arguments
+        inside = {name: value for name, value in settings.items() if name in names}
+        own = {name: value for name, value in settings.items() if name not in names}
+        other = super().with_sampling(**own)
+        if inside:
+            other.head = self.head.with_sampling(**inside)
+            record_changes(other, {"head": Factory()})
+        return other
 
     @property
     def evaluations_per_sample(self) -> int | None:
@@ -111,31 +141,12 @@ class GuidedHead(Head):
         cond: Float[Tensor, "*batch cond"],
         num_samples: int,
         generator: torch.Generator | None = None,
-        *,
-        scale: float | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw samples with guidance; see `Head.sample`.
-
-        Args:
-            cond: Conditions.
-            num_samples: Number of samples of each position.
-            generator: Source of randomness; torch's global one if None.
-            scale: w; the head's if None.
-
-        Raises:
-            ValueError: If the scale is negative, or sizes do not fit.
-        """
+        """Draw samples with guidance; see `Head.sample`."""
         self._check_cond(cond)
-        scale = self.scale if scale is None else scale
-        _check_scale(scale)
         null = self.null.to(cond.dtype)
-        if scale == 1.0:
+        if self.scale == 1.0:
             return self.head.sample(cond, num_samples, generator)
-        if scale == 0.0:
+        if self.scale == 0.0:
             return self.head.sample(null.expand_as(cond), num_samples, generator)
-        return self.head.sample_guided(cond, null, scale, num_samples, generator)
-
-
-def _check_scale(scale: float) -> None:
-    if not 0.0 <= scale < float("inf"):
-        raise ValueError(f"scale must be at least 0 and finite; got {scale}.")
+        return self.head.sample_guided(cond, null, self.scale, num_samples, generator)

@@ -36,6 +36,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_in
 from calmkit.nn import Dual
 from calmkit.typing import typed
 
@@ -92,8 +93,7 @@ class MeanFlowHead(AverageVelocityHead):
             steps=steps,
             times=times,
         )
-        if not 0 <= power <= 1:
-            raise ValueError(f"power must be in [0, 1]; got {power}.")
+        check_in("[0, 1]", power=power)
         self.power = power
         self.own_velocity = own_velocity
 

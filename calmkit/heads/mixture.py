@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
 from calmkit.nn import ResidualMLP
 from calmkit.typing import typed
@@ -75,9 +76,7 @@ class MixtureHead(Head):
             ValueError: If a number is out of range.
         """
         super().__init__(cond_size, latent_size)
-        for name, number in {"components": components, "draws": draws}.items():
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1; got {number}.")
+        check_at_least(1, components=components, draws=draws)
         if not 0 <= rank <= latent_size:
             raise ValueError(f"rank must be in [0, latent_size = {latent_size}]; got {rank}.")
         check_min_std(min_std)

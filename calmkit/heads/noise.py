@@ -13,7 +13,11 @@ __all__ = ["GaussianNoise", "Noise", "UniformNoise"]
 
 
 class Noise(abc.ABC):
-    """A law of independent numbers with mean zero."""
+    """A law of independent numbers with mean zero.
+
+    A noise may state its law as a method `cdf`, the distribution function of one number, from
+    float64 to float64; `calmkit.testing` then compares its draws with it.
+    """
 
     @abc.abstractmethod
     def draw(
@@ -42,6 +46,10 @@ class UniformNoise(Noise):
         """Uniform draws less 1/2."""
         return standard_uniform(shape, generator, dtype=dtype, device=device) - 0.5
 
+    def cdf(self, x: Tensor) -> Tensor:
+        """X + 1/2, from 0 to 1."""
+        return (x + 0.5).clamp(0, 1)
+
 
 @dataclass(frozen=True)
 class GaussianNoise(Noise):
@@ -57,3 +65,7 @@ class GaussianNoise(Noise):
     ) -> Tensor:
         """Standard normal draws."""
         return standard_normal(shape, generator, dtype=dtype, device=device)
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """(1 + erf(x / sqrt 2)) / 2."""
+        return torch.special.ndtr(x)

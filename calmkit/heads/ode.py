@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.extras import require
 from calmkit.typing import typed
 
@@ -87,8 +88,7 @@ class FixedStepSolver(Solver):
 
     def __post_init__(self) -> None:
         """Refuse less than one step."""
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1; got {self.steps}.")
+        check_at_least(1, steps=self.steps)
 
     @property
     @abc.abstractmethod

@@ -32,6 +32,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least, check_in
 from calmkit.typing import typed
 
 from .schedule import NoiseSchedule
@@ -181,7 +182,7 @@ class DDPMSampler(ReverseSampler):
     steps: int = 100
 
     def __post_init__(self) -> None:
-        _check_steps(self.steps)
+        check_at_least(1, steps=self.steps)
 
     @property
     def evaluations(self) -> int:
@@ -227,9 +228,8 @@ class DDIMSampler(ReverseSampler):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_steps(self.steps)
-        if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must be in [0, 1]; got {self.eta}.")
+        check_at_least(1, steps=self.steps)
+        check_in("[0, 1]", eta=self.eta)
 
     @property
     def evaluations(self) -> int:
@@ -273,7 +273,7 @@ class DPMSolverSampler(ReverseSampler):
     steps: int = 20
 
     def __post_init__(self) -> None:
-        _check_steps(self.steps)
+        check_at_least(1, steps=self.steps)
 
     @property
     def evaluations(self) -> int:
@@ -307,8 +307,3 @@ class DPMSolverSampler(ReverseSampler):
             return of_noisy[i] * x + of_clean[i] * best
 
         return move
-
-
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1; got {steps}.")

@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.recording import Recorded
 from calmkit.typing import typed
 
@@ -104,7 +105,7 @@ class NoiseSchedule(Recorded):
         Raises:
             ValueError: If the length is not positive.
         """
-        _check_length(length)
+        check_at_least(1, length=length)
         u = torch.arange(length + 1, dtype=torch.float64, device="cpu") / length
         alphas_bar = ((u + offset) / (1 + offset) * math.pi / 2).cos().square()
         return NoiseSchedule((1 - alphas_bar[1:] / alphas_bar[:-1]).clamp_max(0.999))
@@ -119,7 +120,7 @@ class NoiseSchedule(Recorded):
         Raises:
             ValueError: If the length is not positive, or so short that a beta reaches 1.
         """
-        _check_length(length)
+        check_at_least(1, length=length)
         if not 0 < first * 1000 / length < 1 or not 0 < last * 1000 / length < 1:
             raise ValueError(
                 f"first and last must be positive and below length / 1000 = {length / 1000}, "
@@ -241,11 +242,6 @@ class NoiseSchedule(Recorded):
             raise ValueError(
                 f"length must be in [1, {len(self)}], the steps of the schedule; got {length}."
             )
-
-
-def _check_length(length: int) -> None:
-    if length < 1:
-        raise ValueError(f"length must be at least 1; got {length}.")
 
 
 # The same schedules by the names of classes, so that a config can build them.

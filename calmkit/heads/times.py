@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_positive
 from calmkit.typing import typed
 
 __all__ = [
@@ -72,8 +73,7 @@ class LogitNormalTimes(TimeDistribution):
         """Refuse a standard deviation that is not positive, and a mean that is not finite."""
         if not math.isfinite(self.mean):
             raise ValueError(f"mean must be finite; got {self.mean}.")
-        if not 0 < self.std < math.inf:
-            raise ValueError(f"std must be positive and finite; got {self.std}.")
+        check_positive(std=self.std)
 
     @typed
     def from_uniform(self, uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

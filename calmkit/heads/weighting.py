@@ -17,13 +17,13 @@ arXiv 2303.09556, section 3.4.
 """
 
 import abc
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_positive
 from calmkit.typing import typed
 
 from .prediction import Prediction
@@ -61,8 +61,7 @@ class MinSNRWeighting(LossWeighting):
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.gamma < math.inf:
-            raise ValueError(f"gamma must be positive and finite; got {self.gamma}.")
+        check_positive(gamma=self.gamma)
 
     @typed
     def weights(self, schedule: NoiseSchedule, prediction: Prediction) -> Float[Tensor, " steps"]:

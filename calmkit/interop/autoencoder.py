@@ -1,9 +1,9 @@
-"""Published autoencoders as `MLPAutoencoder`: in a folder of their own, or inside a model's file.
+"""Published autoencoders as `MLPAutoencoder`: in their own folder, or inside a model's file.
 
-The published code never calls the last of an odd number of layers: it is left out here. In
-training that code turns masked tokens into token 0: the mask embedding here starts as that
-token's. It does not bound the log standard deviation; `MLPAutoencoder` does, outside of what a
-trained posterior uses.
+The published code never calls the last of an odd number of layers, which is left out here. In
+training it replaces masked tokens by token 0, so the mask embedding here is initialised to the
+embedding of token 0. It does not bound the log standard deviation; the bounds of `MLPAutoencoder`
+lie outside the range of a trained posterior.
 """
 
 import os
@@ -20,11 +20,11 @@ from .settings import Settings
 
 __all__ = ["autoencoder_inside", "load_published_autoencoder"]
 
-# What an autoencoder's tensors do not show: the published values. They matter to its own training
-# only, but for the small number in its norms.
+# Settings that cannot be inferred from an autoencoder's tensors; these are the published values.
+# Except for the epsilon of the norms, they matter only in the autoencoder's own training.
 _DEFAULTS = {"ae_dropout": 0.15, "kl_clamp": 0.5, "kl_weight": 1e-3, "rms_norm_eps": DEFAULT_EPS}
 
-# What they do show: which axis of which tensor is a size.
+# Settings that can be inferred: each is the size of an axis of a tensor.
 _SIZES = (
     ("hidden_size", "encoder.squeeze_layer.weight", 0),
     ("intermediate_size", "encoder.encoder_layers.0.mlp.gate_proj.weight", 0),
@@ -38,7 +38,7 @@ def load_published_autoencoder(path_or_repo_id: str | os.PathLike[str]) -> MLPAu
         path_or_repo_id: Folder, or repository `owner/name` on the Hugging Face hub.
 
     Raises:
-        CheckpointFormatError: If a file is damaged, holds code, or does not fit the config.
+        CheckpointFormatError: If a file is damaged, contains code, or does not match the config.
         CheckpointNotFoundError: If there is no such folder or repository.
     """
     folder = checkpoint_folder(path_or_repo_id)
@@ -49,15 +49,15 @@ def load_published_autoencoder(path_or_repo_id: str | os.PathLike[str]) -> MLPAu
 
 
 def autoencoder_inside(settings: Settings, weights: Weights) -> tuple[MLPAutoencoder, set[str]]:
-    """The autoencoder inside a language model's weights, and all names that belong to it.
+    """The autoencoder inside a language model's weights, and the names of its tensors.
 
     Args:
-        settings: The language model's; it states chunk, vocabulary and latent size only, and
-            the others are read off the tensors.
-        weights: The language model's.
+        settings: The language model's settings. They contain only chunk, vocabulary and latent
+            size; the others are inferred from the tensors.
+        weights: The language model's weights.
 
     Raises:
-        CheckpointFormatError: If a tensor is missing or does not fit.
+        CheckpointFormatError: If a tensor is missing or has a wrong shape.
     """
     inside = _DEFAULTS | {
         key: settings.size(key) for key in ("patch_size", "vocab_size", "latent_size")

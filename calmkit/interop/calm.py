@@ -1,8 +1,8 @@
 """Published language models as `CALM`, with an energy, flow or diffusion head.
 
-The weights of such a model hold the autoencoder as well (`ae_model.*`). `ae_path` in its config
-is a path on the machine that trained it, and never followed. Which head it has shows in the
-names and the output size of its tensors; the config does not say.
+The weights of such a model contain the autoencoder, too (`ae_model.*`). `ae_path` in its config is
+a path on the machine that trained it and is ignored. The config does not name the head; it is
+inferred from the names and the output size of its tensors.
 """
 
 import os
@@ -46,13 +46,13 @@ def load_published_calm(
 
     Args:
         path_or_repo_id: Folder, or repository `owner/name` on the Hugging Face hub.
-        autoencoder: Used instead of the one inside the weights, and frozen; needed where there
-            is none inside.
+        autoencoder: Used instead of the one inside the weights, and frozen; required if there is
+            none inside.
 
     Raises:
-        CheckpointFormatError: If a file is damaged, holds code, or does not fit the config.
+        CheckpointFormatError: If a file is damaged, contains code, or does not match the config.
         CheckpointNotFoundError: If there is no such folder or repository.
-        ValueError: If a given autoencoder has other sizes than the model.
+        ValueError: If the sizes of a given autoencoder differ from the model's.
     """
     folder = checkpoint_folder(path_or_repo_id)
     settings, weights = Settings.of_folder(folder), read_weights(folder)
@@ -62,8 +62,8 @@ def load_published_calm(
             path = settings.values.get("ae_path")
             hint = "" if path is None else f" ae_path of the config, {path!r}, is not followed."
             raise CheckpointFormatError(
-                f"{weights.source}: {AUTOENCODER_PREFIX}* must be there, or an autoencoder be "
-                "given; there is none inside. Pass autoencoder=load_published_autoencoder(FOLDER)"
+                f"{weights.source} must contain {AUTOENCODER_PREFIX}* unless an autoencoder is "
+                "given; it has none. Pass autoencoder=load_published_autoencoder(FOLDER)"
                 f", on the command line `calmkit convert --autoencoder FOLDER`.{hint}"
             )
         autoencoder, known = autoencoder_inside(settings, weights)
@@ -85,7 +85,7 @@ def load_published_calm(
 
 
 def _head(settings: Settings, weights: Weights) -> tuple[Callable[[Settings], Head], list[Row]]:
-    """How to make the head, and its rows."""
+    """The function that builds the head, and its rows."""
     depth, latent_size = settings.size("num_mlp_layers"), settings.size("latent_size")
     if HEAD_OUTPUT not in weights.tensors:
         return new_energy_head, energy_rows(depth)

@@ -1,4 +1,4 @@
-"""Tensors from published names to calmkit's and back, by the tables of `names`."""
+"""Conversion of tensors from published names to calmkit's and back, by the tables of `names`."""
 
 import warnings
 from collections.abc import Collection, Sequence
@@ -14,12 +14,12 @@ __all__ = ["calmkit_state", "published_tensors"]
 
 
 def calmkit_state(module: nn.Module, weights: Weights, rows: Sequence[Row]) -> dict[str, Tensor]:
-    """The state that a module takes from a file, copied, in the precision of the file.
+    """A module's state from a file, copied, in the precision of the file.
 
     Args:
-        module: Built for it, perhaps on the meta device; it is not changed.
-        weights: Where the tensors are.
-        rows: Where each belongs.
+        module: A module of the right sizes, perhaps on the meta device; it is not changed.
+        weights: The tensors of the file.
+        rows: The names of the module's tensors.
 
     Raises:
         CheckpointFormatError: If a tensor is missing, has another shape, or differs from its
@@ -38,15 +38,15 @@ def calmkit_state(module: nn.Module, weights: Weights, rows: Sequence[Row]) -> d
 def published_tensors(
     module: nn.Module, rows: Sequence[Row], *, without: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """The tensors of a file; names of one row share one tensor.
+    """The tensors of a module by published name; the names of one row share one tensor.
 
     Args:
-        module: Whose weights they are.
-        rows: Their names.
-        without: State that the format has no place for, and that may be left out.
+        module: The module.
+        rows: The names of its tensors.
+        without: State that the format cannot store and that may be left out.
 
     Raises:
-        ValueError: If the module has other weights as well.
+        ValueError: If the module has other weights, too.
     """
     state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
     others = state.keys() - {name for row in rows for name in row.ours} - set(without)
@@ -98,7 +98,7 @@ def _checked(weights: Weights, row: Row, shape: Sequence[int]) -> Tensor:
 
 
 def _check_finite(weights: Weights, name: str, tensor: Tensor) -> None:
-    """Refuse a tensor of which a copy may be wrong, if it is wrong itself."""
+    """Refuse a tensor with values that are not finite; its duplicates are not read."""
     count = int((~tensor.isfinite()).sum())
     if count:
         raise CheckpointFormatError(
@@ -110,5 +110,5 @@ def _check_finite(weights: Weights, name: str, tensor: Tensor) -> None:
 def _same(first: Tensor, second: Tensor) -> bool:
     if first.dtype != second.dtype:
         return False
-    # Bit by bit: a NaN is equal to itself.
+    # Compared bitwise, so that a NaN is equal to itself.
     return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))

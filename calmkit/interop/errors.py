@@ -1,10 +1,10 @@
-"""What can be wrong with a published checkpoint."""
+"""Errors and warnings about published checkpoints."""
 
 __all__ = ["CheckpointFormatError", "CheckpointNotFoundError", "CheckpointWarning"]
 
 
 class CheckpointFormatError(ValueError):
-    """A file is damaged, holds code, or does not hold what its config says; names file and key."""
+    """A file is damaged, contains code, or does not match its config; names file and key."""
 
 
 class CheckpointNotFoundError(ValueError):
@@ -12,4 +12,4 @@ class CheckpointNotFoundError(ValueError):
 
 
 class CheckpointWarning(UserWarning):
-    """A file holds something wrong that the published network never reads; names file and key."""
+    """A file has a fault that the published network never reads; names file and key."""

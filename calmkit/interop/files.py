@@ -1,10 +1,10 @@
-"""Reading a checkpoint's folder: `config.json` and weights, in one file or in shards.
+"""Reading a checkpoint's folder: `config.json` and weights, in one file or sharded.
 
     config.json
     model.safetensors   or  model.safetensors.index.json and the shards it names
     pytorch_model.bin   or  pytorch_model.bin.index.json and the shards it names
 
-Where there are several, the first in this order counts, as in transformers. A `.bin` file is a
+If there are several, the first in this order is read, as in transformers. A `.bin` file is a
 pickle; it is read with `weights_only`, so that it cannot run code.
 """
 
@@ -31,11 +31,11 @@ _SAFE_FILE = "model.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The tensors of a checkpoint; they may still lie on disk: copy before use.
+    """The tensors of a checkpoint; they may be mapped from disk, so copy them before use.
 
     Attributes:
-        tensors: By published name.
-        files: The file of each.
+        tensors: Tensors by published name.
+        files: The file of each tensor.
         source: The file, or the index of the shards.
     """
 
@@ -58,10 +58,10 @@ class Weights:
         return self.tensors[name]
 
     def matrix_size(self, name: str, axis: int) -> int:
-        """Rows (axis 0) or columns (axis 1) of a matrix.
+        """Number of rows (axis 0) or columns (axis 1) of a matrix.
 
         Raises:
-            CheckpointFormatError: If it is missing or no matrix.
+            CheckpointFormatError: If it is missing or not a matrix.
         """
         shape = self.get(name).shape
         if len(shape) != 2:
@@ -71,7 +71,7 @@ class Weights:
         return shape[axis]
 
     def refuse_others(self, known: Iterable[str]) -> None:
-        """Check that there is no tensor that nothing would use.
+        """Refuse tensors that no part of the model uses.
 
         Raises:
             CheckpointFormatError: If there is one.
@@ -84,10 +84,10 @@ class Weights:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file that contains one JSON object.
 
     Raises:
-        CheckpointFormatError: If it is missing or holds anything else.
+        CheckpointFormatError: If it is missing or contains anything else.
     """
     try:
         content = parse_json(path.read_bytes())
@@ -109,8 +109,8 @@ def read_weights(folder: Path) -> Weights:
     """Read the weights of a checkpoint.
 
     Raises:
-        CheckpointFormatError: If there are none, a file is damaged or holds code, or shards and
-            their index do not fit.
+        CheckpointFormatError: If there are none, a file is damaged or contains code, or the shards
+            do not match their index.
     """
     for name in (_SAFE_FILE, BIN_FILE):
         path, index = folder / name, folder / f"{name}.index.json"
@@ -126,21 +126,21 @@ def read_weights(folder: Path) -> Weights:
 
 
 def _read_shards(index: Path) -> Weights:
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(f, str) for f in places.values()):
+    file_of = read_json(index).get("weight_map")
+    if not isinstance(file_of, dict) or not all(isinstance(f, str) for f in file_of.values()):
         raise CheckpointFormatError(
             f"{index}: weight_map must map the name of each tensor to the name of its file."
         )
     tensors: dict[str, Tensor] = {}
     files: dict[str, Path] = {}
-    for name in sorted(set(places.values())):
+    for name in sorted(set(file_of.values())):
         if Path(name).name != name or name in ("", ".."):
             raise CheckpointFormatError(f"{index}: {name!r} must be a file of this folder.")
         shard = index.parent / name
         if not shard.is_file():
             raise CheckpointFormatError(f"{index}: its shard {name} is missing.")
         found = _read_tensors(shard)
-        listed = {key for key, place in places.items() if place == name}
+        listed = {key for key, file in file_of.items() if file == name}
         if wrong := sorted(found.keys() ^ listed):
             where = "is in the index only" if wrong[0] in listed else "is not in the index"
             raise CheckpointFormatError(
@@ -161,7 +161,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> Any:
-    # Only the zip format of torch 1.6 and later can be mapped; a damaged one is none.
+    # Only the zip format of torch 1.6 and later can be mapped; a damaged file is not a zip file.
     mapped = zipfile.is_zipfile(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -170,7 +170,7 @@ def _read_pickle(path: Path) -> Any:
             f"{path} must hold tensors and nothing else; it holds code, which is not run, or is "
             "damaged."
         ) from error
-    except Exception as error:  # a damaged pickle can make its reader stumble anywhere
+    except Exception as error:  # reading a damaged pickle can raise anything
         raise _damaged(path, error) from error
 
 

@@ -1,15 +1,16 @@
-r"""A standardised autoencoder as a plain one, which the published format has a place for.
+r"""A standardised autoencoder folded into a plain one, which the published format can store.
 
-`StandardizedAutoencoder` shows heads the latents z' = (z - mu) / sigma. That map is affine, and so
-are the layers next to the latent: it goes into their weights, dimension by dimension,
+`StandardizedAutoencoder` presents heads with the latents z' = (z - mu) / sigma. This map is
+affine, and so are the layers next to the latent. It is folded into their weights, dimension by
+dimension,
 
     mean     m' = (w_m h + b_m - mu) / sigma
     log std  r' =  w_r h + b_r - log sigma
     decoder  w z + b = (w sigma) z' + (b + w mu)
 
-Encoder and decoder then compute what they did, in the coordinates that the head was trained in, up
-to rounding. The folded autoencoder is for use, not for training: a KL to the standard normal would
-be another one.
+Encoder and decoder then compute the same functions, up to rounding, in the coordinates that the
+head was trained in. The folded autoencoder is for inference, not for training: its KL to the
+standard normal is a different one.
 """
 
 import copy
@@ -24,10 +25,10 @@ __all__ = ["folded"]
 
 @torch.no_grad()
 def folded(autoencoder: ChunkAutoencoder) -> ChunkAutoencoder:
-    """A plain autoencoder with the same function, or the given one where there is none.
+    """A plain autoencoder with the same function, or the given one if it cannot be folded.
 
     Args:
-        autoencoder: It is not changed.
+        autoencoder: The autoencoder; it is not changed.
     """
     if not isinstance(autoencoder, StandardizedAutoencoder):
         return autoencoder
@@ -35,7 +36,7 @@ def folded(autoencoder: ChunkAutoencoder) -> ChunkAutoencoder:
     if not isinstance(inner, MLPAutoencoder):
         return autoencoder
     plain = copy.deepcopy(inner)
-    # In double precision: only the results are rounded.
+    # In double precision, so that only the results are rounded.
     shift, scale = autoencoder.shift.double(), autoencoder.scale.double()
     factor = torch.cat([1 / scale, torch.ones_like(scale)])
     offset = torch.cat([-shift / scale, -scale.log()])

@@ -1,4 +1,4 @@
-"""What the config says of a head, and which heads the published code has."""
+"""The config of a head, and checks that the published code supports the head."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def head_form(head: Head) -> tuple[dict[str, Any], list[Row]]:
     """The head's part of the config, and the names of its tensors.
 
     Raises:
-        ValueError: If the published code has no such head; names the setting.
+        ValueError: If the published code does not support the head; names the setting.
     """
     if isinstance(head, EnergyHead):
         depth, width = len(head.blocks), head.noise_embedding.out_features
@@ -70,9 +70,9 @@ def _check_diffusion(head: DiffusionHead) -> None:
 
 def _check_embedding(network: AdaptiveMLP, offset: float) -> None:
     embedding: nn.Module = network.time_embedding
-    wanted = isinstance(embedding, PublishedTimeEmbedding) and embedding.offset == offset
-    rule = f"PublishedTimeEmbedding(width, offset={offset}), put there before training,"
-    _check("time_embedding", wanted, rule, type(embedding).__name__)
+    matches = isinstance(embedding, PublishedTimeEmbedding) and embedding.offset == offset
+    rule = f"PublishedTimeEmbedding(width, offset={offset}), set before training,"
+    _check("time_embedding", matches, rule, type(embedding).__name__)
 
 
 def _check(name: str, fulfilled: bool, rule: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a folder here, or a repository on the Hugging Face hub."""
+"""Locating a checkpoint: a local folder, or a repository on the Hugging Face hub."""
 
 import os
 import re
@@ -9,15 +9,15 @@ from .errors import CheckpointNotFoundError
 __all__ = ["checkpoint_folder"]
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
-# Nothing else of a repository is read: no code, no tokenizer.
+# Only these files of a repository are downloaded: no code, no tokenizer.
 _FILES = ["config.json", "model*.safetensors", "pytorch_model*.bin", "*.index.json"]
 
 
 def checkpoint_folder(path_or_repo_id: str | os.PathLike[str]) -> Path:
-    """The folder itself, or that of the files downloaded from a repository.
+    """The folder itself, or the folder of the files downloaded from a repository.
 
     Args:
-        path_or_repo_id: A folder; or `owner/name`, if there is nothing of that name here.
+        path_or_repo_id: A folder; or `owner/name`, if no local path has that name.
 
     Raises:
         CheckpointNotFoundError: If it is neither, or the download fails.
@@ -49,5 +49,5 @@ def _downloaded(repo_id: str) -> Path:
         reason = str(error).strip() or type(error).__name__
         raise CheckpointNotFoundError(
             f"path_or_repo_id must be a folder that exists, or a repository that can be "
-            f"downloaded; {repo_id!r} is no folder, and the hub says: {reason.splitlines()[0]}"
+            f"downloaded; {repo_id!r} is not a folder, and the hub says: {reason.splitlines()[0]}"
         ) from error

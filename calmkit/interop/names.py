@@ -1,11 +1,11 @@
-"""Which tensor is which: the published names and calmkit's, as tables.
+"""Tables of the published names of tensors and calmkit's.
 
-A row of a table reads (published module, calmkit module, tensors). `*` stands for the number of a
-layer. Where two modules stand beside each other, joined by " | ",
+A row of a table is (published module, calmkit module, tensors). `*` is the index of a layer. Two
+modules joined by " | " mean:
 
-- on the published side both hold the same tensor: a file may have either, or both if they agree.
-  The decoder's output is tied to the embedding, which counts where the two differ;
-- on calmkit's side the published tensor is their tensors joined along the last axis.
+- on the published side, that both hold the same tensor: a file may have either, or both if they
+  are equal. The decoder's output is tied to the embedding, which counts if the two differ;
+- on calmkit's side, that the published tensor is their tensors joined along the last axis.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ _Table = tuple[tuple[str, str, str], ...]
 AUTOENCODER_PREFIX = "ae_model."
 _HEAD, _ENERGY_DUPLICATE = "generative_head.", "mlp_generator."
 _NETWORK = f"{_HEAD}net."
-# Of flow and diffusion heads; an energy head has none.
+# Only flow and diffusion heads have this tensor.
 HEAD_OUTPUT = f"{_NETWORK}final_layer.linear.weight"
 
 _AUTOENCODER: _Table = (
@@ -44,7 +44,7 @@ _AUTOENCODER: _Table = (
     ("decoder.norm", "decoder_norm", "weight"),
 )
 
-# One list of published layers is two stages: its first half, then its second.
+# A list of published layers holds two stages: its first half and its second half.
 _AUTOENCODER_STAGES = (
     ("encoder.encoder_layers", ("encoder_token_blocks", "encoder_chunk_blocks")),
     ("decoder.decoder_layers", ("decoder_chunk_blocks", "decoder_token_blocks")),
@@ -83,7 +83,7 @@ _ENERGY_HEAD: _Table = (
     ("hidden_embd", "cond_embedding", "weight bias"),
     ("norm_hidden", "cond_norm", "weight bias"),
     ("mlp_blocks.*.in_ln", "blocks.*.norm", "weight bias"),
-    # It reads [LN(e); c]: the left columns belong to e, the right ones to c.
+    # Its input is [LN(e); c]: the left columns belong to e, the right ones to c.
     ("mlp_blocks.*.linears.0", "blocks.*.from_hidden | blocks.*.from_cond", "weight"),
     ("mlp_blocks.*.linears.0", "blocks.*.from_cond", "bias"),
     ("mlp_blocks.*.linears.2", "blocks.*.inner", "weight bias"),
@@ -114,8 +114,8 @@ class Row:
 
     Attributes:
         published: Its names in a file; all hold the same tensor.
-        ours: The parameters that it is made of, joined along the last axis.
-        first_counts: Whether the first name counts where they differ, since the published network
+        ours: The calmkit parameters that it consists of, joined along the last axis.
+        first_counts: Whether the first name counts if they differ, since the published network
             ties the others to it; otherwise a difference is an error.
     """
 
@@ -128,8 +128,8 @@ def autoencoder_rows(autoencoder: MLPAutoencoder, prefix: str = "") -> list[Row]
     """Rows of an autoencoder.
 
     Args:
-        autoencoder: Says how many blocks its stages have.
-        prefix: What stands before each published name.
+        autoencoder: The autoencoder; only its numbers of blocks are read.
+        prefix: Prefix of each published name.
     """
     rows = [
         replace(row, first_counts=len(row.published) > 1)
@@ -148,9 +148,9 @@ def unused_layer(layers: int, side: str, prefix: str = "") -> set[str]:
     """Names of the last of an odd number of layers, which the published code never calls.
 
     Args:
-        layers: Layers of the encoder or decoder.
+        layers: Number of layers of the encoder or decoder.
         side: `encoder` or `decoder`.
-        prefix: What stands before each published name.
+        prefix: Prefix of each published name.
     """
     if layers % 2 == 0:
         return set()
@@ -169,7 +169,7 @@ def backbone_rows(depth: int) -> list[Row]:
 
 
 def energy_rows(depth: int) -> list[Row]:
-    """Rows of an `EnergyHead` of `depth` blocks, which files of the published code hold twice."""
+    """Rows of an `EnergyHead` of `depth` blocks, which the published code saves twice."""
     return _expanded(_ENERGY_HEAD, depth, (_HEAD, _ENERGY_DUPLICATE))
 
 
@@ -184,7 +184,7 @@ def adaptive_rows(depth: int, network: str) -> list[Row]:
 
 
 def published_names(rows: Iterable[Row]) -> set[str]:
-    """All names in a file that rows stand for."""
+    """All published names of the rows."""
     return {name for row in rows for name in row.published}
 
 

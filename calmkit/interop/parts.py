@@ -1,11 +1,18 @@
-"""Parts of the sizes that a published config states, on the meta device: without weights yet."""
+"""Parts with the sizes of a published config, on the meta device, still without weights."""
 
 import torch
 from torch import nn
 
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
-from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, NoisePrediction
+from calmkit.heads import (
+    DiffusionHead,
+    EnergyHead,
+    FlowHead,
+    NoisePrediction,
+    ReverseSampler,
+    Solver,
+)
 from calmkit.models import ChunkEmbedding
 from calmkit.nn import AdaptiveMLP
 from calmkit.recording import recorded
@@ -27,16 +34,16 @@ __all__ = [
     "new_input_encoder",
 ]
 
-# Of the norms of an autoencoder whose config is not at hand.
+# Epsilon of the norms of an autoencoder whose config is not available.
 DEFAULT_EPS = 1e-6
-# How the published heads turn time into steps; see `PublishedTimeEmbedding`.
+# Offsets with which the published heads convert time to steps; see `PublishedTimeEmbedding`.
 FLOW_OFFSET = 0.0
 STEP_OFFSET = 0.5
 
 
 @recorded
 def new_autoencoder(settings: Settings) -> MLPAutoencoder:
-    """The autoencoder; of an odd number of layers the last is dropped, as published."""
+    """The autoencoder; the last of an odd number of layers is dropped, as published."""
     settings.require(hidden_act="silu", mlp_bias=False)
     sides = ("encoder", "decoder")
     depth, decoder_depth = (settings.size(f"num_{side}_layers") // 2 for side in sides)
@@ -91,7 +98,7 @@ def new_backbone(settings: Settings) -> TransformerBackbone:
 
 
 @recorded
-def new_energy_head(settings: Settings) -> EnergyHead:
+def new_energy_head(settings: Settings, *, noise_scale: float = 1.0) -> EnergyHead:
     """The energy head, with the exponent it was trained with."""
     hidden_size = settings.size("hidden_size")
     with torch.device("meta"):
@@ -103,12 +110,13 @@ def new_energy_head(settings: Settings) -> EnergyHead:
             noise_size=settings.size("noise_size"),
             num_samples=settings.size("num_samples"),
             rule=EnergyScore(settings.number("beta")),
+            noise_scale=noise_scale,
         )
 
 
 @recorded
-def new_flow_head(settings: Settings) -> FlowHead:
-    """The flow head, with 10 midpoint steps."""
+def new_flow_head(settings: Settings, *, solver: Solver | None = None) -> FlowHead:
+    """The flow head, with 10 midpoint steps if no solver is given."""
     hidden_size = settings.size("hidden_size")
     with torch.device("meta"):
         head = FlowHead(
@@ -116,13 +124,16 @@ def new_flow_head(settings: Settings) -> FlowHead:
             settings.size("latent_size"),
             width=hidden_size,
             depth=settings.size("num_mlp_layers"),
+            solver=solver,
         )
         _embed_steps(head.velocity, hidden_size, FLOW_OFFSET)
     return head
 
 
 @recorded
-def new_diffusion_head(settings: Settings) -> DiffusionHead:
+def new_diffusion_head(
+    settings: Settings, *, sampler: ReverseSampler | None = None
+) -> DiffusionHead:
     """The diffusion head: noise prediction, learned variance, 1000 cosine steps."""
     hidden_size = settings.size("hidden_size")
     with torch.device("meta"):
@@ -132,6 +143,7 @@ def new_diffusion_head(settings: Settings) -> DiffusionHead:
             width=hidden_size,
             depth=settings.size("num_mlp_layers"),
             prediction=NoisePrediction(),
+            sampler=sampler,
         )
         _embed_steps(head.network, hidden_size, STEP_OFFSET)
     return head

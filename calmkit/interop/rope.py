@@ -1,4 +1,4 @@
-"""`rope_scaling` of a config as a part, and back: none, linear, or that of Llama 3."""
+"""Conversion of a config's `rope_scaling` to a part and back: none, linear, or Llama 3."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def rope_part(settings: Settings) -> RopeScaling | None:
     """The scaling that a config names; None if it has none.
 
     Raises:
-        CheckpointFormatError: If it is another kind, or a value of it is missing or wrong.
+        CheckpointFormatError: If it is of another kind, or a value is missing or wrong.
     """
     values = settings.values.get("rope_scaling")
     if values is None:
@@ -42,10 +42,10 @@ def rope_part(settings: Settings) -> RopeScaling | None:
 
 
 def rope_config(scaling: RopeScaling | None) -> dict[str, Any] | None:
-    """What a config says of a scaling.
+    """The config entry of a scaling.
 
     Raises:
-        ValueError: If the published code has no such scaling.
+        ValueError: If the published code does not support the scaling.
     """
     match scaling:
         case None:

@@ -1,10 +1,10 @@
-"""Models as the published code saves them: `config.json` and `pytorch_model.bin`.
+"""Saving models in the published format: `config.json` and `pytorch_model.bin`.
 
 The format has one architecture. A model with another part, or with a setting that the published
-code does not have, is refused: it would load there and compute something else. What only matters
-in training and has no place in the format is left out: the mask embedding, weights of losses,
-laws of times, and the settings of a sampler. A standardised autoencoder is folded into a plain
-one; see `folding`.
+code lacks, is refused: the published code would load it and compute something else. State that
+matters only in training and that the format cannot store is left out: the mask embedding, loss
+weights, distributions of times, and the settings of a sampler. A standardised autoencoder is
+folded into a plain one; see `folding`.
 """
 
 import os
@@ -29,19 +29,19 @@ __all__ = ["save_published"]
 
 
 def save_published(model: CALM | ChunkAutoencoder, folder: str | os.PathLike[str]) -> None:
-    """Write a model in the published format, whole or not at all.
+    """Write a model in the published format, atomically.
 
-    A language model's weights hold its autoencoder. The published code wants that in a folder of
-    its own as well: save `model.autoencoder` too, and name its folder as `ae_path` in
-    `config.json`, which is null here.
+    A language model's weights contain its autoencoder. The published code also needs the
+    autoencoder in its own folder: save `model.autoencoder`, too, and set `ae_path` in
+    `config.json`, which is null here, to that folder.
 
     Args:
-        model: An `MLPAutoencoder`, standardised or not, or a `CALM` of one, a `ChunkEmbedding`,
-            a `TransformerBackbone` and a published head, as `load_published_calm` gives them.
+        model: An `MLPAutoencoder`, standardised or not, or a `CALM` of one, a `ChunkEmbedding`, a
+            `TransformerBackbone` and a published head, as `load_published_calm` returns it.
         folder: New or empty.
 
     Raises:
-        ValueError: If the format cannot express the model, or the folder holds something.
+        ValueError: If the format cannot express the model, or the folder is not empty.
     """
     folder = Path(folder)
     check_new(folder)
@@ -159,7 +159,7 @@ def _backbone_config(backbone: TransformerBackbone) -> dict[str, Any]:
 
 
 def _common(module: nn.Module) -> dict[str, Any]:
-    """What is the same in both configs."""
+    """The entries that both configs share."""
     dtype = next(module.parameters()).dtype
     return {
         "hidden_act": "silu",

@@ -1,4 +1,4 @@
-"""`config.json` of a published checkpoint, each value checked when it is asked for."""
+"""`config.json` of a published checkpoint; each value is checked on access."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from .files import CONFIG_FILE, read_json
 
 __all__ = ["Settings"]
 
-# More than any model has; a billion would never be done.
+# More than any model has; building a billion layers would never end.
 _MOST_LAYERS = 1000
 
 _Part = TypeVar("_Part")
@@ -23,7 +23,7 @@ class Settings:
 
     Attributes:
         path: The file.
-        values: By name; names that nobody asks for do not matter.
+        values: Values by name; unused names are ignored.
     """
 
     path: Path = field(default=Path(CONFIG_FILE), compare=False)
@@ -34,7 +34,7 @@ class Settings:
         """Read `config.json`.
 
         Raises:
-            CheckpointFormatError: If it is missing, damaged, or that of a model of calmkit's.
+            CheckpointFormatError: If it is missing, damaged, or in calmkit's own format.
         """
         path = folder / CONFIG_FILE
         values = read_json(path)
@@ -46,7 +46,7 @@ class Settings:
         return cls(path, values)
 
     def size(self, key: str) -> int:
-        """A whole number of at least 1, and of layers at most 1000.
+        """A whole number of at least 1; a number of layers must be at most 1000.
 
         Raises:
             CheckpointFormatError: If it is missing or something else.
@@ -55,7 +55,7 @@ class Settings:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise self._wrong(key, "a whole number of at least 1", value)
         if key.endswith("_layers") and value > _MOST_LAYERS:
-            # Weights are compared with their sizes; layers have to be made before that.
+            # Other sizes are compared with the weights, but layers are built before that.
             raise self._wrong(key, f"at most {_MOST_LAYERS}", value)
         return value
 
@@ -72,10 +72,10 @@ class Settings:
         return float(value)
 
     def require(self, **fixed: Any) -> None:
-        """Check values that calmkit's parts have built in; a key may be absent or null.
+        """Check values that are fixed in calmkit's parts; a key may be absent or null.
 
         Raises:
-            CheckpointFormatError: If one is another.
+            CheckpointFormatError: If a value differs.
         """
         for key, value in fixed.items():
             if self.values.get(key) not in (None, value):
@@ -83,7 +83,7 @@ class Settings:
                 raise self._wrong(key, rule, self.values[key])
 
     def build(self, make: Callable[["Settings"], _Part]) -> _Part:
-        """Make a part of these settings.
+        """Build a part from these settings.
 
         Raises:
             CheckpointFormatError: If its constructor refuses a value; names the file.

@@ -2,11 +2,11 @@ r"""Time embedding of the published flow and diffusion networks: sinusoids of a 
 
     n = floor(1000 t + o),    a_j = n exp(-log(10000) j / 128),    mlp([cos(a), sin(a)])
 
-The published flow truncates (o = 0): its velocity is constant in t within a thousandth, and has
-no derivative in t there. The published diffusion is given the step itself; calmkit's schedules
-give t = n / 1000, from which rounding (o = 1/2) returns it. The rates are those of single
-precision, whatever the precision of the weights: at n = 1000 their rounding turns an angle by
-6e-5, more than two implementations of one network may differ.
+The published flow truncates (o = 0): its velocity is constant in t within each thousandth and has
+no useful derivative in t. The published diffusion network receives the step n itself; calmkit's
+schedules give t = n / 1000, from which rounding (o = 1/2) recovers n. The rates are always
+computed in single precision, whatever the precision of the weights: at n = 1000 their rounding
+changes an angle by 6e-5, more than two implementations of one network may differ.
 
 Source: Li et al., arXiv 2406.11838 (MAR), whose network the published heads use.
 """
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 __all__ = ["PublishedTimeEmbedding"]
@@ -27,21 +28,20 @@ _STEPS = 1000.0
 
 
 class PublishedTimeEmbedding(nn.Module):
-    """Takes the place of the time embedding of an `AdaptiveMLP`."""
+    """Replaces the time embedding of an `AdaptiveMLP`."""
 
     def __init__(self, width: int, *, offset: float) -> None:
         """Build the embedding.
 
         Args:
-            width: Features out.
-            offset: o; 0 truncates as the published flow, 1/2 rounds to the nearest step.
+            width: Features of the embedding.
+            offset: o; 0 truncates, as in the published flow; 1/2 rounds to the nearest step.
 
         Raises:
             ValueError: If the width is not positive or the offset not in [0, 1).
         """
         super().__init__()
-        if width < 1:
-            raise ValueError(f"width must be at least 1; got {width}.")
+        check_at_least(1, width=width)
         if not 0 <= offset < 1:
             raise ValueError(
                 f"offset must be in [0, 1): 0 truncates, 0.5 rounds to nearest; got {offset}."
@@ -53,14 +53,14 @@ class PublishedTimeEmbedding(nn.Module):
 
     @typed
     def forward(self, time: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
-        """Embed times, each as its step.
+        """Embed times, each by its step.
 
         Args:
-            time: Times; 1 is the whole path.
+            time: Times in [0, 1].
         """
         j = torch.arange(_FREQUENCIES, dtype=torch.float32, device=time.device)
         rates = torch.exp(-math.log(10000.0) * j / _FREQUENCIES)
-        # In half precision there would not be a thousand steps.
+        # Half precision cannot distinguish a thousand steps.
         time = time.to(torch.promote_types(time.dtype, torch.float32))
         angles = (_STEPS * time + self.offset).floor()[..., None] * rates
         sinusoids = torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -1,7 +1,7 @@
-"""Writing a checkpoint's folder: whole or not at all.
+"""Writing a checkpoint's folder atomically.
 
-It is written under another name beside its place, flushed to disk and renamed: whenever the
-process dies, a folder of the given name is complete.
+The folder is written next to its destination under another name, flushed to disk and renamed.
+Whenever the process dies, a folder of the given name is complete.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ __all__ = ["check_new", "new_folder", "write_folder"]
 
 
 def check_new(folder: Path) -> None:
-    """Check that there is nothing in the way; old files beside new ones would be a third model.
+    """Check that a folder is new or empty: old files next to new ones would be a third model.
 
     Raises:
-        ValueError: If the folder holds something, or is a file.
+        ValueError: If the folder is not empty, or is a file.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
@@ -38,14 +38,14 @@ def check_new(folder: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder of another name to write into; at the end of the block it takes its place.
+    """A temporary folder to write into; at the end of the block it is renamed to `folder`.
 
     Args:
-        folder: New or empty; folders above are made if missing.
+        folder: New or empty; missing parent folders are made.
 
     Raises:
-        ValueError: If the folder holds something, or is a file.
-        WriteError: If it cannot be written; names the folder above, and leaves nothing behind.
+        ValueError: If the folder is not empty, or is a file.
+        WriteError: If it cannot be written; names the parent folder, and leaves nothing behind.
     """
     check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             for path in (*partial.iterdir(), partial):
                 flush(path)
         if folder.exists():
-            folder.rmdir()  # not every system renames onto an empty folder
+            folder.rmdir()  # not every system can rename onto an empty folder
         os.replace(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -71,16 +71,16 @@ def write_folder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, 
     """Write `config.json` and `pytorch_model.bin`.
 
     Args:
-        folder: New or empty; folders above are made if missing.
+        folder: New or empty; missing parent folders are made.
         config: Content of the config.
         tensors: Weights; a tensor with several names is written once.
 
     Raises:
-        ValueError: If the folder holds something, or is a file.
+        ValueError: If the folder is not empty, or is a file.
     """
     with new_folder(folder) as partial:
         text = json.dumps(dict(config), indent=2, sort_keys=True) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-        # Opened here: PyTorch does not say why it cannot write a file that it opens itself.
+        # Opened here: PyTorch does not report why it cannot write a file that it opens itself.
         with (partial / BIN_FILE).open("wb") as file:
             torch.save(dict(tensors), file)

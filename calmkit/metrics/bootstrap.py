@@ -1,11 +1,12 @@
 """Standard errors of ratios, by resampling whole documents.
 
-Tokens of one document are not independent, documents are. A mean over tokens is a ratio of two
-sums over documents; the bootstrap draws as many documents with replacement and recomputes the
-ratio, many times over. The standard deviation of what comes out is the standard error.
+Documents are independent, the tokens of one document are not. A mean over tokens is a ratio of two
+sums over documents. The bootstrap draws as many documents with replacement, recomputes the ratio,
+and repeats this many times. The standard deviation of the results is the standard error.
 
-Its central part is no good interval: what should hold the truth 95 times in 100 holds it 50 times
-with two documents and 88 times with eight. Intervals are those of `calmkit.metrics.intervals`.
+Percentiles of the results are not a good interval: a nominal 95 % interval covers the truth in
+50 % of cases with two documents and in 88 % with eight. `calmkit.metrics.intervals` computes
+intervals.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 6.
 """
@@ -26,23 +27,24 @@ __all__ = ["Estimate", "bootstrap_ratio", "errors_of", "estimates_from", "resamp
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured number.
+    """A measured number with its uncertainty.
 
     Attributes:
         value: The estimate.
-        standard_error: Its standard deviation over resampled documents; NaN where there are not
+        standard_error: Its standard deviation over resampled documents; None where there are not
             two.
         interval: Confidence interval; None where the text allows none.
     """
 
     value: float
-    standard_error: float
+    standard_error: float | None
     interval: tuple[float, float] | None = None
 
     def scaled(self, factor: float) -> "Estimate":
         """The same in other units; the factor must not be negative."""
+        error = None if self.standard_error is None else factor * self.standard_error
         low_high = self.interval and (factor * self.interval[0], factor * self.interval[1])
-        return Estimate(factor * self.value, factor * self.standard_error, low_high)
+        return Estimate(factor * self.value, error, low_high)
 
 
 @typed
@@ -56,19 +58,19 @@ def bootstrap_ratio(
 ) -> list[Estimate]:
     """Mean per token of each metric, with its standard error and interval over groups.
 
-    A metric with tokens in a single group has neither error nor interval.
+    A metric with tokens in only one group has neither error nor interval.
 
     Args:
         sums: Sum of each metric over the tokens of each group (document).
-        counts: Number of tokens that each sum runs over.
+        counts: Number of tokens in each sum.
         resamples: Number of bootstrap draws.
-        seed: Of the resampling; all metrics share its draws.
-        level: Probability that the confidence interval is meant to have. None: no intervals,
-            where groups are not independent.
+        seed: Seed of the resampling; all metrics share its draws.
+        level: Nominal coverage of the confidence intervals. None, for groups that are not
+            independent, means no intervals.
 
     Raises:
-        ValueError: If there are fewer than two groups or resamples, a metric has no token at
-            all, or the level is no probability.
+        ValueError: If there are fewer than two groups or resamples, a metric has no tokens, or the
+            level is not in (0, 1).
     """
     drawn = resampled_ratios(sums, counts, resamples=resamples, seed=seed)
     values = sums.sum(dim=0) / counts.sum(dim=0)
@@ -85,18 +87,17 @@ def resampled_ratios(
     resamples: int,
     seed: int,
 ) -> Float[Tensor, "resamples metrics"]:
-    """Each metric's mean per token in every resample; NaN in one without any of its tokens.
+    """Each metric's mean per token in every resample; NaN in a resample without its tokens.
 
     Args:
-        sums: As of `bootstrap_ratio`.
-        counts: As of `bootstrap_ratio`.
+        sums: See `bootstrap_ratio`.
+        counts: See `bootstrap_ratio`.
         resamples: Number of bootstrap draws.
-        seed: Decides which groups are drawn, by their number alone: whatever is measured on the
-            same groups is resampled alike.
+        seed: Together with the number of groups it fixes which groups are drawn, so that all
+            metrics on the same groups share their resamples.
 
     Raises:
-        ValueError: If there are fewer than two groups or resamples, or a metric has no token at
-            all.
+        ValueError: If there are fewer than two groups or resamples, or a metric has no tokens.
     """
     if resamples < 2:
         raise ValueError(f"resamples must be at least 2 for a standard error; got {resamples}.")
@@ -109,12 +110,12 @@ def resampled_ratios(
     chosen = torch.randint(groups, (resamples, groups), generator=generator).to(sums.device)
     times = torch.zeros(resamples, groups, dtype=sums.dtype, device=sums.device)
     times.scatter_add_(1, chosen, torch.ones_like(times))
-    return (times @ sums) / (times @ counts)  # 0 / 0: a draw without a token says nothing
+    return (times @ sums) / (times @ counts)  # 0 / 0 is NaN: a resample without tokens
 
 
 @typed
 def errors_of(drawn: Float[Tensor, "resamples metrics"]) -> Float[Tensor, " metrics"]:
-    """Standard deviation over the resamples that have a value; NaN where fewer than two have."""
+    """Standard deviation over the resamples that have a value; NaN if fewer than two have one."""
     drawn = drawn.double()
     found = (~drawn.isnan()).sum(dim=0)
     squares = (drawn - drawn.nanmean(dim=0)).square().nansum(dim=0)
@@ -128,21 +129,24 @@ def estimates_from(
     variance: Variance,
     level: float | None = 0.95,
 ) -> list[Estimate]:
-    """Estimates from their parts.
+    """Estimates from values, errors and variances.
 
     Args:
         values: The estimates.
         errors: Their standard errors.
-        variance: Of the values, for intervals; NaN where fewer than two groups have any token,
-            so that there is no error either.
-        level: Probability that the confidence intervals are meant to have; None: no intervals.
+        variance: Variance of the values, for intervals. Where it is NaN, because fewer than two
+            groups have tokens, the error becomes NaN, too.
+        level: Nominal coverage of the confidence intervals; None means no intervals.
 
     Raises:
-        ValueError: If the level is no probability.
+        ValueError: If the level is not in (0, 1).
     """
-    errors = torch.where(variance.amount.isnan(), math.nan, errors)
+    known = ~(variance.amount.isnan() | errors.isnan())
     none = [None] * len(values)
     intervals = none if level is None else variance.intervals(values, level)
     return [
-        Estimate(*each) for each in zip(values.tolist(), errors.tolist(), intervals, strict=True)
+        Estimate(value, error if there else None, interval)
+        for value, error, there, interval in zip(
+            values.tolist(), errors.tolist(), known.tolist(), intervals, strict=True
+        )
     ]

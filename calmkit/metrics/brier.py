@@ -2,14 +2,14 @@ r"""Brier score of discrete predictions, from draws alone.
 
     Brier(P, y) = 2 P(y) - sum_x P(x)^2
 
-Orientation: **higher is better**; at most 1, reached by a certain and right prediction; a certain
-and wrong one has -1. Strictly proper. From n >= 2 independent draws x_s it is estimated without
-bias by
+Orientation: **higher is better**. A certain and correct prediction scores 1, the maximum; a
+certain and wrong one scores -1. Strictly proper. From n >= 2 independent draws x_s it is estimated
+without bias by
 
     2/n sum_s [x_s = y] - 2/(n (n-1)) sum_{s < t} [x_s = x_t],
 
 the mean over all pairs of draws of [x_s = y] + [x_t = y] - [x_s = x_t]. Brier-n is the score of
-the next n tokens taken together, as one outcome. It is 1 less the loss of
+the next n tokens taken together, as one outcome. It equals 1 minus the loss of
 `calmkit.scoring.brier_score`, with which it shares its two estimates.
 
 Source: Brier, "Verification of forecasts expressed in terms of probability", 1950; from two draws
@@ -33,7 +33,7 @@ def brier(
 
     Args:
         draws: Independent draws of the tokens, at least two.
-        target: The tokens that came.
+        target: The true tokens.
 
     Raises:
         ValueError: If there are fewer than two draws.
@@ -45,18 +45,18 @@ def brier(
 def brier_ngram(
     draws: Int[Tensor, "samples *batch tokens"], target: Int[Tensor, "*batch tokens"], order: int
 ) -> Float[Tensor, "*batch starts"]:
-    """Estimate Brier-n at every place where n tokens fit, without bias.
+    """Estimate Brier-n of every n-gram without bias.
 
     Args:
         draws: Independent draws of the tokens, at least two.
-        target: The tokens that came.
-        order: n, tokens in an outcome.
+        target: The true tokens.
+        order: n, the number of tokens in an outcome.
 
     Returns:
         The score of the n-gram from each start 0, ..., tokens - n.
 
     Raises:
-        ValueError: If there are fewer than two draws, or n tokens do not fit.
+        ValueError: If there are fewer than two draws, or fewer than n tokens.
     """
     hits, collisions = ngram_rates(draws, target, order)
     return 2 * hits - collisions
@@ -66,15 +66,15 @@ def brier_ngram(
 def ngram_rates(
     draws: Int[Tensor, "samples *batch tokens"], target: Int[Tensor, "*batch tokens"], order: int
 ) -> tuple[Float[Tensor, "*batch starts"], Float[Tensor, "*batch starts"]]:
-    """Estimate P(y) and sum_x P(x)^2 of n-grams apart: the two terms of `brier_ngram`.
+    """Estimate P(y) and sum_x P(x)^2 of n-grams separately: the two terms of `brier_ngram`.
 
     Args:
         draws: Independent draws of the tokens, at least two.
-        target: The tokens that came.
-        order: n, tokens in an outcome.
+        target: The true tokens.
+        order: n, the number of tokens in an outcome.
 
     Raises:
-        ValueError: If there are fewer than two draws, or n tokens do not fit.
+        ValueError: If there are fewer than two draws, or fewer than n tokens.
     """
     length = draws.shape[-1]
     if not 1 <= order <= length:

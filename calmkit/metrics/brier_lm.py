@@ -3,18 +3,18 @@ r"""BrierLM: one number for a language model that can only be sampled.
     BrierLM = 100 (Brier-1 Brier-2 ... Brier-n)^(1/n),    n = 4 as published
 
 Orientation: **higher is better**, at most 100. Each Brier-n is estimated without bias and can
-therefore be negative, for a weak model or by chance. The geometric mean is undefined then:
-`brier_lm` is 0 and `not_positive` says why. (The published code clips the *product* at zero, so a
-collapsed model with four negative scores reaches 100.)
+therefore be negative, for a weak model or by chance. The geometric mean is then undefined:
+`brier_lm` is 0, and `not_positive` names the orders. (The published code clips the *product* at
+zero, so a collapsed model with four negative scores reaches 100.)
 
-Errors are those of a bootstrap over documents, BrierLM's own among them: each resample has its
-Brier-n and from them its BrierLM, 0 where one is not positive. Intervals are those of `intervals`.
-That of BrierLM is of its linear part,
+Standard errors, including that of BrierLM, come from a bootstrap over documents: each resample has
+its own Brier-n and BrierLM, which is 0 where a Brier-n is not positive. Intervals are those of
+`intervals`. The interval of BrierLM is that of its linearisation,
 
     BrierLM / n sum_k (b_k - Brier-k) / Brier-k,
 
-cut off at 0. Where BrierLM is undefined, it reaches from 0 to the BrierLM of the upper ends of all
-Brier-k.
+cut off at 0. If BrierLM is undefined, its interval reaches from 0 to the BrierLM of the upper ends
+of all Brier-k.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -48,8 +48,8 @@ class NgramScore:
 
     Attributes:
         brier: 2 `hit` - `collision`; higher is better.
-        hit: How often a draw is what came.
-        collision: How often two draws are equal.
+        hit: Rate at which a draw equals the target.
+        collision: Rate at which two draws are equal.
     """
 
     brier: Estimate
@@ -59,14 +59,14 @@ class NgramScore:
 
 @dataclass(frozen=True)
 class BrierLMResult:
-    """BrierLM with what it is made of; all numbers are in per cent.
+    """BrierLM with its components; all numbers are in per cent.
 
     Attributes:
         estimate: The score, 0 if it is undefined, with its error and interval.
         ngrams: Brier-1, Brier-2, ..., signed, and their terms.
-        places: For each n, the same of the n-grams that start at each place of the chunk; NaN at
-            places where none counts.
-        protocol: The evaluation in one sentence, to be printed with its numbers.
+        places: For each n, the same for the n-grams that start at each place of the chunk; NaN
+            at places where no n-gram counts.
+        protocol: The evaluation in one sentence, printed with its numbers.
     """
 
     estimate: Estimate
@@ -86,23 +86,23 @@ class BrierLMResult:
 
     @property
     def not_positive(self) -> tuple[int, ...]:
-        """The orders n whose Brier-n is zero or negative: why BrierLM is 0."""
+        """The orders n whose Brier-n is zero or negative, which makes BrierLM 0."""
         return tuple(n for n, brier in enumerate(self.brier, start=1) if brier.value <= 0)
 
     def __str__(self) -> str:
         """The numbers as a table, why there is no BrierLM if there is none, and the protocol."""
-        lines = [f"BrierLM  {_told(self.estimate)}"]
+        lines = [f"BrierLM  {_text(self.estimate)}"]
         if self.not_positive:
             which = ", ".join(f"Brier-{n}" for n in self.not_positive)
             lines = [f"BrierLM  0, since not positive: {which}"]
         for n, (score, places) in enumerate(zip(self.ngrams, self.places, strict=True), start=1):
             terms = f"hit {score.hit.value:.2f}, collision {score.collision.value:.2f}"
-            lines.append(f"Brier-{n}  {_told(score.brier)}; {terms}")
+            lines.append(f"Brier-{n}  {_text(score.brier)}; {terms}")
             values = [place.brier.value for place in places]
             if sum(map(math.isfinite, values)) > 1:
                 each = ", ".join(f"{value:.2f}" for value in values if math.isfinite(value))
                 lines.append(f"         by place in the chunk: {each}")
-        return "\n".join([*lines, f"Protocol: {self.protocol or 'not told'}"])
+        return "\n".join([*lines, f"Protocol: {self.protocol or 'not stated'}"])
 
 
 @typed
@@ -110,8 +110,8 @@ def combine_brier(brier: Float[Tensor, "*batch orders"]) -> Float[Tensor, "*batc
     """BrierLM of Brier-1, Brier-2, ...: 100 times their geometric mean, or 0.
 
     Args:
-        brier: At most 1 each. If any is not positive, BrierLM is undefined and 0 is given; if
-            any is NaN, so is BrierLM.
+        brier: The scores, at most 1 each. If any is not positive, BrierLM is undefined and the
+            result is 0. If any is NaN, the result is NaN.
     """
     defined = (brier > 0).all(dim=-1)
     mean = torch.where(defined[..., None], brier, 1.0).log().mean(dim=-1).exp()
@@ -121,7 +121,7 @@ def combine_brier(brier: Float[Tensor, "*batch orders"]) -> Float[Tensor, "*batc
 
 @typed
 def linear_weights(brier: Float[Tensor, " orders"]) -> Float[Tensor, " orders"]:
-    """How much BrierLM changes with each Brier-n: its gradient."""
+    """The gradient of BrierLM with respect to each Brier-n."""
     return combine_brier(brier) / len(brier) / brier
 
 
@@ -129,16 +129,16 @@ def linear_weights(brier: Float[Tensor, " orders"]) -> Float[Tensor, " orders"]:
 def brier_lm_interval(
     brier: Float[Tensor, " orders"], each: Variance, linear: Variance, level: float = 0.95
 ) -> Interval | None:
-    """The confidence interval of BrierLM; see the module. None where there is no variance.
+    """The confidence interval of BrierLM (module docstring); None if there is no variance.
 
     Args:
         brier: Brier-1, Brier-2, ...
         each: Their variances.
         linear: The variance of their sum, weighted by `linear_weights`; one number.
-        level: Probability that the interval is meant to have.
+        level: Nominal coverage of the interval.
 
     Raises:
-        ValueError: If the level is no probability.
+        ValueError: If the level is not in (0, 1).
     """
     score = combine_brier(brier)
     if score > 0:
@@ -162,15 +162,15 @@ def summarize_brier(
     """Combine sums over n-grams into BrierLM.
 
     Args:
-        sums: Of at least two groups.
-        resamples: Of the bootstrap over groups.
-        seed: Of the same.
-        level: Probability that the confidence intervals are meant to have. None: no intervals,
-            where groups are not independent.
+        sums: Sums over at least two groups.
+        resamples: Number of bootstrap draws over groups.
+        seed: Seed of the bootstrap.
+        level: Nominal coverage of the confidence intervals. None, for groups that are not
+            independent, means no intervals.
         protocol: How the sums were measured, in one sentence.
 
     Raises:
-        ValueError: If there are fewer than two groups or resamples, or for some n no n-gram
+        ValueError: If there are fewer than two groups or resamples, or no n-gram of some order
             counts.
     """
     counts = sums.counts.sum(dim=-1)
@@ -182,9 +182,10 @@ def summarize_brier(
         )
     total = 2 * sums.hits.sum(dim=-1) - sums.collisions.sum(dim=-1)
     drawn = combine_brier(resampled_ratios(total, counts, resamples=resamples, seed=seed))
+    error = float(errors_of(drawn[:, None]))
     estimate = Estimate(
         value=float(combine_brier(total.sum(dim=0) / counts.sum(dim=0))),
-        standard_error=float(errors_of(drawn[:, None])),
+        standard_error=None if math.isnan(error) else error,
         interval=None if level is None else _interval(total, counts, level),
     )
     whole, *places = zip(*_scores(sums, resamples=resamples, seed=seed, level=level), strict=True)
@@ -206,7 +207,7 @@ def _interval(
 def _scores(
     sums: NgramSums, *, resamples: int, seed: int, level: float | None
 ) -> list[tuple[NgramScore, ...]]:
-    """For each order, Brier-n over all places of the chunk, then at each one."""
+    """For each order, Brier-n over all places of the chunk, then at each place."""
     terms = torch.stack([2 * sums.hits - sums.collisions, sums.hits, sums.collisions], dim=-1)
     terms = torch.cat([terms.sum(dim=2, keepdim=True), terms], dim=2)
     counts = torch.cat([sums.counts.sum(dim=2, keepdim=True), sums.counts], dim=2)
@@ -229,11 +230,13 @@ def _scores(
     ]
 
 
-_NOTHING = Estimate(math.nan, math.nan)
+_NOTHING = Estimate(math.nan, None)
 
 
-def _told(estimate: Estimate) -> str:
-    told = f"{estimate.value:.2f} ± {estimate.standard_error:.2f}"
-    if estimate.interval is None:
-        return told
-    return f"{told} ({estimate.interval[0]:.2f} to {estimate.interval[1]:.2f})"
+def _text(estimate: Estimate) -> str:
+    text = f"{estimate.value:.2f}"
+    if estimate.standard_error is not None:
+        text += f" ± {estimate.standard_error:.2f}"
+    if estimate.interval is not None:
+        text += f" ({estimate.interval[0]:.2f} to {estimate.interval[1]:.2f})"
+    return text

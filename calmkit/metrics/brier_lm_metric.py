@@ -1,15 +1,15 @@
-"""BrierLM as a torchmetrics `Metric`: fed batch by batch, summed over processes.
+"""BrierLM as a torchmetrics `Metric`: updated batch by batch, summed over processes.
 
-Its states are sums over documents (`NgramSums`), which processes add up; errors and intervals are
-therefore those of all documents, wherever they were scored. `calmkit.evaluation.evaluate` draws
-for a model and sums in the same way.
+Its states are sums for each document (`NgramSums`), which processes add up. Errors and intervals
+therefore cover all documents, whichever process scored them. `calmkit.evaluation.evaluate` draws
+from a model and computes the same sums.
 
     metric = BrierLM(documents=62, chunk_size=4, protocol="8 draws after 64 chunks of true text")
     for ...:
         metric.update(draws, target, document=document, valid=is_text)
     print(metric.compute())
 
-Needs torchmetrics, which `pip install 'calmkit[train]'` brings.
+It needs torchmetrics, which `pip install 'calmkit[train]'` installs.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,13 +37,13 @@ __all__ = ["BrierLM"]
 class BrierLM(Metric):
     """BrierLM over batches and processes; higher is better.
 
-    The sums stay in float64 whatever a model that holds the metric is cast to, and are as they
-    were after a `compute` or a `forward` that raises.
+    The sums stay in float64 even if a model that contains the metric is cast. A `compute` or
+    `forward` that raises leaves them unchanged.
 
     Attributes:
         hits: Sums of hit rates, (documents, orders, places).
         collisions: Sums of collision rates.
-        counts: n-grams that both run over.
+        counts: Number of n-grams in both sums.
     """
 
     higher_is_better = True
@@ -69,12 +69,12 @@ class BrierLM(Metric):
         """Start with nothing counted.
 
         Args:
-            documents: How many there are in all, over all processes.
-            chunk_size: K, tokens in a chunk: n-grams that start in it count.
-            highest_order: n of the longest n-grams; BrierLM is 4 as published.
-            resamples: Of the bootstrap over documents.
-            seed: Of the same.
-            level: Probability that the confidence intervals are meant to have.
+            documents: Number of documents over all processes.
+            chunk_size: K, tokens in a chunk; n-grams that start in it count.
+            highest_order: n of the longest n-grams; 4 for the published BrierLM.
+            resamples: Number of bootstrap draws over documents.
+            seed: Seed of the bootstrap.
+            level: Nominal coverage of the confidence intervals.
             protocol: The evaluation in one sentence: draws, context, overlap, seed. It is
                 printed with the numbers.
 
@@ -106,11 +106,11 @@ class BrierLM(Metric):
         """Count draws of the tokens from the predicted chunk on.
 
         Args:
-            draws: Independent draws, at least two: of the chunk, and where it is shorter than
-                the longest n-gram, of what the model draws after it.
-            target: The tokens that came.
-            document: Number of each point's document, from 0.
-            valid: Which tokens are text; None: all.
+            draws: Independent draws of the chunk, at least two. If the chunk is shorter than the
+                longest n-gram, they continue with the model's next chunks.
+            target: The true tokens.
+            document: Index of each point's document, from 0.
+            valid: Which tokens are text; None means all.
 
         Raises:
             ValueError: If there are fewer than two draws, too few tokens, or a document is out
@@ -133,10 +133,10 @@ class BrierLM(Metric):
         self.hits, self.collisions, self.counts = new.hits, new.collisions, new.counts
 
     def compute(self) -> BrierLMResult:
-        """BrierLM with its parts; documents without any token are left out.
+        """BrierLM with its components; documents without tokens are left out.
 
         Raises:
-            ValueError: If fewer than two documents have been counted, or no n-gram of an order.
+            ValueError: If fewer than two documents, or no n-gram of an order, have been counted.
         """
         return summarize_brier(
             self._sums().counted_groups(),
@@ -153,13 +153,13 @@ class BrierLM(Metric):
         """Count a batch as `update` does, and compute BrierLM of this batch alone.
 
         Raises:
-            ValueError: As `update` and `compute`; then nothing has been counted.
+            ValueError: As `update` and `compute`; nothing is counted then.
         """
-        with self._as_before_if_it_fails():
+        with self._restored_on_error():
             return super().forward(*args, **keywords)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *others: Any, **keywords: Any) -> "BrierLM":
-        # Every cast and every move ends here: follow moves only. Fewer bits would lose counts.
+        # Casts and moves all end here. Follow moves only: fewer bits would lose counts.
         def moved(tensor: Tensor) -> Tensor:
             after = fn(tensor)
             return after if after.dtype == tensor.dtype else tensor.to(after.device)
@@ -168,8 +168,8 @@ class BrierLM(Metric):
         return self
 
     @contextmanager
-    def _as_before_if_it_fails(self) -> Iterator[None]:
-        """Put back what torchmetrics changes during a computation and restores at its end only."""
+    def _restored_on_error(self) -> Iterator[None]:
+        """Restore on an error what torchmetrics itself restores only after success."""
         before = dict(vars(self))  # sums are replaced, never changed in place
         try:
             yield
@@ -182,14 +182,14 @@ class BrierLM(Metric):
         wrapped = super()._wrap_compute(lambda: _Sealed(compute()))
 
         def computed() -> BrierLMResult:
-            with self._as_before_if_it_fails():
+            with self._restored_on_error():
                 return wrapped().result
 
         return computed
 
 
 class _Sealed:
-    """A result as an object that has nothing to look into."""
+    """Hides a result from torchmetrics."""
 
     def __init__(self, result: BrierLMResult) -> None:
         self.result = result

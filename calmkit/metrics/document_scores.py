@@ -1,14 +1,14 @@
-r"""Sums of scores over documents: what two evaluations need to be compared.
+r"""Sums of scores over documents, from which two evaluations can be compared.
 
-A mean over tokens is `sum over documents / count over documents`. Two models that are measured on
-the same documents share what makes a document easy or hard. Their difference is therefore much
-surer than the two errors suggest, if each resample draws the same documents for both (the paired
+A mean over tokens is `sum over documents / count over documents`. Two models that are scored on
+the same documents share the difficulty of each document. Their difference is therefore much more
+precise than the two errors suggest, if each resample draws the same documents for both (the paired
 bootstrap):
 
     d = S_1 / C_1 - S_2 / C_2,    d* = (sum_g w_g S_1g) / (sum_g w_g C_1g) - (the same of 2),
 
-with w_g, how often document g was drawn, the same in both. Intervals leave out the same document
-in both; see `intervals`. Orientation: that of the scores; `first` less `second`.
+where w_g, the number of times document g was drawn, is the same in both. Intervals leave out the
+same document in both; see `intervals`. Orientation: that of the scores; `first` minus `second`.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; for the pairing, Koehn,
 "Statistical Significance Tests for Machine Translation Evaluation", 2004.
@@ -37,13 +37,13 @@ class DocumentScores:
     """Sums of each metric over the tokens of each group.
 
     Attributes:
-        names: Of the metrics, such as `brier_1`.
+        names: Names of the metrics, such as `brier_1`.
         sums: Sum of each metric in each group.
-        counts: Tokens (or n-grams, or chunks) that each sum runs over.
-        groups: What each group is: the numbers of documents, or of rows.
-        unit: Which of the two. Rows stand in where documents are too few for a bootstrap. Rows
-            of one document are alike: what holds for them may not hold for another document, so
-            that there are standard errors but no confidence intervals.
+        counts: Number of tokens (or n-grams, or chunks) in each sum.
+        groups: The number of each group's document or row.
+        unit: Which of the two. Rows replace documents where these are too few for a bootstrap.
+            Rows of one document are alike, and a result on them may not hold for other documents:
+            there are standard errors, but no confidence intervals.
     """
 
     names: tuple[str, ...]
@@ -53,18 +53,18 @@ class DocumentScores:
     unit: Literal["documents", "rows"]
 
     def __post_init__(self) -> None:
-        """Refuse tables that do not fit their names.
+        """Refuse tables that do not match their names.
 
         Raises:
             ValueError: If there are more or fewer names than columns, or groups than rows, one
-                stands twice, or a count is negative or not finite.
+                occurs twice, or a count is negative or not finite.
         """
         for field, values in (("names", self.names), ("groups", self.groups)):
             if len(set(values)) < len(values):
                 twice = next(value for value in values if values.count(value) > 1)
-                raise ValueError(f"{field} must be different ones; got {twice!r} twice.")
+                raise ValueError(f"{field} must not repeat; got {twice!r} twice.")
         if not bool((self.counts >= 0).all() and self.counts.isfinite().all()):
-            raise ValueError("counts must be finite and not negative; some are otherwise.")
+            raise ValueError("counts must be finite and not negative; some are not.")
         wanted = (len(self.groups), len(self.names))
         if tuple(self.sums.shape) != wanted:
             raise ValueError(
@@ -78,8 +78,8 @@ class DocumentScores:
         """Mean of each metric, in the order of the names; see `bootstrap_ratio`.
 
         Raises:
-            ValueError: If there are fewer than two groups, a metric has no token at all, or an
-                argument is out of range.
+            ValueError: If there are fewer than two groups, a metric has no tokens, or an argument
+                is out of range.
         """
         self._check_counted()
         return bootstrap_ratio(
@@ -94,7 +94,7 @@ class DocumentScores:
         """Some of the metrics, for instance those that two kinds of model have in common.
 
         Raises:
-            ValueError: If there is none of a name.
+            ValueError: If a name is unknown.
         """
         for name in names:
             if name not in self.names:
@@ -110,19 +110,19 @@ class DocumentScores:
         counts: Float[Tensor, " points"],
         group: Int[Tensor, " points"],
     ) -> "DocumentScores":
-        """One metric more, of the same groups.
+        """The scores with one more metric on the same groups.
 
         Args:
-            name: What to call it.
+            name: Name of the metric.
             values: Its sum at each point of the text.
-            counts: How many tokens that sum runs over.
+            counts: Number of tokens in each of these sums.
             group: The group of each point, as named in `groups`.
 
         Raises:
-            ValueError: If there is one of that name, or a point is of another group.
+            ValueError: If the name is taken, or the group of a point is not in `groups`.
         """
         if name in self.names:
-            raise ValueError(f"name must be new; got {name!r}, which is there already.")
+            raise ValueError(f"name must be new; got {name!r}, which exists already.")
         place = {known: n for n, known in enumerate(self.groups)}
         unknown = sorted(set(group.tolist()) - place.keys())
         if unknown:
@@ -143,7 +143,7 @@ class DocumentScores:
         )
 
     def _check_counted(self) -> None:
-        """Refuse scores without an error, by the name of the metric."""
+        """Refuse scores that have no standard error; names the metric."""
         if len(self.groups) < 2:
             raise ValueError(
                 f"{self.unit} must be at least 2 for a standard error; got {len(self.groups)}. "
@@ -157,7 +157,7 @@ class DocumentScores:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """As lists, for JSON; a number that is not finite becomes None."""
+        """The scores as lists, for JSON; a number that is not finite becomes None."""
         return {
             "names": list(self.names),
             "unit": self.unit,
@@ -168,10 +168,10 @@ class DocumentScores:
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> "DocumentScores":
-        """Read what `to_dict` gave; None becomes NaN.
+        """Read the result of `to_dict`; None becomes NaN.
 
         Raises:
-            ValueError: If it is something else.
+            ValueError: If the content has another form.
         """
         try:
             names, groups = tuple(content["names"]), tuple(content["groups"])
@@ -179,14 +179,14 @@ class DocumentScores:
             sums, counts = (_as_tensor(content[name], shape) for name in ("sums", "counts"))
             return DocumentScores(names, sums, counts, groups, content["unit"])
         except (KeyError, TypeError, RuntimeError) as error:
-            said = str(error).partition("\n")[0].removesuffix(".")
+            reason = str(error).partition("\n")[0].removesuffix(".")
             raise ValueError(
                 "content must be a mapping as given by `DocumentScores.to_dict`; "
-                f"got {type(error).__name__}: {said}."
+                f"got {type(error).__name__}: {reason}."
             ) from error
 
     def __eq__(self, other: object) -> bool:
-        """Whether all numbers are the same."""
+        """Whether all numbers and names are equal."""
         return isinstance(other, DocumentScores) and self.to_dict() == other.to_dict()
 
 
@@ -199,23 +199,22 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[Estimate]:
-    """Each metric of the first evaluation less that of the second; see the module.
+    """Each metric of the first evaluation minus that of the second (module docstring).
 
     Args:
         first: Scores of one model.
-        second: Scores of another one on the same documents.
+        second: Scores of another model on the same documents.
         resamples: Number of bootstrap draws.
-        seed: Of the resampling.
-        level: Probability that the confidence intervals are meant to have. An interval without
-            zero says that the models differ, as far as the text can tell. There is none over
-            rows.
+        seed: Seed of the resampling.
+        level: Nominal coverage of the confidence intervals. An interval that excludes zero is
+            evidence that the models differ. There are no intervals over rows.
 
     Returns:
-        In the order of the names.
+        The differences, in the order of the names.
 
     Raises:
-        ValueError: If the two have other metrics or other groups, fewer than two groups, or a
-            metric without any token.
+        ValueError: If the two have different metrics or groups, fewer than two groups, or a metric
+            without tokens.
     """
     for name, one, other in (
         ("names", first.names, second.names),
@@ -225,7 +224,7 @@ def paired_difference(
         if one != other:
             raise ValueError(
                 f"{name} must be the same in both evaluations, for a paired comparison; "
-                f"got {_told(one)} and {_told(other)}. Evaluate both on the same rows."
+                f"got {_shortened(one)} and {_shortened(other)}. Evaluate both on the same rows."
             )
     values, drawn, without_each, shares = [], [], [], []
     for scores in (first, second):
@@ -241,7 +240,7 @@ def paired_difference(
     return estimates_from(change, errors, variance, level if first.unit == "documents" else None)
 
 
-def _told(value: object) -> str:
+def _shortened(value: object) -> str:
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -1,22 +1,21 @@
 r"""Confidence intervals of ratios over documents: the jackknife and Student's t.
 
-Leave out one document g after another and recompute the estimate, e_(-g). With G documents,
+Leave out each document g in turn and recompute the estimate, e_(-g). With G documents,
 
     v = (G - 1) / G sum_g (e_(-g) - e)^2
 
-estimates its variance, and the interval is e +- t sqrt(v), with t the quantile of Student's law.
-Its degrees of freedom are those of the documents that really count: with w_g the share of all
-tokens that document g has,
+estimates its variance, and the interval is e +- t sqrt(v), where t is the quantile of Student's t.
+With w_g the share of all tokens that are in document g, the degrees of freedom are
 
     1 / sum_g w_g^2 - 1,    at least 1,
 
-which is G - 1 for documents of equal length and less where a few long ones outweigh the rest. So
-the interval is right for two documents too, if wide: t is 12.7 there, where the percentiles of a
-bootstrap reach to a tenth of that. What `docs/metrics.md` tells of its coverage is measured by
-`benchmarks/interval_coverage.py`, beside that of other intervals.
+which is G - 1 for documents of equal length, and less where a few long ones outweigh the rest. The
+interval is valid even for two documents, if wide: t is then 12.7, while the percentiles of a
+bootstrap reach to a tenth of that. `benchmarks/interval_coverage.py` measures the coverage of this
+and other intervals; `docs/metrics.md` reports it.
 
-Variances that add up, such as those of documents and of seeds, have degrees of freedom by Welch
-and Satterthwaite: (v_1 + v_2)^2 / (v_1^2 / d_1 + v_2^2 / d_2).
+The sum of two variances, such as those of documents and of seeds, has the degrees of freedom of
+Welch and Satterthwaite: (v_1 + v_2)^2 / (v_1^2 / d_1 + v_2^2 / d_2).
 
 Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 11; Kish, "Survey
 Sampling", 1965; Satterthwaite, "An approximate distribution of estimates of variance components",
@@ -38,17 +37,17 @@ __all__ = ["Variance", "jackknife", "ratios_without_each", "student_quantile"]
 Interval = tuple[float, float]
 
 _NODES, _WEIGHTS = map(torch.from_numpy, np.polynomial.legendre.leggauss(128))
-# Beyond this many standard deviations of the angle there is nothing in float64.
+# Beyond this many standard deviations of the angle the density is zero in float64.
 _FARTHEST = 40.0
 
 
 @typed
 @dataclass(frozen=True, eq=False)
 class Variance:
-    """Estimated variances, and how surely each is known.
+    """Estimated variances and their degrees of freedom.
 
     Attributes:
-        amount: NaN where none can be estimated.
+        amount: The variances; NaN where none can be estimated.
         degrees: Degrees of freedom, at least 1.
     """
 
@@ -56,7 +55,7 @@ class Variance:
     degrees: Float[Tensor, " metrics"]
 
     def __add__(self, other: "Variance") -> "Variance":
-        """Of a sum of independent parts; see the module."""
+        """The variance of a sum of independent parts (module docstring)."""
         amount = self.amount + other.amount
         uncertainty = self.amount.square() / self.degrees + other.amount.square() / other.degrees
         fewest = torch.minimum(self.degrees, other.degrees)
@@ -64,7 +63,7 @@ class Variance:
         return Variance(amount, degrees.clamp_min(1.0))
 
     def scaled(self, factor: float) -> "Variance":
-        """In other units: the numbers themselves are multiplied by the factor."""
+        """The variance after multiplying the numbers themselves by the factor."""
         return Variance(factor**2 * self.amount, self.degrees)
 
     def intervals(
@@ -74,10 +73,10 @@ class Variance:
 
         Args:
             centers: The estimates.
-            level: Probability that the intervals are meant to have.
+            level: Nominal coverage of the intervals.
 
         Raises:
-            ValueError: If the level is no probability.
+            ValueError: If the level is not in (0, 1).
         """
         half = student_quantile(level, self.degrees) * self.amount.sqrt()
         return [
@@ -90,18 +89,18 @@ class Variance:
 def ratios_without_each(
     sums: Float[Tensor, "groups metrics"], counts: Float[Tensor, "groups metrics"]
 ) -> Float[Tensor, "groups metrics"]:
-    """Each metric's mean per token without each group; NaN where no other has a token of it.
+    """Each metric's mean per token without each group; NaN where no other group has its tokens.
 
     Args:
         sums: Sum of each metric over the tokens of each group.
-        counts: Number of tokens that each sum runs over.
+        counts: Number of tokens in each sum.
     """
     left = counts.sum(dim=0) - counts
-    # A difference of sums is not exactly zero where rounding is left over.
+    # Rounding may leave a difference of sums slightly off zero, so groups are counted.
     alone = (counts > 0).sum(dim=0) - (counts > 0).long() < 1
     ratios = (sums.sum(dim=0) - sums) / torch.where(alone, math.nan, left)
     whole = sums.sum(dim=0) / counts.sum(dim=0)
-    return torch.where(counts > 0, ratios, whole)  # nothing is left out: nothing changes
+    return torch.where(counts > 0, ratios, whole)  # leaving out an empty group changes nothing
 
 
 @typed
@@ -110,12 +109,12 @@ def jackknife(
     without_each: Float[Tensor, "groups metrics"],
     shares: Float[Tensor, "groups metrics"],
 ) -> Variance:
-    """Variances of estimates, by leaving out one group after another; see the module.
+    """Variances of estimates, by leaving out each group in turn (module docstring).
 
     Args:
         values: The estimates.
-        without_each: What they are without each group.
-        shares: Share of the tokens that each group has; those of a metric sum to 1.
+        without_each: The estimates without each group.
+        shares: Share of the tokens in each group; the shares of a metric sum to 1.
     """
     groups = (shares > 0).sum(dim=0)
     squares = (without_each - values).square().sum(dim=0)
@@ -127,21 +126,21 @@ def jackknife(
 def student_quantile(
     level: float, degrees: Float[Tensor, " metrics"]
 ) -> Float[Tensor, " metrics"]:
-    r"""The t with P(-t < T < t) = level, for T of Student's law; in float64.
+    r"""The t with P(-t < T < t) = level, for T with Student's t distribution; in float64.
 
     With T = sqrt(d) tan(a), the probability is that of an angle,
 
         P(|T| < sqrt(d) tan(a)) = c \int_{-a}^{a} cos(x)^(d-1) dx,
         c = Gamma((d + 1) / 2) / (sqrt(pi) Gamma(d / 2)),
 
-    by Gauss-Legendre quadrature; the angle is found by halving an interval.
+    computed by Gauss-Legendre quadrature; the angle is found by bisection.
 
     Args:
         level: In (0, 1).
         degrees: Degrees of freedom d, at least 1.
 
     Raises:
-        ValueError: If the level is no probability.
+        ValueError: If the level is not in (0, 1).
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1); got {level}.")

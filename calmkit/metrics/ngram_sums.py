@@ -4,9 +4,9 @@ For the n-gram y that starts at place i of a chunk, and draws x, x' of it,
 
     hit = P(x = y),    collision = P(x = x'),    Brier-n = 2 hit - collision.
 
-Both are summed for each group (document), each n and each place apart, with the number of n-grams
-that count: those that start in the predicted chunk, are text throughout, and lie inside of what
-was drawn. Sums of other text, or of other processes, are added.
+Both are summed separately for each group (document), n and place, together with the number of
+n-grams that count. These start in the predicted chunk, are text throughout, and lie inside the
+drawn text. Sums over different texts or processes can be added.
 """
 
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class NgramSums:
     """Sums in float64.
 
     Attributes:
-        hits: Of the hit rates.
-        collisions: Of the collision rates.
-        counts: n-grams that both run over.
+        hits: Sums of hit rates.
+        collisions: Sums of collision rates.
+        counts: Number of n-grams in both sums.
     """
 
     hits: Float[Tensor, "groups orders places"]
@@ -59,10 +59,10 @@ class NgramSums:
 
         Args:
             draws: Independent draws of the tokens from the predicted chunk on, at least two.
-            target: The tokens that came.
+            target: The true tokens.
             counted: From `counted_ngrams`.
-            group: Number of each point's group.
-            groups: How many groups there are.
+            group: Index of each point's group.
+            groups: Number of groups.
 
         Raises:
             ValueError: If there are fewer than two draws.
@@ -70,7 +70,7 @@ class NgramSums:
         highest_order, chunk_size = counted.shape[1:]
         hits, collisions = [], []
         for n in range(1, highest_order + 1):
-            last = chunk_size + n - 1  # behind it no n-gram starts in the chunk
+            last = chunk_size + n - 1  # no n-gram that starts in the chunk reaches further
             rates = ngram_rates(draws[..., :last], target[:, :last], n)
             missing = (0, chunk_size - rates[0].shape[1])
             hits.append(pad(rates[0], missing))
@@ -90,11 +90,11 @@ class NgramSums:
         """Sum rates over the points of each group.
 
         Args:
-            hits: Rate at each point, for each n and place.
-            collisions: The same.
+            hits: Hit rate at each point, for each n and place.
+            collisions: Collision rates, likewise.
             counted: Which of them count.
-            group: Number of each point's group.
-            groups: How many groups there are.
+            group: Index of each point's group.
+            groups: Number of groups.
         """
         empty = torch.zeros(groups, *hits.shape[1:], dtype=torch.float64, device=hits.device)
         sums = (
@@ -104,18 +104,18 @@ class NgramSums:
         return NgramSums(*sums)
 
     def __add__(self, other: "NgramSums") -> "NgramSums":
-        """Sums over both."""
+        """Sums over the text of both."""
         return NgramSums(
             self.hits + other.hits, self.collisions + other.collisions, self.counts + other.counts
         )
 
     @property
     def seen(self) -> Bool[Tensor, " groups"]:
-        """Groups of which any token counts."""
+        """Groups in which any token counts."""
         return self.counts[:, 0].sum(dim=-1) > 0
 
     def counted_groups(self) -> "NgramSums":
-        """The same without groups of which no token counts."""
+        """The sums without groups in which no token counts."""
         tables = self.hits, self.collisions, self.counts
         return NgramSums(*(table[self.seen] for table in tables))
 
@@ -125,7 +125,7 @@ class NgramSums:
         """`brier_1`, ..., `hit_1`, ..., `collision_1`, ..., over all places of a chunk.
 
         Args:
-            groups: What the groups are.
+            groups: See `DocumentScores`.
             unit: See `DocumentScores`.
         """
         hits, collisions, counts = (
@@ -149,9 +149,9 @@ def counted_ngrams(
 
     Args:
         valid: Which of the tokens from the predicted chunk on are text.
-        highest_order: n = 1, 2, ... up to this.
-        chunk_size: K, places at which an n-gram may start.
+        highest_order: The largest n.
+        chunk_size: K, the number of places at which an n-gram may start.
     """
-    behind = pad(valid, (0, highest_order))  # what was not drawn is not text either
-    whole = [behind.unfold(-1, n, 1).all(dim=-1) for n in range(1, highest_order + 1)]
+    padded = pad(valid, (0, highest_order))  # tokens beyond the drawn ones do not count
+    whole = [padded.unfold(-1, n, 1).all(dim=-1) for n in range(1, highest_order + 1)]
     return torch.stack([x[:, :chunk_size] for x in whole], dim=1)

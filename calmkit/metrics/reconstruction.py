@@ -1,4 +1,4 @@
-"""Does the autoencoder give the tokens back?"""
+"""Reconstruction accuracy of an autoencoder."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -15,10 +15,10 @@ __all__ = ["reconstructed_tokens"]
 def reconstructed_tokens(
     autoencoder: ChunkAutoencoder, tokens: Int[Tensor, "*batch chunk"]
 ) -> Bool[Tensor, "*batch chunk"]:
-    """Which tokens come back from the posterior's mean, decoded greedily and without noise.
+    """Which tokens are recovered from the posterior's mean, decoded greedily and without noise.
 
     Args:
-        autoencoder: The part to judge; put it in evaluation mode first.
+        autoencoder: The autoencoder; put it in evaluation mode first.
         tokens: Chunks of held-out text.
     """
     return autoencoder.decode_tokens(autoencoder.encode(tokens.long()).mean) == tokens

@@ -1,8 +1,8 @@
-r"""Brier scores where a model shows its probabilities: with less noise, or none.
+r"""Brier scores of models with known probabilities: with less noise, or none.
 
-Brier-1 is exact: 2 p(y) - sum_x p(x)^2. For n tokens the truth's probability is a product along
-the true text. The collision term has a sum over all n-grams; of it only the first n - 1 tokens
-are drawn, and the rest is known (Rao-Blackwell):
+Brier-1 is exact: 2 p(y) - sum_x p(x)^2. For n tokens, the probability of the target is a product
+along the true text. The collision term is a sum over all n-grams. Only the first n - 1 tokens are
+drawn; the sum over the last one is exact (Rao-Blackwell):
 
     sum_x P(x)^2 = E_x[ p(x_1) p(x_2 | x_1) ... p(x_(n-1) | ...) sum_v p(v | x_1 ... x_(n-1))^2 ]
 
@@ -25,7 +25,7 @@ def softmax_brier(
 
     Args:
         log_probabilities: Normalised over the vocabulary.
-        target: The tokens that came.
+        target: The true tokens.
     """
     p = log_probabilities.double().exp()
     return 2 * p.gather(-1, target.long()[..., None])[..., 0] - p.square().sum(dim=-1)

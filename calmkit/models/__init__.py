@@ -3,11 +3,15 @@
 from .base import LanguageModel as LanguageModel
 from .base import ModelLoss as ModelLoss
 from .calm import CALM as CALM
-from .draws import draw_latents as draw_latents
 from .embedding import ChunkEmbedding as ChunkEmbedding
 from .generation import Generation as Generation
 from .input_encoder import InputEncoder as InputEncoder
 from .latent_embedding import LatentEmbedding as LatentEmbedding
 from .latent_embedding import TokenAndLatentEmbedding as TokenAndLatentEmbedding
 from .ranking import RankedContinuation as RankedContinuation
+from .ranking import rank as rank
 from .token_lm import TokenLM as TokenLM
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .draws import draw_latents as draw_latents

@@ -9,8 +9,6 @@ the next chunk. The first chunk of a document is read and never asked for.
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,13 +18,11 @@ from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
 from calmkit.heads import Head
 from calmkit.nn import evaluation_view
-from calmkit.scoring import ScoringRule
 from calmkit.typing import typed
 
 from .base import LanguageModel, ModelLoss
 from .draws import ChunkDraws, draw_latents
 from .input_encoder import InputEncoder
-from .ranking import RankedContinuation, rank_continuations
 
 __all__ = ["CALM"]
 
@@ -118,39 +114,3 @@ class CALM(LanguageModel):
         """
         head, autoencoder = evaluation_view(self.head), evaluation_view(self.autoencoder)
         return autoencoder.decode_tokens(draw_latents(head, cond, num_samples, generator))
-
-    def rank(
-        self,
-        prompt: Sequence[int],
-        continuations: Sequence[Sequence[int]],
-        *,
-        rule: ScoringRule | None = None,
-        num_samples: int = 64,
-        generator: torch.Generator | None = None,
-    ) -> list[RankedContinuation]:
-        """Score continuations of a prompt from samples, and sort them; see `ranking`.
-
-        Args:
-            prompt: Token ids; none empty. Its end is a chunk's edge.
-            continuations: Token ids of each; of any lengths, none empty.
-            rule: Scores latents against the autoencoder's posterior; the Brier score of tokens
-                if None.
-            num_samples: Draws at each chunk; a multiple of 8.
-            generator: Source of randomness; torch's global one if None.
-
-        Returns:
-            The continuations, the best (lowest score) first, with standard errors.
-
-        Raises:
-            ValueError: If a text is empty, an id is outside the vocabulary, there are too few
-                draws, or a rule is given and a continuation does not fill its last chunk.
-            NonFiniteError: If states, latents or logits are not finite.
-        """
-        return rank_continuations(
-            self,
-            prompt,
-            continuations,
-            rule=rule,
-            num_samples=num_samples,
-            generator=generator,
-        )

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
@@ -36,11 +37,7 @@ class ChunkEmbedding(InputEncoder):
             ValueError: If a size is not positive.
         """
         super().__init__()
-        if min(vocab_size, chunk_size, hidden_size) < 1:
-            raise ValueError(
-                "vocab_size, chunk_size and hidden_size must be at least 1; "
-                f"got {vocab_size}, {chunk_size}, {hidden_size}."
-            )
+        check_at_least(1, vocab_size=vocab_size, chunk_size=chunk_size, hidden_size=hidden_size)
         self.vocab_size = vocab_size
         self.chunk_size = chunk_size
         self.hidden_size = hidden_size

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from calmkit.backbones import Backbone
+from calmkit.bounds import check_at_least
 from calmkit.chunking import check_tokens
 from calmkit.finite import read_together
 from calmkit.sampling import Draw, SampledChunks, Sampler
@@ -214,8 +215,7 @@ def check_request(
     Raises:
         ValueError: If an item is no id of the vocabulary or max_new_tokens is not positive.
     """
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}.")
+    check_at_least(1, max_new_tokens=max_new_tokens)
     if eos_id is not None and not 0 <= eos_id < vocab_size:
         raise ValueError(f"eos_id must be a token id in [0, {vocab_size}), or None; got {eos_id}.")
     for row, prompt in enumerate(prompts):

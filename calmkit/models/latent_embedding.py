@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.bounds import check_at_least
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
@@ -56,8 +57,7 @@ class LatentEmbedding(InputEncoder):
             ValueError: If the size is not positive.
         """
         super().__init__()
-        if hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1; got {hidden_size}.")
+        check_at_least(1, hidden_size=hidden_size)
         self.vocab_size = autoencoder.vocab_size
         self.chunk_size = autoencoder.chunk_size
         self.hidden_size = hidden_size

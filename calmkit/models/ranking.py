@@ -15,7 +15,6 @@ another continuation of the same kind would differ.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,13 +24,12 @@ from calmkit.finite import read_together
 from calmkit.nn import evaluation_view
 from calmkit.scoring import ScoringRule, brier_score
 
+from .base import LanguageModel
+from .calm import CALM
 from .draws import draw_latents
 from .generation import check_request
 
-if TYPE_CHECKING:
-    from .calm import CALM
-
-__all__ = ["RankedContinuation", "rank_continuations"]
+__all__ = ["RankedContinuation", "rank"]
 
 _GROUPS = 8
 
@@ -53,8 +51,8 @@ class RankedContinuation:
     chunks: int
 
 
-def rank_continuations(
-    model: "CALM",
+def rank(
+    model: LanguageModel,
     prompt: Sequence[int],
     continuations: Sequence[Sequence[int]],
     *,
@@ -62,8 +60,32 @@ def rank_continuations(
     num_samples: int = 64,
     generator: torch.Generator | None = None,
 ) -> list[RankedContinuation]:
-    """Score continuations and sort them, the best first; see `CALM.rank`."""
-    check_request([prompt, *continuations], model.autoencoder.vocab_size, 1, None)
+    """Score continuations of a prompt from samples of a model, and sort them.
+
+    Args:
+        model: Of either kind; a softmax model is scored from its samples too.
+        prompt: Token ids; none empty. Its end is a chunk's edge.
+        continuations: Token ids of each; of any lengths, none empty.
+        rule: Scores latents of a `CALM` against the autoencoder's posterior; the Brier score of
+            tokens if None.
+        num_samples: Draws at each chunk; a multiple of 8.
+        generator: Source of randomness; torch's global one if None.
+
+    Returns:
+        The continuations, the best (lowest score) first, with standard errors.
+
+    Raises:
+        ValueError: If a text is empty, an id is outside the vocabulary, there are too few draws,
+            or a rule is given and the model has no latents or a continuation does not fill its
+            last chunk.
+        NonFiniteError: If states, latents or logits are not finite.
+    """
+    check_request([prompt, *continuations], model.vocab_size, 1, None)
+    if rule is not None and not isinstance(model, CALM):
+        raise ValueError(
+            f"model must be a CALM for a rule to score its latents; got a {type(model).__name__}. "
+            "Leave rule out."
+        )
     least = _GROUPS * max(2, 0 if rule is None else rule.min_samples)
     if num_samples < least or num_samples % _GROUPS:
         raise ValueError(
@@ -86,7 +108,7 @@ def rank_continuations(
 
 
 def _scores(
-    model: "CALM",
+    model: LanguageModel,
     prompt: Sequence[int],
     continuation: Sequence[int],
     rule: ScoringRule | None,
@@ -105,7 +127,7 @@ def _scores(
     start = begin.shape[1]
     states = model.backbone(model.input_encoder(tokens, mask))[0, start - 1 : -1]
     text, real = text[0].to(device), real[0].to(device)
-    if rule is None:
+    if rule is None or not isinstance(model, CALM):
         draws = model.draws(states, generator)(num_samples)
         # Places that hold no text are made equal in all draws.
         draws, text = (torch.where(real, x, 0) for x in (draws, text))

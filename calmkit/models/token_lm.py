@@ -11,11 +11,13 @@ import math
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 
 from calmkit.backbones import Backbone
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.finite import require_finite
+from calmkit.nn import vocabulary_nats
 from calmkit.sampling import drawable
 from calmkit.typing import typed
 
@@ -42,10 +44,7 @@ class TokenEmbedding(InputEncoder):
             ValueError: If a size is not positive.
         """
         super().__init__()
-        if min(vocab_size, hidden_size) < 1:
-            raise ValueError(
-                f"vocab_size and hidden_size must be at least 1; got {vocab_size}, {hidden_size}."
-            )
+        check_at_least(1, vocab_size=vocab_size, hidden_size=hidden_size)
         self.vocab_size, self.hidden_size = vocab_size, hidden_size
         self.tokens = nn.Embedding(vocab_size, hidden_size)
         nn.init.normal_(self.tokens.weight, std=1 / math.sqrt(hidden_size))
@@ -110,10 +109,9 @@ class TokenLM(LanguageModel):
             raise ValueError(
                 f"batch must hold chunks of one token for a TokenLM; got {batch.tokens.shape[2]}."
             )
-        logits = self.logits(self._predicting_states(batch))
-        target = batch.tokens[:, 1:, 0].long()
-        nats = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
-        return ModelLoss.over(nats.view_as(target), batch.predictable()[:, 1:])
+        states, target = self._predicting_states(batch), batch.tokens[:, 1:, 0]
+        nats = vocabulary_nats(states, self.output.weight, target)
+        return ModelLoss.over(nats, batch.predictable()[:, 1:])
 
     @typed
     def draws(

@@ -4,9 +4,9 @@ A block reads the condition through shift, scale and gate of a normalised branch
 
     x <- x + g * mlp(LN(x) * (1 + b) + a),    (a, b, g) = W silu(time + cond),
 
-and starts as the identity, since W is zero at first. The condition enters only through
-modulations, which depend on (time, cond) and not on x: all samples of a position that share a
-time share them, so they are computed once (see `AdaptiveMLP.forward`).
+and starts as the identity, since W is initialised to zero. The condition enters only through
+modulations, which depend on (time, cond) and not on x. Samples of a position with the same time
+share them, so they are computed once (see `AdaptiveMLP.forward`).
 
 Source: Peebles and Xie, "Scalable Diffusion Models with Transformers", arXiv 2212.09748
 (adaLN-Zero); Li et al., "Autoregressive Image Generation without Vector Quantization",
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 from .dual import Dual, layer_norm, linear, sequential, silu
@@ -41,29 +42,23 @@ class AdaptiveMLP(nn.Module):
         depth: int,
         resolution: float = 1000.0,
     ) -> None:
-        """Build the network; its output is zero at first.
+        """Build the network; its output is initially zero.
 
         Args:
             cond_size: Features of the condition.
             in_size: Features of `x`.
             out_size: Features of the output.
-            width: Features inside.
+            width: Features of the hidden layers.
             depth: Number of residual blocks.
-            resolution: Of the time embedding, see `TimeEmbedding`.
+            resolution: Resolution of the time embedding; see `TimeEmbedding`.
 
         Raises:
             ValueError: If a size is not positive.
         """
         super().__init__()
-        for name, size in {
-            "cond_size": cond_size,
-            "in_size": in_size,
-            "out_size": out_size,
-            "width": width,
-            "depth": depth,
-        }.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+        check_at_least(
+            1, cond_size=cond_size, in_size=in_size, out_size=out_size, width=width, depth=depth
+        )
         self.time_embedding = TimeEmbedding(width, resolution=resolution)
         self.cond_embedding = nn.Linear(cond_size, width)
         self.input = nn.Linear(in_size, width)
@@ -93,7 +88,7 @@ class AdaptiveMLP(nn.Module):
 
         Args:
             x: One input per sample and position.
-            time: Time of each input. Where samples share a time, pass an axis of size 1: the
+            time: Time of each input. If samples share a time, pass an axis of size 1: the
                 modulations are then computed once per position instead of once per sample.
             cond: Condition of each position.
         """
@@ -105,11 +100,11 @@ class AdaptiveMLP(nn.Module):
         x: Float[Tensor, "samples *batch in_size"],
         embedding: Float[Tensor, "#samples *batch width"],
     ) -> Float[Tensor, "samples *batch out_size"]:
-        """The network after its embeddings, for those who embed more than time and condition.
+        """The network after its embeddings, for callers that embed more than time and condition.
 
         Args:
             x: One input per sample and position.
-            embedding: Sum of all embeddings; the first axis is 1 where samples share it.
+            embedding: Sum of all embeddings; the first axis is 1 if samples share it.
         """
         signal = nn.functional.silu(embedding)
         hidden = self.input(x)
@@ -168,7 +163,7 @@ class TimeEmbedding(nn.Module):
         """Build the embedding.
 
         Args:
-            width: Features out.
+            width: Features of the embedding.
             frequencies: Number of rates `10000^(-j / frequencies)`, from 1 almost down to 1e-4.
             resolution: Factor on time; 1000 as in networks trained on 1000 discrete steps.
         """
@@ -184,7 +179,7 @@ class TimeEmbedding(nn.Module):
         """`mlp([cos(a), sin(a)])` of the angles `a_j = resolution * time * rate_j`, in radians.
 
         Args:
-            time: Times; 1 is the whole path.
+            time: Times in [0, 1].
         """
         angles = time[..., None] * self._speeds(time)
         features = torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -196,15 +191,15 @@ class TimeEmbedding(nn.Module):
         speeds = self._speeds(time.value)
         angles = time.value[..., None] * speeds
         cos, sin = angles.cos(), angles.sin()
-        turning = time.tangent[..., None] * speeds
+        rate = time.tangent[..., None] * speeds
         value = torch.cat([cos, sin], dim=-1).to(time.value.dtype)
-        tangent = torch.cat([-sin * turning, cos * turning], dim=-1).to(time.tangent.dtype)
+        tangent = torch.cat([-sin * rate, cos * rate], dim=-1).to(time.tangent.dtype)
         return sequential(self.mlp, Dual(value, tangent))
 
     def _speeds(self, time: Tensor) -> Tensor:
-        """Radians per unit of time, in float32 at least: in bfloat16 a thousand are off by two.
+        """Radians per unit of time, at least in float32: bfloat16 rounds 1000 by up to 2.
 
-        Not a buffer, which would be rounded with the weights when a model is cast to bfloat16.
+        They are not a buffer, because a cast of the model to bfloat16 would round it.
         """
         dtype = torch.promote_types(time.dtype, torch.float32)
         number = torch.arange(self.frequencies, dtype=dtype, device=time.device)

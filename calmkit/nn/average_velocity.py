@@ -2,7 +2,7 @@ r"""The network of the one-step heads: the average velocity u(x, t, e) between t
 
     u = adaptive MLP of x, modulated by silu(a(t) + b(e - t) + W cond),
 
-with time embeddings a and b. It gives its derivative along any direction of (x, t, e) as well.
+with time embeddings a and b. It also computes its derivative along any direction of (x, t, e).
 """
 
 from jaxtyping import Float
@@ -16,8 +16,8 @@ from .initialization import scaled_normal_
 
 __all__ = ["AverageVelocity"]
 
-# Sinusoids of 1000 t, as elsewhere, turn too fast to be differentiated: a head trained on their
-# derivative ends far from its target. Measured best between 3 and 30.
+# Sinusoids of 1000 t, as elsewhere, vary too fast to be differentiated: a head trained on their
+# derivative ends far from its target. Values between 3 and 30 worked best in measurements.
 _RESOLUTION = 10.0
 
 
@@ -25,12 +25,12 @@ class AverageVelocity(nn.Module):
     """The network u(x, t, e, cond): an adaptive MLP that embeds the time and the span e - t."""
 
     def __init__(self, cond_size: int, latent_size: int, *, width: int, depth: int) -> None:
-        """Build the network; its output is zero at first.
+        """Build the network; its output is initially zero.
 
         Args:
             cond_size: Features of the condition.
             latent_size: Dimensions of `x` and of the output.
-            width: Features inside.
+            width: Features of the hidden layers.
             depth: Number of residual blocks.
         """
         super().__init__()
@@ -52,8 +52,8 @@ class AverageVelocity(nn.Module):
 
         Args:
             x: One input per sample and position.
-            time: Where each is on its path; an axis of size 1 where samples share it.
-            end: Where the average ends.
+            time: Start of the average; an axis of size 1 if samples share it.
+            end: End of the average.
             cond: Condition of each position.
         """
         net = self.network

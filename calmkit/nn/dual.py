@@ -1,12 +1,12 @@
 r"""Dual numbers: a tensor and its derivative along one direction, carried through layers.
 
-A dual number (x, dx) goes through a function f as (f(x), f'(x) dx), so that one pass gives a
-value and an exact directional derivative (forward-mode differentiation).
+A function f maps a dual number (x, dx) to (f(x), f'(x) dx), so that one pass computes a value and
+an exact directional derivative (forward-mode differentiation).
 
-The rules are written out here, with plain tensor operations, instead of left to
-`torch.func.jvp`. In torch 2.13 that one gives wrong gradients when a loss holds the derivative of
-a layer norm (the norm's saved statistics are taken for constants), and the graph of such a loss
-does not compile. Written out, gradients are right, everything compiles, and it takes less time.
+The rules are written out here with plain tensor operations, instead of using `torch.func.jvp`. In
+torch 2.13, `jvp` gives wrong gradients for a loss that contains the derivative of a layer norm (it
+takes the norm's saved statistics as constants), and the graph of such a loss does not compile. The
+explicit rules give correct gradients, compile, and are faster.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Dual:
     tangent: Tensor
 
     def __post_init__(self) -> None:
-        """Compare shapes, and nothing else: a network makes hundreds of these."""
+        """Check only the shapes: a network creates hundreds of these."""
         if self.value.shape != self.tangent.shape:
             raise ValueError(
                 f"tangent must have the shape of value, {tuple(self.value.shape)}; "
@@ -51,7 +51,7 @@ class Dual:
         return Dual(self.value * other.value, tangent)
 
     def plus(self, constant: Tensor | float) -> "Dual":
-        """`(a + c, da)`. Not by the operator: `torch.compile` takes that for the tensor's own."""
+        """`(a + c, da)`. Not an operator: `torch.compile` would use the tensor's own instead."""
         value = self.value + constant
         return Dual(value, self.tangent.expand_as(value))
 
@@ -80,9 +80,9 @@ def layer_norm(layer: nn.LayerNorm, x: Dual) -> Dual:
         layer: A norm over the last axis, with or without scale and shift.
         x: Its input.
     """
-    # In single precision at least: the sums behind a mean and a variance lose much in bfloat16.
+    # At least float32: the sums behind mean and variance lose too many digits in bfloat16.
     dtype = torch.promote_types(x.value.dtype, torch.float32)
-    # The layers of a model cast to bfloat16 want its dtype back; autocast lowers it by itself.
+    # Layers of a model that was cast to bfloat16 need its dtype again; autocast casts by itself.
     out = dtype if torch.is_autocast_enabled(x.value.device.type) else x.value.dtype
     value, tangent = x.value.to(dtype), x.tangent.to(dtype)
     centred = value - value.mean(dim=-1, keepdim=True)
@@ -96,14 +96,14 @@ def layer_norm(layer: nn.LayerNorm, x: Dual) -> Dual:
 
 
 def sequential(layers: nn.Sequential, x: Dual) -> Dual:
-    """One layer after the other.
+    """Apply one layer after the other.
 
     Args:
         layers: Linear layers, layer norms and SiLUs.
-        x: Input of the first.
+        x: Input of the first layer.
 
     Raises:
-        TypeError: If there is a layer without a rule here.
+        TypeError: If a layer is of another type.
     """
     for layer in layers:
         if isinstance(layer, nn.Linear):

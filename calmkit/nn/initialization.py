@@ -13,7 +13,7 @@ def scaled_normal_(module: nn.Module, *, gain: float = 1.0) -> None:
     A linear layer with `gain = 1` keeps the variance of its input, whatever the width.
 
     Args:
-        module: All `nn.Linear` layers below it are initialised.
+        module: The module whose `nn.Linear` layers are initialised.
         gain: Factor on the standard deviation.
     """
     for layer in module.modules():

@@ -2,10 +2,10 @@ r"""Residual MLP: a deterministic map between vectors.
 
     x_0 = W_in x,    x <- x + swiglu(norm(x))   (depth times),    y = W_out norm(x),
 
-with RMS normalisation. At the start each branch has 1 / sqrt(depth) of its input's scale, so that
-the sum grows little with the depth, and y has unit variance whatever the sizes.
+with RMS normalisation. Each branch is initialised to 1 / sqrt(depth) of its input's scale, so that
+the sum grows little with depth, and y has unit variance for all sizes.
 
-Source: the autoencoder of arXiv 2510.27688 is built of these blocks.
+Source: the autoencoder of arXiv 2510.27688 consists of these blocks.
 """
 
 import math
@@ -13,6 +13,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 from .initialization import scaled_normal_
@@ -45,29 +46,22 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """Maps a vector to another, for instance a condition to the parameters of a law."""
+    """Maps a vector to another, for instance a condition to the parameters of a distribution."""
 
     def __init__(self, in_size: int, out_size: int, *, width: int, depth: int) -> None:
-        """Build the network; its output has about unit variance at first.
+        """Build the network; its output initially has about unit variance.
 
         Args:
             in_size: Features of the input.
             out_size: Features of the output.
-            width: Features inside.
+            width: Features of the hidden layers.
             depth: Number of residual blocks.
 
         Raises:
             ValueError: If a size is not positive.
         """
         super().__init__()
-        for name, size in {
-            "in_size": in_size,
-            "out_size": out_size,
-            "width": width,
-            "depth": depth,
-        }.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+        check_at_least(1, in_size=in_size, out_size=out_size, width=width, depth=depth)
         self.input = nn.Linear(in_size, width)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(depth))
         self.output_norm = nn.RMSNorm(width, eps=1e-6)
@@ -75,7 +69,7 @@ class ResidualMLP(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as the module says."""
+        """Initialise as described in the module docstring."""
         scaled_normal_(self)
         for module in self.modules():
             if isinstance(module, ResidualBlock):

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from calmkit.bounds import check_at_least
 from calmkit.typing import typed
 
 __all__ = ["SwiGLU"]
@@ -28,8 +29,7 @@ class SwiGLU(nn.Module):
         """
         super().__init__()
         ff_size = -(-size // 3) * 8 if ff_size is None else ff_size
-        if size < 1 or ff_size < 1:
-            raise ValueError(f"size and ff_size must be at least 1; got {size} and {ff_size}.")
+        check_at_least(1, size=size, ff_size=ff_size)
         self.gate = nn.Linear(size, ff_size, bias=False)
         self.up = nn.Linear(size, ff_size, bias=False)
         self.down = nn.Linear(ff_size, size, bias=False)

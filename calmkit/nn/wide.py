@@ -1,10 +1,10 @@
-"""Buffers that a cast of the whole model leaves wide.
+"""Buffers that stay in full precision when the whole model is cast.
 
-`model.bfloat16()` halves what is large: the weights. It reaches every buffer too, and some of
-those few numbers are no weights: a shift and a scale of latents, rates of rotary positions. With
-three digits they are wrong, and a later `.float()` does not bring back what was lost. Such numbers
-follow a cast to float32 or float64 and every change of device, never a cast to fewer bits. What is
-computed with them is rounded once, at the end.
+`model.bfloat16()` is meant for the weights, but it casts every buffer, too. Some buffers are few
+numbers that need their digits: the shift and scale of latents, the rates of rotary positions.
+Three digits are not enough for them, and a later `.float()` does not restore what was lost. Such
+buffers follow casts to float32 or float64 and changes of device, but never a cast to fewer bits.
+Results that are computed with them are rounded once, at the end.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,14 +18,14 @@ _FEWEST_BITS = torch.finfo(torch.float32).bits
 
 
 class WideBuffers(nn.Module):
-    """A module of which some buffers, or some of its parts' buffers, stay wide."""
+    """A module some of whose buffers, its own or its submodules', keep full precision."""
 
     def wide_buffers(self) -> Iterable[tuple[nn.Module, str]]:
-        """The modules that own them, and their names there; all own buffers unless overridden."""
+        """The owner and name of each such buffer; by default all of the module's own buffers."""
         return [(self, name) for name, _ in self.named_buffers(recurse=False)]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WideBuffers":
-        # Every cast and every move of a module, or of one that holds it, ends here.
+        # Casts and moves of this module, or of one that contains it, all end here.
         before = [(module, name, getattr(module, name)) for module, name in self.wide_buffers()]
         super()._apply(fn, recurse)
         for module, name, buffer in before:

@@ -1,4 +1,4 @@
-"""Modules without memory, built on PyTorch's meta device."""
+"""Modules that allocate no memory, built on PyTorch's meta device."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,10 +12,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def without_memory(make: Callable[[], M]) -> M:
-    """A module on the meta device, unless its constructor looks at the numbers it computes.
+    """A module on the meta device, or on the default device if its constructor reads values.
 
     Args:
-        make: Builds it. It may be called twice; random numbers that it draws are put back.
+        make: Builds the module. It may be called twice; the random state is restored afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         try:

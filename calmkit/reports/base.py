@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from calmkit.comparison import ComparisonResult
 
 from .columns import Column, columns_of
-from .lines import Baseline, Row, baselines, rows_of
+from .lines import Baseline, Line, baselines, lines_of
 from .notes import notes
 
 __all__ = ["Report"]
@@ -17,27 +17,33 @@ class Report:
 
     Attributes:
         result: The numbers of every run.
-        rows: One row for each variant: scores with errors, and costs.
+        lines: One line for each variant: scores with errors, and costs.
         baselines: Scores of token frequencies, below the variants.
         columns: The columns of a table of both, as texts.
         notes: What a reader must know beside the table, a line each.
     """
 
     result: ComparisonResult
-    rows: tuple[Row, ...]
+    lines: tuple[Line, ...]
     baselines: tuple[Baseline, ...]
     columns: tuple[Column, ...]
     notes: tuple[str, ...]
 
+    @property
+    def text(self) -> str:
+        """What the models were measured on: held out, as far as it is known."""
+        scored = [line for line in self.lines if not line.has_failed]
+        return "text" if any(line.unigram_brier is None for line in scored) else "held-out text"
+
     @classmethod
     def of(cls, result: ComparisonResult) -> "Report":
         """Summarize a result: this resamples its documents, which takes the time of a report."""
-        rows = tuple(rows_of(result))
-        below = tuple(baselines(rows))
+        lines = tuple(lines_of(result))
+        below = tuple(baselines(lines))
         return cls(
             result=result,
-            rows=rows,
+            lines=lines,
             baselines=below,
-            columns=tuple(columns_of(rows, below)),
-            notes=tuple(notes(result, rows)),
+            columns=tuple(columns_of(lines, below)),
+            notes=tuple(notes(result, lines)),
         )

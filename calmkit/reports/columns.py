@@ -7,13 +7,13 @@ variant.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 
-from .lines import Baseline, Row, some_choose
+from .lines import Baseline, Line, some_choose
 
 __all__ = ["Cell", "Column", "columns_of", "rounded", "short"]
 
@@ -45,18 +45,18 @@ class Column:
     cells: tuple[Cell, ...]
 
 
-def columns_of(rows: Sequence[Row], baselines: Sequence[Baseline]) -> list[Column]:
+def columns_of(lines: Sequence[Line], baselines: Sequence[Baseline]) -> list[Column]:
     """All columns that hold anything."""
-    every = [*_scores(rows, baselines), *_costs(rows, baselines)]
+    every = [*_scores(lines, baselines), *_costs(lines, baselines)]
     return [column for column in every if any(cell.value for cell in column.cells)]
 
 
-def rounded(estimate: Estimate, *, signed: bool = False) -> Cell:
-    """A number and its error, with two digits of the error."""
-    if not math.isfinite(estimate.value):
+def rounded(estimate: Estimate | None, *, signed: bool = False) -> Cell:
+    """A number and its error, with two digits of the error; empty for None."""
+    if estimate is None:
         return Cell()
     sign = "+" if signed else ""
-    if not estimate.standard_error > 0:
+    if not estimate.standard_error:
         return Cell(f"{estimate.value:{sign}.3g}".replace("e-0", "e-"))
     digits = max(0, 1 - math.floor(math.log10(estimate.standard_error)))
     if digits > _MOST_DIGITS:
@@ -67,9 +67,9 @@ def rounded(estimate: Estimate, *, signed: bool = False) -> Cell:
     return Cell(f"{estimate.value:{sign}.{digits}f}", f"±{estimate.standard_error:.{digits}f}")
 
 
-def short(value: float) -> str:
-    """Three digits: 81.2, 412k, 1.35M; from 10^12 on as a power of ten. Empty for NaN."""
-    if not math.isfinite(value):
+def short(value: float | None) -> str:
+    """Three digits: 81.2, 412k, 1.35M; from 10^12 on as a power of ten. Empty for None."""
+    if value is None:
         return ""
     if abs(value) >= 1e12:
         return f"{value:.2e}".replace("e+", "e")
@@ -80,124 +80,99 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _scores(rows: Sequence[Row], baselines: Sequence[Baseline]) -> Iterable[Column]:
-    blank = (Cell(),) * len(baselines)
+def _nth(estimates: Sequence[Estimate], n: int) -> Estimate | None:
+    return estimates[n] if n < len(estimates) else None
 
+
+def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Column]:
     def column(
         heading: tuple[str, str],
         about: str,
-        cell: Callable[[Row], Cell],
-        below: Sequence[Cell] = blank,
+        score: Callable[[Line], Estimate | None],
+        below: Sequence[Cell] = (Cell(),) * len(baselines),
+        *,
+        signed: bool = False,
     ) -> Column:
-        cells = map(cell, rows)
+        cells = [rounded(score(line), signed=signed) for line in lines]
         return Column(heading=heading, about=about, group="scores", cells=(*cells, *below))
 
-    yield Column(
-        heading=("BrierLM", "% ↑"),
-        about="100 times the geometric mean of Brier-1 to 4; higher is better",
-        group="scores",
-        cells=(
-            *(Cell("failed") if row.has_failed else rounded(row.summary.brier_lm) for row in rows),
-            *blank,
-        ),
+    first = column(
+        ("BrierLM", "% ↑"), "100 times the geometric mean of Brier-1 to 4; higher is better",
+        lambda line: line.summary.brier_lm,
     )  # fmt: skip
+    failed = [Cell("failed") if line.has_failed else cell
+              for line, cell in zip(lines, first.cells, strict=False)]  # fmt: skip
+    yield replace(first, cells=(*failed, *first.cells[len(lines) :]))
     for n in range(4):
         yield column(
             (f"Brier-{n + 1}", "% ↑"),
             f"of {n + 1}-grams, signed, in per cent; higher is better",
-            lambda row, n=n: rounded(row.summary.brier[n]),
+            lambda line, n=n: _nth(line.summary.brier, n),
             [rounded(baseline.brier[n]) for baseline in baselines],
         )
-    for name, about in (
-        ("energy score", "of drawn latents against the held-out posteriors; lower is better"),
-        ("cross entropy", "nats per token; lower is better"),
-    ):
-        yield column(
-            (name.split()[0], f"{name.split()[1]} ↓"),
-            f"{name} {about}",
-            lambda row, name=name: rounded(row.loss(name.replace(" ", "_"))),
-        )
-    if some_choose(rows):
-        yield column(
-            ("accuracy", "% ↑"),
-            "held-out tokens that a chunk of the variant's sampler has right",
-            lambda row: rounded(row.summary.accuracy),
-        )
-    if len(rows) > 1:
-        first = next((row.name for row in rows if not row.has_failed), "")
-        less = f"less that of {first}, on the same documents and seeds; above 0 is better"
-        yield column(
-            ("ΔBrierLM", "to first"), f"BrierLM {less}",
-            lambda row: rounded(row.summary.brier_lm_difference, signed=True),
-        )  # fmt: skip
-        yield column(
-            ("ΔBrier-1", "to first"), f"Brier-1 {less}",
-            lambda row: rounded(row.summary.brier_difference[0], signed=True),
-        )  # fmt: skip
-        if some_choose(rows):
-            yield column(
-                ("Δaccuracy", "to first"), f"accuracy {less}",
-                lambda row: rounded(row.summary.accuracy_difference, signed=True),
-            )  # fmt: skip
-
-
-def _costs(rows: Sequence[Row], baselines: Sequence[Baseline]) -> Iterable[Column]:
-    def column(heading: tuple[str, str], about: str, text: Callable[[Row], str]) -> Column:
-        cells = [Cell(text(row) if not row.has_failed else "") for row in rows]
-        return Column(
-            heading=heading,
-            about=about,
-            group="costs",
-            cells=(*cells, *(Cell() for _ in baselines)),
-        )
-
-    def mean(number: Callable[[RunResult], float], scale: float = 1.0) -> Callable[[Row], str]:
-        return lambda row: short(scale * row.mean(number))
-
     yield column(
-        ("params", "all"), "trained parameters", lambda row: short(row.variant.parameters)
+        ("energy", "score ↓"),
+        "energy score of drawn latents against the held-out posteriors; lower is better",
+        lambda line: line.loss("energy_score"),
     )
     yield column(
-        ("params", "head"), "those of the head, or of a softmax model's output",
-        lambda row: short(row.variant.head_parameters),
+        ("cross", "entropy ↓"), "cross entropy in nats per token; lower is better",
+        lambda line: line.loss("cross_entropy"),
     )  # fmt: skip
-    yield column(
-        ("training", "steps"), "optimiser steps of backbone and head",
-        lambda row: short(row.mean(lambda run: run.steps or math.nan)),
-    )  # fmt: skip
-    yield column(
-        ("training", "FLOPs"),
-        "of those steps, by accounting",
-        mean(lambda run: run.training_flops),
-    )
-    yield column(
-        ("training", "s"), "seconds of those steps", mean(lambda run: run.training_seconds)
-    )
-    yield column(
-        ("evals/", "sample"), "evaluations of the head's network for one latent", _evaluations
-    )
-    yield column(
-        ("FLOPs/", "token"), "of a new token, with plain sampling",
-        mean(lambda run: run.sampling_flops),
-    )  # fmt: skip
-    yield column(
-        ("µs/", "token"), "time of a new token, with the variant's sampler",
-        mean(lambda run: run.microseconds_per_token),
-    )  # fmt: skip
-    if some_choose(rows):
+    if some_choose(lines):
         yield column(
-            ("draws/", "chunk"), "candidates that the sampler took for a chunk",
-            mean(lambda run: run.draws_per_chunk),
+            ("accuracy", "% ↑"), "held-out tokens that a chunk of the variant's sampler has right",
+            lambda line: line.summary.accuracy,
         )  # fmt: skip
-        yield column(
-            ("unsettled", "%"), "chunks for which they did not suffice",
-            mean(lambda run: run.unsettled, 100.0),
-        )  # fmt: skip
+    if len(lines) > 1:
+        reference = next((line.name for line in lines if not line.has_failed), "")
+        less = f"less that of {reference}, on the same documents and seeds; above 0 is better"
+        differences: dict[str, Callable[[Line], Estimate | None]] = {
+            "BrierLM": lambda line: line.summary.brier_lm_difference,
+            "Brier-1": lambda line: _nth(line.summary.brier_difference, 0),
+        }
+        if some_choose(lines):
+            differences["accuracy"] = lambda line: line.summary.accuracy_difference
+        for name, score in differences.items():
+            yield column((f"Δ{name}", "to first"), f"{name} {less}", score, signed=True)
 
 
-def _evaluations(row: Row) -> str:
-    counts = {run.evaluations_per_sample for run in row.variant.runs}
+def _costs(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Column]:
+    means: list[tuple[str, str, str, Callable[[RunResult], float | None]]] = [
+        ("training", "steps", "optimiser steps of backbone and head", lambda run: run.steps),
+        ("training", "FLOPs", "of those steps, by accounting", lambda run: run.training_flops),
+        ("training", "s", "seconds of those steps", lambda run: run.training_seconds),
+        ("FLOPs/", "token", "of a new token, with plain sampling", lambda run: run.sampling_flops),
+        ("µs/", "token", "time of a new token, with the variant's sampler",
+         lambda run: run.microseconds_per_token),
+    ]  # fmt: skip
+    if some_choose(lines):
+        means += [
+            ("draws/", "chunk", "candidates that the sampler took for a chunk",
+             lambda run: run.draws_per_chunk),
+            ("unsettled", "%", "chunks for which they did not suffice",
+             lambda run: 100 * run.unsettled),
+        ]  # fmt: skip
+    costs: list[tuple[str, str, str, Callable[[Line], str]]] = [
+        (upper, lower, about, lambda line, number=number: short(line.mean(number)))
+        for upper, lower, about, number in means
+    ]
+    of_network = "evaluations of the head's network for one latent"
+    costs.insert(3, ("evals/", "sample", of_network, _evaluations))
+    of_head = "those of the head, or of a softmax model's output"
+    costs[:0] = [
+        ("params", "all", "trained parameters", lambda line: short(line.variant.parameters)),
+        ("params", "head", of_head, lambda line: short(line.variant.head_parameters)),
+    ]
+    for upper, lower, about, text in costs:
+        cells = [Cell("" if line.has_failed else text(line)) for line in lines]
+        cells += [Cell()] * len(baselines)
+        yield Column(heading=(upper, lower), about=about, group="costs", cells=tuple(cells))
+
+
+def _evaluations(line: Line) -> str:
+    counts = {run.evaluations_per_sample for run in line.variant.runs}
     if counts == {None}:
         # A softmax model has no sample of a latent.
-        return "" if math.isfinite(row.loss("cross_entropy").value) else "varies"
+        return "varies" if line.loss("cross_entropy") is None else ""
     return str(counts.pop()) if len(counts) == 1 else "varies"

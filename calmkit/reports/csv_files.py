@@ -7,7 +7,6 @@ that does not exist.
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 
 from calmkit.comparison import ComparisonResult
@@ -15,7 +14,7 @@ from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 
 from .base import Report
-from .lines import Row
+from .lines import Line
 
 __all__ = ["to_csv", "to_summary_csv"]
 
@@ -44,7 +43,7 @@ def to_csv(result: ComparisonResult) -> str:
 
 def to_summary_csv(report: Report) -> str:
     """One line for each variant and one for each baseline."""
-    lines = [_summary_fields(row) for row in report.rows]
+    lines = [_summary_fields(line) for line in report.lines]
     lines += [{"variant": base.name, **_brier(base.brier)} for base in report.baselines]
     return _written(lines)
 
@@ -65,22 +64,23 @@ def _run_fields(run: RunResult) -> _Fields:
     }
 
 
-def _summary_fields(row: Row) -> _Fields:
-    summary = row.summary
-    fields: _Fields = {"variant": row.name, "failures": len(row.variant.failures)}
-    if row.has_failed:
+def _summary_fields(line: Line) -> _Fields:
+    summary = line.summary
+    fields: _Fields = {"variant": line.name, "failures": len(line.variant.failures)}
+    if line.has_failed:
         return fields | {"seeds": 0}
     fields |= {"seeds": summary.seeds, **_with_error("brier_lm", summary.brier_lm)}
     fields |= _brier(summary.brier)
     for name in ("energy_score", "cross_entropy"):
-        fields |= _with_error(name, row.loss(name))
+        fields |= _with_error(name, line.loss(name))
     fields |= _with_error("brier_lm_difference", summary.brier_lm_difference)
-    for n, difference in enumerate(summary.brier_difference, 1):
-        fields |= _with_error(f"brier_{n}_difference", difference)
+    for n in range(4):
+        difference = summary.brier_difference[n] if summary.brier_difference else None
+        fields |= _with_error(f"brier_{n + 1}_difference", difference)
     fields |= _with_error("loss_difference", summary.loss_difference)
     fields |= _with_error("chosen_accuracy", summary.accuracy)
     fields |= _with_error("chosen_accuracy_difference", summary.accuracy_difference)
-    return fields | {name: row.mean(lambda run, name=name: getattr(run, name)) for name in _COSTS}
+    return fields | {name: line.mean(lambda run, name=name: getattr(run, name)) for name in _COSTS}
 
 
 def _brier(scores: Sequence[Estimate]) -> _Fields:
@@ -90,7 +90,9 @@ def _brier(scores: Sequence[Estimate]) -> _Fields:
     return fields
 
 
-def _with_error(name: str, estimate: Estimate) -> _Fields:
+def _with_error(name: str, estimate: Estimate | None) -> _Fields:
+    if estimate is None:
+        return {name: None, f"{name}_se": None}
     return {name: estimate.value, f"{name}_se": estimate.standard_error}
 
 
@@ -100,12 +102,5 @@ def _written(lines: Sequence[Mapping[str, str | int | float | None]]) -> str:
     names = dict.fromkeys(name for line in sorted(lines, key=len, reverse=True) for name in line)
     writer = csv.DictWriter(text, fieldnames=list(names), restval="", lineterminator="\n")
     writer.writeheader()
-    for line in lines:
-        writer.writerow(
-            {name: "" if _is_missing(value) else value for name, value in line.items()}
-        )
+    writer.writerows(lines)
     return text.getvalue()
-
-
-def _is_missing(value: str | int | float | None) -> bool:
-    return value is None or (isinstance(value, float) and not math.isfinite(value))

@@ -8,8 +8,6 @@ template: a generated text may look like HTML.
 import base64
 from collections.abc import Sequence
 
-from calmkit.comparison import ComparisonResult
-
 from .base import Report
 from .lines import listed
 from .notes import BUDGETS, SEVERAL
@@ -35,14 +33,16 @@ def to_page(report: Report, plots: Sequence[Plot]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["base64"] = _base64
-    result, rows = report.result, report.rows
+    result, lines = report.result, report.lines
     versions = [f"{name} {version}" for name, version in result.versions.items()]
     return environment.get_template("page.html").render(
         report=report,
         plots=plots,
-        lead=_lead(result),
+        lead=_lead(report),
         tables=_tables(report),
-        written=[row for row in rows if not row.has_failed and row.variant.runs[0].sample_text],
+        written=[
+            line for line in lines if not line.has_failed and line.variant.runs[0].sample_text
+        ],
         versions=listed(versions, most=len(versions)),
         configs=_configs(report),
     )
@@ -52,9 +52,10 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _lead(result: ComparisonResult) -> str:
+def _lead(report: Report) -> str:
     """In a sentence: the variants, their budget and the text."""
-    text = f"held-out text ({result.corpus_name})"
+    result = report.result
+    text = f"{report.text} ({result.corpus_name})"
     if len(result.variants) == 1:
         return f"{result.variants[0].name}, measured on {text}."
     budgets = " or ".join(BUDGETS.get(b, b) for b in result.budget.split(SEVERAL))
@@ -65,7 +66,7 @@ def _lead(result: ComparisonResult) -> str:
 
 def _tables(report: Report) -> list[tuple[str, list, list[str]]]:
     """Captions, columns and names of lines; baselines have scores only."""
-    names = [row.name for row in report.rows]
+    names = [line.name for line in report.lines]
     groups = (
         ("scores", "Scores, with standard errors below", [b.name for b in report.baselines]),
         ("costs", "Costs, means over seeds", []),
@@ -80,6 +81,6 @@ def _tables(report: Report) -> list[tuple[str, list, list[str]]]:
 def _configs(report: Report) -> list[tuple[str, str]]:
     """Titles and texts of the configs, where there is anything in them."""
     configs = [("Effective config", report.result.config)]
-    if len(report.rows) > 1:
-        configs += [(f"Config of {row.name}", row.variant.config) for row in report.rows]
+    if len(report.lines) > 1:
+        configs += [(f"Config of {line.name}", line.variant.config) for line in report.lines]
     return [(title, text) for title, text in configs if text.strip()]

@@ -4,8 +4,7 @@ A cost is the mean over the seeds that have it. The unigram baseline is token fr
 any context; variants that are scored at other places of the text have another one.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from calmkit.comparison import ComparisonResult, VariantResult
@@ -15,17 +14,17 @@ from calmkit.metrics import Estimate
 from .summary import Summary, summarize
 
 __all__ = [
-    "Baseline", "Row", "baselines", "finite_mean", "listed", "rows_of", "some_choose",
+    "Baseline", "Line", "baselines", "lines_of", "listed", "mean_of", "some_choose",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Line:
     """One variant over its seeds.
 
     Attributes:
         variant: All its runs.
-        summary: Its scores; all NaN where no run ended well.
+        summary: Its scores.
         is_paired: Whether it was measured on the documents of the first variant.
     """
 
@@ -43,14 +42,19 @@ class Row:
         """Whether no run ended well."""
         return not self.variant.runs
 
-    def mean(self, number: Callable[[RunResult], float]) -> float:
-        """Mean of a number over the runs in which it is finite; NaN where there is none."""
-        return finite_mean([number(run) for run in self.variant.runs])
+    @property
+    def unigram_brier(self) -> tuple[Estimate, ...] | None:
+        """Brier-1..4 of token frequencies, where the text that was trained on is known."""
+        return None if self.has_failed else self.variant.runs[0].unigram_brier
 
-    def loss(self, name: str) -> Estimate:
+    def mean(self, number: Callable[[RunResult], float | None]) -> float | None:
+        """Mean of a number over the runs that have it; None where there is none."""
+        return mean_of(number(run) for run in self.variant.runs)
+
+    def loss(self, name: str) -> Estimate | None:
         """The loss of this name (`energy_score` or `cross_entropy`), if it is the variant's."""
         if self.has_failed or name not in self.variant.runs[0].documents.names:
-            return _MISSING
+            return None
         return self.summary.loss
 
 
@@ -69,50 +73,48 @@ class Baseline:
     brier: tuple[Estimate, ...]
 
 
-def rows_of(result: ComparisonResult) -> list[Row]:
-    """One row for each variant, in order; the failed ones too."""
+def lines_of(result: ComparisonResult) -> list[Line]:
+    """One line for each variant, in order; the failed ones too."""
     summaries = iter(summarize(result))
     scored = [variant for variant in result.variants if variant.runs]
     return [
-        Row(
+        Line(
             variant=variant,
-            summary=next(summaries) if variant.runs else _no_summary(variant.name),
+            summary=next(summaries) if variant.runs else Summary(name=variant.name),
             is_paired=bool(variant.runs) and _documents(variant) == _documents(scored[0]),
         )
         for variant in result.variants
     ]
 
 
-def baselines(rows: Sequence[Row]) -> list[Baseline]:
+def baselines(lines: Sequence[Line]) -> list[Baseline]:
     """The different baselines, each with its variants."""
-    found: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        if not row.has_failed:
-            brier = row.variant.runs[0].unigram_brier
+    found: dict[tuple[str, ...], list[Line]] = {}
+    for line in lines:
+        if (brier := line.unigram_brier) is not None:
             # To three digits: the same text may be summed in another order.
             shown = tuple(f"{score.value:.3g}" for score in brier)
-            found.setdefault(shown, []).append(row)
-    groups = list(found.values())
-    of = " of {}" if len(groups) > 1 else ""
+            found.setdefault(shown, []).append(line)
+    of = " of {}" if len(found) > 1 else ""
     return [
         Baseline(
-            name="unigram" + of.format(listed([row.name for row in group])),
-            variants=tuple(row.name for row in group),
-            brier=group[0].variant.runs[0].unigram_brier,
+            name="unigram" + of.format(listed([line.name for line in group])),
+            variants=tuple(line.name for line in group),
+            brier=group[0].unigram_brier or (),
         )
-        for group in groups
+        for group in found.values()
     ]
 
 
-def some_choose(rows: Sequence[Row]) -> bool:
+def some_choose(lines: Sequence[Line]) -> bool:
     """Whether a variant's sampler chooses among candidates, so that its choices are reported."""
-    return any(row.mean(lambda run: run.draws_per_chunk) > 1 for row in rows)
+    return any((line.mean(lambda run: run.draws_per_chunk) or 0) > 1 for line in lines)
 
 
-def finite_mean(values: Sequence[float]) -> float:
-    """Mean of the finite ones; NaN where there is none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of those that are known; None where there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def listed(words: Sequence[str], most: int = 6) -> str:
@@ -121,24 +123,6 @@ def listed(words: Sequence[str], most: int = 6) -> str:
         return f"{', '.join(words[: most - 1])} and {len(words) - most + 1} more"
     before = ", ".join(words[:-1])
     return " and ".join(([before] if before else []) + list(words[-1:]))
-
-
-_MISSING = Estimate(math.nan, math.nan)
-
-
-def _no_summary(name: str) -> Summary:
-    return Summary(
-        name=name,
-        brier_lm=_MISSING,
-        brier=(_MISSING,) * 4,
-        loss=_MISSING,
-        brier_lm_difference=_MISSING,
-        brier_difference=(_MISSING,) * 4,
-        loss_difference=_MISSING,
-        accuracy=_MISSING,
-        accuracy_difference=_MISSING,
-        seeds=0,
-    )
 
 
 def _documents(variant: VariantResult) -> set[tuple[str, tuple[int, ...]]]:

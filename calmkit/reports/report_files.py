@@ -38,7 +38,7 @@ def write_report(report: Report, directory: Path) -> list[Path]:
     from .html import to_page
     from .plots import draw_plots
 
-    result, plots = report.result, draw_plots(report.rows)
+    result, plots = report.result, draw_plots(report.lines)
     files: dict[str, str | bytes] = {
         "results.json": result.to_json() + "\n",
         "results.csv": to_csv(result),

@@ -27,7 +27,6 @@ BrierLM / 4 sum_n (b_n - mean b_n) / mean b_n; where one b_n is not positive it 
 error.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,29 +63,35 @@ class Summary:
 
     Attributes:
         name: Of the variant.
-        brier_lm: In per cent; 0 with an error of NaN where it has no value.
-        brier: Brier-1..4, in per cent.
+        brier_lm: In per cent; 0 without an error where it is undefined.
+        brier: Brier-1..4, in per cent; empty where no run ended well.
         loss: Energy score, or cross entropy of a softmax model.
-        brier_lm_difference: To the first variant; NaN for that one itself, and where one of the
-            two has no value.
-        brier_difference: Brier-1..4 less those of the first variant, in per cent.
-        loss_difference: The same of the loss; NaN where the two are different quantities.
-        accuracy: Tokens that the sampler's chunks have right, in per cent; NaN where that was not
+        brier_lm_difference: To the first variant; None for that one itself, and where it is
+            undefined for one of the two.
+        brier_difference: Brier-1..4 less those of the first variant, in per cent; empty for that
+            one itself.
+        loss_difference: The same of the loss; None where the two are different quantities.
+        accuracy: Tokens that the sampler's chunks have right, in per cent; None where that was not
             measured.
         accuracy_difference: To the first variant.
-        seeds: Runs that are meant.
+        seeds: How many runs these are means over.
     """
 
     name: str
-    brier_lm: Estimate
-    brier: tuple[Estimate, ...]
-    loss: Estimate
-    brier_lm_difference: Estimate
-    brier_difference: tuple[Estimate, ...]
-    loss_difference: Estimate
-    accuracy: Estimate
-    accuracy_difference: Estimate
-    seeds: int
+    brier_lm: Estimate | None = None
+    brier: tuple[Estimate, ...] = ()
+    loss: Estimate | None = None
+    brier_lm_difference: Estimate | None = None
+    brier_difference: tuple[Estimate, ...] = ()
+    loss_difference: Estimate | None = None
+    accuracy: Estimate | None = None
+    accuracy_difference: Estimate | None = None
+    seeds: int = 0
+
+    @property
+    def has_brier_lm(self) -> bool:
+        """Whether BrierLM is defined."""
+        return self.brier_lm is not None and self.brier_lm.value > 0
 
 
 def summarize(result: ComparisonResult) -> list[Summary]:
@@ -103,7 +108,7 @@ class _Scores:
         self.runs = {run.seed: run for run in variant.runs}
         self.metrics = _metrics(variant.runs[0])
 
-    def sample(self, seeds: Sequence[int]) -> Sample:
+    def sample(self, seeds: Sequence[int | None]) -> Sample:
         tables = [_columns(self.runs[seed], self.metrics) for seed in seeds]
         values = torch.stack([sums.sum(dim=0) / counts.sum(dim=0) for sums, counts in tables])
         drawn = [resampled_ratios(*table, resamples=_RESAMPLES, seed=_SEED) for table in tables]
@@ -120,7 +125,7 @@ class _Scores:
         level = _LEVEL if units == {"documents"} else None
         return Sample(values, torch.stack(drawn).mean(dim=0), together, share, level)
 
-    def groups(self, seeds: Sequence[int]) -> set[tuple[str, tuple[int, ...]]]:
+    def groups(self, seeds: Sequence[int | None]) -> set[tuple[str, tuple[int, ...]]]:
         documents = [self.runs[seed].documents for seed in seeds]
         return {(one.unit, one.groups) for one in documents}
 
@@ -150,23 +155,20 @@ def _summary(one: _Scores, first: _Scores) -> Summary:
         brier=tuple(found[name] for name in _BRIER),
         loss=found[loss],
         brier_lm_difference=of_brier_lm,
-        brier_difference=tuple(differences.get(name, _NONE) for name in _BRIER),
-        loss_difference=differences.get(loss, _NONE),
-        accuracy=found.get(_ACCURACY, _NONE),
-        accuracy_difference=differences.get(_ACCURACY, _NONE),
+        brier_difference=tuple(differences[name] for name in _BRIER if name in differences),
+        loss_difference=differences.get(loss),
+        accuracy=found.get(_ACCURACY),
+        accuracy_difference=differences.get(_ACCURACY),
         seeds=len(seeds),
     )
 
 
-_NONE = Estimate(math.nan, math.nan)
-
-
-def _differences(one: _Scores, first: _Scores) -> tuple[dict[str, Estimate], Estimate]:
+def _differences(one: _Scores, first: _Scores) -> tuple[dict[str, Estimate], Estimate | None]:
     """Of every metric that both have, and of BrierLM, over the seeds that both have."""
     orders, both = len(_BRIER), (one, first)
     seeds = [seed for seed in one.runs if seed in first.runs]
     if one is first or not seeds:
-        return {}, _NONE
+        return {}, None
     paired = one.groups(seeds) == first.groups(seeds) and len(one.groups(seeds)) == 1
     samples = [x.sample(seeds) for x in both]
     shared = [name for name in one.metrics if name in first.metrics]
@@ -177,7 +179,7 @@ def _differences(one: _Scores, first: _Scores) -> tuple[dict[str, Estimate], Est
     found = dict(zip(shared, difference(*chosen, paired=paired), strict=True))
     brier = [sample.of([*range(orders)]) for sample in samples]
     if not all(_score(sample) > 0 for sample in brier):
-        return found, _NONE
+        return found, None
     (of_brier_lm,) = difference(*map(_linear, brier), paired=paired)
     return found, of_brier_lm
 
@@ -189,7 +191,7 @@ def _brier_lm(sample: Sample) -> Estimate:
         each = sample.variance().scaled(1 / _PER_CENT)
         interval = brier_lm_interval(brier, each, linear.variance(), sample.level)
     if not score > 0:
-        return Estimate(0.0, math.nan, interval)
+        return Estimate(0.0, None, interval)
     return Estimate(score, float(linear.errors()), interval)
 
 

@@ -27,17 +27,17 @@ def to_table(report: Report) -> "Group":
     from rich.text import Text
 
     name, columns = report.result.name, report.columns
-    names = [line.name for line in (*report.rows, *report.baselines)]
+    names = [line.name for line in (*report.lines, *report.baselines)]
     if _room(columns) >= min(_NAME_WIDTH, max(map(len, names))):
-        tables = [_table(f"{name}: held-out text", names, columns)]
+        tables = [_table(f"{name}: scores on {report.text}", names, columns)]
     else:
         scores, costs = (
             [column for column in columns if column.group == group]
             for group in ("scores", "costs")
         )
         tables = [
-            _table(f"{name}: scores on held-out text", names, scores),
-            _table(f"{name}: costs", names[: len(report.rows)], costs),
+            _table(f"{name}: scores on {report.text}", names, scores),
+            _table(f"{name}: costs", names[: len(report.lines)], costs),
         ]
     return Group(*tables, *(Text(line) for line in report.notes))
 

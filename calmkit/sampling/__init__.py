@@ -1,4 +1,4 @@
-"""Sampling at a temperature from a black box that can only be drawn from."""
+"""Sampling at a temperature from a black box, which returns draws but no probabilities."""
 
 from .base import Draw as Draw
 from .base import PlainSampler as PlainSampler
@@ -12,4 +12,7 @@ from .exact import exact_temperature as exact_temperature
 from .frequent import MostFrequent as MostFrequent
 from .frequent import most_frequent as most_frequent
 from .softmax import SoftmaxSampler as SoftmaxSampler
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
 from .softmax import drawable as drawable

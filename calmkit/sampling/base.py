@@ -1,10 +1,9 @@
-"""What a sampler is given, and what it gives back.
+"""The interface of samplers: the black box they draw from, and their result.
 
-A *black box* draws independent candidates of a chunk for every row of a batch; it gives them no
+A *black box* draws independent candidates of a chunk for every row of a batch, without their
 probabilities. A sampler chooses one chunk per row from such draws.
 
-Tokens may be integers of any dtype: samplers compute with them in int64, and return the dtype of
-the draw.
+Tokens may be integers of any dtype: samplers compute in int64 and return the dtype of the draws.
 """
 
 import math
@@ -42,7 +41,7 @@ class Draw(Protocol):
 
 @runtime_checkable
 class SelectableDraw(Protocol):
-    """A black box that can draw for some of its rows alone, which saves the others' work."""
+    """A black box that can draw for some of its rows only, which saves work."""
 
     def __call__(self, n: int, /) -> Integer[Tensor, "n *batch chunk"]:
         """Draw n independent candidates of every row."""
@@ -60,10 +59,10 @@ class SampledChunks:
 
     Attributes:
         tokens: The chunks, in the dtype of the draws.
-        draws: Candidates that the black box drew for each row, whether they were looked at or
-            not. A box without `select` draws for all its rows at each call.
-        settled: False where the draws did not suffice for the temperature that was asked for, and
-            the chunk comes from a less sharp law; each sampler says from which.
+        draws: Number of candidates that the black box drew for each row, used or not. A box
+            without `select` draws for all its rows at each call.
+        settled: False where the draws did not suffice for the requested temperature and the chunk
+            comes from a less sharp distribution; each sampler documents which.
     """
 
     tokens: Integer[Tensor, "*batch chunk"]
@@ -76,7 +75,7 @@ class Sampler(Protocol):
     """Chooses one chunk per row."""
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
-        """Choose.
+        """Choose one chunk per row.
 
         Args:
             draw: The black box.
@@ -98,12 +97,12 @@ class PlainSampler:
 
 @dataclass(frozen=True)
 class DrawForm:
-    """What all draws of a black box have in common.
+    """The shape and dtype that all draws of a black box share.
 
     Attributes:
         batch: Shape of its rows.
-        chunk: Tokens in a chunk.
-        dtype: Of the tokens; None where none has been decoded.
+        chunk: Number of tokens in a chunk.
+        dtype: Dtype of the tokens; None if none has been decoded.
     """
 
     batch: tuple[int, ...]
@@ -117,7 +116,7 @@ class DrawForm:
         return DrawForm(tuple(batch), chunk, candidates.dtype)
 
     def of_rows(self, rows: int) -> "DrawForm":
-        """The same for some of the rows, flattened."""
+        """The form for some of the rows, flattened."""
         return DrawForm((rows,), self.chunk, self.dtype)
 
 
@@ -126,12 +125,12 @@ def draw_checked(draw: Draw, n: int, like: DrawForm | None = None) -> Tensor:
 
     Args:
         draw: The black box.
-        n: How many.
+        n: Number of candidates.
         like: The form of its earlier draws; None at the first.
 
     Raises:
-        ValueError: If the draws are no integers, there are not n of them, or rows, chunk size or
-            dtype are others than before.
+        ValueError: If the draws are not integers, there are not n of them, or rows, chunk size or
+            dtype differ from those of earlier draws.
     """
     candidates = draw(n)
     if not isinstance(candidates, Tensor):
@@ -151,7 +150,7 @@ def draw_checked(draw: Draw, n: int, like: DrawForm | None = None) -> Tensor:
 
 
 def is_integer(dtype: torch.dtype) -> bool:
-    """Whether tensors of a dtype can hold tokens; truth values are none."""
+    """Whether tensors of a dtype can hold tokens; booleans cannot."""
     return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
@@ -162,16 +161,16 @@ def flattened(candidates: Tensor) -> Tensor:
 
 
 def check_number(name: str, value: object, least: int, rule: str = "") -> None:
-    """Refuse what is no whole number, or too small a one.
+    """Refuse values that are not whole numbers or are too small.
 
     Args:
-        name: What to call it.
-        value: What was given.
-        least: The smallest number that will do.
-        rule: How to say that number, if there is a reason for it.
+        name: Name of the argument.
+        value: Its value.
+        least: The smallest allowed number.
+        rule: Text that replaces `least` in the message, to give a reason.
 
     Raises:
-        ValueError: If it is another type than `int`, or below `least`.
+        ValueError: If the value is not an `int` or is below `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name} must be a whole number; got {value!r}.")

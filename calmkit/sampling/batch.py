@@ -1,12 +1,12 @@
 r"""Lower temperatures by counting how often draws agree.
 
-If n independent draws of a chunk are all equal to x, that has probability P(x)^n: choosing among
-such agreeing n-tuples samples from P^n / Z, the law at temperature 1/n. The *batch* algorithm
-draws N candidates and uses all their n-subsets at once: a chunk that occurs c times is in C(c, n)
-agreeing ones. `weights` has the rule for temperatures between.
+n independent draws of a chunk are all equal to x with probability P(x)^n. Choosing among such
+agreeing n-tuples therefore samples from P^n / Z, the distribution at temperature 1/n. The *batch*
+algorithm draws N candidates and uses all their n-subsets at once: a chunk that occurs c times is
+in C(c, n) agreeing subsets. `weights` has the rule for temperatures in between.
 
-Where no chunk occurs n times, the most frequent ones share the choice: the n-subsets are followed
-by smaller ones. The law is exact as N grows and biased towards diversity at finite N.
+If no chunk occurs n times, the most frequent chunks share the choice: the algorithm falls back to
+smaller subsets. The distribution is exact as N grows and biased towards diversity at finite N.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, for T = 1/n.
 """
@@ -44,8 +44,7 @@ def batch_temperature(
             a loop.
         temperature: T in (0, 1]; towards 0 the most frequent chunk is taken.
         generator: Randomness of the choice.
-        num_candidates: How many of a row's candidates count, the first ones; at least 1 and at
-            most all of them, which None means.
+        num_candidates: Use only so many of each row's candidates, the first ones; all if None.
         top_p: Keep the most frequent chunks that together make up this share of the draws; see
             `nucleus`.
 
@@ -82,14 +81,14 @@ def _check_num_candidates(numbers: Tensor, most: int) -> None:
 
 @dataclass(frozen=True)
 class BatchTemperature:
-    """The batch algorithm as a sampler, from as few of the N candidates as will do.
+    """The batch algorithm as a sampler; it draws as few of the N candidates as it needs.
 
-    Where 1/T is a whole number, rows in which candidates agree draw and decode only some of them,
-    with the same law; see `subsets`.
+    If 1/T is a whole number, rows in which candidates agree draw and decode only some of them. The
+    distribution stays the same; see `subsets`.
 
     Attributes:
-        temperature: T in (0, 1]; 0.5 lets pairs decide.
-        candidates: N, candidates of each row; the law is that of choosing among all of them.
+        temperature: T in (0, 1]; at 0.5, pairs decide.
+        candidates: N, candidates of each row; the distribution is that of choosing among all N.
         top_p: Share of the draws that may be chosen from; see `nucleus`.
     """
 
@@ -98,7 +97,7 @@ class BatchTemperature:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that could never agree.
+        """Refuse settings that cannot work.
 
         Raises:
             ValueError: If temperature or top_p is out of range, or there are too few candidates.
@@ -140,7 +139,7 @@ class BatchTemperature:
     ) -> tuple[Tensor, Tensor]:
         """The chosen candidate of some rows, from all N, and whether at least n agreed."""
         whole, _ = exponent_of(self.temperature)
-        # Shares of all draws can only be told when all have been decoded.
+        # The shares of all draws are known only when all have been decoded.
         counts = drawn.copies(whole if self.top_p == 1 else 1, rows)
         settled = counts.amax(dim=-1) >= whole
         weights = count_weights(counts, self.candidates, self.temperature)
@@ -150,7 +149,7 @@ class BatchTemperature:
         for level in range(whole - 1, 0, -1):
             if len(left) == 0:
                 break
-            # At level 1 no two are equal, and nothing has to be decoded to know it.
+            # At level 1 no two are equal, which is known without decoding.
             fewer = drawn.copies(level, rows[left]) if level > 1 else torch.ones_like(counts[left])
             weights[left] = (fewer == level).to(weights.dtype)
             left = left[fewer.amax(dim=-1) < level]

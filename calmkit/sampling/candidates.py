@@ -1,14 +1,13 @@
-r"""Drawing and decoding only the candidates that can still be chosen, with the same law.
+r"""Drawing and decoding only the candidates that can still be chosen; same distribution.
 
-To be chosen by the batch algorithm a chunk needs m copies among the candidates, and m equal chunks
-have m equal last tokens. So tokens are computed place by place, from the last, which is furthest
-ahead and least certain, to the first: after each place, candidates whose ending occurs fewer than
-m times are dropped, and the expensive projection onto the vocabulary is left out for them. Where
-no chunk has n copies, m goes down by one; at m = 1 every candidate is as good as any other, and
-one is decoded. Nothing is decided differently than with all candidates decoded, and with the same
-generator the same chunk is chosen.
+The batch algorithm chooses only chunks with m copies among the candidates, and m equal chunks have
+m equal last tokens. So tokens are computed place by place, from the last, which is furthest ahead
+and least certain, to the first. After each place, candidates whose ending occurs fewer than m
+times are dropped, which saves their expensive projection onto the vocabulary. If no chunk has n
+copies, m goes down by one. At m = 1 all candidates are equivalent, and one is decoded. With the
+same generator, the chosen chunk is the same as if all candidates had been decoded.
 
-Candidates are independent and alike: they are drawn when they are asked for, too.
+Candidates are independent and identically distributed, so they are drawn lazily, too.
 """
 
 import math
@@ -25,20 +24,20 @@ from .undecoded import Decoded, draw_undecoded
 
 __all__ = ["Candidates"]
 
-# Candidates whose tokens are projected onto the vocabulary in hardly more time than one's.
+# So many candidates are projected onto the vocabulary in hardly more time than one.
 _FEW = 32
 
 
 class Candidates:
-    """Up to N candidates of each row, drawn and decoded as far as they were asked for.
+    """Up to N candidates of each row, drawn and decoded on demand.
 
     Attributes:
         batch: Shape of the rows, which are flattened here.
-        places: Of a chunk, in the order in which they are looked at.
-        tokens: (rows, N, chunk), in int64; what is not decoded means nothing.
-        decoded: Where a token is known, (rows, N, chunk).
-        drawn: How many candidates were drawn for each row, (rows).
-        dtype: Of the draws.
+        places: The places of a chunk, in the order in which they are decoded.
+        tokens: (rows, N, chunk), in int64; valid only where `decoded` is True.
+        decoded: True where a token is known, (rows, N, chunk).
+        drawn: Number of candidates drawn for each row, (rows).
+        dtype: Dtype of the draws.
     """
 
     def __init__(self, draw: Draw, number: int, *, first: int) -> None:
@@ -46,8 +45,8 @@ class Candidates:
 
         Args:
             draw: The black box.
-            number: N, most candidates of a row.
-            first: How many to begin with, at most N.
+            number: N, the largest number of candidates of a row.
+            first: Number to draw now, at most N.
         """
         self._draw = draw
         self._undecoded = draw_undecoded(draw, first)
@@ -61,18 +60,18 @@ class Candidates:
         self.dtype = here.dtype if isinstance(here, Decoded) else torch.long
         self._form = DrawForm(tuple(batch), chunk, self.dtype)
         self.drawn = torch.full((rows,), first, device=device)
-        # Each candidate's number in the list of undecoded ones, and the length of that.
+        # Each candidate's index in the list of undecoded ones, and the length of that list.
         self._numbers = torch.zeros(rows, number, dtype=torch.long, device=device)
         self._numbers[:, :first] = torch.arange(first * rows, device=device).view(first, rows).T
         self._length = first * rows
         self._most = first
 
     def draw(self, number: int, rows: Int[Tensor, " chosen"]) -> None:
-        """Draw for some rows until they have that many candidates.
+        """Draw for some rows until they have `number` candidates.
 
         Args:
             number: At most N.
-            rows: Rows for which all was drawn that was drawn for any.
+            rows: Rows that took part in all earlier draws.
         """
         more, start = number - self._most, self._length
         if more <= 0:
@@ -90,15 +89,15 @@ class Candidates:
     def decode(
         self, place: int, rows: Int[Tensor, " chosen"], wanted: Bool[Tensor, "chosen candidates"]
     ) -> None:
-        """Compute the tokens at a place that are wanted and not there.
+        """Compute the wanted tokens at a place that are not decoded yet.
 
-        Those of places behind it are there. Of few candidates the tokens before it are computed,
-        too: they cost no more than to come back for them.
+        The places after it must be decoded already. For a few candidates, the places before it are
+        decoded, too: that costs no more than a second call.
 
         Args:
-            place: In the chunk.
-            rows: Where to look.
-            wanted: Which candidates of these rows; they have been drawn.
+            place: Place in the chunk.
+            rows: The rows.
+            wanted: The candidates of these rows; they must have been drawn.
         """
         row, candidate = (wanted & ~self.decoded[rows, :, place]).nonzero(as_tuple=True)
         if len(row):
@@ -117,11 +116,11 @@ class Candidates:
 
     @typed
     def copies(self, level: int, rows: Int[Tensor, " chosen"]) -> Int[Tensor, "chosen candidates"]:
-        """Copies that each of the N candidates leads, of the chunks with at least `level` of them.
+        """Number of copies that each of the N candidates leads, for chunks with at least `level`.
 
         Args:
-            level: m; chunks with fewer copies are not decoded further, and counted as 0.
-            rows: Where to look.
+            level: m; chunks with fewer copies are not decoded further and count as 0.
+            rows: The rows.
         """
         self.draw(self.tokens.shape[1], rows)
         group = torch.zeros_like(self._numbers[rows])  # leaders of equal endings
@@ -129,7 +128,7 @@ class Candidates:
         apart = torch.arange(group.shape[1], 2 * group.shape[1], device=group.device)
         for place in self.places:
             self.decode(place, rows, alive)
-            # A dropped candidate is a group of its own, whatever its token.
+            # A dropped candidate forms its own group, whatever its token.
             group = torch.where(alive, group, apart)
             token = torch.where(alive, self.tokens[rows, :, place], 0)
             group = leaders_of(torch.stack([group.T, token.T], dim=-1))
@@ -138,10 +137,10 @@ class Candidates:
 
     @typed
     def chunks(self, chosen: Int[Tensor, " rows"]) -> Integer[Tensor, "rows chunk"]:
-        """Decode one candidate of each row to its end.
+        """Decode one candidate of each row completely.
 
         Args:
-            chosen: Number of the candidate in each row.
+            chosen: Index of the candidate in each row.
         """
         rows = torch.arange(len(chosen), device=chosen.device)
         picked = torch.zeros_like(self._numbers, dtype=torch.bool)

@@ -1,12 +1,12 @@
-r"""Which candidates of a row are equal, for many rows at once, without comparing all pairs.
+r"""Finding equal candidates, for many rows at once, without comparing all pairs.
 
-Every candidate gets a *leader*: one candidate of its row that stands for all equal ones.
+Every candidate has a *leader*: one candidate of its row that represents all equal ones.
 
-On the CPU leaders are found with a hash table: all candidates write their number into their
-bucket, the last one wins and leads those of the same key; the few of another key try again. On
-other devices rows are sorted, which needs no look at the data by the host. Both are exact: keys
-are the tokens themselves, packed into 63 bits of an int64 whatever their own dtype is, and where
-they do not fit, the numbers of leaders take the place of the tokens.
+On the CPU, leaders are found with a hash table: all candidates write their index into their
+bucket. The last one wins and leads all those with the same key; the few with another key try
+again. On other devices rows are sorted, which needs no transfer to the host. Both are exact: keys
+are the tokens themselves, packed into 63 bits of an int64 whatever their own dtype is. Where they
+do not fit, the indices of leaders replace the tokens.
 """
 
 import torch
@@ -16,21 +16,21 @@ from torch import Tensor
 __all__ = ["count_copies", "leaders_of", "leaders_of_keys"]
 
 _WORD = 63
-# Odd, and near 2^64 divided by the golden ratio: the high bits of a product depend on all bits of
-# the key, and different keys have different products.
+# Odd and near 2^64 divided by the golden ratio: different keys have different products, whose
+# high bits depend on all bits of the key.
 _GOLDEN = 0x9E3779B97F4A7C15
-# Buckets for each candidate, as a power of two: a table that stays in a processor's cache.
+# Logarithm of the buckets per candidate: few enough for the table to stay in the cache.
 _SPARE_BITS = 2
 
 
 def count_copies(
     leaders: Int[Tensor, "rows candidates"], valid: Bool[Tensor, "rows candidates"] | None = None
 ) -> Int[Tensor, "rows candidates"]:
-    """How many candidates each one leads; 0 for those that do not lead.
+    """The number of candidates that each candidate leads; 0 for those that do not lead.
 
     Args:
         leaders: From `leaders_of`.
-        valid: False at candidates that do not count; all do if None.
+        valid: False at candidates that do not count; all count if None.
     """
     ones = torch.ones_like(leaders) if valid is None else valid.to(leaders.dtype)
     return torch.zeros_like(leaders).scatter_add_(-1, leaders, ones)
@@ -39,7 +39,7 @@ def count_copies(
 def leaders_of(
     candidates: Integer[Tensor, "candidates rows chunk"],
 ) -> Int[Tensor, "rows candidates"]:
-    """The leader of each candidate, by its number within the row.
+    """The leader of each candidate, as an index within the row.
 
     Args:
         candidates: Vectors of any integers.
@@ -50,12 +50,12 @@ def leaders_of(
         return candidates.new_zeros(rows, number)
     number_bits, bits = number.bit_length(), _WORD
     if candidates.device.type == "cpu":
-        # Reading the largest token costs nothing here; elsewhere the host would have to wait.
+        # Reading the largest token is free here; elsewhere the host would have to wait.
         low, high = (int(x) for x in candidates.aminmax())
         bits = max((high - low).bit_length(), 1)
     if bits * size <= _WORD:
         return leaders_of_keys(_packed(candidates, bits))
-    # Numbers of leaders in place of the tokens, and as many of them in a key as fit.
+    # Replace tokens by the indices of leaders, and pack as many into a key as fit.
     columns = [leaders_of_keys(column.T.contiguous()) for column in candidates.unbind(dim=-1)]
     together = _WORD // number_bits
     while len(columns) > 1:
@@ -69,7 +69,7 @@ def leaders_of(
 def _packed(vectors: Tensor, bits: int) -> Tensor:
     """One integer for each vector, with the first two axes exchanged.
 
-    Different ones for different vectors if no two numbers are 2^bits or more apart.
+    Different vectors have different integers if no two elements differ by 2^bits or more.
     """
     first, *others = vectors.unbind(dim=-1)
     for place, column in enumerate(others, start=1):
@@ -78,7 +78,7 @@ def _packed(vectors: Tensor, bits: int) -> Tensor:
 
 
 def leaders_of_keys(keys: Int[Tensor, "rows candidates"]) -> Int[Tensor, "rows candidates"]:
-    """As `leaders_of`, for candidates of one int64 each."""
+    """Like `leaders_of`, for candidates that are one int64 each."""
     if keys.numel() == 0:
         return torch.zeros_like(keys)
     return _by_hashing(keys) if keys.device.type == "cpu" else _by_sorting(keys)
@@ -97,7 +97,7 @@ def _by_hashing(keys: Tensor) -> Tensor:
     rows, number = keys.shape
     bits = number.bit_length() + _SPARE_BITS
     row = torch.arange(rows)[:, None]
-    # The high bits of a product modulo 2^64, as a signed number, in a table of each row.
+    # The high bits of the product modulo 2^64 (signed), offset into the table of each row.
     bucket = (keys * (_GOLDEN - 2**64)).bitwise_right_shift_(64 - bits)
     bucket = bucket.add_((row << bits) + (1 << bits >> 1)).flatten()
     keys = keys.flatten()

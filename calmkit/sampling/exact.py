@@ -3,20 +3,20 @@ r"""Exact sampling at any temperature in (0, 1], from draws alone.
 The target is P(x)^s / Z with s = 1/T = n + a, 0 <= a < 1. For each row:
 
 1. Draw until n draws in a row, counted from the last restart, are equal; at the first that
-   differs, restart. They are x with probability proportional to P(x)^n.
-2. If a = 0, the chunk is x. Else, for i = 1, 2, ...: draw; at x, the chunk is x; at anything
-   else, restart with probability a / i.
+   differs, restart. They are equal to x with probability proportional to P(x)^n.
+2. If a = 0, return x. Otherwise, for i = 1, 2, ...: draw. If the draw is x, return x. If it is
+   not, restart with probability a / i.
 
-Step 2 ends at x with probability P(x)^a, since a product of the probabilities (1 - a / i) of not
-restarting gives (1 - (1 - P))^a as a binomial series. The expected number of draws is
+Step 2 ends at x with probability P(x)^a, since the products of the probabilities (1 - a / i) of
+not restarting give (1 - (1 - P))^a as a binomial series. The expected number of draws is at most
 
-    (n + [a > 0] sum_x P(x)^(s - 1)) / Z    at most: a restart in step 1 does not wait for n draws
+    (n + [a > 0] sum_x P(x)^(s - 1)) / Z,
 
-so it grows without limit where no chunk is likely. A draw that ended an attempt is not used
-again: it would be known to differ from the one before.
+since a restart in step 1 does not wait for n draws. It grows without limit where no chunk is
+likely. The draw that ends an attempt is not used again: it is known to differ from the one before.
 
-All rows of a batch advance together, on their device, in blocks of draws; rows that are done stop
-drawing with their block.
+All rows of a batch advance together, on their device, in blocks of draws. Finished rows stop
+drawing at the end of their block.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, algorithm 1.
 """
@@ -47,10 +47,10 @@ _LARGEST_BLOCK = 64
 
 
 class DrawBudgetError(RuntimeError):
-    """Rows were not done within their budget of draws.
+    """Some rows did not finish within their budget of draws.
 
     Attributes:
-        rows: Numbers of these rows in the flattened batch.
+        rows: Indices of these rows in the flattened batch.
     """
 
     def __init__(self, rows: list[int], max_draws: int, temperature: float) -> None:
@@ -73,21 +73,21 @@ def exact_temperature(
     """Sample one chunk of each row from P^(1/T) / Z.
 
     Args:
-        draw: The black box for P. Where it offers `select` (see `SelectableDraw`), rows that are
-            done cost nothing more.
+        draw: The black box for P. If it has `select` (see `SelectableDraw`), finished rows cost
+            nothing more.
         temperature: T in (0, 1].
         generator: Randomness of the restarts.
-        max_draws: Budget of a row.
+        max_draws: Budget of draws for each row.
         fallback: Chooses for rows that have used their budget, from new draws; they are marked
             as not settled.
 
     Returns:
-        The chunks, with the candidates that the box drew for each row: whole blocks of them, of
-        which a row may need only the first. They are what the model was asked to compute.
+        The chunks, and the number of candidates drawn for each row. It counts whole blocks, even
+        where a row needed only the first draws: the model computed all of them.
 
     Raises:
         DrawBudgetError: If rows have used their budget and there is no fallback.
-        ValueError: If the temperature or the budget is out of range, or `draw` gives other shapes.
+        ValueError: If the temperature or the budget is out of range, or a draw has a wrong shape.
     """
     _check_settings(temperature, max_draws)
     whole, part = exponent_of(temperature)
@@ -148,7 +148,7 @@ def _fall_back(
 ) -> tuple[Tensor, Tensor]:
     if isinstance(draw, SelectableDraw):
         form, here, place = form.of_rows(len(late)), draw.select(late), late
-    else:  # it draws for all rows, and the chunks of the late ones are taken
+    else:  # it draws for all rows; only the chunks of the late ones are kept
         here, place = draw, torch.arange(len(result), device=result.device)
     chosen = fallback(here, generator)
     if tuple(chosen.tokens.shape) != (*form.batch, form.chunk):
@@ -165,11 +165,11 @@ def _fall_back(
 @typed
 @dataclass(frozen=True, eq=False)
 class ExactState:
-    """Where each row stands.
+    """The state of each row.
 
     Attributes:
         held: x, the chunk that further draws are compared with.
-        run: Equal draws since the last restart, up to n.
+        run: Number of equal draws since the last restart, up to n.
         misses: i of step 2.
         done: Whether x is the row's chunk.
     """
@@ -181,7 +181,7 @@ class ExactState:
 
     @staticmethod
     def start(like: Tensor) -> "ExactState":
-        """Before the first draw; `like` is any draw, (rows, chunk)."""
+        """The state before the first draw; `like` is any draw, (rows, chunk)."""
         zeros = torch.zeros(len(like), dtype=torch.long, device=like.device)
         return ExactState(like, zeros, zeros + 1, zeros.bool())
 
@@ -229,7 +229,7 @@ class ExactTemperature:
     Attributes:
         temperature: T in (0, 1].
         max_draws: Budget of a row.
-        fallback: Chooses for rows that have used it; an error tells of them if None.
+        fallback: Chooses for rows that have used it; if None, they raise a `DrawBudgetError`.
     """
 
     temperature: float = 0.5

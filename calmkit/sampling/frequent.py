@@ -1,4 +1,4 @@
-"""The cold end: the most frequent of many draws."""
+"""The limit of low temperature: the most frequent of many draws."""
 
 from dataclasses import dataclass
 
@@ -29,23 +29,23 @@ def most_frequent(
     Raises:
         ValueError: If there is no candidate.
     """
-    # More have to agree than there are candidates: the largest number that does decides.
+    # More copies are required than there are candidates, so the largest count decides.
     cold = 1 / (candidates.shape[0] + 1)
     return batch_temperature(candidates, cold, generator=generator)
 
 
 @dataclass(frozen=True)
 class MostFrequent:
-    """Greedy decoding of a black box: the mode of its draws, an estimate of the law's mode.
+    """Greedy decoding of a black box: the most frequent draw, an estimate of its mode.
 
     Attributes:
-        candidates: N, candidates drawn for each row.
+        candidates: N, the number of candidates drawn for each row.
     """
 
     candidates: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse to choose among none.
+        """Refuse numbers below 1.
 
         Raises:
             ValueError: If there would be no candidate.
@@ -53,7 +53,7 @@ class MostFrequent:
         check_number("candidates", self.candidates, 1)
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
-        """Draw and count. Every row is settled: there is no number that has to agree."""
+        """Draw and count. Every row is settled, since no number of copies is required."""
         tokens = most_frequent(draw_checked(draw, self.candidates), generator=generator)
         draws = torch.full_like(tokens[..., 0], self.candidates, dtype=torch.long)
         return SampledChunks(tokens, draws, torch.ones_like(draws, dtype=torch.bool))

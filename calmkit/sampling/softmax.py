@@ -1,9 +1,9 @@
-"""Temperature and truncation where probabilities are at hand: for softmax models.
+"""Temperature and truncation for softmax models, whose probabilities are known.
 
     p(x) ~ exp(logit(x) / T),  kept: the k likeliest, of them the smallest set with mass >= top_p
 
-The baseline's counterpart of the samplers that only draw. Source of the nucleus: Holtzman et al.,
-arXiv 1904.09751.
+It is the softmax baseline's counterpart of the black-box samplers. Source of the nucleus: Holtzman
+et al., arXiv 1904.09751.
 """
 
 import math
@@ -22,15 +22,15 @@ from .weights import check_top_p
 
 __all__ = ["LogitDraw", "SoftmaxSampler", "drawable", "truncated_log_probabilities"]
 
-# Below it the largest logit is subtracted before the division, which makes no number too large.
+# Below this temperature the largest logit is subtracted before the division, to avoid overflow.
 _COLD = 1e-3
-# As good as zero, and not zero in float32.
+# Practically zero, but not zero in float32.
 _COLDEST = 1e-30
 
 
 @runtime_checkable
 class LogitDraw(Protocol):
-    """A source of single tokens that knows its probabilities."""
+    """A source of single tokens with known probabilities."""
 
     logits: Tensor
 
@@ -50,9 +50,9 @@ def truncated_log_probabilities(
     """Log-probabilities after temperature and truncation; -inf at tokens that were cut off.
 
     Args:
-        logits: Of a softmax.
+        logits: Logits of a softmax.
         temperature: T, positive and finite.
-        top_k: Keep that many of the likeliest tokens; all if None.
+        top_k: Keep this many of the likeliest tokens; all if None.
         top_p: Keep the smallest set of likeliest tokens with this probability.
 
     Raises:
@@ -81,13 +81,13 @@ def truncated_log_probabilities(
 
 
 def drawable(probabilities: Tensor) -> Tensor:
-    """Probabilities that can be drawn from before the device has told whether they are finite.
+    """Probabilities that are safe to draw from before the check for finite values has completed.
 
-    On a device of its own a draw from NaN would end the process; the error comes with the answer,
-    see `calmkit.finite`.
+    On an accelerator a draw from NaN would end the process; `calmkit.finite` raises the error
+    later, when the device has answered.
     """
-    near = probabilities.device.type == "cpu"
-    return probabilities if near else probabilities.nan_to_num(nan=1.0)
+    on_cpu = probabilities.device.type == "cpu"
+    return probabilities if on_cpu else probabilities.nan_to_num(nan=1.0)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class SoftmaxSampler:
 
     Attributes:
         temperature: T, positive and finite; 1 changes nothing.
-        top_k: Keep that many of the likeliest tokens; all if None.
+        top_k: Keep this many of the likeliest tokens; all if None.
         top_p: Keep the smallest set of likeliest tokens with this probability.
     """
 
@@ -111,10 +111,10 @@ class SoftmaxSampler:
         )
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:
-        """Draw.
+        """Draw one token of each row.
 
         Raises:
-            ValueError: If the source has no logits, as the head of a CALM.
+            ValueError: If the source has no logits, such as a CALM's head.
             NonFiniteError: If a row's largest logit is not finite.
         """
         if not isinstance(draw, LogitDraw):
@@ -122,7 +122,7 @@ class SoftmaxSampler:
                 "draw must offer logits, as a TokenLM's does; this model can only be drawn from. "
                 "Use BatchTemperature or ExactTemperature."
             )
-        # A single -inf cuts a token off; NaN, or nothing but -inf, is no law.
+        # -inf cuts off a single token; NaN, or -inf alone, gives no distribution.
         require_finite("logits", draw.logits.amax(dim=-1))
         logs = truncated_log_probabilities(
             draw.logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p

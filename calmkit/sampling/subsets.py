@@ -1,24 +1,23 @@
-r"""The batch algorithm's choice by rejection: the same law from as many candidates as it takes.
+r"""The batch algorithm's choice by rejection: the same distribution from fewer candidates.
 
-At T = 1/n the batch algorithm draws N candidates, and chooses a chunk that occurs c times with
-weight C(c, n): of all n-subsets of the candidates it takes one that agrees, each with the same
-probability. Rejection makes that choice without a look at all of them:
+At T = 1/n the batch algorithm draws N candidates and chooses a chunk that occurs c times with
+weight C(c, n). In other words, it takes one of the n-subsets of the candidates that agree, each
+with the same probability. Rejection makes this choice without examining all subsets:
 
     Draw n-subsets S_1, S_2, ... of {1, ..., N}, uniform, independent of each other and of the
     candidates. Take the first that agrees.
 
-Given the candidates, S_i is uniform among those that agree if it does, whatever was rejected
-before. So one may also give up, by any rule that looks at nothing but what was rejected, and
-choose by counting all candidates: that choice is uniform among those that agree, too.
+Given the candidates and that S_i agrees, S_i is uniform among the agreeing subsets, whatever was
+rejected before. So one may also give up, by any rule that depends only on the rejected subsets,
+and choose by counting all candidates: that choice is uniform among the agreeing subsets, too.
 
-The gain: candidates are independent and alike, so they can be numbered in the order in which the
-subsets first name them, and those that none names need not be drawn. Where two candidates agree
-with probability p, about 1/p pairs are tested, of about 2/p candidates; and of most pairs only the
-last tokens are decoded, which differ.
+Candidates are independent and identically distributed. They can therefore be numbered in the order
+in which the subsets first name them, and those that no subset names need not be drawn. Where two
+candidates agree with probability p, about 1/p pairs of about 2/p candidates are tested. Most pairs
+already differ in their last tokens, and only those are decoded.
 
-Which subsets are tested must not depend on the candidates. To take the first pair that agrees
-among the first 2, 3, 4, ... candidates would be cheaper, but has another law, that of few
-candidates.
+The tested subsets must not depend on the candidates. Taking the first agreeing pair among the
+first 2, 3, 4, ... candidates would be cheaper, but it gives the distribution of few candidates.
 """
 
 import math
@@ -33,20 +32,20 @@ from .candidates import Candidates
 
 __all__ = ["agreeing", "by_appearance", "draw_subsets", "first_agreeing", "numbers_of_subsets"]
 
-# Subsets of a row in the first round, at least. Each later round adds half of what was tested:
-# what is tested in vain, beyond the subset that agrees, is then in proportion to what had to be.
+# Fewest subsets of a row in the first round. Each later round adds half of the number tested so
+# far: the number tested in vain is then proportional to the number that had to be tested.
 _FIRST = 8
-# Subsets of all rows together in a round, at least: one of fewer costs hardly less.
+# Fewest subsets of all rows together in a round: a smaller round costs hardly less.
 _TOGETHER = 32
-# How often a candidate is named, on average, before counting takes over. Then six of seven have
-# been drawn, and to count them all costs hardly more than to go on.
+# How often a candidate is named, on average, before counting takes over. By then six of seven have
+# been drawn, and counting all costs hardly more than going on.
 _TIMES_NAMED = 2
 
 
 def numbers_of_subsets(number: int, size: int) -> tuple[int, int]:
-    """How many subsets of a row are tested in the first round, at least, and in all rounds.
+    """The least number of subsets of a row in the first round, and their number in all rounds.
 
-    None are if the first round would name half of the candidates: counting costs no more then.
+    Both are 0 if the first round would name half of the candidates: counting costs no more then.
 
     Args:
         number: N, candidates of a row.
@@ -68,16 +67,16 @@ def draw_subsets(
 ) -> Int[Tensor, "rows subsets size"]:
     """Independent n-subsets of each row's N candidates.
 
-    They are drawn with replacement: one that names a candidate twice is no subset, and `agreeing`
-    rejects it.
+    They are drawn with replacement: a draw that names a candidate twice is not a subset, and
+    `agreeing` rejects it.
 
     Args:
-        rows: Rows.
-        subsets: How many for each row.
+        rows: Number of rows.
+        subsets: Number of subsets for each row.
         size: n, candidates in a subset.
         number: N, candidates of a row.
         generator: Source of randomness; torch's global one if None.
-        device: Where to draw.
+        device: Device of the result.
     """
     shape = (rows, subsets, size)
     return by_appearance(torch.randint(number, shape, generator=generator, device=device), number)
@@ -87,7 +86,7 @@ def draw_subsets(
 def by_appearance(
     named: Int[Tensor, "rows subsets size"], number: int
 ) -> Int[Tensor, "rows subsets size"]:
-    """Number the candidates of each row anew, in the order in which they are first named."""
+    """Renumber the candidates of each row in the order in which they are first named."""
     flat = named.flatten(1)
     place = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
     never = torch.full((len(flat), number), flat.shape[1], device=flat.device)
@@ -102,12 +101,12 @@ def agreeing(
     rows: Int[Tensor, " chosen"],
     subsets: Int[Tensor, "chosen subsets size"],
 ) -> Bool[Tensor, "chosen subsets"]:
-    """Whether the candidates of each subset are equal; decoded until they differ.
+    """Whether the candidates of each subset are equal; they are decoded until they differ.
 
     Args:
-        candidates: Of all rows; those that the subsets name have been drawn.
+        candidates: Candidates of all rows; those that the subsets name must have been drawn.
         rows: Rows of the subsets.
-        subsets: Numbers of candidates.
+        subsets: Indices of candidates.
     """
     ordered = subsets.sort(dim=-1).values
     agrees = (ordered[..., 1:] != ordered[..., :-1]).all(dim=-1)
@@ -128,12 +127,12 @@ def first_agreeing(
     """A candidate of the first subset that agrees, in each row.
 
     Args:
-        candidates: Of all rows; more are drawn where they are needed.
+        candidates: Candidates of all rows; more are drawn as needed.
         subsets: From `draw_subsets`.
-        first: How many are tested in the first round, at least.
+        first: Fewest subsets of a row in the first round.
 
     Returns:
-        The candidate's number, and whether any subset agreed.
+        The candidate's index, and whether any subset agreed.
     """
     rows = torch.arange(len(subsets), device=subsets.device)
     chosen, found = torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.bool)
@@ -151,5 +150,5 @@ def first_agreeing(
 
 
 def _share_of(rows: Tensor) -> int:
-    """Subsets of each row that make as many together as are worth a round."""
+    """Number of subsets per row at which all rows together are worth a round."""
     return math.ceil(_TOGETHER / max(len(rows), 1))

@@ -1,4 +1,4 @@
-"""Candidates whose tokens are computed when they are asked for, as a black box may offer them."""
+"""Candidates whose tokens are computed on demand, as a black box may offer them."""
 
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -15,26 +15,26 @@ U = TypeVar("U")
 
 @runtime_checkable
 class Undecoded(Protocol):
-    """Candidates without their tokens, by number: `n *batch` flattened."""
+    """Candidates without their tokens; they are indexed by `n *batch`, flattened."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of their tokens, (n, *batch, chunk)."""
+        """Shape of their tokens, (n, *batch, chunk)."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where their tokens are."""
+        """Device of their tokens."""
         ...
 
     def tokens_at(
         self, places: range, chosen: Int[Tensor, " chosen"]
     ) -> Int[Tensor, "chosen places"]:
-        """The tokens at places side by side of some candidates, by their number."""
+        """The tokens of some candidates, by index, at consecutive places."""
         ...
 
     def joined(self: U, others: U) -> U:
-        """These and others of the same black box, whose numbers come after these."""
+        """These candidates, followed by others of the same black box."""
         ...
 
 
@@ -52,10 +52,10 @@ class LazyDraw(Protocol):
 
 
 class Decoded:
-    """Candidates whose tokens are there already."""
+    """Candidates whose tokens are already known."""
 
     def __init__(self, tokens: Tensor) -> None:
-        """Hold tokens, (n, *batch, chunk)."""
+        """Store tokens, (n, *batch, chunk)."""
         self.shape, self.device, self.dtype = tuple(tokens.shape), tokens.device, tokens.dtype
         self._tokens = tokens.reshape(-1, tokens.shape[-1])
 
@@ -66,21 +66,21 @@ class Decoded:
         return self._tokens[chosen, places.start : places.stop]
 
     def joined(self, others: "Decoded") -> "Decoded":
-        """One list, whose only batch axis is its length."""
+        """One list; its only batch axis is its length."""
         return Decoded(torch.cat([self._tokens, others._tokens]))
 
 
 def draw_undecoded(draw: Draw, n: int, like: DrawForm | None = None) -> Undecoded:
-    """Candidates of every row, without their tokens where the black box can leave them out.
+    """Candidates of every row, undecoded if the black box supports it.
 
     Args:
         draw: The black box.
-        n: How many.
+        n: Number of candidates.
         like: The form of its earlier draws; None at the first.
 
     Raises:
-        ValueError: If there are not n of them, rows or chunk size are others than before, or the
-            tokens of a plain box are no integers.
+        ValueError: If there are not n of them, rows or chunk size differ from those of earlier
+            draws, or the tokens of a plain box are not integers.
     """
     if not isinstance(draw, LazyDraw):
         return Decoded(draw_checked(draw, n, like))

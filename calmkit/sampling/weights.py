@@ -1,16 +1,16 @@
-r"""From counts to a choice: weights of chunks by how many copies were drawn.
+r"""Weights of chunks by the number of copies that were drawn, and the choice.
 
 For 1/T = n, a whole number, a chunk that occurs c times is in C(c, n) of the n-subsets that agree.
-For a temperature between, let s = 1/T = n + a with 0 < a < 1:
+For a temperature in between, let s = 1/T = n + a with 0 < a < 1:
 
     weight(c) = Gamma(c + 1) / Gamma(c - s + 1)   for c >= n, else 0    (C(c, s), up to a factor)
 
-That is the exact algorithm (see `exact`) fed with the N candidates in random order, each used
+This is the exact algorithm (see `exact`) applied to the N candidates in random order, each used
 once. The first n agree on x with probability proportional to c (c - 1) ... (c - n + 1). Then k
-others come before the next x with falling factorials [N - c]_k / [N - n]_k, so that it ends at x
-rather than in a restart with probability sum_k binom(a, k) (-1)^k [N - c]_k / [N - n]_k. By the
-Chu-Vandermonde identity this is Gamma(c - n + 1) / Gamma(c - s + 1), up to a factor that is the
-same for all chunks. As a goes to 0 or 1 the rule becomes that of n or n + 1.
+others precede the next x with probability [N - c]_k / [N - n]_k (falling factorials). The
+algorithm thus ends at x, not in a restart, with probability sum_k binom(a, k) (-1)^k [N - c]_k /
+[N - n]_k. By the Chu-Vandermonde identity this is Gamma(c - n + 1) / Gamma(c - s + 1), up to a
+factor that is the same for all chunks. As a goes to 0 or 1, the rule becomes that of n or n + 1.
 """
 
 import functools
@@ -29,12 +29,12 @@ __all__ = [
     "nucleus",
 ]
 
-# 1 / T beyond this is no longer told from the next whole number.
+# Beyond this, 1 / T is indistinguishable from the next whole number.
 _LARGEST_EXPONENT = 2.0**53
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuse what is no temperature of these algorithms.
+    """Refuse temperatures that these algorithms cannot reach.
 
     Raises:
         ValueError: If it is not in (0, 1].
@@ -47,7 +47,7 @@ def check_temperature(temperature: float) -> None:
 
 
 def check_top_p(top_p: float) -> None:
-    """Refuse what is no share.
+    """Refuse a share outside (0, 1].
 
     Raises:
         ValueError: If it is not in (0, 1].
@@ -57,7 +57,7 @@ def check_top_p(top_p: float) -> None:
 
 
 def exponent_of(temperature: float) -> tuple[int, float]:
-    """Whole number n and rest a of 1 / T = n + a, 0 <= a < 1; a rest due to rounding is none."""
+    """Whole part n and fraction a of 1 / T = n + a, 0 <= a < 1; a rounding error counts as 0."""
     exponent = min(1 / temperature, _LARGEST_EXPONENT)
     whole = math.floor(exponent + 1e-9)
     part = exponent - whole
@@ -67,11 +67,11 @@ def exponent_of(temperature: float) -> tuple[int, float]:
 def count_weights(
     counts: Int[Tensor, "rows candidates"], most: int, temperature: float
 ) -> Float[Tensor, "rows candidates"]:
-    """Weight of each chunk from the number of its copies, up to a factor of its row.
+    """Weight of each chunk from the number of its copies, up to a factor for each row.
 
     Args:
         counts: Copies that each candidate leads.
-        most: No count is larger.
+        most: An upper bound of all counts.
         temperature: T in (0, 1].
 
     Raises:
@@ -83,10 +83,10 @@ def count_weights(
     logs = torch.tensor(_log_weights(most, temperature), dtype=torch.float64).to(counts.device)
     if _range(most, temperature) < 600:
         weights = logs.exp().gather(0, counts.flatten()).view_as(counts)
-    else:  # numbers of many digits: relative to the most frequent chunk of the row
+    else:  # weights would overflow: take them relative to the row's most frequent chunk
         weights = (logs[counts] - logs[top]).exp()
     few = top < whole
-    # Reading whether there are such rows costs nothing on the CPU only.
+    # Only on the CPU is this check free.
     if counts.device.type == "cpu" and not bool(few.any()):
         return weights
     return torch.where(few, (counts == top).to(weights.dtype), weights)
@@ -110,10 +110,10 @@ def _range(most: int, temperature: float) -> float:
 def nucleus(counts: Int[Tensor, "rows candidates"], top_p: float) -> Tensor:
     """1 for the most frequent chunks of a row, which make up a share of its draws; else 0.
 
-    The smallest set of chunks is kept whose copies are at least `top_p` of all candidates, and
-    what is as frequent as the last of them. It looks like the nucleus of a softmax model, but it
-    is one of *observed* shares: with few candidates rare chunks are cut or kept by chance, and it
-    is no truncation of the law itself.
+    It keeps the smallest set of chunks whose copies are at least `top_p` of all candidates, and
+    chunks that tie with the last of them. Unlike the nucleus of a softmax model, it is one of
+    *observed* shares: with few candidates, rare chunks are cut or kept by chance. It does not
+    truncate the distribution itself.
 
     Args:
         counts: Copies that each candidate leads.
@@ -143,6 +143,6 @@ def choose(
     uniform = torch.rand(
         len(weights), 1, generator=generator, dtype=weights.dtype, device=weights.device
     )
-    # Below the sum also where the product is rounded up.
+    # Stay below the sum even if the product is rounded up.
     point = (uniform * sums[:, -1:]).minimum(sums[:, -1:] * (1 - 1e-15))
     return torch.searchsorted(sums, point, right=True)[:, 0]

@@ -1,4 +1,4 @@
-"""The model card: what the model is made of, how good it is, and by which protocol."""
+"""The model card: a model's parts, its metrics, and their protocol."""
 
 import json
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ def model_card(
     metrics: Mapping[str, float],
     protocol: str,
 ) -> str:
-    """A Markdown text.
+    """The card, in Markdown.
 
     Args:
         model: The model.
-        description: What builds it.
+        description: Its description, by `describe`.
         metrics: Numbers by name, such as `BrierLM`.
         protocol: How they were measured: text, context, draws.
     """

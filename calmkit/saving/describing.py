@@ -1,13 +1,13 @@
-"""A part as plain data: its class by dotted path, and the arguments of its constructor.
+"""Descriptions: a part as plain data, by the dotted path of its class and its arguments.
 
     {"class_path": "calmkit.heads.FlowHead", "init_args": {"cond_size": 8, "latent_size": 4,
         "solver": {"class_path": "calmkit.heads.HeunSolver", "init_args": {"steps": 5}}}}
 
-Numbers, texts, booleans, null and lists stand for themselves. Every JSON object is one of these:
+Numbers, strings, booleans, null and lists represent themselves. A JSON object is one of these:
 
-    {"class_path": ..., "init_args": {...}}    a part, or what a function under `recorded` made
-    {"same": "autoencoder"}                    the very module that was described at that place
-    {"returns": PART}                          a function of sizes that gives this part
+    {"class_path": ..., "init_args": {...}}    a part, or the result of a `recorded` function
+    {"same": "autoencoder"}                    the same module object as the one at that place
+    {"returns": PART}                          a function of sizes that returns this part
     {"name": "torch.nn.functional.silu"}       a class or function itself
     {"tuple": [...]}   {"mapping": {...}}      containers
     {"dtype": "float32"}   {"tensor": [...], "dtype": "float32"}
@@ -28,14 +28,15 @@ __all__ = ["describe", "dtype_name", "place_in"]
 
 
 def describe(part: object) -> dict[str, Any]:
-    """Describe a part by what it was built of.
+    """Describe a part by the arguments of its construction.
 
     Args:
-        part: Of a class below `Recorded`, made by a function under `recorded`, or a dataclass.
+        part: An instance of a subclass of `Recorded`, the result of a `recorded` function, or a
+            dataclass.
 
     Raises:
-        CannotBeSavedError: If its construction is not known, an argument is no plain value, or a
-            module that it was built of is not inside of it.
+        CannotBeSavedError: If its construction is unknown, an argument is not a plain value, or a
+            module among its arguments is not one of its submodules.
     """
     if isinstance(part, nn.Module):
         _check_unwrapped(part)
@@ -48,7 +49,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 class _Describer:
-    """Describes one part; knows where it has met each module."""
+    """Describes one part; remembers the place of each module."""
 
     def __init__(self, part: object) -> None:
         self._root = part
@@ -104,7 +105,7 @@ class _Describer:
         return self._part(value, place)
 
     def _check_inside(self, module: nn.Module, place: str) -> None:
-        """A module that is only referred to has its weights elsewhere: they would be lost."""
+        """Refuse a module that is not a submodule: its weights would be lost."""
         if self._inside is not None and module not in self._inside and module.state_dict():
             raise CannotBeSavedError(
                 f"{self._named(place)} must be inside of the {self._name} to be saved with it; it "
@@ -116,12 +117,12 @@ class _Describer:
 
 
 def place_in(place: str, name: str | int) -> str:
-    """Where an argument, or an entry of one, is: `head.solver`."""
+    """The path of an argument, or of an entry of one: `head.solver`."""
     return f"{place}.{name}" if place else str(name)
 
 
 def _check_unwrapped(part: nn.Module) -> None:
-    """What stands around a model for the time of training is no part of it."""
+    """Refuse the wrappers of compilation and parallel training: they are not part of the model."""
     for name, module in part.named_modules():
         where = f"{type(part).__name__}.{name}" if name else "model"
         if "_orig_mod" in module._modules:
@@ -140,7 +141,7 @@ def _construction(part: object, where: str) -> Construction:
     if (made := construction_of(part)) is not None:
         return made
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        # A field that plays no part in comparison is not what the value is.
+        # Fields that are ignored in comparisons do not define the value.
         names = [f.name for f in dataclasses.fields(part) if f.init and f.compare]
         return Construction(type(part), {name: getattr(part, name) for name in names})
     raise CannotBeSavedError(

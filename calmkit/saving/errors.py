@@ -1,15 +1,15 @@
-"""What can be wrong with a model to save, or with a saved one."""
+"""Errors of saving and loading models."""
 
 __all__ = ["CannotBeSavedError", "SavedModelError", "UntrustedCodeError"]
 
 
 class CannotBeSavedError(ValueError):
-    """A model cannot be built again from what is known of it; names part and argument."""
+    """A model cannot be rebuilt from its recorded arguments; names part and argument."""
 
 
 class SavedModelError(ValueError):
-    """A saved model is missing, damaged, or does not fit this version; names the file."""
+    """A saved model is missing, damaged, or incompatible with this version; names the file."""
 
 
 class UntrustedCodeError(SavedModelError):
-    """A saved model names code outside calmkit that was not allowed; nothing was imported."""
+    """A saved model names code outside calmkit that is not trusted; nothing was imported."""

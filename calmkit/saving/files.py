@@ -1,13 +1,13 @@
-"""The files of a saved model, written beside the old ones and then renamed, the weights last.
+"""The files of a saved model, written next to the old ones and then renamed, the weights last.
 
     model.safetensors   weights and buffers; its header holds the description of the model, the
-                        tokenizer, and SHA-256 digests of all that
-    config.json         that description, for readers
-    tokenizer.json      that tokenizer, for other libraries
+                        tokenizer, and SHA-256 digests of all three
+    config.json         the description, for readers
+    tokenizer.json      the tokenizer, for other libraries
     README.md           the model card
 
-`model.safetensors` alone is the model: whenever the process dies, it is the old one or the new
-one, whole. The other files are copies and are not read again.
+`model.safetensors` alone is the model. Whenever the process dies, it is the complete old or new
+one. The other files are copies and are never read.
 """
 
 import dataclasses
@@ -49,10 +49,10 @@ _PUBLISHED = "The published format is read by calmkit.interop, and converted by 
 
 @dataclass(frozen=True)
 class ModelContent:
-    """What stands in the header of the weights.
+    """The content of the header of the weights.
 
     Attributes:
-        model: What builds the model; see `describe`.
+        model: The description of the model; see `describe`.
         tokenizer: Content of its `tokenizer.json`; empty if it has none.
     """
 
@@ -65,11 +65,11 @@ def write_model_file(path: Path, content: ModelContent, state: Mapping[str, Tens
 
     Args:
         path: The file.
-        content: For its header.
+        content: Content of its header.
         state: The model's tensors.
 
     Raises:
-        CannotBeSavedError: If the format has no place for an entry of the state.
+        CannotBeSavedError: If the format cannot store an entry of the state.
     """
     tensors = _on_cpu(state)
     stamp = {"format": _FORMAT, "version": __version__, "tensors": digest_of_tensors(tensors)}
@@ -78,7 +78,7 @@ def write_model_file(path: Path, content: ModelContent, state: Mapping[str, Tens
 
 
 def read_content(path: Path) -> ModelContent:
-    """What the header says, without the tensors.
+    """The content of the header, without the tensors.
 
     Raises:
         SavedModelError: If the file is missing, damaged, or not written by `calmkit.save`.
@@ -87,7 +87,7 @@ def read_content(path: Path) -> ModelContent:
 
 
 def read_model_file(path: Path) -> tuple[ModelContent, dict[str, Tensor]]:
-    """What the header says, and the tensors, on the CPU.
+    """The content of the header, and the tensors on the CPU.
 
     Raises:
         SavedModelError: If the file is missing, damaged, or not written by `calmkit.save`.
@@ -113,7 +113,7 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
             )
         if own[name].dtype != tensor.dtype:
             own[name].data = own[name].data.to(tensor.dtype)
-    # Copied into, so that a weight with two names stays one, but where there is no memory yet.
+    # Copied, so that a weight with two names stays one; assigned if there is no memory yet.
     model.load_state_dict(tensors, assign=any(tensor.is_meta for tensor in own.values()))
 
 
@@ -140,15 +140,15 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[ModelContent, dict[str, Te
             raise _altered(path)
         return ModelContent(content["model"], content["tokenizer"]), tensors
     except (KeyError, TypeError, ForeignDataError) as error:
-        said = f" ({error})" if isinstance(error, ForeignDataError) else ""
+        reason = f" ({error})" if isinstance(error, ForeignDataError) else ""
         raise SavedModelError(
             f"{path} must be written by `calmkit.save`, with the description of the model in its "
-            f"header; it has none{said}. {_PUBLISHED}"
+            f"header; it has none{reason}. {_PUBLISHED}"
         ) from None
 
 
 def _checked(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
-    """The header's own text as data, if it is of this format and has its digest."""
+    """Calmkit's text in the header as data, if its format and digest are correct."""
     content = parse_json(texts[_KEY])
     if content["format"] != _FORMAT:
         raise SavedModelError(

@@ -3,9 +3,9 @@
     HubModel(model, tokenizer=tokenizer).push_to_hub("owner/name")
     model = HubModel.from_pretrained("owner/name").model
 
-A local folder does as well as a repository: `save_pretrained(folder)`, `from_pretrained(folder)`.
-What is loaded keeps its tokenizer when it is saved again; metrics belong to one evaluation and do
-not come back.
+A local folder works like a repository: `save_pretrained(folder)`, `from_pretrained(folder)`. A
+loaded model keeps its tokenizer when it is saved again. Metrics belong to one evaluation and are
+not loaded.
 """
 
 from collections.abc import Collection, Mapping
@@ -28,7 +28,7 @@ __all__ = ["HubModel"]
 
 
 class HubModel(ModelHubMixin, library_name="calmkit"):
-    """A model with what its folder needs besides; not a module itself.
+    """A model with the other content of its folder; not a module itself.
 
     Attributes:
         model: The model.
@@ -42,13 +42,13 @@ class HubModel(ModelHubMixin, library_name="calmkit"):
         metrics: Mapping[str, float] | None = None,
         protocol: str = "",
     ) -> None:
-        """Arguments are those of `calmkit.save`.
+        """Take the arguments of `calmkit.save`.
 
         Args:
             model: A language model, or any part that is a module.
             tokenizer: Its tokenizer.
-            metrics: For the card: numbers by name.
-            protocol: For the card: how they were measured.
+            metrics: Numbers by name, for the model card.
+            protocol: How they were measured, for the model card.
         """
         self.model = model
         self._tokenizer, self._metrics, self._protocol = tokenizer, metrics, protocol
@@ -70,15 +70,16 @@ class HubModel(ModelHubMixin, library_name="calmkit"):
         trust: Collection[str] = (),
         **place: Any,
     ) -> "HubModel":
-        """The model of a folder, or of a repository on the hub.
+        """Load the model of a folder, or of a repository on the hub.
 
-        The weights hold all of it. `config.json`, from which the mixin would take arguments for
-        this call, is not read.
+        Only the weights are read. `config.json`, from which the mixin would take arguments for
+        this call, is not.
 
         Args:
             pretrained_model_name_or_path: The folder, or `owner/name`.
             trust: As in `calmkit.load`.
-            place: Of a repository: `revision`, `token` and others of `snapshot_download`.
+            place: For a repository: `revision`, `token` and other arguments of
+                `snapshot_download`.
 
         Raises:
             SavedModelError: As in `calmkit.load`.

@@ -1,10 +1,10 @@
-"""How much a description may ask for: no more than the file that it came in could fill.
+"""Limits on the memory that a description may request.
 
 A description of 300 bytes can name a network of terabytes, or a billion layers. The file's header
-says how many tensors and numbers follow. While its parts are built, every tensor that a
-constructor asks for is counted before it is made, and a description is refused as soon as they
-are many times more than there are in the file. Whole numbers that no tensor shows, such as the
-steps of a schedule, have a bound of their own.
+states how many tensors and numbers follow. While the parts are built, every tensor is counted
+before it is made. A description is refused as soon as it requests many times more than the file
+contains. Whole numbers that no tensor shows, such as the steps of a schedule, have their own
+bound.
 """
 
 import math
@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from calmkit.private_torch import TorchDispatchMode
 
 from .errors import SavedModelError
 
 __all__ = ["BuildingLimit", "check_numbers"]
 
-# Constructors make some tensors for a while only, and some that are not saved.
+# Constructors also make temporary tensors, and some that are not saved.
 _TIMES = 8
 _MORE_TENSORS = 10_000
 _MORE_NUMBERS = 2**27
@@ -33,8 +34,8 @@ class BuildingLimit(TorchDispatchMode):
         """Set the limits.
 
         Args:
-            tensors: What is saved.
-            source: What to call it when a limit is passed.
+            tensors: The saved tensors.
+            source: Name of the file in error messages.
         """
         super().__init__()
         self._source = source
@@ -54,14 +55,14 @@ class BuildingLimit(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Count what is asked for, then make it."""
+        """Count the requested numbers, then make the tensor."""
         if not any(isinstance(argument, Tensor) for argument in args):
             self._tensors_left -= 1
-            self._numbers_left -= _asked_for(func, args)
+            self._numbers_left -= _requested_numbers(func, args)
             if self._tensors_left < 0 or self._numbers_left < 0:
                 raise SavedModelError(
-                    f"{self._source}: the description must ask for tensors that the file can "
-                    f"fill; it has {self._saved} numbers, and many times more are asked for."
+                    f"{self._source}: the description must request tensors that the file can "
+                    f"fill; it has {self._saved} numbers, and many times more are requested."
                 )
         return func(*args, **(kwargs or {}))
 
@@ -71,10 +72,10 @@ def check_numbers(value: object, numbers: int = 0) -> None:
 
     Args:
         value: Plain data.
-        numbers: How many numbers a file holds; more than 2^24 are the bound then.
+        numbers: How many numbers the file holds; the bound, if it is above 2^24.
 
     Raises:
-        SavedModelError: If one is; gives it.
+        SavedModelError: If a number is too large.
     """
     most = max(numbers, _LARGEST)
     left = [value]
@@ -91,8 +92,8 @@ def check_numbers(value: object, numbers: int = 0) -> None:
             )
 
 
-def _asked_for(func: Any, args: Sequence[Any]) -> int:
-    """How many numbers a new tensor has at most, by its shape or its length."""
+def _requested_numbers(func: Any, args: Sequence[Any]) -> int:
+    """An upper bound of the numbers in a new tensor, by its shape or its length."""
     if func.overloadpacket in (torch.ops.aten.arange, torch.ops.aten.linspace):
         return max((abs(one) for one in args if isinstance(one, int)), default=0)
     shapes = [one for one in args if isinstance(one, list | tuple)]

@@ -1,6 +1,6 @@
 """Tokenizers of other models, by `transformers` (extra `hf`), with the interface of calmkit's own.
 
-Only files of the folder are read; code in it is never run, nothing is downloaded.
+Only files of the folder are read. Code in it is never run, and nothing is downloaded.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["TOKENIZER_FILES", "PretrainedTokenizer"]
 
-# What belongs to a tokenizer in a folder of transformers.
+# The files of a tokenizer in a folder of transformers.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
     "added_tokens.json", "vocab.json", "merges.txt",
@@ -65,14 +65,14 @@ class PretrainedTokenizer:
                 "Install it with pip install 'calmkit[hf]'."
             ) from error
         try:
-            # Apart from the model's config, which transformers would read and may not know.
-            with tempfile.TemporaryDirectory() as apart:
+            # Copied without the model's config, which transformers would read and may not know.
+            with tempfile.TemporaryDirectory() as copy:
                 for name in names:
-                    shutil.copyfile(folder / name, Path(apart) / name)
+                    shutil.copyfile(folder / name, Path(copy) / name)
                 found = AutoTokenizer.from_pretrained(
-                    apart, local_files_only=True, trust_remote_code=False
+                    copy, local_files_only=True, trust_remote_code=False
                 )
-        except Exception as error:  # its readers raise anything
+        except Exception as error:  # readers of tokenizers can raise anything
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(f"{folder}: its tokenizer cannot be read: {first}") from error
         return cls(found)

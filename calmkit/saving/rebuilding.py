@@ -1,7 +1,7 @@
-"""From a description to the part, with code from outside calmkit only where it is allowed.
+"""Building a part from its description, with code from outside calmkit only if it is trusted.
 
-Every name in a description is looked at before anything is imported; see `trust`. What is called
-is a class that keeps its arguments, a dataclass, or a function under `recorded`, and nothing else.
+Every name in a description is checked before anything is imported; see `trust`. Only classes that
+record their arguments, dataclasses, and `recorded` functions are called.
 """
 
 import contextlib
@@ -24,45 +24,47 @@ __all__ = ["check_trusted", "names_in", "rebuild", "rebuild_module"]
 
 
 def check_trusted(description: Any, trust: Collection[str] = ()) -> None:
-    """Check that a description names nothing but parts of calmkit and what is allowed.
+    """Check that a description names only parts of calmkit and trusted code.
 
     Args:
-        description: By `describe`, or read from a file.
+        description: From `describe`, or read from a file.
         trust: Packages, or modules of them, whose code may be imported and run.
 
     Raises:
-        SavedModelError: If it is nested too deeply, or names what is no part of calmkit.
-        UntrustedCodeError: If it names something else; names it.
+        SavedModelError: If it is nested too deeply, or names something in calmkit that is not a
+            part.
+        UntrustedCodeError: If it names other code; names it.
     """
     try:
         check_nesting(description)
     except ForeignDataError as error:
-        said = f"a description must be as `calmkit.save` writes it; {error}"
-        raise SavedModelError(said) from None
+        raise SavedModelError(
+            f"a description must be as `calmkit.save` writes it; {error}"
+        ) from None
     for path in names_in(description):
         check_name(path, trust)
 
 
 def rebuild(description: Any, *, trust: Collection[str] = ()) -> Any:
-    """Build what a description describes.
+    """Build the described part.
 
     Args:
-        description: By `describe`, or read from a file.
+        description: From `describe`, or read from a file.
         trust: As in `check_trusted`, which is called first.
 
     Raises:
         SavedModelError: If a name cannot be found, or a constructor refuses its arguments.
-        UntrustedCodeError: If it names code outside calmkit that is not allowed.
+        UntrustedCodeError: If it names code outside calmkit that is not trusted.
     """
     check_trusted(description, trust)
     return _Rebuilder(trust).value(description, "")
 
 
 def rebuild_module(description: Any, *, trust: Collection[str] = ()) -> nn.Module:
-    """As `rebuild`, of a module.
+    """Like `rebuild`, for a module.
 
     Raises:
-        SavedModelError: As in `rebuild`, and if it is no module.
+        SavedModelError: As in `rebuild`, and if the part is not a module.
         UntrustedCodeError: As in `rebuild`.
     """
     built = rebuild(description, trust=trust)
@@ -93,7 +95,7 @@ def names_in(value: Any) -> Iterator[str]:
 
 
 class _Rebuilder:
-    """Builds what one description describes; knows what it has built, and where."""
+    """Builds one description; remembers each part it has built, by its place."""
 
     def __init__(self, trust: Collection[str]) -> None:
         self._trust = trust
@@ -134,7 +136,7 @@ class _Rebuilder:
                 f"{path} must be a part: a class that derives from calmkit.recording.Recorded, a "
                 "dataclass, or a function under calmkit.recording.recorded."
             )
-        with _blaming(path):
+        with _naming_class(path):
             given = {name: self.value(v, place_in(place, name)) for name, v in arguments.items()}
             return make(**given)
 
@@ -147,8 +149,8 @@ def _dtype(name: str) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def _blaming(path: str) -> Iterator[None]:
-    """A constructor's refusal names its class, once."""
+def _naming_class(path: str) -> Iterator[None]:
+    """Add the class's name to a constructor's error, once."""
     try:
         yield
     except SavedModelError:

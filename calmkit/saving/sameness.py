@@ -1,7 +1,7 @@
-"""Whether a description builds the model that is being saved, before anything is written.
+"""Check that a description builds the model that is being saved, before anything is written.
 
-A description says what the model was built of. Where a module was replaced or a setting changed
-since, it would build another one, which loads the weights and computes something else.
+A description records how the model was built. If a module was replaced or a setting changed since
+then, it would build a different model, which loads the weights and computes something else.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def check_same(model: nn.Module, description: dict[str, Any]) -> None:
     Raises:
         CannotBeSavedError: If they differ; names the first difference.
     """
-    # What the model was built of is here already: to import it runs nothing new.
+    # The model's classes are already imported, so trusting their packages runs nothing new.
     trust = {path.partition(".")[0] for path in names_in(description)} - {calmkit.__name__}
     try:
         check_numbers(description, sum(tensor.numel() for tensor in model.state_dict().values()))
@@ -56,13 +56,13 @@ def check_same(model: nn.Module, description: dict[str, Any]) -> None:
 
 
 def _without_memory(description: Any, *, trust: Any) -> nn.Module:
-    """A described module without weights, where its constructors allow that."""
+    """A described module, without allocated weights if its constructors allow it."""
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
                 return rebuild_module(description, trust=trust)
         except (RuntimeError, NotImplementedError):
-            # A constructor that looks at the numbers it computes.
+            # A constructor reads values of tensors.
             with torch.device("cpu"):
                 return rebuild_module(description, trust=trust)
 
@@ -75,7 +75,7 @@ def _is_setting(key: str, value: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    """What can be compared: of a part without an equality of its own, its description."""
+    """A comparable value: the description of a part that does not define equality."""
     return describe(value) if isinstance(value, Recorded) else value
 
 

@@ -1,6 +1,6 @@
 """`save` and `load`: a model, or a part of one, as a folder.
 
-Nothing is pickled, and nothing outside calmkit runs unless the caller names it in `trust`.
+Nothing is pickled, and no code outside calmkit runs unless the caller names it in `trust`.
 """
 
 import json
@@ -36,7 +36,7 @@ from .sameness import check_same
 
 __all__ = ["SavableTokenizer", "load", "save", "saved_tokenizer"]
 
-# Whatever a constructor makes of arguments that nobody has checked.
+# Errors that a constructor may raise for unchecked arguments.
 _REFUSALS = (
     ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
@@ -61,20 +61,20 @@ def save(
     metrics: Mapping[str, float] | None = None,
     protocol: str = "",
 ) -> None:
-    """Write a model: weights with the description that builds it, tokenizer and model card.
+    """Write a model: weights with a description that rebuilds it, tokenizer and model card.
 
-    All files are written beside older ones, and then take their places, the weights last: whenever
-    the process dies, or the disk is full, the old model or the new one is there.
+    All files are written next to older ones and then replace them, the weights last. If the
+    process dies or the disk is full, either the old model or the new one is there.
 
     Args:
         model: A language model, or any part that is a module.
         directory: Made if missing; other files in it stay.
         tokenizer: Its tokenizer.
-        metrics: For the card: numbers by name.
-        protocol: For the card: how they were measured.
+        metrics: Numbers by name, for the model card.
+        protocol: How they were measured, for the model card.
 
     Raises:
-        CannotBeSavedError: If the model cannot be built again from its constructors' arguments.
+        CannotBeSavedError: If the model cannot be rebuilt from its constructors' arguments.
         WriteError: If it cannot be written; names the folder.
         ImportError: If safetensors is not installed.
     """
@@ -106,12 +106,12 @@ def load(
 
     Args:
         directory: A folder that `save` wrote.
-        kind: What must be in it: a language model, or a part such as `Head`.
-        trust: Packages outside calmkit, or modules of them, that the model's parts come from:
-            their code is imported and run.
+        kind: The expected class: a language model, or a part such as `Head`.
+        trust: Packages outside calmkit, or modules of them, that define parts of the model; their
+            code is imported and run.
 
     Raises:
-        SavedModelError: If a file is missing or damaged, or does not fit this version.
+        SavedModelError: If a file is missing, damaged, or incompatible with this version.
         UntrustedCodeError: If the model needs code that is not in `trust`; nothing was imported.
     """
     path = Path(directory) / WEIGHTS_FILE
@@ -129,7 +129,7 @@ def load(
 def _built(
     description: Any, tensors: Mapping[str, Tensor], path: Path, trust: Collection[str]
 ) -> nn.Module:
-    """A described module with new weights; no random number of the caller is used."""
+    """A described module with new weights; the caller's random state does not change."""
     check_numbers(description, sum(tensor.numel() for tensor in tensors.values()))
     limit = BuildingLimit(tensors, str(path))
     try:

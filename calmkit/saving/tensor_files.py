@@ -1,11 +1,11 @@
-"""Tensors as bytes: the format of safetensors, written piece by piece, and a digest of it.
+"""Writing tensors in the format of safetensors, piece by piece, and their digest.
 
     8 bytes     length of the header
-    header      JSON: for each name dtype, shape and place; under `__metadata__` texts by name
+    header      JSON: dtype, shape and offsets of each name; `__metadata__` has texts by name
     data        the tensors' bytes, one after the other
 
-The library writes such a file under a name of its own, readable for its owner alone, which stays
-behind when the process is killed. So it only reads here.
+The safetensors library writes to a temporary file of its own choice, readable only by its owner,
+which remains if the process is killed. It is therefore used only for reading.
 """
 
 import hashlib
@@ -31,17 +31,17 @@ _ALIGNED_TO = 8
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
-    """Write a file that safetensors reads.
+    """Write a file that safetensors can read.
 
     Args:
         path: The file.
-        tensors: Contiguous, on the CPU.
-        texts: For the header.
+        tensors: Contiguous tensors on the CPU.
+        texts: Texts of the header, by name.
 
     Raises:
         CannotBeSavedError: If the format has no name for a dtype.
     """
-    # The widest first, so that each begins at a multiple of its own width.
+    # The widest dtypes first, so that each tensor begins at a multiple of its element size.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, object] = {"__metadata__": dict(texts)}
     end = 0
@@ -67,10 +67,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str,
 
 
 def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, dtypes, shapes and numbers, in hexadecimal.
+    """SHA-256 of names, dtypes, shapes and values, in hexadecimal.
 
     Args:
-        tensors: Contiguous, on the CPU.
+        tensors: Contiguous tensors on the CPU.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -81,6 +81,6 @@ def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a tensor, not copied."""
+    """The memory of a tensor, without a copy."""
     array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
     return memoryview(array)

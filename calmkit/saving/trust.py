@@ -1,13 +1,13 @@
-"""Which classes and functions a saved model may name, and how a name becomes one of them.
+"""The classes and functions that a saved model may name.
 
-A name is looked at before anything is imported. It stands for
+A name is checked before anything is imported. It must be one of these:
 
-- a part of calmkit: a public class, or a function under `recorded`, of one of the packages that
-  hold parts, by the name of the module that defines it or of a package that hands it on;
-- one of a few exact names outside, such as `torch.nn.functional.silu`;
-- what a trusted package defines at the top of one of its modules. Modules are imported by their
-  full names and never reached through one another, so that what the package imports itself stays
-  out of reach: trust in `mine` is no trust in `mine.os.system`.
+- A part of calmkit: a public class, or a `recorded` function, of one of the packages that define
+  parts, by the name of the module that defines it or of a package that exports it.
+- One of a few exact names outside calmkit, such as `torch.nn.functional.silu`.
+- A definition at the top level of a module of a trusted package. Modules are imported by their
+  full names and never reached through each other, so that the package's own imports stay out of
+  reach: trust in `mine` does not include `mine.os.system`.
 """
 
 import functools
@@ -30,7 +30,7 @@ _PACKAGES = (
     "scoring",
 )  # fmt: skip
 
-# They compute and do nothing else. Three have their home among the compiled functions.
+# Functions that only compute. Three of them are defined among torch's compiled functions.
 ACTIVATIONS = frozenset(
     ("torch._C._nn.gelu", "torch._C._nn.log_sigmoid", "torch._C._nn.softplus")
 ) | frozenset(
@@ -50,11 +50,11 @@ def check_name(
     Args:
         path: A dotted name.
         trust: Packages, or modules of them, whose code may be imported and run.
-        exact: Names outside calmkit that are allowed besides.
+        exact: Other allowed names outside calmkit.
 
     Raises:
-        SavedModelError: If it is within calmkit and not that of a part.
-        UntrustedCodeError: If it is outside of calmkit and not allowed.
+        SavedModelError: If it is inside calmkit but does not name a part.
+        UntrustedCodeError: If it is outside calmkit and not trusted.
     """
     if path in exact or _trusted(path, trust):
         return
@@ -76,7 +76,7 @@ def check_name(
 def find(
     path: str, trust: Collection[str] = (), *, exact: Collection[str] = ACTIVATIONS
 ) -> Callable[..., Any]:
-    """The class or function that a name stands for.
+    """The class or function of a name.
 
     Args:
         path: A dotted name.
@@ -84,7 +84,7 @@ def find(
         exact: As in `check_name`.
 
     Raises:
-        SavedModelError: If there is none, or it is not defined where the name says.
+        SavedModelError: If it does not exist, or is defined in another module.
         UntrustedCodeError: As in `check_name`.
     """
     check_name(path, trust, exact=exact)
@@ -92,7 +92,7 @@ def find(
         return _parts()[path]
     module, _, name = path.rpartition(".")
     try:
-        # The module by its full name: what it imports has no such name below it.
+        # The module is imported by its full name, under which its own imports are not found.
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise SavedModelError(
@@ -113,7 +113,7 @@ def _trusted(path: str, trust: Collection[str]) -> bool:
 
 @functools.cache
 def _parts() -> dict[str, Callable[..., Any]]:
-    """Every part of calmkit by each of its names."""
+    """Every part of calmkit, by all of its names."""
     found: dict[str, Callable[..., Any]] = {}
     for module in _modules():
         for name, value in vars(module).items():

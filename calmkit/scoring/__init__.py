@@ -30,8 +30,11 @@ from .logarithmic import log_score as log_score
 from .moments import expected_distance as expected_distance
 from .moments import gaussian_norm_moment as gaussian_norm_moment
 from .pairwise import PairwiseScore as PairwiseScore
-from .precision import in_full_precision as in_full_precision
 from .sliced import SlicedCRPS as SlicedCRPS
 from .sliced import sliced_crps as sliced_crps
 from .variogram import VariogramScore as VariogramScore
 from .variogram import variogram_score as variogram_score
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .precision import in_full_precision as in_full_precision

@@ -5,9 +5,9 @@ better**. It is *proper* if E_{v ~ Q} S(P, v) is smallest at P = Q, and *strictl
 is smallest there only. Trained on a strictly proper rule, a sampler can win only by matching the
 data's distribution.
 
-Here P is given by independent samples and the outcome by a Gaussian, whose expectation a rule
-takes in closed form where there is one. `score` is a thin shell: it checks, raises the precision
-and draws noise. `score_from` is the deterministic core.
+Here P is given by independent samples and the outcome by a Gaussian. A rule takes the expectation
+over that Gaussian in closed form where there is one. `score` is a thin shell: it checks its
+arguments, raises the precision and draws noise. `score_from` is the deterministic core.
 
 Source: Gneiting and Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation",
 JASA 2007.
@@ -42,7 +42,7 @@ class ScoringRule(Recorded, abc.ABC):
     @property
     @abc.abstractmethod
     def condition(self) -> str:
-        """In words: on which distributions that holds, or what the rule cannot see."""
+        """In words: on which distributions the rule is strictly proper, or what it cannot see."""
 
     @property
     def proper(self) -> bool:
@@ -68,7 +68,7 @@ class ScoringRule(Recorded, abc.ABC):
     ) -> Float[Tensor, "*batch"]:
         """Estimate E_{v ~ target} S(P, v) without bias; the deterministic core of `score`.
 
-        Positions must not mix: each score depends on its own samples, target and noise only.
+        Positions must not mix: each score depends only on its own samples, target and noise.
 
         Args:
             samples: Independent draws from P, in float32 or better.
@@ -83,7 +83,7 @@ class ScoringRule(Recorded, abc.ABC):
         outcomes: Float[Tensor, "outcomes *batch latent"],
         noise: Float[Tensor, "noise *batch latent"],
     ) -> Float[Tensor, "*batch"]:
-        """The mean of S(P, y) over given outcomes y, with the graph of one outcome at a time.
+        """The mean of S(P, y) over given outcomes y; holds the graph of one outcome at a time.
 
         Args:
             samples: Independent draws from P, in float32 or better.
@@ -116,7 +116,7 @@ class ScoringRule(Recorded, abc.ABC):
     ) -> Float[Tensor, "*batch"]:
         """Estimate E_{v ~ target} S(P, v) without bias, from independent samples of P.
 
-        Computed in float32 at least, also under autocast.
+        Computed at least in float32, also under autocast.
 
         Args:
             samples: Independent draws from P; differentiable.
@@ -131,7 +131,7 @@ class ScoringRule(Recorded, abc.ABC):
         check_count(samples, self.min_samples)
         check_target(samples, target)
         check_finite(samples=samples)
-        # A position's vectors lie side by side, as distances between them are computed fastest.
+        # A position's vectors are contiguous: distances between them are then computed fastest.
         shape = (*samples.shape[1:-1], self.noise_size, samples.shape[-1])
         dtype = torch.promote_types(samples.dtype, torch.float32)
         noise = standard_normal(shape, generator, dtype=dtype, device=samples.device)

@@ -1,25 +1,25 @@
 r"""Expectations of functions of a Gaussian's squared norm, by one quadrature.
 
-For v ~ N(m, diag(s^2)) everything needed is the Laplace transform of ||v||^2,
+For v ~ N(m, diag(s^2)) it suffices to know the Laplace transform of ||v||^2,
 
     phi(t) = E exp(-t ||v||^2) = prod_i (1 + 2 t s_i^2)^(-1/2) exp(-t m_i^2 / (1 + 2 t s_i^2)),
 
-since a function rho(r) = int_0^oo (1 - exp(-t r^2)) dmu(t) of the distance (`pairwise` says which
-they are) has the expectation
+since a function rho(r) = int_0^oo (1 - exp(-t r^2)) dmu(t) of the distance (`pairwise` lists these
+functions) has the expectation
 
     E rho(||v||) = int_0^oo (1 - phi(t)) dmu(t) ~ slope E||v||^2 + sum_j w_j (1 - phi(t_j)) + rest.
 
 `slope` stands for the nodes left out at small t, where 1 - phi = t E||v||^2, and `rest` for those
-at large t, where phi = 0. A rule chooses nodes and weights; here the sum is taken for N samples at
-once that share a Gaussian and its nodes, v = x_n - z. Logarithms and divisions are then done once
-per position, not per sample, and the exponent is one matrix product. The derivatives
+at large t, where phi = 0. A rule chooses nodes and weights. This module takes the sum for N
+samples at once, v = x_n - z, which share a Gaussian and its nodes. Logarithms and divisions are
+done once per position, not per sample, and the exponent is one matrix product. The derivatives
 
     d/dm_i^2 = slope + sum_j w_j phi_j r_ji,    r_ji = t_j / (1 + 2 t_j s_i^2),
     d/ds_i^2 = slope + sum_j w_j phi_j (r_ji - 2 m_i^2 r_ji^2)
 
-need the same phi and r, hence are taken in the forward pass: positions are worked off some at a
-time, their (nodes, latent) tables stay in the processor's cache, and none outlives its turn.
-Where their own derivatives are wanted they are computed again, all positions at once.
+need the same phi and r and are therefore computed in the forward pass. Positions are processed in
+blocks, so that their (nodes, latent) tables fit the processor's cache and are freed after use.
+If these derivatives are to be differentiated, they are computed again for all positions at once.
 """
 
 from dataclasses import dataclass
@@ -32,14 +32,14 @@ from .derivatives import needs_plain_operations
 
 __all__ = ["Quadrature", "expected_by", "log_grid"]
 
-# Entries of a (positions, nodes, latent) table: about a core's cache, or a small part of a GPU.
+# Entries of a (positions, nodes, latent) table: about a core's cache, or a little GPU memory.
 _TABLE = {"cpu": 2**18}
 _TABLE_ELSEWHERE = 2**24
 
 
 @dataclass(frozen=True)
 class Quadrature:
-    """A discrete measure mu for each position, with what stands for the nodes left out.
+    """A discrete measure mu for each position, with terms that replace the nodes left out.
 
     Attributes:
         nodes: t_j, (positions, nodes).
@@ -84,7 +84,7 @@ def log_grid(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 class _Integral(torch.autograd.Function):
-    """The sum over nodes, with its derivatives by squares and by variance as further results."""
+    """The sum over nodes; also returns its derivatives by squares and by variance."""
 
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""What every score refuses, with the argument, the rule and the value in the message.
+"""Argument checks that all scores share.
 
-Values are read where that is free: eagerly, on the CPU. Elsewhere reading one would wait for the
-device, and a NaN shows in the score.
+Values are read only where that is free: eagerly, on the CPU. Elsewhere reading a value would wait
+for the device, and a NaN shows in the score.
 """
 
 import torch
@@ -15,7 +15,6 @@ __all__ = [
     "check_count",
     "check_dimensions",
     "check_not_negative",
-    "check_positive",
     "check_target",
 ]
 
@@ -35,13 +34,6 @@ def check_dimensions(least: int = 1, **vectors: Tensor) -> None:
         if vector.shape[-1] < least:
             wanted = "1 dimension" if least == 1 else f"{least} dimensions, for there to be a pair"
             raise ValueError(f"{name} must have at least {wanted}; got {vector.shape[-1]}.")
-
-
-def check_positive(**settings: float) -> None:
-    """Refuse settings that are not positive and finite."""
-    for name, value in settings.items():
-        if not 0.0 < value < float("inf"):
-            raise ValueError(f"{name} must be positive and finite; got {value}.")
 
 
 def check_not_negative(**tensors: Tensor) -> None:
@@ -64,7 +56,7 @@ def check_target(samples: Tensor, target: DiagonalGaussian) -> None:
 
 
 def check_categorical(probabilities: Tensor, target: Tensor) -> None:
-    """Refuse what is no distribution along the last axis, and a target that indexes no outcome."""
+    """Refuse probabilities that are not a distribution, and a target that indexes no outcome."""
     if probabilities.shape[-1] < 1:
         raise ValueError("probabilities must have at least 1 outcome along the last axis; got 0.")
     if is_readable(probabilities):
@@ -72,7 +64,7 @@ def check_categorical(probabilities: Tensor, target: Tensor) -> None:
         if not low >= 0:
             raise ValueError(f"probabilities must not be negative or NaN; got {float(low)}.")
         worst = total[(total - 1).abs().argmax()]
-        # Half of the digits: far beyond the rounding of a softmax, far below a mistake.
+        # Half of the digits: far above the rounding error of a softmax, far below a real mistake.
         tolerance = torch.finfo(total.dtype).eps ** 0.5
         if not (worst - 1).abs() <= tolerance:
             raise ValueError(

@@ -1,12 +1,12 @@
 """Rules made of rules: sums, a spread weight, sampled targets, and scoring in pieces.
 
-They wrap any rule, so that a config can say for instance
+They wrap other rules. In a config, for instance:
 
     class_path: SampledTarget
     init_args: {rule: {class_path: EnergyScore}, num_targets: 100}
 
-A sum of proper rules with positive weights is proper, and strictly so if one of them is: the truth
-minimises each term, and the strict one nowhere else.
+A sum of proper rules with positive weights is proper, and strictly proper if one of them is: the
+true distribution minimises each term, and is the only minimum of the strictly proper one.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_at_least, check_positive
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
 
 from .base import ScoringRule
-from .checks import check_count, check_positive
+from .checks import check_count
 from .pairwise import PairwiseScore
 from .recompute import recomputed
 
@@ -40,7 +41,7 @@ class WeightedSum(ScoringRule):
     weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse no rules, weights that are not positive, and unequal numbers of the two."""
+        """Refuse an empty list, weights that are not positive, and unequal numbers of the two."""
         if not self.rules:
             raise ValueError("rules must hold at least one rule; got none.")
         if self.weights is not None and len(self.weights) != len(self.rules):
@@ -53,7 +54,7 @@ class WeightedSum(ScoringRule):
 
     @property
     def min_samples(self) -> int:
-        """As many as the most demanding term needs."""
+        """The largest number that any term needs."""
         return max(rule.min_samples for rule in self.rules)
 
     @property
@@ -63,7 +64,7 @@ class WeightedSum(ScoringRule):
 
     @property
     def strictly_proper(self) -> bool:
-        """Whether all terms are proper and one of them strictly."""
+        """Whether all terms are proper and one is strictly proper."""
         return self.proper and any(rule.strictly_proper for rule in self.rules)
 
     @property
@@ -73,7 +74,7 @@ class WeightedSum(ScoringRule):
 
     @property
     def noise_size(self) -> int:
-        """Noise of all terms."""
+        """The sum over the terms."""
         return sum(rule.noise_size for rule in self.rules)
 
     @typed
@@ -83,7 +84,7 @@ class WeightedSum(ScoringRule):
         target: DiagonalGaussian,
         noise: Float[Tensor, "noise *batch latent"],
     ) -> Float[Tensor, "*batch"]:
-        """The sum; each term has noise of its own. See `ScoringRule.score_from`."""
+        """The sum; each term has its own noise. See `ScoringRule.score_from`."""
         weights = self.weights or [1.0] * len(self.rules)
         noises = noise.split([rule.noise_size for rule in self.rules])
         total = samples.new_zeros(samples.shape[1:-1])
@@ -96,8 +97,8 @@ class WeightedSum(ScoringRule):
 class SpreadWeighted(ScoringRule):
     """E rho(||X - y||) - w/2 E rho(||X - X'||): a "training temperature".
 
-    Below w = 1 samples gather towards the middle of the truth, above it they spread beyond.
-    **Proper at w = 1 only**: at any other weight the truth is not the minimum.
+    Below w = 1 the optimum is narrower than the true distribution, above it wider.
+    **Proper at w = 1 only**: at any other weight the true distribution is not the minimum.
 
     Attributes:
         rule: A score of pairwise distances.
@@ -114,17 +115,17 @@ class SpreadWeighted(ScoringRule):
 
     @property
     def proper(self) -> bool:
-        """Only at weight 1."""
+        """True at weight 1 only."""
         return self.weight == 1.0
 
     @property
     def strictly_proper(self) -> bool:
-        """Only at weight 1."""
+        """True at weight 1 only."""
         return self.proper and self.rule.strictly_proper
 
     @property
     def condition(self) -> str:
-        """The rule's condition at weight 1; at any other, that it is not proper."""
+        """The rule's condition at weight 1; a statement that it is not proper at any other."""
         if self.proper:
             return self.rule.condition
         direction = "too narrow" if self.weight < 1.0 else "too wide"
@@ -143,37 +144,37 @@ class SpreadWeighted(ScoringRule):
 
 
 @dataclass(frozen=True)
-class _SameLaw(ScoringRule):
-    """A rule computed in another way."""
+class _SameRule(ScoringRule):
+    """The same rule, computed in a different way; equally proper."""
 
     rule: ScoringRule
 
     @property
     def min_samples(self) -> int:
-        """As the rule's."""
+        """The wrapped rule's."""
         return self.rule.min_samples
 
     @property
     def proper(self) -> bool:
-        """As the rule."""
+        """The wrapped rule's."""
         return self.rule.proper
 
     @property
     def strictly_proper(self) -> bool:
-        """As the rule."""
+        """The wrapped rule's."""
         return self.rule.strictly_proper
 
     @property
     def condition(self) -> str:
-        """As the rule's."""
+        """The wrapped rule's."""
         return self.rule.condition
 
 
 @dataclass(frozen=True)
-class SampledTarget(_SameLaw):
+class SampledTarget(_SameRule):
     """Any rule with its target drawn instead of integrated, as in arXiv 2510.27688 (M = 100).
 
-    The same expected score, with noise added to its gradient: for comparison.
+    The expected score is the same, but the gradient is noisier. Meant for comparisons.
 
     Attributes:
         rule: The rule whose target is drawn.
@@ -184,12 +185,11 @@ class SampledTarget(_SameLaw):
 
     def __post_init__(self) -> None:
         """Refuse to draw nothing."""
-        if self.num_targets < 1:
-            raise ValueError(f"num_targets must be at least 1; got {self.num_targets}.")
+        check_at_least(1, num_targets=self.num_targets)
 
     @property
     def noise_size(self) -> int:
-        """One vector a target, and the rule's own."""
+        """One vector per target, and the wrapped rule's."""
         return self.num_targets + self.rule.noise_size
 
     @typed
@@ -205,27 +205,26 @@ class SampledTarget(_SameLaw):
 
 
 @dataclass(frozen=True)
-class ChunkedScore(_SameLaw):
-    """Any rule, some positions at a time: the same numbers with the memory of one piece.
+class ChunkedScore(_SameRule):
+    """Any rule, a few positions at a time: the same numbers with the memory of one piece.
 
-    Each piece is computed anew in the backward pass, so that its intermediate tensors never live
-    beside those of another.
+    Each piece is recomputed in the backward pass, so that the intermediate tensors of two pieces
+    are never in memory together.
 
     Attributes:
         rule: The rule.
-        positions: Positions of a piece.
+        positions: Number of positions in a piece.
     """
 
     positions: int = 256
 
     def __post_init__(self) -> None:
         """Refuse empty pieces."""
-        if self.positions < 1:
-            raise ValueError(f"positions must be at least 1; got {self.positions}.")
+        check_at_least(1, positions=self.positions)
 
     @property
     def noise_size(self) -> int:
-        """As the rule's."""
+        """The wrapped rule's."""
         return self.rule.noise_size
 
     @typed

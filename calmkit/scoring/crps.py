@@ -1,23 +1,24 @@
-r"""Continuous ranked probability score: the energy score of each dimension by itself.
+r"""Continuous ranked probability score: the energy score of each dimension on its own.
 
     CRPS(P, y) = E|X - y| - 1/2 E|X - X'| = int (F(t) - [y <= t])^2 dt,    X, X' ~ P independent,
 
 for a distribution P of one number with distribution function F. Orientation: **lower is better**,
-in the unit of y, zero for a certain and right prediction. Strictly proper where E|X| is finite.
+in the unit of y, zero for a certain and correct prediction. Strictly proper where E|X| is finite.
 
 From m >= 2 samples the fair estimate
 
     1/m sum_i |x_i - y| - 1/(m (m-1)) sum_{i < j} |x_i - x_j|
 
-is unbiased. No pair is formed: with x_(1) <= ... <= x_(m) the second sum is
+is unbiased. It is computed without forming pairs: with x_(1) <= ... <= x_(m) the second sum is
 
     sum_i (2 i - m - 1) x_(i) = sum_{i < m} i (m - i) (x_(i+1) - x_(i)),
 
-for each gap lies between i samples on its left and m - i on its right. That costs O(m log m), and
-the gaps, none negative, do not cancel as the x_(i) would.
+because each gap has i samples on its left and m - i on its right. This costs O(m log m). The gaps
+are never negative and do not cancel as the x_(i) would.
 
-The rule for vectors is the sum over dimensions. It sees each dimension's margin and nothing of how
-dimensions go together. The expectation over a Gaussian outcome is that of a folded normal.
+The rule for vectors is the sum over dimensions. It sees the marginal of each dimension, but not
+how dimensions depend on each other. The expectation over a Gaussian outcome is that of a folded
+normal.
 
 Sources: Gneiting and Raftery, JASA 2007, section 4.2; Ferro, "Fair scores for ensemble forecasts",
 QJRMS 2014; Leone, Nelson and Nottingham, "The folded normal distribution", Technometrics 1961.
@@ -40,7 +41,7 @@ from .precision import in_full_precision
 
 __all__ = ["MarginalCRPS", "crps", "expected_crps", "folded_normal_mean"]
 
-# Beyond so many standard deviations E|v| is |mean|, to less than the rounding of float64.
+# Beyond this many standard deviations E|v| equals |mean| up to the rounding of float64.
 _FAR = 9.0
 
 
@@ -79,8 +80,8 @@ def expected_crps(
         target: Distribution of the outcome, one per position.
 
     Raises:
-        ValueError: If fewer than two samples are given, shapes do not fit, a value of the target
-            is not finite or a std negative.
+        ValueError: If fewer than two samples are given, shapes do not match, a value of the
+            target is not finite or a std is negative.
     """
     check_count(samples)
     check_target(samples, target)
@@ -104,12 +105,12 @@ def folded_normal_mean(
         std: Standard deviation of v; zero is allowed.
 
     Raises:
-        ValueError: If there is no dimension, a value is not finite or a std negative.
+        ValueError: If there is no dimension, a value is not finite or a std is negative.
     """
     check_dimensions(mean=mean)
     check_target(mean[None], DiagonalGaussian(mean, std))
-    # Both branches of a where get a gradient: the one not taken must not divide by zero, nor by
-    # so little that mean / std^2 overflows.
+    # Both branches of `where` receive a gradient: the one not taken must not divide by zero, nor
+    # by a value so small that mean / std^2 overflows.
     far = (mean.abs() >= _FAR * std) | (std < _FAR * torch.finfo(std.dtype).tiny)
     scale = torch.where(far, 1.0, std)
     ratio = torch.where(far, 0.0, mean) / (math.sqrt(2) * scale)
@@ -118,9 +119,9 @@ def folded_normal_mean(
 
 
 def _half_pair_distance(samples: Tensor) -> Tensor:
-    """1/(m (m-1)) sum_{i < j} |x_i - x_j| of each dimension, from the gaps; see the module."""
+    """1/(m (m-1)) sum_{i < j} |x_i - x_j| of each dimension, from the gaps (module docstring)."""
     count = samples.shape[0]
-    # Sorted along neighbouring places in memory: three times faster.
+    # Sorting along contiguous memory is three times faster.
     gaps = samples.movedim(0, -1).contiguous().sort(dim=-1).values.diff(dim=-1)
     below = torch.arange(1, count, dtype=gaps.dtype, device=gaps.device)
     return gaps @ (below * (count - below) / (count * (count - 1)))
@@ -132,12 +133,12 @@ class MarginalCRPS(ScoringRule):
 
     @property
     def strictly_proper(self) -> bool:
-        """False: it does not see how dimensions go together."""
+        """False: it does not see how dimensions depend on each other."""
         return False
 
     @property
     def condition(self) -> str:
-        """What it cannot see, and where it is strict."""
+        """That it sees marginals only, and where it is strictly proper."""
         return (
             "sees the margin of each dimension only; strictly proper for one dimension, or among "
             "predictions with independent dimensions, with finite E|X_i|"

@@ -2,14 +2,14 @@ r"""Dawid-Sebastiani score: mean and variance of each dimension, nothing else.
 
     S(P, y) = sum_i log sigma_i^2 + (y_i - mu_i)^2 / sigma_i^2,    mu = E X,  sigma_i^2 = Var X_i.
 
-Orientation: **lower is better**. Twice the logarithmic score of the Gaussian with the same means
-and variances, less l log(2 pi). Proper where variances are finite, not strictly: distributions of
-equal means and variances score alike, whatever their shape and correlations. (The form with a full
-covariance matrix needs more samples than dimensions.)
+Orientation: **lower is better**. S is twice the logarithmic score of the Gaussian with the same
+means and variances, less l log(2 pi). It is proper where variances are finite, but not strictly:
+distributions of equal means and variances score alike, whatever their shape and correlations. (The
+form with a full covariance matrix needs more samples than dimensions.)
 
-S is no polynomial in P, so that **no estimate from samples is unbiased for all P**. With the mean
+S is not a polynomial in P, so **no estimate from samples is unbiased for all P**. With the mean
 x_ and variance s^2 (divisor m - 1) of m samples, log s^2 is too small on average, (y - x_)^2 / s^2
-too large. If P has Gaussian margins, then x_ ~ N(mu, sigma^2/m) is independent of
+too large. If P has Gaussian marginals, then x_ ~ N(mu, sigma^2/m) is independent of
 s^2 ~ sigma^2 chi^2_{m-1} / (m-1). With k = m - 1,
 
     E log s^2 = log sigma^2 + psi(k/2) - log(k/2),    E 1/s^2 = k/(k-2) / sigma^2,
@@ -19,9 +19,9 @@ hence from m >= 4 samples, in each dimension,
 
     log s^2 - psi((m-1)/2) + log((m-1)/2) + (m-3)/(m-1) (y - x_)^2 / s^2 - 1/m
 
-is unbiased for such P. For others a bias of order 1/m remains, and with few samples it is no
-formality: against a Gaussian truth uniform margins of the same variance score better on average
-than the truth. A sampler that is free to choose its shape can exploit that.
+is unbiased for such P. For others a bias of order 1/m remains, which matters with few samples:
+if the true distribution is Gaussian, uniform marginals of the same variance score better on
+average than the true ones. A sampler that is free to choose its shape can exploit that.
 
 Sources: Dawid and Sebastiani, "Coherent dispersion criteria for optimal experimental design",
 Annals of Statistics 1999; Siegert, Ferro, Stephenson and Leutbecher, "The ensemble-adjusted
@@ -52,12 +52,12 @@ _LEAST = 4  # with fewer samples E 1/s^2 is infinite
 def dawid_sebastiani_score(
     samples: Float[Tensor, "samples *batch latent"], observation: Float[Tensor, "*batch latent"]
 ) -> Float[Tensor, "*batch"]:
-    """Estimate the Dawid-Sebastiani score, without bias if the prediction has Gaussian margins.
+    """Estimate the Dawid-Sebastiani score, without bias if the prediction has Gaussian marginals.
 
         sum_i log s_i^2 - psi((m-1)/2) + log((m-1)/2) + (m-3)/(m-1) (y_i - x_i)^2 / s_i^2 - 1/m
 
-    with mean x_i and variance s_i^2 of the samples. Where they are almost tied, s_i counts as eps
-    times the largest distance of a sample from y_i: finite, and worse than anything else.
+    with mean x_i and variance s_i^2 of the samples. Where samples are almost tied, s_i is taken as
+    eps times the largest distance of a sample from y_i. The score is then finite, and very bad.
 
     Args:
         samples: Independent draws from the prediction; at least four.
@@ -78,7 +78,7 @@ class DawidSebastianiScore(ScoringRule):
 
     @property
     def proper(self) -> bool:
-        """False: only where its estimate is unbiased."""
+        """False: it is proper only where its estimate is unbiased."""
         return False
 
     @property
@@ -88,7 +88,7 @@ class DawidSebastianiScore(ScoringRule):
 
     @property
     def condition(self) -> str:
-        """Where it is proper, and what it sees."""
+        """The predictions for which it is proper, and the moments that it sees."""
         return (
             "not proper for all predictions, but among those with Gaussian margins, for which "
             "its estimate is unbiased; sees mean and variance of each dimension only"
@@ -96,7 +96,7 @@ class DawidSebastianiScore(ScoringRule):
 
     @property
     def min_samples(self) -> int:
-        """Four, or the expected score is infinite."""
+        """Four; with fewer the expected score is infinite."""
         return _LEAST
 
     @typed
@@ -106,9 +106,9 @@ class DawidSebastianiScore(ScoringRule):
         target: DiagonalGaussian,
         noise: Float[Tensor, "noise *batch latent"],
     ) -> Float[Tensor, "*batch"]:
-        """By E (v - x_)^2 = (mu - x_)^2 + std^2; see `ScoringRule.score_from`.
+        """Uses E (v - x_)^2 = (mu - x_)^2 + std^2; see `ScoringRule.score_from`.
 
-        Unbiased for predictions with Gaussian margins.
+        Unbiased for predictions with Gaussian marginals.
 
         Raises:
             ValueError: If fewer than four samples are given, or samples have no dimensions.

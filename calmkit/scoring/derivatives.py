@@ -1,11 +1,13 @@
-"""Which derivative is asked for: a fast first one by hand, or any, from plain operations.
+"""The choice between a fast hand-written gradient and PyTorch's own derivatives.
 
-A hand-written gradient (`torch.autograd.Function`) is fast and small, but no formula that PyTorch
-could differentiate again. So it is taken only where no other derivative can follow: in a plain
-backward pass. Everything else is left to PyTorch and to functions of plain operations, right
-whatever is asked of them: forward mode and the transforms of `torch.func` from the start
-(`needs_plain_operations`); a backward pass that keeps a graph (`create_graph=True`) from there on,
-where `torch.is_grad_enabled()` is true.
+A hand-written gradient (`torch.autograd.Function`) is fast and needs little memory, but PyTorch
+cannot differentiate it again. It is used only in a plain backward pass, where no other derivative
+can follow. Everything else uses plain operations, which PyTorch differentiates to any order:
+
+- Forward mode and the transforms of `torch.func` use them from the start
+  (`needs_plain_operations`).
+- A backward pass that keeps a graph (`create_graph=True`) uses them in the backward pass, where
+  `torch.is_grad_enabled()` is true.
 """
 
 import torch
@@ -19,7 +21,7 @@ __all__ = ["needs_plain_operations", "smooth_norm"]
 
 
 def needs_plain_operations(*inputs: Tensor) -> bool:
-    """Whether more than a plain backward pass may follow; always so under `torch.compile`."""
+    """Whether more than a plain backward pass may follow; always true under `torch.compile`."""
     return (
         torch.compiler.is_compiling()
         or in_transform()
@@ -30,7 +32,7 @@ def needs_plain_operations(*inputs: Tensor) -> bool:
 def smooth_norm(x: Tensor, dim: int) -> Tensor:
     """The Euclidean norm along an axis; at zero its derivatives of all orders are taken as zero.
 
-    (Those of PyTorch's from the second on are NaN there.)
+    (PyTorch's own are NaN there from the second order on.)
     """
     if not (x.requires_grad or needs_plain_operations(x)):
         return vector_norm(x, dim=dim)

@@ -1,10 +1,10 @@
-r"""Scores of discrete predictions: Brier from draws or probabilities, spherical from the latter.
+r"""Scores of discrete predictions: Brier (draws or probabilities) and spherical (probabilities).
 
     Brier(P, y) = sum_x (P(x) - [x = y])^2 = 1 - 2 P(y) + sum_x P(x)^2    in [0, 2]
     Spherical(P, y) = -P(y) / ||P||_2                                     in [-1, 0]
 
-Orientation: **lower is better**. Both are strictly proper. An outcome is one whole: a chunk of
-tokens that differs in one place is another outcome. Brier is twice the energy score for the
+Orientation: **lower is better**. Both are strictly proper. An outcome is the whole chunk: a chunk
+that differs in one token is a different outcome. Brier is twice the energy score for the
 distance [x != y], and 1 - Brier(P, y) is the higher-is-better form of `calmkit.metrics`.
 
 From m >= 2 independent draws Brier is estimated without bias by
@@ -15,7 +15,7 @@ the mean of 1 - [x_s = y] - [x_t = y] + [x_s = x_t] over pairs of draws, each te
 
 **From draws alone the spherical score has no unbiased estimator**, whatever their number m: the
 expectation of any function of m draws is a polynomial of degree at most m in the P(x), and
-P(y) / ||P|| is no polynomial. (Nor is log P(y).) To put frequencies in place of P is biased.
+P(y) / ||P|| is not a polynomial. (Nor is log P(y).) Replacing P by frequencies is biased.
 
 Sources: Brier, "Verification of forecasts expressed in terms of probability", 1950; Good, comment
 on "Measuring information and uncertainty", 1971; Gneiting and Raftery, JASA 2007, section 3.
@@ -48,7 +48,7 @@ def brier_score(
     Raises:
         ValueError: If there are fewer than two draws, or an outcome has no tokens.
     """
-    collisions = collision_rate(draws)  # first, because it wants two draws
+    collisions = collision_rate(draws)  # first, because it checks for two draws
     return 1 - 2 * hit_rate(draws, target) + collisions
 
 
@@ -69,8 +69,8 @@ def hit_rate(
 def collision_rate(draws: Int[Tensor, "samples *batch tokens"]) -> Float[Tensor, "*batch"]:
     """Estimate sum_x P(x)^2 without bias: 2/(m (m-1)) sum_{s < t} [x_s = x_t], in float64.
 
-    The m draws are sorted, so that equal ones are neighbours: m log m comparisons instead of m^2,
-    memory in proportion to the draws, no hash that could mistake two outcomes for one.
+    The m draws are sorted, so that equal ones are neighbours. This takes m log m comparisons
+    instead of m^2 and memory proportional to the draws, and no hash can confuse two outcomes.
 
     Args:
         draws: Independent draws; at least two.
@@ -83,13 +83,13 @@ def collision_rate(draws: Int[Tensor, "samples *batch tokens"]) -> Float[Tensor,
     rows = draws.movedim(0, -1)  # (*batch, tokens, samples)
     index = torch.arange(samples, device=draws.device)
     order = index.expand(*rows.shape[:-2], samples)
-    # Lexicographic: by the last token first; a stable sort keeps it among equal earlier tokens.
+    # Lexicographic order: stable sorts by one token after the other, beginning with the last.
     for token in reversed(rows.unbind(dim=-2)):
         ranks = token.gather(-1, order).sort(dim=-1, stable=True).indices
         order = order.gather(-1, ranks)
     rows = rows.gather(-1, order[..., None, :].expand(rows.shape))
 
-    # A draw pairs with those before it in its run: its place less the place of the run's first.
+    # A draw pairs with those before it in its run: its index minus the index of the run's first.
     same = (rows[..., 1:] == rows[..., :-1]).all(dim=-2)
     first = torch.where(same, 0, index[1:]).cummax(dim=-1).values
     pairs = (index[1:] - first).sum(dim=-1)
@@ -102,15 +102,15 @@ def brier_score_of(
 ) -> Float[Tensor, "*batch"]:
     """Brier score of a known distribution: sum_x (p(x) - [x = y])^2.
 
-    It is what `brier_score` estimates, without its noise. It loses no digits near zero.
+    `brier_score` estimates this number from draws. No digits are lost near zero.
 
     Args:
-        probabilities: p, of a softmax for instance; differentiable.
+        probabilities: p, for instance from a softmax; differentiable.
         target: Index y of the outcome.
 
     Raises:
         ValueError: If a probability is negative, they do not sum to 1 or target is out of range.
-            (Values are checked on the CPU only.)
+            (Values are checked only on the CPU.)
     """
     check_categorical(probabilities, target)
     return in_full_precision(_brier)(probabilities, target)
@@ -123,12 +123,12 @@ def spherical_score(
     """Spherical score of a known distribution: -p(y) / ||p||_2.
 
     Args:
-        probabilities: p, of a softmax for instance; differentiable.
+        probabilities: p, for instance from a softmax; differentiable.
         target: Index y of the outcome.
 
     Raises:
         ValueError: If a probability is negative, they do not sum to 1 or target is out of range.
-            (Values are checked on the CPU only.)
+            (Values are checked only on the CPU.)
     """
     check_categorical(probabilities, target)
     return in_full_precision(_spherical)(probabilities, target)
@@ -144,7 +144,7 @@ def _check_draws(draws: Tensor, least: int) -> None:
         raise ValueError("draws must have at least 1 token; got 0.")
 
 
-# Apart, because the checks must see the precision in which the probabilities were rounded.
+# Separate, because the checks must see the precision in which the probabilities were rounded.
 def _brier(probabilities: Tensor, target: Tensor) -> Tensor:
     place = target.long()[..., None]
     minus_one = probabilities.new_full(place.shape, -1.0)

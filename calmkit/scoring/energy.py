@@ -72,13 +72,13 @@ class EnergyScore(PairwiseScore):
 
     @property
     def condition(self) -> str:
-        """A finite moment."""
+        """That a moment is finite."""
         return f"strictly proper on distributions with finite E||X||^{self.alpha:g}"
 
     @typed
     def of_distance(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """Distance to the power alpha. At zero all derivatives are taken as zero."""
-        # Only the power of 1 is taken there: zero times infinity would be the gradient at a tie.
+        # At zero the power is taken of 1 instead: the gradient at a tie would be 0 * inf.
         apart = distance > torch.finfo(distance.dtype).tiny
         return torch.where(apart, torch.where(apart, distance, 1.0).pow(self.alpha), 0.0)
 

@@ -1,17 +1,17 @@
-r"""Kernel score: strictly proper on every distribution, blind to what is many bandwidths away.
+r"""Kernel score: strictly proper on every distribution, but blind at distances of many bandwidths.
 
     S(P, y) = E rho(||X - y||) - 1/2 E rho(||X - X'||),    rho(r) = k(0) - k(r),
             = 1/2 E k(||X - X'||) - E k(||X - y||) + k(0) / 2,    X, X' ~ P independent,
 
 for a kernel k of `kernels`. Orientation: **lower is better**, with the 1/2. The constant k(0)/2 is
-often left out; with it, S = 0 for a certain and right prediction. The expected score exceeds that
-of the truth Q by MMD^2 / 2, half the squared maximum mean discrepancy of P and Q:
+often left out; with it, S = 0 for a certain and correct prediction. The expected score exceeds
+that of the true distribution Q by MMD^2 / 2, half the squared maximum mean discrepancy of P and Q:
 
     MMD^2 = E k(||X - X'||) - 2 E k(||X - Y||) + E k(||Y - Y'||).
 
-Bounded, unlike the energy score: no moment has to exist, but the gradient fades as samples and
-outcome are many bandwidths apart, slowly for the inverse multiquadric kernel, fast for the
-Gaussian one. In high dimensions choose bandwidths by `median_heuristic`, and several.
+S is bounded, unlike the energy score, and no moment has to exist. But the gradient vanishes where
+samples and outcome are many bandwidths apart: slowly for the inverse multiquadric kernel, fast for
+the Gaussian one. In high dimensions choose several bandwidths, guided by `median_heuristic`.
 
 The expectation over a Gaussian target is elementary for the Gaussian kernel, a product over the
 dimensions; for the others the mixture of `kernels` leaves one integral.
@@ -81,14 +81,15 @@ def expected_dissimilarity(
         kernel: The kernel k.
 
     Raises:
-        ValueError: If shapes do not fit, a value of the target is not finite or a std negative.
+        ValueError: If shapes do not match, a value of the target is not finite or a std is
+            negative.
     """
     check_target(samples, target)
     batch, latent = target.mean.shape[:-1], target.mean.shape[-1]
     offset = samples - target.mean
     exact = kernel.dissimilarity(outcome_distances(offset, offset.new_zeros(1, *batch, latent)))
 
-    # (positions, samples, latent): each position then is one matrix product over its samples.
+    # (positions, samples, latent): each position is then one matrix product over its samples.
     rows = offset.movedim(0, -2).reshape(batch.numel(), len(samples), latent) / kernel.unit
     std = target.std.reshape(batch.numel(), latent) / kernel.unit
     nodes, weights = (x.expand(batch.numel(), -1) for x in kernel.mixture(rows))
@@ -115,7 +116,7 @@ class KernelScore(PairwiseScore):
 
     @property
     def condition(self) -> str:
-        """None."""
+        """None: it holds on all distributions."""
         return "strictly proper on all distributions, the kernel being characteristic"
 
     @typed

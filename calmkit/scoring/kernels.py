@@ -1,33 +1,35 @@
 r"""Kernels of the Euclidean distance, each a mixture of Gaussians.
 
-A kernel says how alike two points at distance r are. With bandwidth b > 0, here
+A kernel k(r) is the similarity of two points at distance r. With bandwidth b > 0, these are
 
     GaussianKernel               k(r) = exp(-r^2 / (2 b^2))
     LaplaceKernel                k(r) = exp(-r / b)
     InverseMultiquadricKernel    k(r) = (1 + r^2 / b^2)^(-1/2)
 
-each 1 at r = 0; with several bandwidths their sum, whose value at 0 is their number. The Laplace
-kernel is the isotropic one, Matern 1/2; some libraries give the name to exp(-||x - y||_1 / b).
+each 1 at r = 0. Several bandwidths give the sum of their kernels; its value at 0 is their number.
+The Laplace kernel is the isotropic one, Matern 1/2; some libraries use the name for
+exp(-||x - y||_1 / b).
 
 Each is a mixture k(r) = int_0^oo exp(-t r^2) dnu(t) of Gaussians, nu > 0. Hence it is positive
-definite and *characteristic* in every dimension: E k(||X - .||) as a function determines the law
-of X. nu is a single point for the Gaussian kernel, t = 1 / (2 b^2). For the others s ~
-Gamma(1/2, 1), with density s^(-1/2) e^(-s) / sqrt(pi), and
+definite and *characteristic* in every dimension: the function E k(||X - .||) determines the
+distribution of X. nu is a single point for the Gaussian kernel, t = 1 / (2 b^2). For the others
+s ~ Gamma(1/2, 1), with density s^(-1/2) e^(-s) / sqrt(pi), and
 
     t = s / b^2          inverse multiquadric: E exp(-x s) = (1 + x)^(-1/2)
-    t = 1 / (4 b^2 s)    Laplace: a Levy law, E exp(-x^2 / (4 s)) = e^(-x)
+    t = 1 / (4 b^2 s)    Laplace: a Levy distribution, E exp(-x^2 / (4 s)) = e^(-x)
 
 An integral int f(t) dnu(t) of a function with |f| <= 1 for Re t >= 0, such as the Laplace
-transform of `bernstein`, is found by the trapezoidal rule in log s, with spacing h on [low, high].
-Its density there is g = exp(u/2 - e^u) / sqrt(pi), u = log s. Absolute errors, whatever f is:
+transform of `bernstein`, is computed by the trapezoidal rule in u = log s, with spacing h on
+[low, high]. The density of u is g = exp(u/2 - e^u) / sqrt(pi). The absolute errors, for every f:
 
 - Spacing: int |g(u + 3i/2)| du = cos(3/2)^(-1/2) < 4, hence at most 8 / (exp(3 pi / h) - 1).
 - Large s: the nodes left out weigh at most exp(-e^high).
-- Small s: at most 2 exp(low / 2) / sqrt(pi). What all weights lack to 1 is given to the first
-  node, so that constants are integrated exactly: the error of spacing counts twice.
+- Small s: at most 2 exp(low / 2) / sqrt(pi). The first node receives the difference between 1 and
+  the sum of all weights, so that constants are integrated exactly: the error of spacing counts
+  twice.
 
-The four are a quarter each of 1e-8 in float64 and of 1.6e-6 in float32, for each bandwidth. All
-bandwidths share their nodes: another one shifts g.
+Each of the four is set to a quarter of 1e-8 in float64 and of 1.6e-6 in float32, for each
+bandwidth. All bandwidths share their nodes: another bandwidth shifts g.
 
 Sources: Sriperumbudur et al., "Hilbert space embeddings and metrics on probability measures",
 JMLR 2010, section 3; Gretton et al., "A kernel two-sample test", JMLR 2012, section 8 (median
@@ -44,10 +46,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_positive
 from calmkit.finite import check_finite
 from calmkit.typing import typed
 
-from .checks import check_positive
 from .precision import in_full_precision
 
 __all__ = [
@@ -72,7 +74,7 @@ class Kernel(abc.ABC):
     bandwidths: float | Sequence[float] = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse no bandwidths, and bandwidths that are not positive."""
+        """Refuse an empty list, and bandwidths that are not positive."""
         if not self.all_bandwidths:
             raise ValueError("bandwidths must hold at least one bandwidth; got none.")
         for bandwidth in self.all_bandwidths:
@@ -87,19 +89,19 @@ class Kernel(abc.ABC):
         """Nodes t and weights with k(r) = sum_j w_j exp(-t_j r^2), r in multiples of `unit`.
 
         Args:
-            like: Gives dtype and device.
+            like: A tensor of the wanted dtype and device.
         """
 
     @property
     def all_bandwidths(self) -> tuple[float, ...]:
-        """The bandwidths, also if there is one."""
+        """The bandwidths as a tuple, also if there is only one."""
         if isinstance(self.bandwidths, int | float):
             return (self.bandwidths,)
         return tuple(self.bandwidths)
 
     @property
     def unit(self) -> float:
-        """The smallest bandwidth: measured in it, squares and nodes stay within float32."""
+        """The smallest bandwidth: in this unit, squares and nodes stay within float32."""
         return min(self.all_bandwidths)
 
     @property
@@ -136,7 +138,7 @@ class GaussianKernel(Kernel):
     @typed
     def mixture(self, like: Tensor) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:
         """One node for each bandwidth, exactly."""
-        # Filled one by one: a list copied to an accelerator would wait for it.
+        # Filled one by one: copying a list to an accelerator would wait for it.
         ratios = [like.new_full((), b / self.unit) for b in self.all_bandwidths]
         nodes = 0.5 * torch.stack(ratios).pow(-2)
         return nodes, torch.ones_like(nodes)
@@ -175,7 +177,7 @@ class InverseMultiquadricKernel(Kernel):
 
 
 def _half_gamma(factors: list[float], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes u and weights for sum_f E F(log(s / f)), s ~ Gamma(1/2, 1); see the module."""
+    """Nodes u and weights for sum_f E F(log(s / f)), s ~ Gamma(1/2, 1); see above."""
     tolerance = _TOLERANCE[like.dtype]
     spacing = 3 * math.pi / math.log1p(8 / tolerance)
     low = math.log(math.pi / 4) + 2 * math.log(tolerance) - math.log(max(factors))
@@ -193,13 +195,13 @@ def _half_gamma(factors: list[float], like: Tensor) -> tuple[Tensor, Tensor]:
 @typed
 @in_full_precision
 def median_heuristic(points: Float[Tensor, "points latent"]) -> float:
-    """The median distance of two points, a bandwidth at which most kernels tell points apart.
+    """The median distance of two points, a bandwidth at which most kernels can separate points.
 
-    Of all pairs i < j at a positive distance; the mean of the middle two if they are even in
-    number. (Elsewhere that median may stand for b^2 or for 2 b^2, or ties may count.)
+    The median is over all pairs i < j at a positive distance: the mean of the middle two if their
+    number is even. (Other sources use it as b^2 or 2 b^2, or count ties.)
 
     Args:
-        points: Typical data; pairs grow with the square of their number.
+        points: Typical data; the number of pairs grows with the square of theirs.
 
     Raises:
         ValueError: If all points are equal, or a value is not finite.

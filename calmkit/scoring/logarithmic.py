@@ -6,12 +6,12 @@ Orientation: **lower is better**, in nats. Strictly proper by Gibbs' inequality,
 equality at p = q only. Up to affine changes it is the only strictly proper score that is *local*,
 a function of p(y) alone (with more than two outcomes).
 
-It needs a density: from samples alone it cannot be had, and it has no unbiased estimator. Beware:
+It needs a density: from samples alone it has no unbiased estimator. Beware:
 
-- Densities have units. In latents c times as large each score is larger by latent * log c, and it
-  may be negative: compare models on the same latents only.
-- One outcome at which p is zero costs infinity, however good the rest.
-- Against a point mass it has no minimum: it falls without bound as p narrows around y.
+- Densities have units. Latents scaled by c increase each score by latent * log c, and a score may
+  be negative: compare models only on the same latents.
+- One outcome with p = 0 makes the score infinite, however good the rest is.
+- For a point mass it has no minimum: it falls without bound as p narrows around y.
 
 The expectation over a Gaussian target is estimated by scoring its draws.
 
@@ -40,8 +40,8 @@ def log_score(
 ) -> Float[Tensor, "*batch"]:
     """The negative log-density at an observation: -log p(y), in nats.
 
-    Exact, and as differentiable as log_prob, in what it depends on and in the observation. It is
-    called once, outside autocast, with the observation in float32 at least.
+    Exact, and differentiable wherever log_prob is. log_prob is called once, outside autocast, with
+    the observation at least in float32.
 
     Args:
         log_prob: Log-density of the prediction in nats, one for each position: from

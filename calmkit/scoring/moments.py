@@ -6,27 +6,28 @@ integrated by parts, gives x^b = c int_0^oo (1 - exp(-t x)) t^(-1 - b) dt. At x 
     E||v||^a = c int_0^oo (1 - phi(t)) t^(-1 - b) dt,    c = b / Gamma(1 - b),
 
 with the Laplace transform phi of `bernstein`. In u = log(t A), A = E||v||^2, the trapezoidal rule
-with spacing h on u in [low, high] has three errors. Relative to E||v||^a >= K A^b each is bounded,
-whatever m, s and the number of dimensions, because one dimension with m = 0 is the worst case:
-there K = 2^b Gamma(b + 1/2) / sqrt(pi), E||v||^4 = 3 A^2 and phi = (1 + 2 e^u)^(-1/2).
+with spacing h on u in [low, high] has three errors. Relative to E||v||^a >= K A^b, each is bounded
+for all m, s and numbers of dimensions, because one dimension with m = 0 is the worst case: there
+K = 2^b Gamma(b + 1/2) / sqrt(pi), E||v||^4 = 3 A^2 and phi = (1 + 2 e^u)^(-1/2).
 
-- Spacing: |1 - phi| <= min(2, |t| A) in the half plane Re t >= 0, the strip |Im u| <= pi/2. Hence
-  at most 2^(2-b) / (Gamma(2 - b) K) / (exp(pi^2 / h) - 1).
-- Small t: there the nodes are replaced by the sum of all of t A. From t A - t^2 E||v||^4 / 2 <=
-  1 - phi <= t A: at most 3/2 c e^((2-b) low) / ((2 - b) K).
-- Large t: there phi is taken as zero: at most c e^(-(b+1/2) high) / (sqrt(2) (b + 1/2) K).
+- Spacing: |1 - phi| <= min(2, |t| A) in the half plane Re t >= 0, the strip |Im u| <= pi/2. The
+  error is at most 2^(2-b) / (Gamma(2 - b) K) / (exp(pi^2 / h) - 1).
+- Small t: the nodes there are replaced by the sum of all t A. From t A - t^2 E||v||^4 / 2 <=
+  1 - phi <= t A, the error is at most 3/2 c e^((2-b) low) / ((2 - b) K).
+- Large t: phi is taken as zero. The error is at most c e^(-(b+1/2) high) / (sqrt(2) (b + 1/2) K).
 
 Each is set to a third of 1e-7 in float64, and of 3e-6 in float32, whose rounding costs as much.
-The derivatives are proportional to a, hence the last two are multiplied by min(1, a). They also
-need larger t than the value where one dimension is much wider than all others: the derivative in
-another dimension then comes from the rare v near its plane. `gaussian_norm_moment` goes on by a
-factor of 10^12 in t, for ratios of scales up to 10^6.
+The derivatives are proportional to a, hence the last two are multiplied by min(1, a). Where one
+dimension is much wider than all others, the derivatives in the others need larger t than the value
+does: they come from the rare v whose wide component is near zero. `gaussian_norm_moment` extends
+the range of t by a factor of 10^12, enough for ratios of scales up to 10^6.
 
 A head compares N samples x_n of a position with one Gaussian: v = x_n - z. They share their nodes,
-which reach from the low end of the farthest sample to the high end of the nearest. With distances
-sqrt(A_n) within a factor of 7 of each other the bounds above hold; while they differ more, the
-same number of nodes is stretched: the error stays below 1e-5 up to a factor of 1000. Beyond it,
-digits of the nearest are lost, relative to itself, not to the mean over the samples.
+which reach from the low end of the farthest sample to the high end of the nearest. The bounds
+above hold while the distances sqrt(A_n) are within a factor of 7 of each other. If they differ
+more, the same number of nodes is stretched: the error stays below 1e-5 up to a factor of 1000.
+Beyond it the nearest sample loses digits relative to itself, but not relative to the mean over
+the samples.
 """
 
 import math
@@ -68,7 +69,7 @@ def gaussian_norm_moment(
 
     Raises:
         ValueError: If alpha is out of range, there is no dimension, a value is not finite or a
-            std negative.
+            std is negative.
     """
     check_alpha(alpha)
     check_dimensions(mean=mean)
@@ -88,7 +89,7 @@ def expected_distance(
 ) -> Float[Tensor, "samples *batch"]:
     """E_{z ~ target} ||x_n - z||^alpha for each sample x_n.
 
-    Exact up to rounding for a point mass; otherwise as accurate as the module says.
+    Exact up to rounding for a point mass; the module docstring bounds the error otherwise.
 
     Args:
         samples: The points x_n.
@@ -96,8 +97,8 @@ def expected_distance(
         alpha: Exponent in (0, 2).
 
     Raises:
-        ValueError: If alpha is out of range, shapes do not fit, a value of the target is not
-            finite or a std negative.
+        ValueError: If alpha is out of range, shapes do not match, a value of the target is not
+            finite or a std is negative.
     """
     check_alpha(alpha)
     check_target(samples, target)
@@ -115,9 +116,9 @@ def _expected_distance(
 ) -> Tensor:
     if len(samples) == 0:
         return target.mean.sum(dim=-1).expand(0, *target.mean.shape[:-1])
-    alpha = alpha.__float__()  # a number of nodes follows: no symbol under torch.compile
+    alpha = alpha.__float__()  # it fixes the number of nodes: no symbol under torch.compile
     batch, latent = target.mean.shape[:-1], target.mean.shape[-1]
-    # (positions, samples, latent): each position then is one matrix product over its samples.
+    # (positions, samples, latent): each position is then one matrix product over its samples.
     shape = batch.numel(), len(samples), latent
     offset = (samples - target.mean).movedim(0, -2).reshape(shape)
     std = target.std.reshape(batch.numel(), latent)
@@ -131,7 +132,7 @@ def _expected_distance(
 
     apart = second > torch.finfo(second.dtype).tiny
     moment = expected_by(_quadrature(second.detach(), alpha, deep), offset, std)
-    # A point mass needs no integral. At a tie all derivatives are zero instead of infinite.
+    # A point mass needs no integral. At a tie all derivatives are set to zero instead of infinity.
     distance = torch.where(apart, second, 1.0).pow(alpha / 2)
     moment = torch.where((variance == 0).all(dim=-1, keepdim=True), distance, moment)
     moment = torch.where(apart, moment, 0.0) * unit[..., 0].pow(alpha)
@@ -164,8 +165,8 @@ def _tolerance(dtype: torch.dtype) -> float:
 
 
 def _grid(alpha: float, tolerance: float, deep: bool) -> tuple[float, float, int]:
-    """Ends of u and number of nodes at which each bound of the module is at the tolerance."""
-    # Numbers stand here, not above: under torch.compile a global float may become a symbol.
+    """Ends of u and number of nodes at which each bound (module docstring) meets the tolerance."""
+    # Constants are computed here: under torch.compile a global float may become a symbol.
     pi = math.gamma(0.5) ** 2
     b = alpha / 2
     c = b / math.gamma(1 - b)

@@ -2,7 +2,7 @@ r"""Scores made of distances between pairs of samples.
 
     S(P, y) = E rho(||X - y||) - 1/2 E rho(||X - X'||),    X, X' ~ P independent.
 
-rho is a function of the distance with rho(0) = 0 that is *of negative type*. All that is used
+rho is a function of the distance with rho(0) = 0 that is *of negative type*. All functions used
 here are of the form
 
     rho(r) = int_0^oo (1 - exp(-t r^2)) dmu(t),    mu >= 0 not all at 0,
@@ -15,9 +15,9 @@ From m >= 2 samples the score is estimated without bias by
 
     1/m sum_i rho(||x_i - y||) - 1/(m (m-1)) sum_{i < j} rho(||x_i - x_j||),
 
-self-pairs left out. Distances come from `torch.cdist` without its matrix-product short cut, which
-rounds small distances away; nothing of shape (samples, outcomes, batch, latent) is held, but
-where derivatives other than the gradient of a plain backward pass are wanted.
+which leaves out self-pairs. Distances come from `torch.cdist` without its matrix-product shortcut,
+which rounds small distances away. No tensor of shape (samples, outcomes, batch, latent) is formed,
+except for derivatives other than the gradient of a plain backward pass.
 
 Sources: Gneiting and Raftery, JASA 2007, sections 4.3 and 5.1; Sejdinovic et al., "Equivalence of
 distance-based and RKHS-based statistics in hypothesis testing", Annals of Statistics 2013;
@@ -111,7 +111,7 @@ def outcome_distances(
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    # Otherwise the backward pass copies them once more.
+    # Otherwise the backward pass copies them again.
     a, b = a.contiguous(), b.contiguous()
     if torch.compiler.is_compiling():
         return _cdist(a, b)
@@ -129,7 +129,7 @@ def _all_differences(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Distances(torch.autograd.Function):
-    """`torch.cdist`, whose gradient here can be differentiated."""
+    """`torch.cdist` with a gradient that can be differentiated again."""
 
     @staticmethod
     def forward(*args: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Scores are differences of nearly equal numbers: float32 at least, also under autocast."""
+"""Scores are differences of nearly equal numbers: at least float32, also under autocast."""
 
 import functools
 from collections.abc import Callable
@@ -15,9 +15,9 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 def in_full_precision(function: T) -> T:
-    """Call `function` outside autocast, with all floating tensors in one dtype.
+    """Call `function` outside autocast, with all floating-point tensors in one dtype.
 
-    That is the widest of theirs, float32 at least.
+    It is the widest of their dtypes, but at least float32.
     """
 
     @functools.wraps(function)

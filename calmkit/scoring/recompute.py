@@ -1,4 +1,4 @@
-"""Scores whose intermediate tensors are computed anew for the backward pass instead of kept."""
+"""Scores whose intermediate tensors are recomputed in the backward pass instead of kept."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ __all__ = ["recomputed"]
 def recomputed(score: Callable[..., Tensor], *args: Tensor) -> Tensor:
     """`score(*args)`, which must be deterministic.
 
-    A plain call under `torch.compile`, since the compiler plans itself what to keep, and under the
-    transforms of `torch.func`, which do not let tensors be put aside.
+    It is a plain call under `torch.compile`, since the compiler itself decides which tensors to
+    keep, and under the transforms of `torch.func`, which do not support checkpointing.
     """
     if torch.compiler.is_compiling() or in_transform():
         return score(*args)

@@ -1,6 +1,6 @@
-r"""Sliced CRPS: the CRPS of one-dimensional shadows, the mean over random directions.
+r"""Sliced CRPS: the mean CRPS of one-dimensional projections on random directions.
 
-    S(P, y; theta_1, ..., theta_K) = 1/K sum_k CRPS(law of theta_k . X, theta_k . y),
+    S(P, y; theta_1, ..., theta_K) = 1/K sum_k CRPS(distribution of theta_k . X, theta_k . y),
 
 with X ~ P and unit vectors theta_k. Orientation: **lower is better**. For theta uniform on the
 sphere of l dimensions
@@ -8,13 +8,13 @@ sphere of l dimensions
     E_theta |theta . x| = c_l ||x||,    c_l = Gamma(l/2) / (sqrt(pi) Gamma((l+1)/2)),
 
 hence E_theta S = c_l * (the energy score with alpha = 1), strictly proper where E||X|| is finite.
-Only so, in expectation over directions drawn anew each time: K directions once fixed see P
-through K shadows, and many distributions share those. In one dimension, theta = +-1, it is the
-CRPS.
+This holds only in expectation over directions that are drawn anew each time: K fixed directions
+see K projections of P, and many distributions share those. In one dimension, theta = +-1, it is
+the CRPS.
 
-Cheaper than the energy score for many samples, O(m (l + log m)) a direction instead of O(m^2 l),
-at the price of noise from the directions. Of a Gaussian outcome N(mu, diag(s^2)) the shadow is
-N(theta . mu, sum_i theta_i^2 s_i^2), so that the target term is elementary: `crps` does the rest.
+For many samples it is cheaper than the energy score, O(m (l + log m)) per direction instead of
+O(m^2 l), at the price of noise from the directions. The projection of a Gaussian outcome
+N(mu, diag(s^2)) is N(theta . mu, sum_i theta_i^2 s_i^2), so the target term is that of `crps`.
 
 Sources: Baringhaus and Franz, "On a new multivariate two-sample test", Journal of Multivariate
 Analysis 2004 (the energy distance as a mean over directions); Bonneel et al., "Sliced and Radon
@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
 from calmkit.typing import typed
@@ -65,18 +66,17 @@ def sliced_crps(
 
 @dataclass(frozen=True)
 class SlicedCRPS(ScoringRule):
-    """The sliced CRPS with fresh directions for each score, its target term integrated exactly.
+    """The sliced CRPS with new directions for each score; its target term is integrated exactly.
 
     Attributes:
-        num_directions: K, directions for each position.
+        num_directions: K, the number of directions for each position.
     """
 
     num_directions: int = 16
 
     def __post_init__(self) -> None:
         """Refuse no directions."""
-        if self.num_directions < 1:
-            raise ValueError(f"num_directions must be at least 1; got {self.num_directions}.")
+        check_at_least(1, num_directions=self.num_directions)
 
     @property
     def strictly_proper(self) -> bool:
@@ -85,7 +85,7 @@ class SlicedCRPS(ScoringRule):
 
     @property
     def condition(self) -> str:
-        """Fresh directions and a finite moment."""
+        """That directions are new and a moment is finite."""
         return (
             "strictly proper on distributions with finite E||X||, in expectation over fresh "
             "random directions; fixed ones see their own projections only"
@@ -93,7 +93,7 @@ class SlicedCRPS(ScoringRule):
 
     @property
     def noise_size(self) -> int:
-        """One vector a direction."""
+        """One vector per direction."""
         return self.num_directions
 
     @typed
@@ -105,11 +105,11 @@ class SlicedCRPS(ScoringRule):
     ) -> Float[Tensor, "*batch"]:
         """The mean over directions; see `ScoringRule.score_from`."""
         check_count(samples)
-        # A zero vector has no direction and stays zero: it counts as a shadow of size zero.
+        # A zero vector has no direction and stays zero: its projections are zero.
         directions = normalize(noise, dim=-1)
-        # Seen from the target's mean, so that products do not cancel far from the origin.
+        # Relative to the target's mean, so that products do not cancel far from the origin.
         offset = samples - target.mean
-        shadows = torch.einsum("n...l,k...l->n...k", offset, directions)
+        projections = torch.einsum("n...l,k...l->n...k", offset, directions)
         std = smooth_norm(directions * target.std, dim=-1).movedim(0, -1)
-        shadow_of_target = DiagonalGaussian(torch.zeros_like(std), std)
-        return expected_crps(shadows, shadow_of_target).mean(dim=-1)
+        projected_target = DiagonalGaussian(torch.zeros_like(std), std)
+        return expected_crps(projections, projected_target).mean(dim=-1)

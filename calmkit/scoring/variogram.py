@@ -1,26 +1,26 @@
-r"""Variogram score: how far apart are the dimensions of one draw?
+r"""Variogram score: the distances between the dimensions of one draw.
 
     S(P, y) = sum_{i,j} w_ij (|y_i - y_j|^p - E|X_i - X_j|^p)^2,    X ~ P,  0 < p <= 1,
 
 over all ordered pairs of dimensions, so that a pair i < j counts twice. Orientation: **lower is
-better**. It judges correlations, which scores of margins do not see and the energy score weighs
-lightly.
+better**. It judges correlations, which scores of marginals do not see and to which the energy
+score is little sensitive.
 
-Proper where E|X_i - X_j|^2p is finite, for each term is the squared error of a mean. Not strictly:
-it sees one moment of each difference, hence neither a common shift of all dimensions nor their
-common sign. Add it to a strictly proper rule.
+It is proper where E|X_i - X_j|^2p is finite, because each term is the squared error of a mean. It
+is not strictly proper: it sees one moment of each difference, hence neither a common shift of all
+dimensions nor their common sign. Add it to a strictly proper rule.
 
-The plain estimate, with a mean over samples squared, is too large by Var/m. The mean over pairs of
-different samples s, t is unbiased:
+The plain estimate, which squares a mean over samples, is too large by Var/m. The mean over pairs
+of different samples s, t is unbiased:
 
     1/(m (m-1)) sum_{s != t} r_s r_t = ((sum_s r_s)^2 - sum_s r_s^2) / (m (m-1)),
 
 with r_s = |x_si - x_sj|^p - a, for (E|X_i - X_j|^p - a)^2. It can be negative. For a Gaussian
 outcome v_i - v_j is Gaussian with variance s_i^2 + s_j^2; then a = E|v_i - v_j|^p, and
-Var |v_i - v_j|^p is added. Of exponents 1 and 2 these moments are elementary.
+Var |v_i - v_j|^p is added. For exponents 1 and 2 these moments are elementary.
 
-Memory is O(samples * positions * latent^2 / 2), more than for any other rule: for many dimensions
-score some positions at a time (`ChunkedScore`).
+Memory is O(samples * positions * latent^2 / 2), more than for any other rule. With many
+dimensions, score a few positions at a time (`ChunkedScore`).
 
 Source: Scheuerer and Hamill, "Variogram-based proper scoring rules for probabilistic forecasts of
 multivariate quantities", Monthly Weather Review 2015, section 3.
@@ -66,11 +66,11 @@ def variogram_score(
         samples: Independent draws from the prediction; at least two.
         observation: The outcome y.
         p: Exponent in (0, 1]; 0.5 as the source recommends.
-        weights: w_ij, none negative, for the score to be proper; all one if None.
+        weights: w_ij, none negative, or the score is not proper; all one if None.
 
     Raises:
         ValueError: If p is out of range, there are fewer than two samples or two dimensions, a
-            value is not finite or a weight negative.
+            value is not finite or a weight is negative.
     """
     check_finite(samples=samples, observation=observation)
     _check_exponent(p)
@@ -86,11 +86,11 @@ def variogram_score(
 
 @dataclass(frozen=True)
 class VariogramScore(ScoringRule):
-    """The variogram score with all weights one, its target terms integrated.
+    """The variogram score with all weights one; its target terms are integrated.
 
-    Relative to E|v_i - v_j|^2p these are as accurate as `gaussian_norm_moment`.
-    They dominate its cost, one or two integrals a pair of dimensions; at p = 1 there is none, and
-    the rule is ten times faster.
+    Relative to E|v_i - v_j|^2p they are as accurate as `gaussian_norm_moment`. They dominate the
+    cost, with one or two integrals per pair of dimensions. At p = 1 there is no integral, and the
+    rule is ten times faster.
 
     Attributes:
         p: Exponent in (0, 1].
@@ -109,7 +109,7 @@ class VariogramScore(ScoringRule):
 
     @property
     def condition(self) -> str:
-        """What it sees."""
+        """The moments that it sees."""
         return (
             f"sees E|X_i - X_j|^{self.p:g} of pairs of dimensions only, thus neither a common "
             "shift of all dimensions nor their common sign"

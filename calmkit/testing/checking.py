@@ -26,12 +26,14 @@ def check_part(
     """Run every contract of a kind on a part.
 
     Args:
-        kind: `head`, `rule`, `sampler`, `backbone`, `autoencoder` or `solver`.
+        kind: `head`, `rule`, `kernel`, `noise`, `solver`, `sampler`, `autoencoder`,
+            `input_encoder`, `backbone` or `attention`.
         factory: Builds the part from the sizes that its kind shares, as a config does: a head from
             `(cond_size, latent_size)`, an autoencoder from `(chunk_size, vocab_size,
-            latent_size)`, a backbone from `(hidden_size)`, a rule from nothing, a sampler from
-            the keyword `temperature` and a solver from `steps`, if they take them. The class
-            itself will often do.
+            latent_size)`, an input encoder from `(vocab_size, chunk_size, hidden_size)`, a
+            backbone from `(hidden_size)`, the others from nothing; a sampler from the keyword
+            `temperature`, a solver from `steps` and a kernel from `bandwidths`, if they take
+            them. The class itself will often do.
         exempt: Names of contracts that need not hold here, each with the reason. One that holds
             after all fails.
         only: Names of the contracts to run; all if None.
@@ -46,5 +48,7 @@ def check_part(
     suite = suite_of(kind)
     part = PartUnderTest(suite, factory, profile_named(profile), seed, dict(exempt))
     chosen = suite.contracts if only is None else suite.only(set(only))
-    results = tuple(part.run(contract)[0] for contract in chosen)
-    return Report(kind, name_of(factory), profile, seed, results)
+    results = [part.run(contract)[0] for contract in chosen]
+    if part.first[0].status == "failed" and suite.contracts[0] not in chosen:
+        results.insert(0, part.first[0])  # why the others were not run
+    return Report(kind, name_of(factory), profile, seed, tuple(results))

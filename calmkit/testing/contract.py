@@ -47,8 +47,16 @@ class Broken(AssertionError):
         cause: What usually lies behind it.
     """
 
-    def __init__(self, *, seen: str, expected: str, cause: str) -> None:
-        super().__init__(f"{seen}; expected {expected}")
+    def __init__(self, *, seen: str, expected: str, cause: str, told: str = "") -> None:
+        """Compose the message.
+
+        Args:
+            seen: What the part did.
+            expected: What it should have done.
+            cause: What usually lies behind it.
+            told: Both in one sentence, without its full stop; made of the two if empty.
+        """
+        super().__init__(told or f"{seen}; expected {expected}")
         self.seen = seen
         self.expected = expected
         self.cause = cause

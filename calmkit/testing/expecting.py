@@ -1,9 +1,10 @@
-"""What contracts of all kinds state about results: shapes, equality, finiteness, refusals."""
+"""What contracts of all kinds state about results: shapes, dtypes, equality, refusals."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from jaxtyping import TypeCheckError
 from torch import Tensor
 
 from calmkit.testing.contract import Broken, expect
@@ -12,21 +13,31 @@ from calmkit.typing import checks_are_on
 
 __all__ = [
     "expect_different",
+    "expect_dtype",
     "expect_finite",
     "expect_refused",
     "expect_same",
     "expect_shape",
     "expect_unchanged",
+    "expect_untouched_randomness",
     "no_shape_checks",
 ]
 
+T = TypeVar("T")
+
 
 def expect_shape(tensor: object, shape: Sequence[int], *, what: str, cause: str) -> None:
-    """A tensor of floats of a given shape."""
+    """A tensor of a given shape."""
     if not isinstance(tensor, Tensor):
         raise Broken(seen=f"{what} is a {type(tensor).__name__}", expected="a tensor", cause=cause)
     seen = f"{what} has shape {tuple(tensor.shape)}"
     expect(tuple(tensor.shape) == tuple(shape), seen=seen, expected=tuple(shape), cause=cause)
+
+
+def expect_dtype(tensor: Tensor, dtype: torch.dtype, *, what: str, cause: str) -> None:
+    """A tensor of a given dtype."""
+    seen = f"{what} is {tensor.dtype}, torch's default being {torch.get_default_dtype()}"
+    expect(tensor.dtype == dtype, seen=seen, expected=dtype, cause=cause)
 
 
 def expect_finite(tensor: Tensor, *, what: str, cause: str) -> None:
@@ -46,7 +57,7 @@ def expect_same(
     rtol: float = 1e-7,
     atol: float = 1e-7,
 ) -> None:
-    """Two tensors of one shape that agree to rounding.
+    """Two tensors of one shape that agree to rounding; NaN agrees with nothing.
 
     Args:
         got: The one.
@@ -58,7 +69,7 @@ def expect_same(
         atol: Absolute tolerance.
     """
     expect_shape(got, want.shape, what=what, cause=cause)
-    close = torch.isclose(got, want.to(got.dtype), rtol=rtol, atol=atol, equal_nan=True)
+    close = torch.isclose(got, want.to(got.dtype), rtol=rtol, atol=atol)
     if not bool(close.all()):
         apart = float((got - want).detach().abs().max())
         count = int((~close).sum())
@@ -90,6 +101,25 @@ def expect_unchanged(before: Sequence[Tensor], after: Sequence[Tensor], *, names
         )
 
 
+def expect_untouched_randomness(run: Callable[[], T], *, cause: str) -> T:
+    """What a function returns, if it neither reads nor moves torch's global generator.
+
+    Args:
+        run: Calls the part, with a generator.
+        cause: What usually lies behind a state that moved.
+    """
+    torch.rand(3)  # so that a part that seeds the global generator as we do is seen
+    before = torch.get_rng_state()
+    result = run()
+    expect(
+        torch.equal(torch.get_rng_state(), before),
+        seen="the state of torch's global generator was moved",
+        expected="numbers from the generator that is passed in only",
+        cause=cause,
+    )
+    return result
+
+
 def expect_refused(
     trial: Trial, function: Callable[..., object], *arguments: Any, naming: str, rule: str
 ) -> None:
@@ -108,7 +138,7 @@ def expect_refused(
         result = trial.call(function, *arguments)
     except (ValueError, TypeError) as error:
         seen = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        named = any(word in str(error) for word in words)
+        named = any(word in _complaint(error) for word in words)
         cause = "the refusal does not say which argument is wrong"
         expect(named, seen=seen, expected=expected, cause=cause)
     except Exception as error:
@@ -124,6 +154,14 @@ def expect_refused(
             expected=expected,
             cause="the argument is not checked, so that a mistake becomes a wrong number",
         )
+
+
+def _complaint(error: Exception) -> str:
+    """The message; of a failed shape check only what is wrong, since it lists all arguments."""
+    text = str(error)
+    if isinstance(error, TypeCheckError):
+        text = text.partition("Called with parameters:")[0]
+    return text
 
 
 def no_shape_checks(trial: object) -> str | None:

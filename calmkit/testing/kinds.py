@@ -11,10 +11,14 @@ __all__ = ["KINDS", "suite_of"]
 KINDS = {
     "head": "heads",
     "rule": "rules",
-    "sampler": "samplers",
-    "backbone": "backbones",
-    "autoencoder": "autoencoders",
+    "kernel": "kernels",
+    "noise": "noises",
     "solver": "solvers",
+    "sampler": "samplers",
+    "autoencoder": "autoencoders",
+    "input_encoder": "input_encoders",
+    "backbone": "backbones",
+    "attention": "attention",
 }
 
 

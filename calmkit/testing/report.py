@@ -100,13 +100,20 @@ class Report:
 
     def __str__(self) -> str:
         """A table, and each failure in full."""
-        width = max((len(result.name) for result in self.results), default=0)
+        # All that was not run, for the same reason, is counted in the first line.
+        shown = [result for result in self.results if result.status != "not run"]
+        width, wide = (
+            max((len(text) for text in texts), default=0)
+            for texts in ([one.name for one in shown], [one.status for one in shown])
+        )
         rows = [
-            f"  {result.name:<{width}}  {result.status:<8}  {result.reason}".rstrip()
-            for result in self.results
+            f"  {result.name:<{width}}  {result.status:<{wide}}  {result.reason}".rstrip()
+            for result in shown
         ]
         counted = ", ".join(f"{count} {status}" for status, count in self.counts().items())
         if not self.counts()["passed"]:
             counted += "; nothing ran and passed, which is a failure"
-        head = f"{self.part}, a {self.kind}, profile {self.profile}, seed {self.seed}: {counted}"
+        article = "an" if self.kind[0] in "aeiou" else "a"
+        run = f"profile {self.profile}, seed {self.seed}"
+        head = f"{self.part}, {article} {self.kind}, {run}: {counted}"
         return "\n".join([head, *rows, *(f"\n{x.explain()}" for x in self.failures())])

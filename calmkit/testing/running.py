@@ -1,5 +1,6 @@
 """From a contract and a trial to a result."""
 
+import functools
 import os
 import time
 import traceback
@@ -9,6 +10,7 @@ from typing import Any
 
 from jaxtyping import TypeCheckError
 
+from calmkit import recording
 from calmkit.testing.calls import name_of
 from calmkit.testing.contract import Broken, Contract
 from calmkit.testing.profiles import Profile
@@ -18,7 +20,8 @@ from calmkit.testing.trial import Trial, neutral
 
 __all__ = ["PartUnderTest"]
 
-_OURS = os.path.dirname(__file__)
+# What stands between a contract and the part: this package, and what wraps every constructor.
+_OURS = (os.path.dirname(__file__), recording.__file__)
 
 
 @dataclass(eq=False)
@@ -34,6 +37,7 @@ class PartUnderTest:
         profile: How thoroughly to look.
         seed: Where all randomness comes from.
         exempt: Names of contracts that need not hold, with the reason.
+        told: Whether the user has been told of a failure.
     """
 
     suite: Suite
@@ -41,28 +45,33 @@ class PartUnderTest:
     profile: Profile
     seed: int
     exempt: dict[str, str]
+    told: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse to exempt from what does not exist, and from everything."""
-        self._first: tuple[Result, BaseException | None] | None = None
+        """Refuse to exempt from what does not exist, without a reason, and from everything."""
         names = [contract.name for contract in self.suite.contracts]
-        for name in self.exempt:
+        for name, reason in self.exempt.items():
+            if not reason:
+                raise ValueError(f"exempt must give a reason for {name}; got {reason!r}.")
             if name not in names:
                 raise ValueError(
-                    f"exempt must name contracts of a {self.suite.kind}; {name!r} is none. "
+                    f"exempt must name contracts of the kind {self.suite.kind}; {name!r} is none. "
                     f"There are: {', '.join(names)}."
                 )
         if self.exempt.keys() >= set(names):
             raise ValueError("exempt must leave something to run; it names every contract.")
 
+    @functools.cached_property
+    def first(self) -> tuple[Result, BaseException | None]:
+        """The result of the first contract: whether the part can be built and used at all."""
+        return self._run(self.suite.contracts[0])
+
     def run(self, contract: Contract) -> tuple[Result, BaseException | None]:
         """The result of one contract, and what was raised if it is a failure."""
-        if self._first is None:
-            self._first = self._run(self.suite.contracts[0])
         if contract is self.suite.contracts[0]:
-            return self._first
-        if self._first[0].status == "failed":
-            reason = f"{self._first[0].name} is broken"
+            return self.first
+        if self.first[0].status == "failed":
+            reason = f"{self.first[0].name} is broken"
             return Result(contract.name, contract.sentence, "not run", reason), None
         return self._run(contract)
 
@@ -138,6 +147,6 @@ def _one_line(error: Exception) -> str:
 def _place(error: Exception) -> str:
     """The innermost line of the traceback that is neither ours nor a library's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith((_OURS, "<")) and "site-packages" not in frame.filename:
+        if not frame.filename.startswith((*_OURS, "<")) and "site-packages" not in frame.filename:
             return f" (at {os.path.basename(frame.filename)}:{frame.lineno})"
     return ""

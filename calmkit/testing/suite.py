@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from calmkit.testing.contract import Contract
 from calmkit.testing.profiles import Profile
 from calmkit.testing.trial import Trial
 
-__all__ = ["Suite"]
+__all__ = ["Suite", "contracts_of"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,24 @@ class Suite:
         """The contracts of these names, in the suite's order.
 
         Raises:
-            ValueError: If a name is none of theirs.
+            ValueError: If there is no name, or one that is none of theirs.
         """
+        if not names:
+            raise ValueError("only must name at least one contract; got none.")
         known = [contract.name for contract in self.contracts]
         if unknown := sorted(names - set(known)):
             raise ValueError(
-                f"only must name contracts of a {self.kind}; {unknown[0]!r} is none. There are: "
-                f"{', '.join(known)}."
+                f"only must name contracts of the kind {self.kind}; {unknown[0]!r} is none. "
+                f"There are: {', '.join(known)}."
             )
         return tuple(contract for contract in self.contracts if contract.name in names)
+
+
+def contracts_of(*modules: ModuleType) -> tuple[Contract, ...]:
+    """Every contract that modules define, in the order in which it stands there."""
+    return tuple(
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, Contract)
+    )

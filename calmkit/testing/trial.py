@@ -1,24 +1,26 @@
 """A trial: the part under test, how it is built, called, and searched for a counterexample.
 
-Nothing of the user's is changed: default dtype, random state and gradient mode are set for one
-block and set back behind it.
+Nothing of the user's is changed, and nothing of the user's changes a result: default dtype and
+device, random state and gradient mode are set for one block and set back behind it.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from calmkit.testing.calls import call_in_words
+from calmkit.testing.contract import expect
 from calmkit.testing.profiles import Profile
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = ["Trial", "neutral"]
 
 T = TypeVar("T")
+
+# A number costs a fraction of an example, and few problems tell a slightly improper rule.
+_NUMBERS_PER_EXAMPLE = 10
 
 
 class Trial:
@@ -37,18 +39,62 @@ class Trial:
         self.seed = seed
         self.last_call = "none"
 
-    def generator(self, number: int = 0) -> torch.Generator:
+    def generator(self, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
         """The generator of a number: the same for the same seed of the suite."""
-        return torch.Generator().manual_seed(1_000_003 * self.seed + number)
+        return torch.Generator(device).manual_seed(1_000_003 * self.seed + number)
 
     def call(self, function: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         """Call the part, and remember the call."""
         self.last_call = call_in_words(function, arguments, keywords)
         return function(*arguments, **keywords)
 
-    def search(self, strategy: "SearchStrategy[Any]", check: Callable[[Any], None]) -> None:
-        """Try a check on many examples; the smallest that fails is the one that is reported."""
+    def built(self, base: type[T], *sizes: Any, number: int = 0, **keywords: Any) -> T:
+        """What the factory builds; two of one number are equal.
+
+        Args:
+            base: The class it must derive from.
+            sizes: What the factory is called with.
+            number: Seeds torch's global generator, from which weights are drawn.
+            keywords: What else it is called with.
+        """
+        torch.manual_seed(1_000_003 * self.seed + number)
+        part = self.call(self.factory, *sizes, **keywords)
+        room = ".".join(base.__module__.split(".")[:2])
+        expect(
+            isinstance(part, base),
+            seen=f"a {type(part).__name__}",
+            expected=f"a subclass of {room}.{base.__name__}",
+            cause="the factory returns something else, or the class does not derive from it",
+        )
+        return part
+
+    def takes(self, keyword: str) -> bool:
+        """Whether the factory has a parameter of this name."""
+        try:
+            return keyword in inspect.signature(self.factory).parameters
+        except (TypeError, ValueError):
+            return False
+
+    def each_of(self, numbers: range, check: Callable[[int], None]) -> None:
+        """Try a check on the first of some numbers, more of them in a deeper profile.
+
+        Where an example is only the seed of a problem there is nothing to search, and hypothesis
+        would draw others in a process with other modules, whose constants it reads.
+        """
+        for number in numbers[: _NUMBERS_PER_EXAMPLE * self.profile.examples]:
+            with neutral(self.seed):
+                check(number)
+
+    def search(self, examples: Callable[[Any], Any], check: Callable[[Any], None]) -> None:
+        """Try a check on many examples; the smallest that fails is the one that is reported.
+
+        Args:
+            examples: From the module `hypothesis.strategies`, which is imported only here, to the
+                strategy that draws them.
+            check: Raises where an example breaks the contract.
+        """
         import hypothesis
+        from hypothesis import strategies
 
         @hypothesis.seed(self.seed)
         @hypothesis.settings(
@@ -62,7 +108,7 @@ class Trial:
             suppress_health_check=list(hypothesis.HealthCheck),
             verbosity=hypothesis.Verbosity.quiet,
         )
-        @hypothesis.given(strategy)
+        @hypothesis.given(examples(strategies))
         def run(example: Any) -> None:
             with neutral(self.seed):
                 check(example)
@@ -71,18 +117,24 @@ class Trial:
 
 
 @contextmanager
-def neutral(seed: int, dtype: torch.dtype = torch.float64) -> Iterator[None]:
-    """A block with a default dtype, gradients and a seeded global generator; then as before.
+def neutral(seed: int, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Iterator[None]:
+    """A block with a default dtype and device, gradients and a seeded global generator.
 
     Args:
         seed: Of torch's global generator.
         dtype: The default dtype; float64 tells rounding from mistakes.
+        device: The default device.
     """
-    before = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    before, place = torch.get_default_dtype(), torch.get_default_device()
+    moved = place != torch.device(device)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         torch.manual_seed(seed)
         torch.set_default_dtype(dtype)
+        if moved:
+            torch.set_default_device(device)
         try:
             yield
         finally:
             torch.set_default_dtype(before)
+            if moved:
+                torch.set_default_device(place)

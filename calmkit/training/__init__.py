@@ -1,4 +1,4 @@
-"""Training: one loop for every part, with checkpoints that resume to the same numbers."""
+"""Training: one loop for all parts, with checkpoints that resume to the same numbers."""
 
 from .checkpoint_record import CheckpointError as CheckpointError
 from .divergence import TrainingDiverged as TrainingDiverged
@@ -7,8 +7,11 @@ from .loop import fit as fit
 from .objective import Means as Means
 from .objective import Objective as Objective
 from .optimizer import MatrixDecayAdamW as MatrixDecayAdamW
-from .optimizer import build_optimizer as build_optimizer
 from .progress import Progress as Progress
 from .randomness import step_generator as step_generator
 from .schedule import learning_rate_factor as learning_rate_factor
 from .settings import TrainingSettings as TrainingSettings
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .optimizer import build_optimizer as build_optimizer

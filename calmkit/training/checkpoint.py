@@ -2,12 +2,12 @@
 
     DIRECTORY/step-000123/model.safetensors    weights and buffers
                           optimizer.pt         optimiser state; read with weights_only
-                          training.json        step, what decides the run, history, checksums
-                                               of the files and of this record itself
+                          training.json        step, identity of the run, history, checksums of
+                                               the files and of this record itself
 
 A checkpoint is written under another name, flushed to disk and renamed: whenever the process
-dies, a folder called `step-...` is whole. One that no longer matches its own checksums or its own
-step is refused by name, never skipped in silence.
+dies, a folder called `step-...` is complete. A folder that does not match its checksums or its
+step is refused by name, never silently skipped.
 """
 
 import os
@@ -56,8 +56,8 @@ class Checkpoint:
 
     Attributes:
         path: Its folder.
-        step: Steps done.
-        identity: What decides the run's numbers, as `fit` describes it.
+        step: Number of steps done.
+        identity: The run's identity; see `run_identity`.
         history: The record up to this step.
     """
 
@@ -74,7 +74,7 @@ class Checkpoint:
             optimizer: An optimiser built over the same parameters.
 
         Raises:
-            CheckpointError: If names or shapes do not fit, or the optimiser's file holds
+            CheckpointError: If names or shapes do not match, or the optimiser's file contains
                 anything but tensors and plain values.
         """
         require("safetensors", "a checkpoint")
@@ -104,23 +104,23 @@ def write_checkpoint(
     history: History,
     keep: int,
 ) -> Path:
-    """Write a checkpoint atomically, then delete all but the newest.
+    """Write a checkpoint atomically, then delete old ones.
 
     Args:
         directory: Folder of the run; made if missing.
-        step: Steps done.
+        step: Number of steps done.
         module: Its weights and buffers are saved.
         optimizer: Its state is saved.
-        identity: What decides the run's numbers; anything JSON can hold.
+        identity: The run's identity; any JSON content.
         history: The record up to this step.
-        keep: How many checkpoints stay, this one included.
+        keep: Number of newest checkpoints to keep, including this one.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        WriteError: If it cannot be written; the checkpoints before it stay.
-        CheckpointError: If the checkpoint of this step, which is to be renewed, is damaged.
+        WriteError: If it cannot be written; earlier checkpoints are kept.
+        CheckpointError: If there is a checkpoint of this step, but it is damaged.
     """
     target = directory / _name(step)
     record = {"step": step, "identity": dict(identity), "history": history.to_json()}
@@ -129,22 +129,22 @@ def write_checkpoint(
         for stale in directory.glob(f"{_PARTIAL}*"):
             shutil.rmtree(stale)
         if target.exists():
-            # This run loaded or wrote it, so weights and state are the same already; the history
-            # may have gained a validation.
+            # This run loaded or wrote it, so weights and state are equal. The history may have
+            # gained a validation.
             _renew(target, record)
         else:
             _write_new(target, record, module, optimizer)
         flush(target)
         flush(directory)
     for old in find_checkpoints(directory)[:-keep]:
-        # Renamed first: a deletion cut short must not leave half a checkpoint behind.
+        # Renamed first, so that an interrupted deletion does not leave half a checkpoint.
         os.replace(old, doomed := partial_of(old))
         shutil.rmtree(doomed)
     return target
 
 
 def _renew(target: Path, record: Mapping[str, Any]) -> None:
-    """Replace the record of a checkpoint, or leave it as it was."""
+    """Replace the record of a checkpoint atomically."""
     files = read_record(target)["files"]
     try:
         replace_file(target / RECORD, seal({**record, "files": files}))
@@ -156,7 +156,7 @@ def _renew(target: Path, record: Mapping[str, Any]) -> None:
 def _write_new(
     target: Path, record: Mapping[str, Any], module: nn.Module, optimizer: Optimizer
 ) -> None:
-    """Write a checkpoint, or nothing."""
+    """Write a checkpoint atomically."""
     require("safetensors", "a checkpoint")
     from safetensors.torch import save_model
 
@@ -164,7 +164,7 @@ def _write_new(
     partial.mkdir()
     try:
         save_model(module, str(partial / _MODEL))
-        # Through a file of Python, which says why it could not be written.
+        # Opened here: PyTorch does not report why it cannot write a file that it opens itself.
         with (partial / _OPTIMIZER).open("wb") as file:
             torch.save(optimizer.state_dict(), file)
         files = {name: file_digest(partial / name) for name in (_MODEL, _OPTIMIZER)}
@@ -179,7 +179,7 @@ def _write_new(
 
 
 def find_checkpoints(directory: Path) -> list[Path]:
-    """Folders of a run's checkpoints, oldest first; names of unfinished writes do not count."""
+    """Folders of a run's checkpoints, oldest first; unfinished ones are ignored."""
     if not directory.is_dir():
         return []
     found = [
@@ -197,8 +197,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         path: A folder from `find_checkpoints`.
 
     Raises:
-        CheckpointError: If a file is missing, changed or not readable, or the folder has the name
-            of another step.
+        CheckpointError: If a file is missing, changed or unreadable, or the folder is named after
+            another step.
     """
     content = read_record(path)
     try:

@@ -1,7 +1,7 @@
-"""What a checkpoint says of itself, `training.json`: it vouches for all that it says.
+"""The record of a checkpoint, `training.json`, protected by a checksum.
 
-The record holds the SHA-256 of its own content. Otherwise a changed digit in it would send a run
-on from another step, or with another curve, and nobody would know.
+The record contains the SHA-256 of its own content. Without it, a changed digit could silently
+resume a run from another step, or with another curve.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ RECORD = "training.json"
 """Name of the file."""
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What a file that is missing or holds something else can raise when it is read."""
+"""Errors that reading a missing or malformed file can raise."""
 
 
 class CheckpointError(ValueError):
@@ -64,29 +64,29 @@ def seal(record: Mapping[str, Any]) -> str:
     """A record as JSON, with its format and its checksum.
 
     Args:
-        record: Anything JSON can hold.
+        record: Any JSON content.
     """
     content = {"format": _FORMAT, **record}
     return json.dumps({**content, "checksum": _checksum(content)}, indent=1)
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a record says, whatever the white space between it."""
-    said = {key: value for key, value in content.items() if key != "checksum"}
-    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    """SHA-256 of a record's content, independent of white space."""
+    covered = {key: value for key, value in content.items() if key != "checksum"}
+    canonical = json.dumps(covered, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def unreadable(path: Path, error: BaseException) -> CheckpointError:
-    """The refusal of a checkpoint that raised one of `UNREADABLE`."""
+    """The error for a checkpoint that raised one of `UNREADABLE`."""
     if isinstance(error, FileNotFoundError):
         return damaged(path, f"{Path(error.filename).name} is missing")
     return damaged(path, f"{RECORD} cannot be read")
 
 
-def damaged(path: Path, what: str) -> CheckpointError:
-    """The refusal of a checkpoint, with a clause that says what is wrong."""
+def damaged(path: Path, reason: str) -> CheckpointError:
+    """The error for a damaged checkpoint, with the reason."""
     return CheckpointError(
-        f"checkpoint {path} is damaged: {what}. Delete this folder to resume from the one "
+        f"checkpoint {path} is damaged: {reason}. Delete this folder to resume from the one "
         "before, or to start again if there is none."
     )

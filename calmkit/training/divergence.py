@@ -1,4 +1,4 @@
-"""A run that gave a value that is not finite: what is told of it."""
+"""Errors for runs whose losses, gradients or weights are not finite."""
 
 import math
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ _REMEDY = "try a lower learning rate or a longer warm-up"
 
 
 class TrainingDiverged(FloatingPointError):
-    """A step gave a value that is not finite; the weights are those from before it.
+    """A step produced a value that is not finite; the weights are those before the step.
 
     Attributes:
         step: Number of the step, from 0.
-        part: Name of the objective's part; of the parameter whose gradient, or whose value after
-            the step, it is; or "validation".
+        part: Name of the objective's part, of the parameter (whose gradient or new value it is),
+            or "validation".
     """
 
     def __init__(self, message: str, *, step: int, part: str) -> None:
@@ -25,23 +25,23 @@ class TrainingDiverged(FloatingPointError):
         self.part = part
 
 
-def diverged(module: nn.Module, *, step: int, part: str, what: str) -> TrainingDiverged:
-    """The error of a step that was not taken.
+def diverged(module: nn.Module, *, step: int, part: str, reason: str) -> TrainingDiverged:
+    """The error for a step that was not taken.
 
     Args:
-        module: The module as it was before the step.
+        module: The module before the step.
         step: Number of the step, from 0.
-        part: What is to blame.
-        what: A clause that says what is wrong with it.
+        part: The part at fault.
+        reason: A clause with the reason.
     """
     broken = non_finite_parameter(module)
     if broken is None:
         advice = _REMEDY
     else:
-        # Not this step's doing: the one before overflowed, or the module came so.
-        advice = f"{broken!r} is not finite in them already: begin again from sound weights"
+        # Not this step's fault: the previous step overflowed, or training began like this.
+        advice = f"{broken!r} is not finite in them already: begin again from finite weights"
     return TrainingDiverged(
-        f"training stopped in step {step} (from 0): {what}. The weights are those from before "
+        f"training stopped in step {step} (from 0): {reason}. The weights are those before "
         f"this step; {advice}.",
         step=step,
         part=part,
@@ -52,7 +52,7 @@ def check_values(module: nn.Module, values: Mapping[str, float], *, step: int) -
     """Refuse a step with a value that is not finite, before the optimiser takes it.
 
     Args:
-        module: Holds the step's gradients.
+        module: The module, with the step's gradients.
         values: The objective's parts, and "gradient_norm".
         step: Number of the step, from 0.
 
@@ -62,19 +62,19 @@ def check_values(module: nn.Module, values: Mapping[str, float], *, step: int) -
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if not bad:
         return
-    # The loss is a sum of the other parts as a rule: the culprit is among those.
+    # The loss is usually a sum of the other parts, so one of those is at fault.
     part = next((name for name in bad if name not in ("loss", "gradient_norm")), bad[0])
-    what = f"{part!r} must be finite; got {values[part]}"
+    reason = f"{part!r} must be finite; got {values[part]}"
     if part == "gradient_norm":
         gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
         part = next((n for n, grad in gradients.items() if not grad.isfinite().all()), part)
-        what = f"gradients must be finite; got {values['gradient_norm']} as their norm"
-        what += f", first in {part!r}" if part != "gradient_norm" else ""
-    raise diverged(module, step=step, part=part, what=what)
+        reason = f"gradients must be finite; got {values['gradient_norm']} as their norm"
+        reason += f", first in {part!r}" if part != "gradient_norm" else ""
+    raise diverged(module, step=step, part=part, reason=reason)
 
 
 def check_weights(module: nn.Module, *, step: int) -> None:
-    """Refuse weights that an update has made NaN or infinite: finite gradients do not rule it out.
+    """Refuse weights that an update made NaN or infinite, which finite gradients do not exclude.
 
     Args:
         module: The module after the step.
@@ -87,7 +87,7 @@ def check_weights(module: nn.Module, *, step: int) -> None:
     if broken is not None:
         raise TrainingDiverged(
             f"training stopped after step {step} (from 0): its update made {broken!r} NaN or "
-            f"infinite. The weights are of no use; begin again, or from the checkpoint before, "
+            f"infinite. The weights are unusable; begin again, or from the previous checkpoint, "
             f"and {_REMEDY}.",
             step=step,
             part=broken,

@@ -1,8 +1,8 @@
-"""What a run remembers of itself: its loss curve, its validations, its time.
+"""The history of a run: its loss curve, its validations and its time.
 
-A point of the curve is the mean over the steps since the point before, so that every step
-counts. The sums of an unfinished point are part of the history: a resumed run continues
-them, and its curve equals that of a run that was never stopped.
+A point of the curve is the mean over the steps since the previous point, so that every step
+counts. The sums of an unfinished point are part of the history: a resumed run continues them, and
+its curve equals that of an uninterrupted run.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["History", "Point"]
 
 Point = tuple[int, dict[str, float]]
-"""Steps done, and values by name."""
+"""Number of steps done, and values by name."""
 
 
 @dataclass
@@ -22,9 +22,9 @@ class History:
     Attributes:
         seconds: Time spent in training steps, over all parts of a resumed run.
         curve: Means of the objective's parts, gradient norm and learning rate.
-        validation: What `validate` returned.
+        validation: Results of `validate`.
         sums: Sums over the steps since the last point of the curve.
-        summed: How many steps those are.
+        summed: Number of these steps.
     """
 
     seconds: float = 0.0
@@ -34,13 +34,13 @@ class History:
     summed: int = 0
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Count one step's values.
+        """Add one step's values.
 
         Args:
-            values: The same names in each step between two points.
+            values: Values by name; the names must be the same in all steps between two points.
 
         Raises:
-            ValueError: If the names differ from those of the step before.
+            ValueError: If the names differ from those of the previous step.
         """
         if self.summed == 0:
             self.sums = dict(values)
@@ -55,7 +55,7 @@ class History:
         self.summed += 1
 
     def close_point(self, step: int) -> Point:
-        """Turn the sums into the curve's next point, and return it."""
+        """Append the means as the curve's next point, and return it."""
         point = (step, {name: total / self.summed for name, total in self.sums.items()})
         self.curve.append(point)
         self.sums, self.summed = {}, 0
@@ -73,7 +73,7 @@ class History:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "History":
-        """The history that `to_json` gave."""
+        """The history from the result of `to_json`."""
         return cls(
             seconds=content["seconds"],
             curve=[(step, dict(values)) for step, values in content["curve"]],

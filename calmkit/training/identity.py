@@ -1,4 +1,4 @@
-"""What decides a run's numbers: a resumed run must agree with its checkpoint in it."""
+"""The identity of a run: all settings that affect its numbers, equal in a resumed run."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def run_identity(
     seed: int,
     fabric: "Fabric",
 ) -> dict[str, Any]:
-    """What decides a run's numbers, as JSON gives it back; a resumed run must agree in it."""
+    """The settings that affect a run's numbers, as read back from JSON."""
     shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in trained.items()]
     tensors = [first_batch.tokens, first_batch.real]
     if first_batch.scored is not None:
@@ -46,7 +46,7 @@ def run_identity(
         "optimizer groups": groups,
         "warmup_steps": settings.warmup_steps,
         "decay_to": settings.decay_to,
-        # A run at constant rate may be made longer; a decay would have gone another way.
+        # A run at a constant rate can be extended; a decay depends on the number of steps.
         "steps of the decay": None if settings.decay_to == 1.0 else settings.steps,
         "clip_norm": settings.clip_norm,
         "precision": str(fabric.strategy.precision.precision),
@@ -55,11 +55,15 @@ def run_identity(
     return json.loads(json.dumps(content, default=repr))
 
 
-def check_identity(path: Path, saved: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Refuse to go on from another run."""
-    for key in [*mine, *saved]:
-        if saved.get(key) != mine.get(key):
+def check_identity(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse to resume another run.
+
+    Raises:
+        CheckpointError: If the two identities differ; names the setting.
+    """
+    for key in [*own, *saved]:
+        if saved.get(key) != own.get(key):
             raise CheckpointError(
                 f"{key} must be as in checkpoint {path} to resume it ({saved.get(key)!r}); got "
-                f"{mine.get(key)!r}. Restore it, or use another directory for another run."
+                f"{own.get(key)!r}. Restore it, or use another directory for another run."
             )

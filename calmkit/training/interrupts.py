@@ -1,8 +1,8 @@
-"""Ctrl-C that never falls into the middle of a step.
+"""Delaying Ctrl-C to the end of a training step.
 
-While a step runs, weights, optimiser state and the count of steps disagree. `HeldInterrupts`
-makes SIGINT wait for the end of the step and raises KeyboardInterrupt there; outside of steps
-SIGINT acts at once. A second Ctrl-C does not wait.
+During a step, weights, optimiser state and the number of steps are inconsistent. `HeldInterrupts`
+delays SIGINT to the end of the step and raises KeyboardInterrupt there. Between steps SIGINT acts
+immediately. A second Ctrl-C does not wait.
 """
 
 import signal
@@ -17,8 +17,8 @@ __all__ = ["HeldInterrupts"]
 class HeldInterrupts:
     """Context in which `step()` blocks are not interrupted.
 
-    Outside the main thread, where Python delivers no signals, and beside a handler that Python
-    did not install, it changes nothing.
+    It has no effect outside the main thread, where Python delivers no signals, and if the current
+    handler was not installed by Python.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class HeldInterrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give SIGINT back."""
+        """Restore the previous handler of SIGINT."""
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
 
@@ -56,7 +56,7 @@ class HeldInterrupts:
         """Hold an interrupt until the end of the block.
 
         Raises:
-            KeyboardInterrupt: At the end of the block, if one came in.
+            KeyboardInterrupt: At the end of the block, if SIGINT was received.
         """
         self._in_step = True
         try:

@@ -1,19 +1,19 @@
 """The training loop, on Lightning Fabric for devices, precision and several processes.
 
-One step t, from 0:
+Step t, counted from 0:
 
-    batch      = batch_at(t)                            this process's rows of it
+    batch      = batch_at(t)                            only this process's rows
     generator  = step_generator(seed, t)
     parts      = objective(module, batch, generator)    the mean of "loss" is minimised
     gradients are clipped; learning rate = peak * learning_rate_factor(t); optimiser step
 
-All of it is a function of (seed, t), the weights and the optimiser's state. So a run stopped
-anywhere and resumed from a checkpoint ends at bitwise the same weights on the same machine.
-Torch's global generators are seeded in each step as well, for parts that draw from them
-(`nn.Dropout`), and given back to the caller as they were.
+A step is a function of (seed, t), the weights and the optimiser's state. A run that is stopped
+anywhere and resumed from a checkpoint therefore ends with bitwise the same weights on the same
+machine. Torch's global generators are also seeded in each step, for parts that draw from them
+(`nn.Dropout`); the caller's state is restored afterwards.
 
-A step starts on clean gradients and leaves none behind. One whose loss, logged parts or gradients
-are not finite stops the run *before* the optimiser has touched the weights.
+A step starts with cleared gradients and clears them at its end. If its loss, logged parts or
+gradients are not finite, the run stops *before* the optimiser changes the weights.
 """
 
 import time
@@ -49,15 +49,15 @@ __all__ = ["TrainingResult", "fit"]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run leaves beside the trained module.
+    """The result of a finished run, besides the trained module.
 
     Attributes:
-        steps: Optimiser steps done.
-        seconds: Time in training steps alone, without validation and checkpoints, over all
-            parts of a resumed run.
-        curve: For each `log_every` steps: steps done, and means over those steps of the
-            objective's parts, of "gradient_norm" (before clipping) and "learning_rate".
-        validation: Steps done, and what `validate` returned.
+        steps: Number of optimiser steps done.
+        seconds: Time in training steps, without validation and checkpoints, over all parts of a
+            resumed run.
+        curve: One point per `log_every` steps: the number of steps done, and means over these
+            steps of the objective's parts, "gradient_norm" (before clipping) and "learning_rate".
+        validation: Number of steps done, and the result of `validate`.
     """
 
     steps: int
@@ -67,7 +67,7 @@ class TrainingResult:
 
     @property
     def losses(self) -> tuple[tuple[int, float], ...]:
-        """Steps done, and mean loss over the steps since the point before."""
+        """Number of steps done, and mean loss over the steps since the previous point."""
         return tuple((step, values["loss"]) for step, values in self.curve)
 
 
@@ -87,40 +87,39 @@ def fit(
 ) -> TrainingResult:
     """Train a module in place.
 
-    If `directory` holds checkpoints of this run, it goes on from the newest; a finished run
-    is loaded and returned at once. Ctrl-C ends the step at hand, writes a checkpoint if there
-    is a directory, and then raises KeyboardInterrupt.
+    If `directory` contains checkpoints of this run, training continues from the newest; a finished
+    run is loaded and returned immediately. Ctrl-C finishes the current step, writes a checkpoint
+    if there is a directory, and then raises KeyboardInterrupt.
 
     Args:
-        module: Its parameters with `requires_grad` are trained, the others are left alone. It
-            is moved to the fabric's device and stays there.
-        objective: Computes the step's loss and whatever else shall be logged: means over rows,
-            or `Means` over something else, with its number.
-        batch_at: The batch of a step, a pure function of the step's number from 0. With
-            several processes each takes every n-th row, and the loss is the mean over all that
-            any of them counts.
-        settings: Numbers of the run.
-        seed: Decides every random draw of the steps.
-        optimizer: Builds the optimiser over the trained parameters, and over all of them; it
-            steps without a closure, and its learning rates are the peaks of the schedule.
-        validate: Measures the module, which is in evaluation mode and without gradient then.
-            What it draws from torch's global generators does not reach the training steps.
+        module: Its parameters with `requires_grad` are trained; the others do not change. It is
+            moved to the fabric's device and stays there.
+        objective: Computes the step's loss and other values to log: means over rows, or `Means`
+            over something else, with its number.
+        batch_at: The batch of a step, a pure function of the step's number from 0. With several
+            processes each takes every n-th row, and the loss is the mean over everything that any
+            of them counts.
+        settings: Settings of the run.
+        seed: Fixes all random draws of the steps.
+        optimizer: Builds the optimiser over all trained parameters. It must step without a
+            closure; its learning rates are the peaks of the schedule.
+        validate: Measures the module in evaluation mode and without gradients. Its draws from
+            torch's global generators do not affect training.
         fabric: Device, precision and processes; launched by the caller if there are several.
-            None takes one device: a GPU if there is one.
-        directory: Where checkpoints and, by default, the loss curve are kept; None keeps
-            nothing.
-        loggers: Fabric loggers for the curves. None takes the fabric's own or else, with a
-            directory, `logs/version_N/metrics.csv` in it, a new version each time; an empty
-            sequence logs nowhere. A resumed run writes what came before as well.
+            None uses one device: a GPU if there is one.
+        directory: Folder of checkpoints and, by default, the loss curve; None saves nothing.
+        loggers: Fabric loggers for the curves. None uses the fabric's own or, if it has none and
+            there is a directory, a new `logs/version_N/metrics.csv` in it. An empty sequence logs
+            nothing. A resumed run also logs the earlier points.
         progress: Called after each step.
 
     Raises:
-        ValueError: If there is nothing to train, the fabric or the optimiser is of a kind that is
-            not supported, or the objective returns something other than scalars with a "loss".
-        CheckpointError: If the directory holds another run or a damaged checkpoint.
-        TrainingDiverged: If a step's loss, another part or a gradient is not finite, or what the
-            loss is computed from; if weights or a validation are not.
-        WriteError: If the disk is full; the checkpoints before stay.
+        ValueError: If there is nothing to train, the fabric or the optimiser is of an unsupported
+            kind, or the objective returns anything but scalars with a "loss".
+        CheckpointError: If the directory contains another run or a damaged checkpoint.
+        TrainingDiverged: If a step's loss, another part, a gradient, a weight, a validation, or an
+            input of the loss is not finite.
+        WriteError: If the disk is full; earlier checkpoints are kept.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trained:
@@ -139,10 +138,10 @@ def fit(
     try:
         with HeldInterrupts() as interrupts, torch.random.fork_rng(devices):
             curves.write_all(run.history)
-            _follow(run, curves, interrupts, validate, progress)
+            _run_to_end(run, curves, interrupts, validate, progress)
     except KeyboardInterrupt:
         run.save()
-        with suppress(WriteError):  # why the run ended matters more
+        with suppress(WriteError):  # the original error matters more
             curves.close("aborted")
         raise
     except BaseException:
@@ -158,7 +157,7 @@ def fit(
     )
 
 
-def _follow(
+def _run_to_end(
     run: Run,
     curves: Curves,
     interrupts: HeldInterrupts,
@@ -170,8 +169,8 @@ def _follow(
     began, first = time.perf_counter(), run.step
     run.module.train()
     while True:
-        # Due work is looked for before a step, not after it: a run that died between a
-        # checkpoint and the validation of the same step makes up for it.
+        # Due work is done before a step, not after it, so that a run that died between a
+        # checkpoint and the validation of the same step catches up.
         validating = validate is not None and run.due(settings.validate_every)
         saving = run.due(settings.checkpoint_every)
         if validating or saving:
@@ -189,13 +188,13 @@ def _follow(
             loss = run.train_step()
         if len(history.curve) > points:
             curves.write("train", history.curve[-1])
-        if progress is not None and curves.mine:
+        if progress is not None and curves.reports:
             pace = (time.perf_counter() - began) / (run.step - first)
             progress(Progress(run.step, settings.steps, loss, pace))
 
 
 def _checked_fabric(fabric: "Fabric | None") -> "Fabric":
-    """The given fabric or one on a single device, refused where resuming would not be exact."""
+    """The given fabric or a new one on one device; refused if resuming would not be exact."""
     require("lightning_fabric", "fit")
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy

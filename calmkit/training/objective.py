@@ -1,7 +1,7 @@
-"""What a step minimises: means, and how many things they are means over.
+"""Objectives: the means that a step minimises or logs, with their counts.
 
-The count is what joins means rightly: of several processes, each with a share of the step's rows
-(`processes`), the one with seven scored chunks has seven times the weight of the one with one.
+Counts weight the means of several processes correctly (`processes`): a process with seven scored
+chunks has seven times the weight of one with a single scored chunk.
 """
 
 import math
@@ -18,13 +18,13 @@ __all__ = ["Means", "Objective", "means_of"]
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Scalars of one step, each a mean over the same things, and how many those are.
+    """Scalars of one step, each a mean over the same items, and the number of these items.
 
     Attributes:
-        values: "loss" is minimised, whatever else there is gets logged.
-        count: How many things each value is a mean over, scored chunks for instance; at least 0.
-            Where it is 0 the values do not count, even if they are NaN, as a mean over nothing
-            is; only the gradient must not be NaN, as that of a division by the count is.
+        values: "loss" is minimised; all values are logged.
+        count: Number of items that each value is a mean over, for instance scored chunks; at
+            least 0. If it is 0 the values are ignored, even if they are NaN, like a mean over
+            nothing. But the gradient must not be NaN, as after a division by the count.
     """
 
     values: Mapping[str, Tensor]
@@ -36,11 +36,11 @@ Objective = Callable[[nn.Module, ChunkBatch, torch.Generator], Mapping[str, Tens
 
 
 def means_of(result: Mapping[str, Tensor] | Means, batch: ChunkBatch) -> Means:
-    """What an objective returned, with its count.
+    """The result of an objective, with its count.
 
     Args:
-        result: From the objective.
-        batch: What the objective was given.
+        result: Result of the objective.
+        batch: The batch it was computed on.
 
     Raises:
         ValueError: If it cannot be minimised, logged or weighted.

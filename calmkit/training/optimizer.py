@@ -1,11 +1,11 @@
-"""AdamW as language models are trained with it: weight decay on matrices only.
+"""AdamW with weight decay on matrices only, as is usual for language models.
 
-Biases, gains of norms and other vectors are not pulled towards zero: their scale is not
-redundant, and there are too few of them to overfit.
+Biases, gains of norms and other vectors are not decayed: their scale is not redundant, and there
+are too few of them to overfit.
 
-Another `torch.optim.Optimizer` can be given to `fit` in its place, and is used as it is, if it
-takes its step from dense gradients in one go. `LBFGS`, which wants to compute the loss several
-times a step, `SparseAdam` and, but for modules of matrices alone, `Muon` are refused.
+`fit` accepts any other `torch.optim.Optimizer` that takes its step from dense gradients without a
+closure. It refuses `LBFGS`, which computes the loss several times per step, `SparseAdam`, and
+`Muon` unless all parameters are matrices.
 """
 
 import inspect
@@ -19,9 +19,9 @@ __all__ = ["MatrixDecayAdamW", "build_optimizer"]
 
 
 class MatrixDecayAdamW(AdamW):
-    """AdamW whose weight decay spares parameters of fewer than two axes.
+    """AdamW without weight decay for parameters with fewer than two axes.
 
-    The defaults are the CALM paper's. It is a class, and not a function that returns an
+    The defaults are the CALM paper's. It is a class rather than a function that returns an
     `AdamW`, because a configuration can set the arguments of a class.
 
     Args:
@@ -54,20 +54,20 @@ class MatrixDecayAdamW(AdamW):
 def build_optimizer(
     factory: Callable[[Iterable[nn.Parameter]], Optimizer], trained: Mapping[str, nn.Parameter]
 ) -> Optimizer:
-    """Build an optimiser over parameters, and make sure that `fit` can work with it.
+    """Build an optimiser over parameters, and check that `fit` supports it.
 
     Args:
-        factory: A class of `torch.optim`, or anything else that is called like one.
+        factory: A class of `torch.optim`, or any callable with the same arguments.
         trained: The parameters to train, by name.
 
     Raises:
-        ValueError: If it refuses its settings or a parameter, or leaves one out, or its steps need
-            more than dense gradients and a learning rate.
+        ValueError: If it refuses its settings or a parameter, leaves one out, or needs more than
+            dense gradients and a learning rate.
     """
     try:
         optimizer = factory(trained.values())
     except ValueError:
-        factory([nn.Parameter(torch.zeros(1, 1))])  # its settings are to blame if this raises too
+        factory([nn.Parameter(torch.zeros(1, 1))])  # raises if its settings are the cause
         for key, p in trained.items():
             try:
                 factory([p])
@@ -77,24 +77,24 @@ def build_optimizer(
     name = type(optimizer).__name__
     step = inspect.signature(type(optimizer).step).parameters.get("closure")
     if step is not None and step.default is inspect.Parameter.empty:
-        raise _unfit(f"step without a closure; {name} wants to compute the loss itself")
+        raise _unfit(f"step without a closure; {name} computes the loss itself")
     if isinstance(optimizer, SparseAdam):
-        raise _unfit(f"take dense gradients; {name} takes none")
+        raise _unfit(f"take dense gradients; {name} does not")
     groups = optimizer.param_groups
     if any("lr" not in group for group in groups):
-        raise _unfit(f'have a learning rate "lr" in each group; {name} has one without')
+        raise _unfit(f'have a learning rate "lr" in each group; {name} has a group without one')
     if any(group.get("differentiable", False) for group in groups):
         raise _unfit(f"be built with differentiable=False; got {name} with True")
     held = {id(p) for group in groups for p in group["params"]}
     if left_out := [key for key, p in trained.items() if id(p) not in held]:
         raise _unfit(
             f"hold every parameter with requires_grad; {name} lacks {left_out[0]!r}. Freeze "
-            "what shall not be trained"
+            "parameters that are not to be trained"
         )
     if len(held) > len({id(p) for p in trained.values()}):
-        raise _unfit(f"hold the parameters that it is given alone; {name} holds others")
+        raise _unfit(f"hold only the given parameters; {name} holds others")
     return optimizer
 
 
-def _unfit(what: str) -> ValueError:
-    return ValueError(f"optimizer must {what.rstrip('.')}. Use another one, AdamW for instance.")
+def _unfit(rule: str) -> ValueError:
+    return ValueError(f"optimizer must {rule.rstrip('.')}. Use another one, such as AdamW.")

@@ -1,12 +1,12 @@
-r"""One step on several processes: whose rows, what weight, whose mean.
+r"""One step on several processes: the division of rows, the weights and the means.
 
-Each process takes every R-th row of the step's batch, and one share may hold much more to score
-than another. The loss of the step is the mean over all that is scored in any of them,
+Each process takes every R-th row of the step's batch. Their numbers of scored items can differ
+widely. The loss of the step is the mean over all items,
 
     L = sum_r n_r L_r / sum_r n_r,
 
-with L_r the mean of process r over its n_r things. Gradients are averaged over the R processes, so
-each minimises w_r L_r with the weight w_r = R n_r / sum_r n_r. Alone, a process has the weight 1.
+where L_r is the mean of process r over its n_r items. Gradients are averaged over the R processes,
+so each minimises w_r L_r with the weight w_r = R n_r / sum_r n_r. A single process has weight 1.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ _Parts = tuple[dict[str, Tensor], Tensor | float]
 
 
 class Caller(nn.Module):
-    """Sends any call through a `forward`, where Fabric sets precision and syncs gradients.
+    """Routes any call through `forward`, where Fabric sets precision and synchronises gradients.
 
     The call is one opaque function: Fabric would try to rebuild a batch to convert its numbers.
     """
@@ -37,24 +37,24 @@ class Caller(nn.Module):
         self.module = module
 
     def forward(self, call: Callable[[nn.Module], _Parts]) -> _Parts:
-        """Call it with the module."""
+        """Apply the call to the module."""
         return call(self.module)
 
 
 def rows_of_process(batch: ChunkBatch, fabric: "Fabric") -> ChunkBatch:
-    """Every n-th row of a batch, from this process's number on, on its device.
+    """Every n-th row of a batch, starting from this process's rank, on its device.
 
     Args:
-        batch: The whole step's.
-        fabric: Tells which process this is, and of how many.
+        batch: The batch of the whole step.
+        fabric: Provides rank and number of processes.
 
     Raises:
-        ValueError: If the rows cannot be shared out evenly.
+        ValueError: If the rows cannot be divided evenly.
     """
     processes = fabric.world_size
     if batch.tokens.shape[0] % processes:
         raise ValueError(
-            f"batch_at must give a multiple of {processes} rows, one share for each process; "
+            f"batch_at must return a multiple of {processes} rows, one share for each process; "
             f"got {batch.tokens.shape[0]}."
         )
     if processes > 1:
@@ -66,25 +66,25 @@ def weight_of(count: Tensor | float, fabric: "Fabric") -> Tensor:
     """This process's weight in the step.
 
     Args:
-        count: How many things its means are over; NaN tells the others that there are none.
-        fabric: Reaches the other processes, each of which must call this.
+        count: Number of items in its means; NaN signals an error to the other processes.
+        fabric: Connects the processes, each of which must call this function.
 
     Raises:
-        NonFiniteError: If another process gave NaN.
+        NonFiniteError: If another process passed NaN.
     """
-    mine = torch.as_tensor(count, device=fabric.device)
+    own = torch.as_tensor(count, device=fabric.device)
     if fabric.world_size == 1:
-        return (mine != 0).float()
-    mine = mine.double()
-    total = torch.as_tensor(fabric.all_reduce(mine.clone(), reduce_op="sum"))
-    # On the CPU alone, where reading a value is free and where NaN is looked for beforehand.
-    if total.device.type == "cpu" and total.isnan() and not mine.isnan():
-        raise NonFiniteError("another process met a value that is not finite, and says which.")
-    return torch.where(mine == 0, 0.0, mine * fabric.world_size / total)
+        return (own != 0).float()
+    own = own.double()
+    total = torch.as_tensor(fabric.all_reduce(own.clone(), reduce_op="sum"))
+    # Only on the CPU, where reading a value is free and NaN is detected early.
+    if total.device.type == "cpu" and total.isnan() and not own.isnan():
+        raise NonFiniteError("another process met a value that is not finite; see its error.")
+    return torch.where(own == 0, 0.0, own * fabric.world_size / total)
 
 
 def weighted(value: Tensor, weight: Tensor) -> Tensor:
-    """`weight * value`; where the weight is 0, it is 0 with a gradient of 0, whatever the value.
+    """`weight * value`; if the weight is 0, the result and its gradient are 0 for any value.
 
     Args:
         value: Any values.
@@ -96,12 +96,12 @@ def weighted(value: Tensor, weight: Tensor) -> Tensor:
 def mean_over_processes(
     values: Mapping[str, Tensor], weight: Tensor, fabric: "Fabric"
 ) -> dict[str, float]:
-    """Scalars of all processes as one, read from the device.
+    """Weighted means of the scalars of all processes, read from the device.
 
     Args:
-        values: This process's means; the same names in each.
+        values: This process's means; the same names in each process.
         weight: From `weight_of`.
-        fabric: Reaches the other processes.
+        fabric: Connects the processes.
     """
     detached = {name: value.detach() for name, value in values.items()}
     if fabric.world_size == 1:

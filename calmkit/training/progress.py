@@ -1,4 +1,4 @@
-"""What a run reports after each step, for a progress bar or anything else that watches."""
+"""The progress report after each step, for a progress bar or similar."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ class Progress:
     """State of a run after one step.
 
     Attributes:
-        step: Steps done, over all parts of a resumed run.
-        steps: Steps in the whole run.
+        step: Number of steps done, over all parts of a resumed run.
+        steps: Number of steps in the whole run.
         loss: Loss of the last step.
-        seconds_per_step: Wall-clock mean since `fit` began, validation and checkpoints
-            included.
+        seconds_per_step: Mean wall-clock time since `fit` began, including validation and
+            checkpoints.
     """
 
     step: int
@@ -24,5 +24,5 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """Time until the last step, at the mean speed so far."""
+        """Estimated time until the last step, at the mean speed so far."""
         return (self.steps - self.step) * self.seconds_per_step

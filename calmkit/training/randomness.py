@@ -1,7 +1,7 @@
 """Randomness of a training step as a pure function of (seed, step, rank).
 
-There is nothing to save and nothing to resume: step 1000 draws the same numbers whether the
-run reached it in one go or was stopped on the way, and whatever validation drew in between.
+No random state has to be saved: step 1000 draws the same numbers whether or not the run was
+stopped before it, and whatever validation drew in between.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ __all__ = ["seed_global_generators", "step_generator", "step_seed"]
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """A 63-bit seed that differs, but for chance, for each (seed, step, rank).
+    """A 63-bit seed, different for each (seed, step, rank) except by coincidence.
 
     Args:
         seed: The run's seed; any integer.
         step: Number of the step, from 0.
-        rank: Number of the process among those that train together.
+        rank: Rank of the process among those that train together.
     """
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -26,13 +26,13 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 def step_generator(
     seed: int, step: int, rank: int = 0, *, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """The generator that a step's objective is given, freshly seeded with `step_seed`.
+    """The generator for a step's objective, newly seeded with `step_seed`.
 
     Args:
         seed: The run's seed.
         step: Number of the step, from 0.
-        rank: Number of the process among those that train together.
-        device: Where the numbers are drawn.
+        rank: Rank of the process among those that train together.
+        device: Device of the generator.
     """
     return torch.Generator(device=device).manual_seed(step_seed(seed, step, rank))
 
@@ -40,11 +40,11 @@ def step_generator(
 def seed_global_generators(seed: int, device: torch.device) -> None:
     """Seed torch's global generators of the CPU and of one device.
 
-    `torch.manual_seed` seeds each kind of device torch knows, and takes 0.3 ms for it.
+    `torch.manual_seed` would seed every kind of device that torch knows, which takes 0.3 ms.
 
     Args:
         seed: From `step_seed`.
-        device: Where the step is computed.
+        device: Device of the step.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -1,6 +1,6 @@
-"""One training run: its state, and the single things that are done to it.
+"""One training run: its state, and its operations.
 
-`loop.fit` says when each is done; here is how a step, a validation and a checkpoint go.
+This module implements a step, a validation and a checkpoint; `loop.fit` schedules them.
 """
 
 import math
@@ -35,7 +35,7 @@ __all__ = ["Run"]
 
 
 class Run:
-    """The state of a run, and the single steps that change it."""
+    """The state of a run, and the operations that change it."""
 
     def __init__(
         self,
@@ -66,26 +66,25 @@ class Run:
         self._caller, self._stepper = fabric.setup(Caller(module), optimizer)
 
     def due(self, every: int) -> bool:
-        """Whether something done each `every` steps and at the end comes now."""
+        """Whether an operation is due that is done every `every` steps and at the end."""
         at_end = self.step == self.settings.steps
         return at_end or (every > 0 and self.step > 0 and self.step % every == 0)
 
     def train_step(self) -> float:
-        """One optimiser step; returns its loss.
+        """Take one optimiser step, and return its loss.
 
-        It starts on clean gradients, whatever ran `backward` before, and leaves none behind,
-        however it ends.
+        Gradients are cleared before and after the step, also if it fails.
 
         Raises:
-            TrainingDiverged: If something is not finite; the weights are as before.
+            TrainingDiverged: If a value is not finite; the weights are those before the step.
         """
         began = time.perf_counter()
         self._consistent = False
-        self._forget_gradients()
+        self._clear_gradients()
         try:
             values = self._step()
         finally:
-            self._forget_gradients()
+            self._clear_gradients()
         self.history.add(values)
         self.step += 1
         if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
@@ -95,13 +94,13 @@ class Run:
         return values["loss"]
 
     def _step(self) -> dict[str, float]:
-        """Forward, backward and update; returns what is logged."""
+        """Forward, backward and update; returns the values to log."""
         try:
             parts, weight = self._forward()
             self._fabric.backward(weighted(parts["loss"], weight))
         except NonFiniteError as error:
-            what = f"'loss' cannot be computed: {str(error).rstrip('.')}"
-            raise diverged(self.module, step=self.step, part="loss", what=what) from error
+            reason = f"'loss' cannot be computed: {str(error).rstrip('.')}"
+            raise diverged(self.module, step=self.step, part="loss", reason=reason) from error
         trained = [p for group in self._optimizer.param_groups for p in group["params"]]
         gradients = [p.grad for p in trained if p.grad is not None]
         if any(gradient.layout != torch.strided for gradient in gradients):
@@ -109,9 +108,9 @@ class Run:
                 "module must give dense gradients; it gives a sparse one. Build it without "
                 "sparse=True."
             )
-        # Norm and clipping apart: clipping by a norm of NaN would hide whose gradient it was.
+        # Norm and clipping are separate: clipping by a norm of NaN would hide the bad gradient.
         norm = get_total_norm(gradients)
-        # The one place where the host waits for the device.
+        # Only here does the host wait for the device.
         values = mean_over_processes(parts, weight, self._fabric)
         values["gradient_norm"] = float(norm)  # of averaged gradients, the same in each process
         check_values(self.module, values, step=self.step)
@@ -128,7 +127,7 @@ class Run:
         return {**values, "learning_rate": self._peaks[0] * factor}
 
     def _forward(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The objective's parts on this process's rows, and the weight that they have."""
+        """The objective's parts on this process's rows, and their weight."""
         fabric, step, rank = self._fabric, self.step, self._fabric.global_rank
         batch = rows_of_process(self._batch_at(step), fabric)
         seed_global_generators(step_seed(self._seed, step, rank), fabric.device)
@@ -141,12 +140,12 @@ class Run:
         try:
             parts, count = self._caller(call)
         except NonFiniteError:
-            # The others wait for this count; they stop at it too.
+            # The other processes wait for this count; a NaN stops them, too.
             weight_of(math.nan, fabric)
             raise
         return parts, weight_of(count, fabric)
 
-    def _forget_gradients(self) -> None:
+    def _clear_gradients(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
 
     def check_weights(self) -> None:
@@ -158,15 +157,17 @@ class Run:
         check_weights(self.module, step=self.step - 1)
 
     def validate(self, measure: Callable[[nn.Module], Mapping[str, float]]) -> Point:
-        """Measure the module as it is, and leave training as it was."""
+        """Measure the module, without affecting training."""
         devices = [self._fabric.device] if self._fabric.device.type == "cuda" else []
         self.module.eval()
         try:
             with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
                 point = (self.step, {k: float(v) for k, v in measure(self.module).items()})
         except NonFiniteError as error:
-            what = f"validation cannot be computed: {str(error).rstrip('.')}"
-            raise diverged(self.module, step=self.step, part="validation", what=what) from error
+            reason = f"validation cannot be computed: {str(error).rstrip('.')}"
+            raise diverged(
+                self.module, step=self.step, part="validation", reason=reason
+            ) from error
         self.module.train()
         self.history.validation.append(point)
         return point
@@ -188,7 +189,7 @@ class Run:
         self._saved = self._mark()
 
     def save(self) -> None:
-        """Write a checkpoint, unless there is no directory or nothing new or sound to write."""
+        """Write a checkpoint if there is a directory and something new, with finite weights."""
         if self._directory is None or not self._consistent or self._saved == self._mark():
             return
         if non_finite_parameter(self.module) is not None:

@@ -1,12 +1,11 @@
-r"""The learning rate over a run: a linear warm-up, then a half cosine.
+r"""The learning-rate schedule: a linear warm-up, then a half cosine.
 
-As a share of the peak, for the step with number t = 0, ..., T - 1, W steps of warm-up and
-final share r:
+As a share of the peak, for step t = 0, ..., T - 1, with W warm-up steps and final share r:
 
     f(t) = (t + 1) / W                                           for t < W,
     f(t) = r + (1 - r) (1 + cos(pi (t - W) / (T - W))) / 2       from there on.
 
-No step is wasted on a rate of zero: the first has 1/W, and r is reached only after the last.
+No step is wasted on a rate of zero: the first step has 1/W, and r is reached only after the last.
 With r = 1 the rate stays at its peak, as in the CALM paper.
 """
 
@@ -22,8 +21,8 @@ def learning_rate_factor(
 
     Args:
         step: Number of the step, from 0; equals the number of steps done before it.
-        steps: Steps in the whole run.
-        warmup_steps: Steps of linear warm-up.
+        steps: Number of steps in the whole run.
+        warmup_steps: Number of steps of linear warm-up.
         decay_to: Share of the peak at the end of the run.
     """
     if step < warmup_steps:

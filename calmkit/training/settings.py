@@ -1,6 +1,6 @@
-"""What a training run is told: how long, how fast, how often it looks up.
+"""Settings of a training run: its length, its schedule, and its intervals.
 
-The defaults are the paper's where it gives one: constant learning rate after a warm-up,
+The defaults are the paper's where it states one: constant learning rate after a warm-up,
 gradients clipped at norm 1. Learning rate, betas and weight decay belong to the optimiser.
 """
 
@@ -12,22 +12,22 @@ __all__ = ["TrainingSettings"]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Numbers of one training run.
+    """Settings of one training run.
 
     Attributes:
-        steps: Optimiser steps in the whole run.
-        batch_size: Rows in one step's batch, over all devices. `fit` takes batches as they
-            come; whoever makes them reads this.
-        warmup_steps: Steps over which the learning rate rises linearly to its peak.
-        decay_to: Share of the peak learning rate that a half cosine falls to by the end of
-            the run; 1 keeps it constant.
+        steps: Number of optimiser steps in the whole run.
+        batch_size: Number of rows in one step's batch, over all devices. It is for the code that
+            makes batches; `fit` accepts batches of any size.
+        warmup_steps: Number of steps over which the learning rate rises linearly to its peak.
+        decay_to: Share of the peak learning rate that a half cosine reaches at the end of the run;
+            1 keeps it constant.
         clip_norm: Largest 2-norm of all gradients together; `inf` never clips.
-        log_every: Steps that one point of the loss curve is the mean of.
-        validate_every: Steps between validations. There is always one at the end; 0 means
-            only that one.
-        checkpoint_every: Steps between checkpoints, if `fit` is given a directory. There is
+        log_every: Number of steps that one point of the loss curve averages.
+        validate_every: Number of steps between validations. There is always one at the end; 0
+            means only that one.
+        checkpoint_every: Number of steps between checkpoints, if `fit` has a directory. There is
             always one at the end and on Ctrl-C; 0 means only those.
-        keep_checkpoints: Newest checkpoints that stay on disk.
+        keep_checkpoints: Number of newest checkpoints that stay on disk.
     """
 
     steps: int
@@ -41,7 +41,11 @@ class TrainingSettings:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no run can follow."""
+        """Refuse invalid settings.
+
+        Raises:
+            ValueError: If a setting is out of range.
+        """
         for name in ("steps", "batch_size", "log_every", "keep_checkpoints"):
             _check_whole(name, getattr(self, name), minimum=1)
         for name in ("warmup_steps", "validate_every", "checkpoint_every"):
@@ -63,6 +67,6 @@ class TrainingSettings:
 
 
 def _check_whole(name: str, value: object, *, minimum: int) -> None:
-    # bool is an int to Python, but `steps=True` is a slip.
+    # bool is a subclass of int, but `steps=True` is a mistake.
     if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
         raise ValueError(f"{name} must be a whole number of at least {minimum}; got {value!r}.")

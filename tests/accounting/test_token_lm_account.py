@@ -2,19 +2,15 @@
 
 import pytest
 import torch
+from backbone_instances import BACKBONES
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from calmkit.accounting import account_token_lm
-from calmkit.backbones import MinGRUBackbone, TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.models import TokenLM
 
 VOCAB, CONTEXT = 11, 6
-BACKBONES = {
-    "Transformer": lambda: TransformerBackbone(8, depth=2, heads=2),
-    "minGRU": lambda: MinGRUBackbone(8, depth=2),
-}
 every_backbone = pytest.mark.parametrize("build", BACKBONES.values(), ids=BACKBONES)
 
 
@@ -52,11 +48,11 @@ def test_inference(build):
 
 def test_kept_bytes_of_the_output_layer():
     """States and logarithms of probabilities; targets and a scalar are a few bytes more."""
-    ours = account_token_lm(TokenLM(500, backbone=BACKBONES["minGRU"]()), context=CONTEXT)
+    ours = account_token_lm(TokenLM(500, backbone=BACKBONES["MinGRUBackbone"]()), context=CONTEXT)
     large = 8 * (CONTEXT * 8 + (CONTEXT - 1) * 500)
     assert large <= ours.activation_bytes["output"] <= large + 8 * (CONTEXT + 1)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"context must be at least 2 .*; got 1"):
-        account_token_lm(TokenLM(3, backbone=BACKBONES["minGRU"]()), context=1)
+        account_token_lm(TokenLM(3, backbone=BACKBONES["MinGRUBackbone"]()), context=1)

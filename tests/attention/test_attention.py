@@ -90,25 +90,6 @@ def test_low_precision_stays_close_to_float64(name, dtype, backend):
 
 
 @every_backend
-def test_scale(backend):
-    q, k, v = problem(5, 5, 2, 2)
-    mask = AttentionMask.causal()
-    torch.testing.assert_close(
-        attention(q, k, v, scale=0.3, backend=backend), naive(q, k, v, mask, scale=0.3)
-    )
-
-
-@every_backend
-def test_a_query_that_sees_nothing_gives_zeros(backend):
-    q, k, v = problem(3, 5, 2, 2)
-    out = attention(q, k, v, AttentionMask.cached(torch.tensor([1, 5])), backend=backend)
-    assert (out[0, :2] == 0).all()
-    assert (out[0, 2] != 0).all()
-    gradients = torch.autograd.grad(out.sum(), (q, k, v))
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
-
-
-@every_backend
 @pytest.mark.parametrize("name", MASKS)
 def test_dropout_drops_weights_and_keeps_their_mean(name, backend):
     """With values of 1 an output is the sum of the kept weights: 1 on average, 0 to 2 alone."""

@@ -109,7 +109,7 @@ def test_a_backend_of_ones_own(registry):
         return reference_attention(q, k, v, mask, scale=scale, dropout=dropout)
 
     def refusal(q, k, v, mask, *, dropout):
-        return "dropout is not offered" if dropout else None
+        return "dropout is not supported" if dropout else None
 
     register_backend("mine", mine, refusal=refusal)
     q = torch.randn(1, 3, 2, 4)
@@ -119,7 +119,7 @@ def test_a_backend_of_ones_own(registry):
     )
     assert calls == [(mask, 0.2, 0.0)]
     assert "mine" in available_backends()
-    with pytest.raises(AttentionBackendError, match=r"'mine'.* dropout is not offered"):
+    with pytest.raises(AttentionBackendError, match=r"'mine'.* dropout is not supported"):
         attention(q, q, q, mask, dropout=0.1, backend="mine")
 
 

@@ -32,7 +32,7 @@ def test_full_cache_is_refused():
     new = torch.ones(2, 1, 1, 2)
     full.append(0, new, new)
     full.advance(1)
-    with pytest.raises(ValueError, match="the cache has 6, 6 are in use and 1 more came"):
+    with pytest.raises(ValueError, match="the cache has 6, 6 are in use and 1 more are needed"):
         full.append(0, new, new)
     assert full.keys.count_nonzero() == 4
 

@@ -141,22 +141,22 @@ PACKED, CACHED = MASKS["packed"][0], MASKS["cached"][0]
 @pytest.mark.parametrize(
     ("arguments", "mask", "dropout", "match"),
     [
-        ({"dtype": torch.float64}, MASKS["causal"][0], 0.0, "float64 is not offered"),
+        ({"dtype": torch.float64}, MASKS["causal"][0], 0.0, "float64 is not supported"),
         ({"head_dim": 264}, MASKS["causal"][0], 0.0, "at most 256 in torch.bfloat16; got 264"),
         ({"length": 3}, PACKED, 0.0, "as many queries as keys"),
-        ({}, CACHED, 0.1, "a padded cache offers no dropout"),
-        ({"requires_grad": True}, CACHED, 0.0, "a padded cache offers no backward"),
+        ({}, CACHED, 0.1, "a padded cache does not support dropout"),
+        ({"requires_grad": True}, CACHED, 0.0, "a padded cache does not support a backward"),
         (
             {"requires_grad": True, "dtype": torch.float32},
             MASKS["window"][0],
             0.0,
-            "float32 with a window offers no backward",
+            "float32 with a window does not support a backward",
         ),
         (
             {"requires_grad": True, "dtype": torch.float32},
             MASKS["packed, window"][0],
             0.0,
-            "float32 with a window offers no backward",
+            "float32 with a window does not support a backward",
         ),
     ],
 )
@@ -197,7 +197,7 @@ def test_packed_bfloat16_training_is_refused_where_results_must_repeat(monkeypat
     [
         (PACKED, torch.bfloat16, False, "lengths of documents and caches would be constants"),
         (CACHED, torch.bfloat16, False, "lengths of documents and caches would be constants"),
-        (MASKS["causal"][0], torch.float32, True, "float32 with a backward does not compile"),
+        (MASKS["causal"][0], torch.float32, True, "float32 with a backward pass does not compile"),
         (MASKS["causal"][0], torch.bfloat16, True, None),
     ],
 )

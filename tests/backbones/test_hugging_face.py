@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 
 from calmkit.attention import AttentionMask
-from calmkit.backbones import Cache, HuggingFaceBackbone
+from calmkit.backbones import HuggingFaceBackbone
 from calmkit.config import ConfigError, build
 from calmkit.models import TokenLM
 
@@ -293,19 +293,6 @@ def test_a_text_may_use_all_learned_positions(kind, prompt, new):
     assert [len(text.tokens) for text in texts] == [new, new]
     with pytest.raises(ValueError, match=r"capacity must be at most the 8 learned .* got 9"):
         model.generate([[3] * prompt], max_new_tokens=new + 1)
-
-
-def test_only_its_own_kind_of_cache_is_taken():
-    class Foreign:
-        lengths = torch.zeros(1, dtype=torch.long)
-
-        def select(self, rows, lengths):
-            return self
-
-    assert isinstance(Foreign(), Cache)
-    backbone = HuggingFaceBackbone.from_model(plain("llama"))
-    with pytest.raises(ValueError, match=r"cache must be a KVCache.* got Foreign"):
-        backbone(vectors(1, 1), cache=Foreign())
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import silu
 
 from calmkit.attention import AttentionMask
-from calmkit.backbones import Cache, MinGRUBackbone
+from calmkit.backbones import MinGRUBackbone
 
 
 def backbone(**arguments):
@@ -104,18 +104,6 @@ def test_a_causal_mask_changes_nothing():
     x = torch.randn(2, 4, 8)
     model = backbone()
     torch.testing.assert_close(model(x, AttentionMask.causal()), model(x), rtol=0, atol=0)
-
-
-def test_only_its_own_kind_of_cache_is_taken():
-    class Foreign:
-        lengths = torch.zeros(1, dtype=torch.long)
-
-        def select(self, rows, lengths):
-            return self
-
-    assert isinstance(Foreign(), Cache)
-    with pytest.raises(ValueError, match=r"cache must be a StateCache.* got Foreign"):
-        backbone()(torch.zeros(1, 1, 8), cache=Foreign())
 
 
 @pytest.mark.parametrize(

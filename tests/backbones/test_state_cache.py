@@ -35,7 +35,7 @@ def test_full_cache_is_refused():
     full = cache([1, 5])
     full.append(0, torch.ones(2, 1, 3))
     full.advance(1)
-    with pytest.raises(ValueError, match="the cache has 6, 6 are in use and 1 more came"):
+    with pytest.raises(ValueError, match="the cache has 6, 6 are in use and 1 more are needed"):
         full.append(0, torch.ones(2, 1, 3))
 
 
@@ -64,5 +64,5 @@ def test_lengths_must_be_in_range(lengths):
 
 
 def test_states_for_other_rows_are_refused():
-    with pytest.raises(ValueError, match=r"for the 2 rows of the cache; got shape \(1, 1, 3\)"):
+    with pytest.raises(ValueError, match=r"have the 2 rows of the cache; got shape \(1, 1, 3\)"):
         cache([0, 0]).append(0, torch.ones(1, 1, 3))

@@ -8,7 +8,7 @@ from jaxtyping import TypeCheckError
 from torch.nn.functional import silu
 
 from calmkit.attention import AttentionBackendError, AttentionMask
-from calmkit.backbones import Cache, LinearScaling, TransformerBackbone
+from calmkit.backbones import LinearScaling, TransformerBackbone
 from calmkit.backbones.rotary import apply_rotary, rotation_at
 
 
@@ -64,7 +64,7 @@ def test_initial_spread_is_as_documented():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"depth": 0}, "depth, heads and kv_heads must be at least 1; got 0, 2, 2"),
+        ({"depth": 0}, "depth must be at least 1; got 0"),
         ({"heads": 3}, r"hidden_size must be a multiple of 2 \* heads = 6"),
         ({"heads": 4, "kv_heads": 3}, "kv_heads must divide heads = 4; got 3"),
         ({"kv_heads": 0}, "kv_heads must be at least 1"),
@@ -78,18 +78,6 @@ def test_initial_spread_is_as_documented():
 def test_bad_sizes_are_refused(arguments, match):
     with pytest.raises(ValueError, match=match):
         backbone(**arguments)
-
-
-def test_only_its_own_kind_of_cache_is_taken():
-    class Foreign:
-        lengths = torch.zeros(1, dtype=torch.long)
-
-        def select(self, rows, lengths):
-            return self
-
-    assert isinstance(Foreign(), Cache)
-    with pytest.raises(ValueError, match=r"cache must be a KVCache.* got Foreign"):
-        backbone()(torch.zeros(1, 1, 8), cache=Foreign())
 
 
 def test_a_window_limits_what_is_seen():

@@ -1,8 +1,6 @@
 """The evaluation benchmark: its loops score as `evaluate` does, and it runs through."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +9,10 @@ from calmkit.autoencoders import MLPAutoencoder
 from calmkit.evaluation import EvaluationSettings, evaluate
 from calmkit.heads import GaussianHead
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("evaluation")
+def benchmark(load):
+    return load("evaluation")
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 3])

@@ -1,18 +1,14 @@
 """The command of the generation benchmark, with sizes that take a moment, and its plain parts."""
 
 import argparse
-import importlib
-import json
 import math
-import os
 import random
-import subprocess
-import sys
 from itertools import pairwise
-from pathlib import Path
 
+import laws
 import pytest
 import torch
+from benchmark_runs import check_form, results, run_benchmark
 
 import calmkit
 from calmkit.autoencoders import MLPAutoencoder
@@ -20,17 +16,7 @@ from calmkit.backbones import TransformerBackbone
 from calmkit.heads import EnergyHead
 from calmkit.models import CALM, ChunkEmbedding
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-SAMPLING = Path(__file__).parents[1] / "sampling"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a file of the benchmarks, or of the samplers' tests, by its name."""
-    monkeypatch.syspath_prepend(SAMPLING)
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +27,7 @@ def written(tmp_path_factory):
         "--vocab 300 --large-vocab 600 --rows 5 --candidates 40 --batches 1 3 "
         "--prompt-chunks 2 --new-chunks 2 --selection-rows 4 --rounds 2 --numbers 4 8 16"
     )
-    command = [sys.executable, BENCHMARKS / "generation.py", *sizes.split()]
-    command += ["--json", folder / "numbers.json", "--plot", folder / "plot.png"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, folder
-
-
-def results(written):
-    return json.loads((written[1] / "numbers.json").read_text())["results"]
+    return run_benchmark(folder, "generation", sizes, "--plot", folder / "plot.png")
 
 
 def check_ratio(times, ours, theirs):
@@ -60,23 +37,13 @@ def check_ratio(times, ours, theirs):
 
 
 def test_prints_tables_and_writes_the_same_json(written):
-    printed, folder = written
-    text = (folder / "numbers.json").read_text()
-    assert printed.endswith(text)
-    found = json.loads(text)
-    assert set(found) == {"device", "torch", "python", "machine", "threads", "results"}
-    assert set(found["results"]) == {
-        "setting",
-        "clock",
-        "chunks",
-        "generation",
-        "selection",
-        "law",
-    }
-    assert found["results"]["clock"] == "processor seconds"
-    assert found["results"]["setting"]["candidates"] == 40
-    assert printed.count("goal") == 4 + 2 + 1  # two ratios of two chunks, two batches, selection
-    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    check_form(written)
+    found = results(written)
+    assert set(found) == {"setting", "clock", "chunks", "generation", "selection", "law"}
+    assert found["clock"] == "processor seconds" and found["setting"]["candidates"] == 40
+    assert (
+        written[0].count("goal") == 4 + 2 + 1
+    )  # two ratios of two chunks, two batches, selection
 
 
 def test_chunks_are_compared_at_three_levels_of_agreement(written):
@@ -138,9 +105,8 @@ def test_selection_is_compared(written):
     assert row["times_faster_wanted"] == 20
 
 
-def test_curves_are_the_enumerated_laws(written, load):
+def test_curves_are_the_enumerated_laws(written):
     """Against lists of candidates, one by one, in plain Python."""
-    laws = load("laws")
     rows = results(written)["law"]
     assert [row["temperature"] for row in rows] == pytest.approx([1 / 3, 0.4, 0.5, 0.7])
     for row in rows:

@@ -1,28 +1,15 @@
-import importlib
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from benchmark_runs import check_form, results, run_benchmark
 from torch.testing import assert_close
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import EnergyHead
 from calmkit.scoring import EnergyScore
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a file of the benchmarks by its name."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module
 
 
 @pytest.fixture(scope="module")
@@ -32,28 +19,13 @@ def written(tmp_path_factory):
     sizes += " --sampling-positions 4 --head-cond 16 --head-width 256 --head-samples 2"
     sizes += " --head-positions 3 --head-rounds 1 --points 1024 --evaluations 1 4 8 16"
     sizes += " --tolerances 0.1 0.001 --distances 0.1 1e-9"
-    command = [sys.executable, BENCHMARKS / "heads_micro.py", *sizes.split()]
-    command += ["--json", folder / "numbers.json", "--plot", folder / "plot.png"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, folder
-
-
-def results(written):
-    return json.loads((written[1] / "numbers.json").read_text())["results"]
+    return run_benchmark(folder, "heads_micro", sizes, "--plot", folder / "plot.png")
 
 
 def test_prints_tables_and_writes_the_same_json(written):
-    printed, folder = written
-    text = (folder / "numbers.json").read_text()
-    assert printed.endswith(text)
-    found = json.loads(text)
-    assert set(found) == {"device", "torch", "python", "machine", "threads", "results"}
-    assert (found["device"], found["threads"], found["torch"]) == ("cpu", 1, torch.__version__)
-    assert found["results"]["clock"] == "processor seconds"
-    assert found["results"]["setting"]["candidates"] == 20
-    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    check_form(written)
+    found = results(written)
+    assert found["clock"] == "processor seconds" and found["setting"]["candidates"] == 20
 
 
 def test_energy_heads_are_compared_in_training_and_sampling(written):

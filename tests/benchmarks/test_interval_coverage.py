@@ -1,19 +1,14 @@
 """The benchmark of intervals: worlds have the mean they promise, and it runs through."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("interval_coverage")
+def benchmark(load):
+    return load("interval_coverage")
 
 
 def test_the_truth_is_the_mean_of_each_world(benchmark):

@@ -1,15 +1,11 @@
 """Kept rows: measured once, read again, of the same setting only."""
 
-import importlib
-from pathlib import Path
-
 import pytest
 
 
 @pytest.fixture
-def kept_rows(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    return importlib.import_module("kept_rows").KeptRows
+def kept_rows(load):
+    return load("kept_rows").KeptRows
 
 
 def refuse():

@@ -1,19 +1,13 @@
 """The command at a size that takes a moment, its correlations and its models."""
 
 import argparse
-import importlib
-import json
 import math
-import os
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
+from benchmark_runs import check_form, results, run_benchmark
 
 ORDERS = (1, 2, 3, 4)
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 HEADS = ["EnergyHead", "EnergyHead, N = 2", "GaussianHead"]
 
 
@@ -23,43 +17,28 @@ def written(tmp_path_factory):
     sizes = "--chunks 1 2 --steps 30 --checkpoints 3 --autoencoder-steps 150 --batch 8 --length 16"
     sizes += " --context 8 --rows 8 --draws 300 --branches 40 --states 3 --vocab 4"
     sizes += " --hidden 16 --latent 8"
-    command = [sys.executable, BENCHMARKS / "known_truth.py", *sizes.split(), "--heads", *HEADS]
-    command += ["--json", folder / "numbers.json", "--plot", folder / "plot.png"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, folder
+    more = ["--heads", *HEADS, "--plot", folder / "plot.png"]
+    return run_benchmark(folder, "known_truth", sizes, *more)
 
 
 @pytest.fixture
-def known(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("known_truth")
+def known(load):
+    return load("known_truth")
 
 
 @pytest.fixture
-def report(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("known_truth_report")
-
-
-def results(written):
-    return json.loads((written[1] / "numbers.json").read_text())["results"]
+def report(load):
+    return load("known_truth_report")
 
 
 def test_prints_tables_and_writes_the_same_json(written):
-    printed, folder = written
-    text = (folder / "numbers.json").read_text()
-    assert printed.endswith(text)
-    assert "Spearman" in printed and printed.count("perfect head") == 2 + text.count(
-        "perfect head"
-    )
-    found = json.loads(text)
-    assert set(found) == {"device", "torch", "python", "machine", "threads", "results"}
-    assert found["results"]["setting"]["vocab"] == 4
-    low, high = found["results"]["entropy_rate"]
+    check_form(written)
+    printed, found = written[0], results(written)
+    # A line of each chunk size's table, and those of the JSON.
+    assert "Spearman" in printed and printed.count("perfect head") == 2 * 2
+    assert found["setting"]["vocab"] == 4
+    low, high = found["entropy_rate"]
     assert 0 < low < high < math.log(4)
-    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_every_model_is_measured_at_every_checkpoint(written):

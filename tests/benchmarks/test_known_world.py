@@ -1,10 +1,8 @@
 """The truth about texts, and what models, drawn or computed, are found to be beside it."""
 
 import argparse
-import importlib
 import math
 from itertools import product
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,13 +17,11 @@ from calmkit.metrics import BrierLMResult, Estimate, NgramScore, brier_ngram
 from calmkit.models import CALM, ChunkEmbedding, TokenLM
 
 ORDERS = (1, 2, 3, 4)
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def worlds(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("known_world")
+def worlds(load):
+    return load("known_world")
 
 
 @pytest.fixture

@@ -1,20 +1,15 @@
 """Distances of draws to laws, by plain loops and by enumeration."""
 
-import importlib
 import math
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def law_distances(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("law_distances")
+def law_distances(load):
+    return load("law_distances")
 
 
 def test_distances_are_their_formulas(law_distances):

@@ -1,62 +1,41 @@
-import importlib
-import json
-import os
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
+from benchmark_runs import check_form, results, run_benchmark
 from torch.testing import assert_close
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.scoring import EnergyScore
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def measuring(monkeypatch):
-    return load("measuring", monkeypatch)
+def measuring(load):
+    return load("measuring")
 
 
 @pytest.fixture
-def scoring(monkeypatch):
-    return load("scoring", monkeypatch)
-
-
-def load(name, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module(name)
+def scoring(load):
+    return load("scoring")
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     sizes = "--samples 3 --targets 5 --latent 8 --positions 32 128 --goal-positions 64 --rounds 2"
-    command = [sys.executable, BENCHMARKS / "scoring.py", *sizes.split(), "--repeats", "64"]
-    command += ["--json", folder / "numbers.json", "--plot", folder / "plot.png"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, folder
+    sizes += " --repeats 64"
+    return run_benchmark(folder, "scoring", sizes, "--plot", folder / "plot.png")
 
 
 def test_prints_tables_and_writes_the_same_json(written):
-    printed, folder = written
-    text = (folder / "numbers.json").read_text()
-    assert printed.endswith(text)
-    assert printed.count("mean score") == 3 * 3 + 3
-    found = json.loads(text)
-    assert set(found) == {"device", "torch", "python", "machine", "threads", "results"}
-    assert (found["device"], found["threads"], found["torch"]) == ("cpu", 1, torch.__version__)
-    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    check_form(written)
+    assert written[0].count("mean score") == 3 * 3 + 3
 
 
 def test_compares_the_methods_at_each_number_of_positions(written):
-    methods = json.loads((written[1] / "numbers.json").read_text())["results"]["methods"]
+    methods = results(written)["methods"]
     names = {"literal", "closed form", "sampled"}
     assert [row["positions"] for row in methods["rows"]] == [32, 64, 128]
     for row in methods["rows"]:
@@ -80,7 +59,7 @@ def test_compares_the_methods_at_each_number_of_positions(written):
 
 
 def test_variance_of_the_gradient_is_the_closed_forms_and_that_of_the_targets(written):
-    rows = json.loads((written[1] / "numbers.json").read_text())["results"]["gradient_variance"]
+    rows = results(written)["gradient_variance"]
     by = {(row["spread"], row["rule"]): row for row in rows}
     assert set(by) == set(product((0.3, 1.0), ("closed form", "M = 1", "M = 16", "M = 100")))
     for spread in (0.3, 1.0):
@@ -96,7 +75,7 @@ def test_variance_of_the_gradient_is_the_closed_forms_and_that_of_the_targets(wr
 
 
 def test_agrees_with_scoringrules(written):
-    rows = json.loads((written[1] / "numbers.json").read_text())["results"]["scoringrules"]
+    rows = results(written)["scoringrules"]
     assert [row["samples"] for row in rows] == [3, 24] * 3
     for row in rows:
         assert row["difference"] < 1e-5 and max(row["error"].values()) < 1e-5

@@ -1,9 +1,7 @@
 """The source with known law: against sums over all hidden paths and all texts."""
 
-import importlib
 import math
 from itertools import pairwise, product
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +10,10 @@ from torch.testing import assert_close
 
 from calmkit.evaluation.scored_text import find_targets
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def source(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("synthetic_language")
+def source(load):
+    return load("synthetic_language")
 
 
 @pytest.fixture

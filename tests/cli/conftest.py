@@ -52,7 +52,7 @@ def run(monkeypatch, tmp_path, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     # Drawing takes a second; tests/reports looks at the pictures.
-    monkeypatch.setattr(plots, "draw_plots", lambda rows: [])
+    monkeypatch.setattr(plots, "draw_plots", lambda lines: [])
     return types.SimpleNamespace(calls=calls)
 
 

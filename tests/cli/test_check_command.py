@@ -1,6 +1,7 @@
 """`calmkit check`: a table or JSON, and an exit code, for parts of one's own."""
 
 import json
+import sys
 
 import pytest
 
@@ -22,8 +23,10 @@ class Wrong(EnergyScore):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
+    # As the command `calmkit` begins, which finds installed modules only.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    monkeypatch.delitem(sys.modules, "rules_of_mine", raising=False)
     (tmp_path / "rules_of_mine.py").write_text(PARTS)
 
 
@@ -34,13 +37,13 @@ def check(*arguments):
 def test_a_right_part(capsys):
     assert check("rules_of_mine.Good", "--only", "dtype_is_kept,proper_on_finite_supports") == 0
     out = capsys.readouterr().out
-    assert out.startswith("Good, a rule, profile quick, seed 0: 2 passed")
+    assert out.startswith("Good, kind rule, profile quick, seed 0: 2 passed")
 
 
 def test_a_wrong_part_of_a_module(capsys):
     assert check("rules_of_mine", "--only", "proper_on_finite_supports", "--seed", "2") == 1
     out = capsys.readouterr().out
-    assert "Good, a rule" in out and "scores better than it by" in out
+    assert "Good, kind rule" in out and "scores better than it by" in out
     assert (
         "calmkit check rules_of_mine.Wrong --only proper_on_finite_supports --profile quick "
         "--seed 2" in out

@@ -1,4 +1,5 @@
 import pytest
+import torch
 import yaml
 
 from calmkit import cli
@@ -8,9 +9,10 @@ from calmkit.data import prepare_corpus
 def test_evaluate_measures_the_saved_model(run, trained, capsys):
     options = ["--draws", "3", "--diagnostics", "false"]
     assert cli.main(["evaluate", "--checkpoint", str(trained), *options]) == 0
-    ((name, (experiment, checkpoint, corpus), _),) = run.calls
-    assert name == "evaluate_checkpoint" and experiment.evaluation.draws == 3
-    assert corpus.tokenizer.vocab_size == checkpoint.model.autoencoder.vocab_size == 300
+    ((name, (checkpoint, plan), _),) = run.calls
+    assert name == "evaluate_checkpoint" and plan.settings.draws == 3
+    assert plan.tokenizer.vocab_size == checkpoint.model.autoencoder.vocab_size == 300
+    assert plan.training_seed == 0 and plan.training_text is not None
     assert (trained / "evaluation" / "results.json").is_file()
 
 
@@ -21,9 +23,9 @@ def test_evaluate_on_other_text_uses_the_tokenizer_of_the_model(run, trained, tm
     options = ["--data", "other.txt"]
     code = cli.main(["evaluate", "--checkpoint", str(trained), *options])
     assert code == 0
-    corpus = run.calls[0][1][2]
-    assert ", measured on other.txt (SHA-256 " in corpus.name
-    assert 0 < corpus.validation.num_tokens < held_out.num_tokens
+    plan = run.calls[0][1][1]
+    assert ", measured on other.txt (SHA-256 " in plan.text_name
+    assert 0 < plan.text.num_tokens < held_out.num_tokens
 
 
 def test_a_text_that_has_changed_since_training_is_refused(run, trained, capsys):
@@ -34,9 +36,37 @@ def test_a_text_that_has_changed_since_training_is_refused(run, trained, capsys)
     assert "has changed since the model was trained" in capsys.readouterr().err
 
 
+def test_a_model_of_another_machine_is_measured_on_this_one(run, trained, capsys):
+    """Its config names a device that is not here; an option says otherwise."""
+    file = trained / "config.yaml"
+    saved = yaml.safe_load(file.read_text())
+    missing = "mps" if torch.cuda.is_available() else "cuda"
+    file.write_text(yaml.safe_dump({**saved, "accelerator": missing}))
+    options = ["evaluate", "--checkpoint", str(trained), "--diagnostics", "false"]
+    assert cli.main(options) == 2
+    err = capsys.readouterr().err
+    assert f"accelerator must be a device of this machine; got '{missing}'" in err
+    assert cli.main([*options, "--accelerator", "cpu"]) == 0
+    ((_, (_, plan), _),) = run.calls
+    assert plan.accelerator == "cpu" and "accelerator: cpu" in plan.config
+
+
+def test_evaluate_without_a_config_takes_the_accelerator_too(run, bare, capsys):
+    assert cli.main(["evaluate", "--checkpoint", "bare", "--accelerator", "cpu"]) == 0
+    plan = run.calls[0][1][1]
+    assert plan.accelerator == "cpu" and plan.training_text is None
+    missing = "mps" if torch.cuda.is_available() else "cuda"
+    assert cli.main(["evaluate", "--checkpoint", "bare", "--accelerator", missing]) == 2
+    assert "accelerator must be a device of this machine" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
-    [(["--draws", "x"], "draws must be a whole"), (["--data", "nowhere.txt"], "nowhere.txt")],
+    [
+        (["--draws", "x"], "draws must be a whole"),
+        (["--data", "nowhere.txt"], "nowhere.txt"),
+        (["--accelerator", "gpu"], "accelerator must be one of"),
+    ],
 )
 def test_mistakes(run, trained, capsys, options, text):
     assert cli.main(["evaluate", "--checkpoint", "model", *options]) == 2

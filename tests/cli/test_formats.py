@@ -1,9 +1,14 @@
+import dataclasses
 import sys
 from pathlib import Path
 
+import yaml
+
 import calmkit
 from calmkit import cli
+from calmkit.comparison import read_results
 from calmkit.data import TextTokenizer
+from calmkit.experiments.evaluating import evaluate_checkpoint
 from calmkit.experiments.model_folder import load_checkpoint
 from calmkit.models import CALM
 
@@ -23,19 +28,25 @@ class TestBothFormats:
             texts.append(capsys.readouterr().out)
         assert texts[0] == texts[1] == texts[2] and texts[0].startswith("The value")
 
-    def test_evaluate_measures_both_alike(self, run, bare, capsys):
-        """Neither has a config: text and protocol are options."""
+    def test_evaluate_measures_both_alike(self, run, bare, capsys, monkeypatch):
+        """Neither has a config: text and protocol are options. Files and table are the usual."""
+        monkeypatch.setattr("calmkit.cli.evaluate.evaluate_checkpoint", evaluate_checkpoint)
         assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0
         small = ["--rows", "3", "--draws", "2", "--positions", "8", "--min_context", "4"]
+        found = []
         for folder in ("bare", "published"):
-            options = ["--checkpoint", folder, *small, "--diagnostics", "false"]
-            assert cli.main(["evaluate", *options]) == 0
-            assert "2 draws after 4 to 7 chunks" in capsys.readouterr().out
-        first, second = (
-            Path(folder, "evaluation", "evaluation.json").read_text()
-            for folder in ("bare", "published")
-        )
-        assert first == second and not run.calls
+            assert cli.main(["evaluate", "--checkpoint", folder, *small]) == 0
+            out = capsys.readouterr().out
+            assert "2 draws after 4 to 7 chunks" in out and "SHA-256" in out
+            assert "Nothing is known of the text that the model was trained on" in out
+            assert "conditioning gap" in out and "diagnostics.json" in out
+            output = Path(folder, "evaluation")
+            (one,) = read_results(output / "results.json").variants[0].runs
+            found.append(dataclasses.replace(one, microseconds_per_token=0.0))
+            settings = yaml.safe_load((output / "config.yaml").read_text())
+            assert settings["positions"] == 8 and settings["evaluation"]["rows"] == 3
+        assert found[0] == found[1]
+        assert (found[0].seed, found[0].steps, found[0].unigram_brier) == (None, None, None)
 
     def test_mistakes(self, run, trained, bare, capsys):
         for options, text in [

@@ -56,7 +56,7 @@ def test_compare_trains_again_what_other_code_would_give_other_numbers(files, ca
         capsys.readouterr()
         assert run("compare", *options) == 0
         (one,) = read_results(files.folder / "out" / "results.json").variants
-        return one.runs[0].training_losses, capsys.readouterr().out
+        return one.runs[0].validation_losses, capsys.readouterr().out
 
     before, said = losses()
     assert "again" not in said

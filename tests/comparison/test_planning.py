@@ -14,7 +14,7 @@ from calmkit.comparison.planning import plan_runs, prepare_all
 from calmkit.comparison.results import Failure
 from calmkit.comparison.waves import in_waves, run_all
 from calmkit.config import ConfigError, parse_comparison
-from calmkit.experiments.stages import Lab, model_objective
+from calmkit.experiments.trainer import Trainer, model_objective
 from calmkit.training import TrainingSettings
 
 SMALL = ["--config=ci", "--evaluation.bootstrap=10"]
@@ -45,8 +45,10 @@ def planned(tmp_path, *options):
     return plan_runs(prepare_all(comparison), Quiet())
 
 
-def keys(tmp_path, *options, of="training"):
-    return {run.variant: getattr(run, of) for run in planned(tmp_path, *options)}
+def keys(tmp_path, *options):
+    """The key of each variant's training, and that of its run."""
+    found = planned(tmp_path, *options)
+    return {run.variant: run.training for run in found}, {run.variant: run.key for run in found}
 
 
 class TestKeys:
@@ -70,16 +72,16 @@ class TestKeys:
             "wide: {head: {class_path: FlowHead, init_args: {width: 48}}}, "
             "cold: {head: FlowHead, sampler: {class_path: calmkit.sampling.BatchTemperature}}}"
         )
-        trainings = keys(tmp_path, "--variants", variants)
+        trainings, runs = keys(tmp_path, "--variants", variants)
         assert trainings["few"] == trainings["many"] == trainings["cold"] != trainings["wide"]
-        assert len(set(keys(tmp_path, "--variants", variants, of="key").values())) == 4
+        assert len(set(runs.values())) == 4
 
     def test_what_only_shows_or_measures_is_not_in_a_training(self, tmp_path):
-        before = keys(tmp_path), keys(tmp_path, of="key")
+        trainings, runs = keys(tmp_path)
         for option in ("--evaluation.draws=3", "--sample_tokens=7", "--validation_rows=5"):
-            assert keys(tmp_path, option) == before[0]
-            assert keys(tmp_path, option, of="key") != before[1]
-        assert keys(tmp_path, f"--cache_dir={tmp_path}", of="key") == before[1]
+            same, others = keys(tmp_path, option)
+            assert same == trainings and others != runs
+        assert keys(tmp_path, f"--cache_dir={tmp_path}")[1] == runs
 
     @pytest.mark.parametrize(
         ("option", "reaches_autoencoder"),
@@ -136,14 +138,15 @@ class TestWaves:
                 done.append(experiment.seed)
                 raise Broken("no room\nmore of it")
 
-        monkeypatch.setattr(planned_runs, "Lab", FakeLab)
+        monkeypatch.setattr(planned_runs, "Trainer", FakeLab)
         display = Quiet()
         left = planned(tmp_path, "--seeds=2", "--variants", "{a: {}}")
         failures = run_all(left, processes=1, threads=1, display=display)
         assert done == [0, 1]
-        assert failures["a", 1] == Failure(seed=1, reason="Broken: no room")
-        assert "a, seed 1: failed. Broken: no room" in display.notes
-        assert "Traceback" in left[0].file.with_suffix(".error.txt").read_text()
+        assert failures["a", 1] == Failure(seed=1, reason="Broken: no room more of it")
+        whole = left[1].file.with_name("seed-1.error.txt")
+        assert f"a, seed 1: failed. Broken: no room more of it ({whole})" in display.notes
+        assert "Traceback" in whole.read_text()
 
 
 class TestBudget:
@@ -163,25 +166,25 @@ class TestBudget:
         assert steps["energy"] == 200 and len(set(steps.values())) == 5
         totals = {}
         for variant in comparison.variants:
-            lab = Lab(variant.experiment, prepared.corpora[variant.name], Quiet())
-            batch = lab.batches(variant.experiment.training)(0)
+            trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Quiet())
+            batch = trainer.batches(variant.experiment.training)(0)
             # One document a row: attention within shorter ones is less work, for all alike.
             whole = ((batch.tokens.shape[1],),) * len(batch.tokens)
             batch = dataclasses.replace(batch, lengths=whole)
             calm = variant.experiment.model == "calm"
-            model = lab.build(lab.train_autoencoder(None) if calm else None)
+            model = trainer.build(trainer.train_autoencoder(None) if calm else None)
             with FlopCounterMode(display=False) as counter:
                 model_objective(model, batch, torch.Generator()).values["loss"].backward()
             totals[variant.name] = steps[variant.name] * counter.get_total_flops()
             torch.testing.assert_close(
-                step_flops(lab), float(counter.get_total_flops()), rtol=0.02, atol=0
+                step_flops(trainer), float(counter.get_total_flops()), rtol=0.02, atol=0
             )
         for name, total in totals.items():
             assert total == pytest.approx(totals["energy"], rel=0.02), name
 
     def test_equal_time_is_by_measured_steps(self, tmp_path, monkeypatch):
         seconds = {"energy": 1.0, "flow": 0.5, "diffusion": 2.0}
-        monkeypatch.setattr(budget, "_seconds", lambda labs: {n: seconds[n] for n in labs})
+        monkeypatch.setattr(budget, "_seconds", lambda trainers: {n: seconds[n] for n in trainers})
         options = ["--budget=seconds", "--training.steps=60"]
         found = planned(tmp_path, *options)
         assert [one.steps for one in found] == [60, 120, 30]
@@ -200,15 +203,15 @@ class TestBudget:
     def test_steps_are_timed(self, tmp_path):
         comparison = parse_comparison([*SMALL, f"--output={tmp_path}", "--variants", "{a: {}}"])
         prepared = prepare_all(comparison)
-        lab = Lab(comparison.variants[0].experiment, prepared.corpora["a"], Quiet())
-        assert 0 < budget._seconds({"a": lab})["a"] < 60
+        trainer = Trainer(comparison.variants[0].experiment, prepared.corpora["a"], Quiet())
+        assert 0 < budget._seconds({"a": trainer})["a"] < 60
 
     def test_one_training_is_measured_once(self, tmp_path, monkeypatch):
         asked = []
 
-        def measure(labs):
-            asked.extend(labs)
-            return dict.fromkeys(labs, 1.0)
+        def measure(trainers):
+            asked.extend(trainers)
+            return dict.fromkeys(trainers, 1.0)
 
         monkeypatch.setattr(budget, "_seconds", measure)
         euler = "{class_path: FlowHead, init_args: {solver: EulerSolver}}"

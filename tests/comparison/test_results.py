@@ -1,61 +1,79 @@
+"""The file of a comparison's results, of this schema and of earlier ones."""
+
 import dataclasses
 import json
-import math
 
 import pytest
 import sample_results as samples
 
 from calmkit.comparison import ComparisonResult, read_results
-from calmkit.experiments import RunResult
 
 
-def refuse(name):
-    raise AssertionError(f"{name} is not JSON")
+@pytest.mark.parametrize(
+    "found",
+    [samples.ten(), samples.only_measured(), samples.only_measured(seed=None, unigram_brier=None)],
+    ids=["10", "1", "without a config"],
+)
+def test_round_trip(tmp_path, found):
+    path = tmp_path / "results.json"
+    path.write_text(found.to_json(), encoding="utf-8")
+    again = read_results(path)
+    assert again == found
+    assert json.loads(path.read_text())["schema_version"] == 5
 
 
-class TestComparison:
-    @pytest.mark.parametrize("found", [samples.ten(), samples.only_measured()], ids=["10", "1"])
-    def test_round_trip(self, tmp_path, found):
-        path = tmp_path / "results.json"
-        path.write_text(found.to_json(), encoding="utf-8")
-        again = read_results(path)
-        # NaN is not equal to itself; as JSON it is null.
-        assert again.to_json() == found.to_json()
-        assert again.variants[0].runs[0].brier == found.variants[0].runs[0].brier
-        assert again.variants[0].runs[0].documents == found.variants[0].runs[0].documents
-        assert (
-            again.seeds == found.seeds
-            and again.variants[-1].failures == found.variants[-1].failures
-        )
-
-    def test_is_strict_and_brings_nan_back(self):
-        odd = dataclasses.replace(
-            samples.variant(), runs=(samples.run(training_seconds=math.nan, brier_lm=math.inf),)
-        )
-        text = samples.result(odd).to_json()
-        content = json.loads(text, parse_constant=refuse)
-        assert content["schema_version"] == 4
-        assert content["variants"][0]["runs"][0]["training_seconds"] is None
-        again = ComparisonResult.from_json(text).variants[0].runs[0]
-        assert math.isnan(again.training_seconds) and math.isnan(again.brier_lm)
-
-    def test_refuses_another_version_and_other_json(self):
-        other = json.dumps({**json.loads(samples.result().to_json()), "schema_version": 2})
-        with pytest.raises(ValueError, match="schema_version must be 3 or 4; got 2"):
-            ComparisonResult.from_json(other)
-        for text in ("[]", "{", "{}", '{"schema_version": 3, "variants": [{}], "seeds": []}'):
-            with pytest.raises(ValueError, match="must be JSON as written by"):
-                ComparisonResult.from_json(text)
+def in_schema_4(found):
+    """As it was written before: all fields, and unknown numbers with errors of their own."""
+    content = json.loads(found.to_json())
+    content["schema_version"] = 4
+    unknown = {"value": None, "standard_error": None, "interval": None}
+    for variant in content["variants"]:
+        for run in variant["runs"]:
+            for name in ("energy_score", "cross_entropy"):
+                run[name] = run[name] or dict(unknown)
+            for name in ("steps", "trained_tokens"):
+                run[name] = run[name] or 0
+            run["brier_places"] = [run["brier"][0], dict(unknown)]
+            run["training_losses"] = [[40, 5.0], [80, 2.5]]
+    return content
 
 
-class TestRun:
-    def test_round_trip(self):
-        run = samples.run(3, softmax=True)
-        assert RunResult.from_json(run.to_json()).to_json() == run.to_json()
-        plain = samples.run(3)
-        again = RunResult.from_json(plain.to_json())
-        assert again.noise_curve == plain.noise_curve and again.protocol == plain.protocol
+@pytest.mark.parametrize("found", [samples.ten(), samples.only_measured()], ids=["10", "1"])
+def test_schemas_3_and_4_are_read(found):
+    content = in_schema_4(found)
+    assert ComparisonResult.from_json(json.dumps(content)) == found
+    content["schema_version"] = 3
+    for variant in content["variants"]:
+        for run in variant["runs"]:
+            run["untrained_brier"] = run["brier"]
+    assert ComparisonResult.from_json(json.dumps(content)) == found
 
-    def test_refuses_other_json(self):
-        with pytest.raises(ValueError, match="must be JSON as written by"):
-            RunResult.from_json('{"seed": 1}')
+
+def test_a_field_of_an_earlier_schema_is_unknown_in_this_one():
+    content = json.loads(samples.result().to_json())
+    content["variants"][0]["runs"][0]["brier_places"] = []
+    where = r"Extra fields .*: brier_places @ \$\.variants\[0\]\.runs\[0\]"
+    with pytest.raises(ValueError, match=where):
+        ComparisonResult.from_json(json.dumps(content))
+
+
+@pytest.mark.parametrize("version", [2, 6, "5", None])
+def test_another_version_is_refused_by_name(version):
+    other = json.dumps({**json.loads(samples.result().to_json()), "schema_version": version})
+    with pytest.raises(ValueError, match=f"schema_version must be 3, 4 or 5; got {version}"):
+        ComparisonResult.from_json(other)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "{}", '{"schema_version": 3, "variants": [{}], "seeds": []}']
+)
+def test_other_json_is_refused(text):
+    with pytest.raises(ValueError, match=r"must be JSON as written by|schema_version must be"):
+        ComparisonResult.from_json(text)
+
+
+def test_the_place_of_a_wrong_value_is_named():
+    wrong = dataclasses.replace(samples.variant(), runs=(samples.run(steps="9"),))
+    where = r"expected int, got 9 @ \$\.variants\[0\]\.runs\[0\]\.steps"
+    with pytest.raises(ValueError, match=where):
+        ComparisonResult.from_json(samples.result(wrong).to_json())

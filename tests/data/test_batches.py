@@ -1,21 +1,19 @@
 """Tests for batches. Token ids are places in the text, so every property can be read off them."""
 
+import tracemalloc
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from jaxtyping import TypeCheckError
+from prepared_folders import write_prepared
+from token_stores import END, equal, huge_store, make_store
 
-from calmkit.chunking import ChunkBatch, chunk_tokens
-from calmkit.data import EvaluationRows, TokenStore, TrainingBatches, evaluation_rows
-
-END = 10_000  # written on padding and fill only, so that these can be told from text
-
-
-def make_store(sizes):
-    offsets = np.cumsum([0, *sizes])
-    return TokenStore(np.arange(offsets[-1]), offsets, END + 1, END, num_characters=0)
+from calmkit.chunking import chunk_tokens
+from calmkit.data import TextMixture, TokenStore, TrainingBatches
+from calmkit.orders import shares_of
 
 
 @st.composite
@@ -33,14 +31,6 @@ def training(draw):
 
 
 steps = st.integers(0, 30)
-
-
-def equal(first, second):
-    return (
-        torch.equal(first.tokens, second.tokens)
-        and torch.equal(first.real, second.real)
-        and first.lengths == second.lengths
-    )
 
 
 def segments(batch):
@@ -61,7 +51,7 @@ def test_batch_is_a_pure_function_of_seed_and_step(batches, step, others):
     for other in others:  # whatever was asked for before
         batches.batch_at(other)
     fresh = TrainingBatches(
-        batches.store,
+        batches.text,
         chunk_size=batches.chunk_size,
         positions=batches.positions,
         batch_size=batches.batch_size,
@@ -74,7 +64,7 @@ def test_batch_is_a_pure_function_of_seed_and_step(batches, step, others):
 @given(training(), steps)
 def test_rows_are_full_and_each_segment_is_laid_on_the_grid(batches, step):
     """The oracle is `chunk_tokens`, of the text from the segment's first token on."""
-    store, batch = batches.store, batches.batch_at(step)
+    store, batch = batches.text, batches.batch_at(step)
     assert batch.tokens.shape == (batches.batch_size, batches.positions, batches.chunk_size)
     for _, tokens, real in segments(batch):
         text = tokens[real]
@@ -94,7 +84,7 @@ def test_rows_are_full_and_each_segment_is_laid_on_the_grid(batches, step):
 
 @given(training(), steps)
 def test_padding_is_only_before_a_segment_and_fill_only_after_a_documents_end(batches, step):
-    store, batch = batches.store, batches.batch_at(step)
+    store, batch = batches.text, batches.batch_at(step)
     for _, tokens, real in segments(batch):
         places = real.flatten().nonzero().flatten()
         assert places[0] < batches.chunk_size
@@ -107,7 +97,7 @@ def test_padding_is_only_before_a_segment_and_fill_only_after_a_documents_end(ba
 @given(training(), st.integers(0, 3))
 def test_an_epoch_covers_the_text_once_up_to_truncation(batches, epoch):
     """Missing tokens: what one window leaves of the ring, and as many as were padding or fill."""
-    rows, window = batches.rows_per_epoch, batches.positions * batches.chunk_size
+    (rows,), window = batches.rows_per_epoch, batches.positions * batches.chunk_size
     first = epoch * rows
     seen, holes = [], 0
     for index in range(first, first + rows):
@@ -115,7 +105,7 @@ def test_an_epoch_covers_the_text_once_up_to_truncation(batches, epoch):
         batch = batches.batch_at(step)
         seen += batch.tokens[row][batch.real[row]].tolist()
         holes += int((~batch.real[row]).sum())
-    total = batches.store.num_tokens
+    total = batches.text.num_tokens
     assert rows == total // window
     assert len(set(seen)) == len(seen)
     assert total - len(seen) == total % window + holes
@@ -127,7 +117,9 @@ def test_chunks_of_one_token_miss_only_the_rest_of_the_ring(size, positions, see
     batches = TrainingBatches(
         make_store([size]), chunk_size=1, positions=positions, batch_size=1, seed=seed
     )
-    seen = [batches.batch_at(s).tokens.flatten().tolist() for s in range(batches.rows_per_epoch)]
+    seen = [
+        batches.batch_at(s).tokens.flatten().tolist() for s in range(batches.rows_per_epoch[0])
+    ]
     assert len({token for row in seen for token in row}) == size - size % positions
 
 
@@ -135,7 +127,7 @@ def test_windows_documents_offsets_and_phases_vary():
     batches = TrainingBatches(
         make_store([40] * 30), chunk_size=4, positions=8, batch_size=37, seed=0
     )
-    assert batches.rows_per_epoch == 37
+    assert batches.rows_per_epoch == (37,)
     first, second = batches.batch_at(0), batches.batch_at(1)
     assert not torch.equal(first.tokens, second.tokens)
     phases = np.bincount(
@@ -150,9 +142,21 @@ def test_windows_documents_offsets_and_phases_vary():
     total = phases.sum()
     assert (abs(phases - total / 4) < 6 * (total * 3 / 16) ** 0.5).all()
     other = TrainingBatches(
-        batches.store, chunk_size=4, positions=8, batch_size=37, seed=1
+        batches.text, chunk_size=4, positions=8, batch_size=37, seed=1
     ).batch_at(0)
     assert not torch.equal(first.tokens, other.tokens)
+
+
+def test_windows_come_in_random_order():
+    """In the order of the ring, each of 200 windows would follow the one before it."""
+    batches = TrainingBatches(make_store([800]), chunk_size=1, positions=4, batch_size=200, seed=0)
+    for step in range(3):
+        firsts = batches.batch_at(step).tokens[:, 0, 0]
+        following = (firsts.diff() % 800 == 4).sum()
+        assert following < 10  # one is expected; ten have a probability below 1e-6
+    first, second = (batches.batch_at(step).tokens[:, 0, 0] for step in (0, 1))
+    turned = (second - first) % 800
+    assert len(turned.unique()) > 50  # the next epoch has another order, not another shift alone
 
 
 def test_every_token_begins_a_ring_equally_often():
@@ -161,15 +165,6 @@ def test_every_token_begins_a_ring_equally_often():
     firsts = [int(batches.batch_at(step).tokens[0, 0, 0]) for step in range(1600)]
     counts = np.bincount(firsts, minlength=8)
     assert (abs(counts - 200) < 6 * (1600 * 7 / 64) ** 0.5).all()
-
-
-def test_key_of_a_window_is_never_the_key_of_an_epoch():
-    batches = TrainingBatches(make_store([8]), chunk_size=1, positions=4, batch_size=1, seed=0)
-    draws = {
-        key: batches._generator(*key).integers(2**60)
-        for key in [(0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1)]
-    }
-    assert len(set(draws.values())) == len(draws)
 
 
 def test_text_shorter_than_a_row_is_refused():
@@ -191,89 +186,117 @@ def test_training_sizes_must_be_positive(name):
 
 
 @st.composite
-def evaluation(draw):
-    sizes = draw(st.lists(st.integers(1, 40), min_size=1, max_size=8))
-    chunk_size, positions = draw(st.integers(1, 5)), draw(st.integers(2, 6))
-    assume(max(sizes) > chunk_size)
-    return make_store(sizes), chunk_size, positions
-
-
-def all_rows(store, chunk_size, positions):
-    """Plain loop: every row that has a second chunk, as (document, tokens)."""
-    window = chunk_size * positions
-    return [
-        (index, document[begin : begin + window])
-        for index, document in enumerate(store.documents)
-        for begin in range(0, len(document), window)
-        if len(document[begin : begin + window]) > chunk_size
-    ]
-
-
-@given(evaluation(), st.integers(1, 30), st.integers(0, 99))
-def test_evaluation_rows_are_pieces_of_documents(problem, max_rows, seed):
-    store, chunk_size, positions = problem
-    rows = evaluation_rows(
-        store, chunk_size=chunk_size, positions=positions, max_rows=max_rows, seed=seed
+def mixtures(draw):
+    """Texts whose ids do not meet, and the batches of their mixture."""
+    chunk_size, positions = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    stores, first = {}, 0
+    for name in "abc"[: draw(st.integers(1, 3))]:
+        sizes = draw(st.lists(st.integers(1, 20), min_size=1, max_size=5))
+        assume(sum(sizes) >= chunk_size * positions)
+        stores[name] = make_store(sizes, first)
+        first += sum(sizes)
+    weights = [draw(st.integers(1, 5)) for _ in stores]
+    return TrainingBatches(
+        TextMixture(stores, shares_of(weights)),
+        chunk_size=chunk_size,
+        positions=positions,
+        batch_size=draw(st.integers(1, 6)),
+        seed=draw(st.integers(0, 9)),
     )
-    possible = {int(text[0]): (index, text) for index, text in all_rows(*problem)}
-    batch = rows.batch
-    assert len(batch.tokens) == min(max_rows, len(possible))
-    assert batch.lengths == ((positions,),) * len(batch.tokens)
-    firsts = batch.tokens[:, 0, 0].tolist()
-    assert firsts == sorted(set(firsts))
-    for row, first in enumerate(firsts):
-        index, text = possible[first]
-        assert rows.document[row] == index
-        grid, mask = chunk_tokens(torch.from_numpy(text), chunk_size, phase=0, fill_id=END)
-        torch.testing.assert_close(batch.tokens[row, : len(grid)], grid)
-        torch.testing.assert_close(batch.real[row, : len(grid)], mask)
-        assert batch.tokens[row, len(grid) :].eq(END).all()
-        assert not batch.real[row, len(grid) :].any()
-    assert batch.predictable().any(dim=1).all()
-    again = evaluation_rows(
-        store, chunk_size=chunk_size, positions=positions, max_rows=max_rows, seed=seed
+
+
+@given(mixtures(), st.integers(0, 10**6), st.data())
+def test_rows_of_any_split_are_those_of_the_whole_batch(batches, step, data):
+    whole = batches.batch_at(step)
+    size = batches.batch_size
+    cuts = sorted({0, size, *data.draw(st.lists(st.integers(0, size)))})
+    pieces = [slice(a, b) for a, b in pairwise(cuts)]
+    pieces += [slice(rank, None, 2) for rank in range(min(2, size))]  # every second row
+    for piece in pieces:
+        assert equal(batches.batch_at(step, piece), whole.rows(piece))
+
+
+@given(mixtures(), st.integers(0, 2))
+def test_each_text_of_a_mixture_is_walked_in_its_own_epochs(batches, epoch):
+    """Its rows, in order, are those of one text: each of its tokens at most once an epoch."""
+    mixture = batches.text
+    firsts = [int(store.tokens[0]) for store in mixture.stores.values()]
+    rows_of = [[] for _ in firsts]
+    wanted = [(epoch + 1) * rows for rows in batches.rows_per_epoch]
+    step = 0
+    while any(len(rows) < count for rows, count in zip(rows_of, wanted, strict=True)):
+        batch = batches.batch_at(step)
+        for tokens, real in zip(batch.tokens, batch.real, strict=True):
+            text = int(np.searchsorted(firsts, int(tokens[real][0]), side="right")) - 1
+            rows_of[text].append(tokens[real].tolist())
+        step += 1
+    window = batches.positions * batches.chunk_size
+    for store, rows, count in zip(
+        mixture.stores.values(), rows_of, batches.rows_per_epoch, strict=True
+    ):
+        seen = [token for row in rows[epoch * count : (epoch + 1) * count] for token in row]
+        assert count == store.num_tokens // window
+        assert len(set(seen)) == len(seen)
+        assert set(seen) <= set(store.tokens.tolist())
+    total = step * batches.batch_size
+    had = [len(rows) for rows in rows_of]
+    assert all(abs(c - total * s) < 1 for c, s in zip(had, mixture.shares, strict=True))
+
+
+def test_texts_of_a_mixture_are_drawn_apart():
+    """The same text twice: its two orders are different ones."""
+    store = make_store([40] * 30)
+    batches = TrainingBatches(
+        TextMixture({"a": store, "b": store}, shares_of([1, 1])),
+        chunk_size=1,
+        positions=8,
+        batch_size=2,
+        seed=0,
     )
-    assert equal(batch, again.batch) and torch.equal(rows.document, again.document)
+    rows = [batches.batch_at(step).tokens for step in range(20)]
+    assert not any(torch.equal(one[0], one[1]) for one in rows)
 
 
-@given(evaluation(), st.integers(1, 30), st.integers(0, 99))
-def test_evaluation_rows_are_spread_evenly(problem, max_rows, seed):
-    store, chunk_size, positions = problem
-    rows = evaluation_rows(
-        store, chunk_size=chunk_size, positions=positions, max_rows=max_rows, seed=seed
-    )
-    given_ = np.bincount(rows.document, minlength=store.num_documents)
-    possible = np.bincount(
-        [index for index, _ in all_rows(*problem)], minlength=store.num_documents
-    )
-    # A document that could give more rows has at most one fewer than any other.
-    for document in (given_ < possible).nonzero()[0]:
-        assert given_[document] >= given_.max() - 1
+def test_a_text_of_a_mixture_that_is_too_short_is_named():
+    mixture = TextMixture({"long": make_store([50]), "short": make_store([9])}, shares_of([1, 1]))
+    with pytest.raises(ValueError, match=r"at most the 9 tokens of the training text short; got"):
+        TrainingBatches(mixture, chunk_size=2, positions=5, batch_size=1, seed=0)
 
 
-@pytest.mark.parametrize("sizes", [[6] * 10, [60]], ids=["documents", "rows of one document"])
-def test_choice_of_evaluation_rows_is_random(sizes):
-    """Ten possible rows, one wanted: 200 seeds give each nearly equally often."""
-    store = make_store(sizes)
-    rows = [
-        evaluation_rows(store, chunk_size=2, positions=3, max_rows=1, seed=seed)
-        for seed in range(200)
-    ]
-    counts = np.bincount([int(row.batch.tokens[0, 0, 0]) // 6 for row in rows], minlength=10)
-    assert (abs(counts - 20) < 6 * (200 * 9 / 100) ** 0.5).all()
-    assert (counts > 0).all()
+def test_memory_does_not_grow_with_the_documents():
+    """50 million documents, 10^10 tokens: a number for each of them would be 400 MB."""
+    store = huge_store(50_000_000, 200)
+    tracemalloc.start()
+    try:
+        batches = TrainingBatches(store, chunk_size=4, positions=64, batch_size=8, seed=0)
+        batch = batches.batch_at(10**6)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert batches.rows_per_epoch == (10**10 // 256,)
+    assert peak < 2_000_000
+    for _, tokens, real in segments(batch):
+        assert tokens[real].diff().remainder(2**16).eq(1).all()
 
 
-def test_evaluation_refuses_what_gives_no_prediction():
-    with pytest.raises(ValueError, match="positions must be at least 2"):
-        evaluation_rows(make_store([9]), chunk_size=2, positions=1, max_rows=1, seed=0)
-    with pytest.raises(ValueError, match="longest validation document, 9; got 9"):
-        evaluation_rows(make_store([9, 3]), chunk_size=9, positions=2, max_rows=1, seed=0)
-    with pytest.raises(ValueError, match="max_rows must be at least 1; got 0"):
-        evaluation_rows(make_store([9]), chunk_size=2, positions=2, max_rows=0, seed=0)
+def test_rows_must_choose_some():
+    batches = TrainingBatches(make_store([8]), chunk_size=1, positions=4, batch_size=3, seed=0)
+    with pytest.raises(ValueError, match=r"rows must choose at least one of the 3 rows"):
+        batches.batch_at(0, slice(3, 5))
 
 
-def test_evaluation_rows_check_their_shapes():
-    batch = ChunkBatch(torch.zeros(2, 1, 1).long(), torch.ones(2, 1, 1).bool(), ((1,), (1,)))
-    with pytest.raises(TypeCheckError):
-        EvaluationRows(batch, torch.zeros(2, 1).long())
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 12), st.integers(0, 9))
+def test_files_of_a_prepared_folder_change_nothing(tmp_path_factory, sizes, shard_tokens, seed):
+    documents = [np.arange(size) for size in sizes]
+    folder = write_prepared(
+        tmp_path_factory.mktemp("prepared"),
+        train=documents, validation=documents, shard_tokens=shard_tokens,
+    )  # fmt: skip
+    assume(sum(sizes) >= 6)
+    memory = TokenStore(np.concatenate(documents), np.cumsum([0, *sizes]), 300, 7, 0)
+    for step in range(4):
+        one, other = (
+            TrainingBatches(text, chunk_size=2, positions=3, batch_size=3, seed=seed)
+            for text in (memory, TokenStore.open(folder, "train"))
+        )
+        assert equal(one.batch_at(step), other.batch_at(step))

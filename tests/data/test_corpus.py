@@ -1,31 +1,28 @@
-"""Tests for corpus: the split, and a cache that survives damage, kills and races."""
+"""Tests for corpus: any text or a prepared folder, a cache that survives damage, kills, races."""
 
 import errno
-import itertools
 import os
 import shutil
-import signal
-import subprocess
-import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from calmkit.data import (
+    Manifest,
+    Preparation,
     TextTokenizer,
-    TokenStore,
+    digest_of,
     prepare_corpus,
     read_documents,
-    split_documents,
 )
 from calmkit.data import corpus as corpus_module
 from calmkit.disk import WriteError
+from calmkit.locks import only_one_in
+from calmkit.text import ByHash, content_key, find_sources
+from calmkit.text import filling as filling_module
 
-SETTINGS = {"vocab_size": 300, "seed": 1}
+SETTINGS = {"vocab_size": 300, "seed": 12}
 
 
 @pytest.fixture
@@ -49,32 +46,72 @@ def no_work(monkeypatch):
     return set_forbidden
 
 
+def documents_of(store):
+    return [store.document(number).tolist() for number in range(store.num_documents)]
+
+
 def assert_same(first, second):
     for side in ("train", "validation"):
         one, two = getattr(first, side), getattr(second, side)
-        np.testing.assert_array_equal(one.tokens, two.tokens)
-        np.testing.assert_array_equal(one.offsets, two.offsets)
+        assert documents_of(one) == documents_of(two)
         assert one.num_characters == two.num_characters
-    assert first.tokenizer._tokenizer.to_str() == second.tokenizer._tokenizer.to_str()
+    assert first.tokenizer.to_json() == second.tokenizer.to_json()
     assert (first.name, first.digest) == (second.name, second.digest)
+
+
+def split(path, seed=12):
+    sides = {"train": [], "validation": []}
+    for text in read_documents(path):
+        sides[ByHash.of_fraction(0.1, seed).side_of(content_key(text))].append(text)
+    return sides["train"], sides["validation"]
 
 
 def test_corpus_holds_the_split_text(text, tmp_path):
     corpus = prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
-    documents = read_documents(text)
-    split = split_documents(documents, validation_fraction=0.1, seed=1)
-    for store, side in zip((corpus.train, corpus.validation), split, strict=True):
-        assert [corpus.tokenizer.decode(document) for document in store.documents] == side
-        assert all(document[0] == document[-1] == 0 for document in store.documents)
+    for store, side in zip((corpus.train, corpus.validation), split(text), strict=True):
+        assert [corpus.tokenizer.decode(document) for document in documents_of(store)] == side
+        assert all(document[0] == document[-1] == 0 for document in documents_of(store))
     assert corpus.name == "small.txt"
     assert corpus.tokenizer.vocab_size == corpus.train.vocab_size == 300
 
 
 def test_tokenizer_has_not_seen_the_validation_text(text, tmp_path):
     corpus = prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
-    train, _ = split_documents(read_documents(text), validation_fraction=0.1, seed=1)
-    wanted = TextTokenizer.train(train, vocab_size=300)
-    assert corpus.tokenizer._tokenizer.to_str() == wanted._tokenizer.to_str()
+    wanted = TextTokenizer.train(split(text)[0], vocab_size=300)
+    assert corpus.tokenizer.to_json() == wanted.to_json()
+
+
+def test_the_embedded_text_has_both_sides(tmp_path):
+    corpus = prepare_corpus(None, vocab_size=300, cache_dir=tmp_path)
+    assert corpus.name == "pydoc_data.topics"
+    assert corpus.train.num_documents + corpus.validation.num_documents == len(read_documents())
+    share = corpus.validation.num_characters / sum(map(len, read_documents()))
+    assert 0.05 < share < 0.2
+
+
+def test_a_prepared_folder_is_taken_as_it_is(text, tmp_path):
+    made = Preparation(sources=find_sources([text]), tokenizer="train:300", shard_tokens=500)
+    manifest = made.write(tmp_path / "made")
+    assert len(manifest.train.shards) > 2
+    before = sorted((tmp_path / "made").iterdir())
+    found = prepare_corpus(tmp_path / "made", vocab_size=300, cache_dir=tmp_path / "cache")
+    whole = prepare_corpus(text, vocab_size=300, cache_dir=tmp_path / "cache")
+    assert documents_of(found.train) == documents_of(whole.train)
+    assert (found.name, found.digest) == ("made", manifest.digest)
+    assert sorted((tmp_path / "made").iterdir()) == before
+    with pytest.raises(ValueError, match="vocab_size must be 300, that of the tokenizer of made"):
+        prepare_corpus(tmp_path / "made", vocab_size=301)
+
+
+def test_another_tokenizer_and_its_size(text, tmp_path):
+    TextTokenizer.train(read_documents()[:5], vocab_size=290).save(tmp_path / "tokenizer.json")
+    given = {"tokenizer": str(tmp_path), "cache_dir": tmp_path / "cache"}
+    corpus = prepare_corpus(text, **given)
+    assert corpus.tokenizer.vocab_size == corpus.train.vocab_size == 290
+    with pytest.raises(ValueError, match="vocab_size must be 290"):
+        prepare_corpus(text, vocab_size=300, **given)
+    with pytest.raises(ValueError, match="vocab_size must be given where a tokenizer is learnt"):
+        prepare_corpus(text)
 
 
 def test_cache_hit_gives_the_same_corpus_without_work(text, tmp_path, no_work):
@@ -105,26 +142,25 @@ def test_another_text_or_setting_is_another_entry(text, tmp_path, change):
         settings |= change
     second = prepare_corpus(text, **settings, cache_dir=tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
-    assert (first.digest != second.digest) == (change == "text")
+    assert first.digest != second.digest
 
 
 def test_digest_knows_where_documents_end():
-    assert corpus_module.digest_of(["ab", "c"]) != corpus_module.digest_of(["a", "bc"])
+    assert digest_of(["ab", "c"]) != digest_of(["a", "bc"])
 
 
 FILES = [
     "manifest.json",
     "tokenizer.json",
-    *(f"{side}/{name}" for side in ("train", "validation") for name in
-      ("tokens.bin", "offsets.bin", "store.json")),
-]  # fmt: skip
+    *(f"{side}-{name}.bin" for side in ("train", "validation") for name in ("00000", "documents")),
+]
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_damaged_entry_is_made_anew(text, tmp_path, file, no_work):
     cache = tmp_path / "cache"
     first = prepare_corpus(text, **SETTINGS, cache_dir=cache)
-    wanted = {side: np.array(getattr(first, side).tokens) for side in ("train", "validation")}
+    wanted = {side: documents_of(getattr(first, side)) for side in ("train", "validation")}
     (entry,) = cache.iterdir()
     assert sorted(FILES) == sorted(
         path.relative_to(entry).as_posix() for path in entry.rglob("*") if path.is_file()
@@ -138,59 +174,67 @@ def test_damaged_entry_is_made_anew(text, tmp_path, file, no_work):
         again = prepare_corpus(text, **SETTINGS, cache_dir=cache)
         assert path.read_bytes() == content
         for side, tokens in wanted.items():
-            np.testing.assert_array_equal(getattr(again, side).tokens, tokens)
+            assert documents_of(getattr(again, side)) == tokens
     assert list(cache.iterdir()) == [entry]
     no_work()
     prepare_corpus(text, **SETTINGS, cache_dir=cache)
 
 
-def test_killed_while_writing_leaves_no_half_entry(text, tmp_path):
+def test_a_killed_run_is_gone_on_with_and_old_leftovers_go(text, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
-    program = f"""
-import os, signal
-from calmkit.data import TokenStore, prepare_corpus
-save = TokenStore.save
-def killed(self, folder):
-    save(self, folder)
-    if folder.name == "validation":
-        os.kill(os.getpid(), signal.SIGKILL)
-TokenStore.save = killed
-prepare_corpus({str(text)!r}, vocab_size=300, seed=1, cache_dir={str(cache)!r})
-"""
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert result.returncode == -signal.SIGKILL, result.stderr.decode()
-    (leftover,) = cache.iterdir()  # it was killed after it had begun to write
-    assert leftover.name.startswith(".writing-")
+    monkeypatch.setattr(filling_module, "_BATCH_DOCUMENTS", 2)
 
-    corpus = prepare_corpus(text, **SETTINGS, cache_dir=cache)
-    assert_same(corpus, prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "other"))
-    assert leftover.exists()  # it might belong to a running process, until it is old
-    os.utime(leftover, (0, 0))
-    prepare_corpus(text, vocab_size=301, cache_dir=cache)
-    assert not leftover.exists()
-    assert all(path.name.startswith("corpus-") for path in cache.iterdir())
+    def killed(self, task, encoded, first, take=filling_module.Filling._take):
+        take(self, task, encoded, first)
+        self._note()
+        raise KeyboardInterrupt
 
+    with monkeypatch.context() as patch:
+        patch.setattr(filling_module.Filling, "_take", killed)
+        for vocab_size in (300, 301):
+            with pytest.raises(KeyboardInterrupt):
+                prepare_corpus(text, vocab_size=vocab_size, seed=12, cache_dir=cache)
+    begun = {entry for entry in cache.iterdir() if (entry / ".preparing" / "state.json").exists()}
+    assert len(begun) == 2
 
-def test_an_error_while_writing_leaves_nothing(text, tmp_path, monkeypatch):
-    def full_disk(self, path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(TextTokenizer, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    text = text.rename(text.with_name("renamed.txt"))  # its content is the same
+    other = prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "other")
+    assert_same(prepare_corpus(text, **SETTINGS, cache_dir=cache), other)
+    (left,) = [entry for entry in begun if not (entry / "manifest.json").exists()]
+    prepare_corpus(text, vocab_size=302, cache_dir=cache)
+    assert left.exists()  # its process may go on, until it is old
+    with only_one_in(left, name="entry"):
+        for path in (left, *left.rglob("*")):
+            os.utime(path, (0, 0))
+        prepare_corpus(text, vocab_size=303, cache_dir=cache)
+    assert left.exists()  # in use
+    for path in (left, *left.rglob("*")):
+        os.utime(path, (0, 0))
+    prepare_corpus(text, vocab_size=304, cache_dir=cache)
+    assert not left.exists()
 
 
-def test_entry_written_meanwhile_by_another_process_is_used(text, tmp_path, monkeypatch):
-    cache = tmp_path / "cache"
-    prepare_corpus(text, **SETTINGS, cache_dir=cache)
-    (entry,) = cache.iterdir()
-    before = entry.stat().st_ino
-    answers = itertools.chain([False], itertools.repeat(True))  # absent at first, then there
-    monkeypatch.setattr(corpus_module, "_is_whole", lambda path: next(answers))
-    prepare_corpus(text, **SETTINGS, cache_dir=cache)
-    assert list(cache.iterdir()) == [entry]
-    assert entry.stat().st_ino == before
+def test_a_second_process_waits_for_the_first(text, tmp_path, no_work):
+    first = prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
+    (entry,) = (tmp_path / "cache").iterdir()
+    shutil.move(entry, tmp_path / "aside")
+    told, waits = [], threading.Event()
+
+    def tell(said):
+        told.append(said)
+        waits.set()
+
+    no_work()
+    with ThreadPoolExecutor(1) as pool:
+        with only_one_in(entry, name="entry"):
+            call = pool.submit(
+                prepare_corpus, text, **SETTINGS, cache_dir=tmp_path / "cache", tell=tell
+            )
+            assert waits.wait(60)
+            for path in (tmp_path / "aside").iterdir():  # the other one is done
+                path.rename(entry / path.name)
+        assert_same(first, call.result(60))
+    assert len(told) == 1 and told[0].startswith("waiting for process")
 
 
 def test_simultaneous_calls_agree(text, tmp_path):
@@ -203,38 +247,6 @@ def test_simultaneous_calls_agree(text, tmp_path):
     for other in others:
         assert_same(first, other)
     assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_a_folder_that_vanishes_while_leftovers_are_looked_for(text, tmp_path, monkeypatch):
-    """Another process finishes between the listing of its folder and the look at its age."""
-    leftover = tmp_path / "cache" / ".writing-other"
-    leftover.mkdir(parents=True)
-
-    class Clock:
-        @staticmethod
-        def time():
-            leftover.rmdir()
-            return 0.0
-
-    monkeypatch.setattr(corpus_module, "time", Clock)
-    prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
-    assert not leftover.exists()
-
-
-def test_a_whole_entry_is_never_moved_away(text, tmp_path, monkeypatch):
-    """Another process puts its entry in place just before this one would."""
-    first = prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
-    (entry,) = (tmp_path / "cache").iterdir()
-    before = entry.stat().st_ino
-    is_whole, looks = corpus_module._is_whole, []
-
-    def look(path):  # as if the entry came after the first look
-        looks.append(path)
-        return len(looks) > 1 and is_whole(path)
-
-    monkeypatch.setattr(corpus_module, "_is_whole", look)
-    assert_same(first, prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache"))
-    assert entry.stat().st_ino == before
 
 
 def test_default_cache_folder_follows_xdg(text, tmp_path, monkeypatch):
@@ -253,93 +265,23 @@ def test_cache_that_cannot_be_written_is_named(text, tmp_path):
 
 
 def test_wrong_settings_are_refused_before_the_text_is_read(tmp_path):
-    missing = tmp_path / "missing.txt"
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"\xff")
     with pytest.raises(ValueError, match="vocab_size must be at least 257"):
-        prepare_corpus(missing, vocab_size=100)
+        prepare_corpus(bad, vocab_size=100)
     for fraction in (0.0, 1.0, float("nan")):
         with pytest.raises(ValueError, match=r"validation_fraction must be in \(0, 1\); got"):
-            prepare_corpus(missing, vocab_size=300, validation_fraction=fraction)
+            prepare_corpus(bad, vocab_size=300, validation_fraction=fraction)
     with pytest.raises(ValueError, match="seed must be at least 0; got -1"):
-        prepare_corpus(missing, vocab_size=300, seed=-1)
+        prepare_corpus(bad, vocab_size=300, seed=-1)
 
 
 def test_text_of_one_line_cannot_be_split(tmp_path):
     path = tmp_path / "line.txt"
     path.write_text("just one line", encoding="utf-8")
     with pytest.raises(ValueError, match=r"at least 2 documents.*got 1, without a line end"):
-        prepare_corpus(path, vocab_size=300)
-
-
-sizes = st.lists(st.integers(1, 50), min_size=2, max_size=30)
-fractions = st.floats(0.01, 0.99)
-seeds = st.integers(0, 2**32)
-
-
-@given(sizes, fractions, seeds)
-def test_split_is_a_partition_with_both_sides_in_order(sizes, fraction, seed):
-    documents = [chr(65 + i) * size for i, size in enumerate(sizes)]
-    train, validation = split_documents(documents, validation_fraction=fraction, seed=seed)
-    assert train and validation
-    assert sorted(train + validation) == sorted(documents)
-    for side in (train, validation):
-        assert [document for document in documents if document in side] == side
-    again = split_documents(documents, validation_fraction=fraction, seed=seed)
-    assert again == (train, validation)
-
-
-@given(st.lists(st.integers(1, 20), min_size=2, max_size=4), fractions, seeds)
-def test_split_of_few_documents_is_the_nearest_of_all(sizes, fraction, seed):
-    documents = [chr(65 + i) * size for i, size in enumerate(sizes)]
-    _, validation = split_documents(documents, validation_fraction=fraction, seed=seed)
-    wanted = fraction * sum(sizes)
-    nearest = min(
-        abs(sum(subset) - wanted)
-        for count in range(1, len(sizes))
-        for subset in itertools.combinations(sizes, count)
-    )
-    distance = abs(sum(map(len, validation)) - wanted)
-    assert distance <= max(nearest, 0.01 * wanted) + 1e-9
-
-
-@given(st.lists(st.integers(0, 5), min_size=2, max_size=30), fractions, seeds)
-def test_copies_stay_on_one_side(contents, fraction, seed):
-    """Copies differ in white space: in indents, line ends and wrapping."""
-    texts = ["word {}", " word\n{}", "word\t {}\r\n", "word {}\n\n"]
-    documents = [
-        texts[place % len(texts)].format(content) for place, content in enumerate(contents)
-    ]
-    if len(set(contents)) < 2:
-        with pytest.raises(ValueError, match=r"at least 2 different documents.*copies of one"):
-            split_documents(documents, validation_fraction=fraction, seed=seed)
-        return
-    train, validation = split_documents(documents, validation_fraction=fraction, seed=seed)
-    assert train and validation
-    assert sorted(train + validation) == sorted(documents)
-    words = [{tuple(text.split()) for text in side} for side in (train, validation)]
-    assert not words[0] & words[1]
-    for side in (train, validation):  # in the given order
-        places = iter(documents)
-        assert all(document in places for document in side)
-
-
-def test_copies_count_with_all_their_characters():
-    """Nine short documents, and one in nine copies that is half of the text."""
-    documents = ["a" * 9 * n for n in range(5, 14)] + ["b" * 81] * 9
-    for seed in range(20):
-        _, validation = split_documents(documents, validation_fraction=0.5, seed=seed)
-        assert sum(map(len, validation)) == pytest.approx(729, rel=0.02)
-
-
-def test_split_of_different_documents_is_that_of_the_order_drawn():
-    """Numbers of runs are tied to it: the first of a permutation, as many as come nearest."""
-    documents = [chr(65 + i) * (10 + i) for i in range(40)]
-    order = np.random.default_rng(7).permutation(40)
-    ends = np.cumsum([len(documents[i]) for i in order])
-    wanted = 0.3 * ends[-1]
-    count = int(np.abs(ends - wanted).argmin()) + 1
-    assert abs(ends[count - 1] - wanted) <= 0.01 * wanted  # the first order drawn is good enough
-    _, validation = split_documents(documents, validation_fraction=0.3, seed=7)
-    assert validation == [documents[i] for i in sorted(order[:count])]
+        prepare_corpus(path, vocab_size=300, cache_dir=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_embedded_text_has_no_copies():
@@ -353,7 +295,7 @@ def test_prepared_text_keeps_copies_apart(tmp_path):
         (tmp_path / f"{number}.txt").write_text(text + "\n" * (number % 2), encoding="utf-8")
     corpus = prepare_corpus(tmp_path, vocab_size=270, cache_dir=tmp_path / "cache")
     sides = [
-        {corpus.tokenizer.decode(document).strip() for document in store.documents}
+        {corpus.tokenizer.decode(document).strip() for document in documents_of(store)}
         for store in (corpus.train, corpus.validation)
     ]
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 6
@@ -370,33 +312,21 @@ def test_an_entry_under_another_name_is_made_anew(text, tmp_path):
     assert prepare_corpus(text, **SETTINGS, cache_dir=cache).tokenizer.vocab_size == 300
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokens.bin", "store.json", "manifest.json"])
-def test_a_full_disk_is_told_and_leaves_nothing(text, tmp_path, name, monkeypatch):
-    def full(path):
-        if Path(path).name == name:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def write_text(self, *args, write=Path.write_text, **kwargs):
-        full(self)
-        return write(self, *args, **kwargs)
-
-    def save(self, folder, save=TokenStore.save):
-        full(folder / "tokens.bin")
-        save(self, folder)
+def test_a_full_disk_is_told_and_what_was_done_is_kept(text, tmp_path, monkeypatch):
+    def full(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", write_text)
-        patch.setattr(TokenStore, "save", save)
-        with pytest.raises(WriteError, match=r"cache could not be written: No space left.*Free"):
+        patch.setattr("calmkit.text.shards._flush", full)
+        with pytest.raises(WriteError, match=r"corpus-\w+ could not be written: No space.*Free"):
             prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
     prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
+    (entry,) = (tmp_path / "cache").iterdir()
+    Manifest.read(entry).check_digests(entry)
 
 
-def test_split_depends_on_the_seed():
-    documents = [chr(65 + i) * 10 for i in range(20)]
-    splits = {
-        tuple(split_documents(documents, validation_fraction=0.1, seed=seed)[1])
-        for seed in range(10)
-    }
-    assert len(splits) > 5
+def test_a_large_entry_is_not_read_at_each_start(text, tmp_path, monkeypatch):
+    prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(corpus_module, "_CHECKED_BYTES", 10)
+    monkeypatch.setattr(Manifest, "check_digests", None)
+    prepare_corpus(text, **SETTINGS, cache_dir=tmp_path / "cache")

@@ -6,6 +6,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from known_tokenizers_like import LOSSLESS, TEXT, with_end_among_its_words
 
 from calmkit.data import TextTokenizer, read_documents
 from calmkit.data.tokenizer import END_TOKEN
@@ -95,14 +96,89 @@ def test_load_refuses_other_files(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         TextTokenizer.load(tmp_path / "missing.json")
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"written by TextTokenizer\.save"):
+    with pytest.raises(ValueError, match=r"a tokenizer\.json; .*bad\.json' cannot be read"):
         TextTokenizer.load(tmp_path / "bad.json")
     from tokenizers import Tokenizer, models
 
     other = tmp_path / "other.json"
     other.write_text(Tokenizer(models.BPE()).to_str(), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"'<\|end\|>' the id 0; got None"):
+    with pytest.raises(ValueError, match=r"one of the names <\|end_of_text\|>, .*it has none"):
         TextTokenizer.load(other)
+    with pytest.raises(ValueError, match="must have the end token 'stop'; it has not"):
+        TextTokenizer.load(other, end="stop")
+
+
+ENDS = {"gpt_2": "<|endoftext|>", "llama_3": "<|end_of_text|>", "llama_2": "</s>"}
+OTHERS = {"<|endoftext|>": "<|separator|>", "<|end_of_text|>": "<|eot_id|>", "</s>": "<s>"}
+
+
+@pytest.fixture(scope="module", params=LOSSLESS)
+def like(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("like") / "tokenizer.json"
+    path.write_text(LOSSLESS[request.param](), encoding="utf-8")
+    return path, TextTokenizer.load(path), ENDS[request.param]
+
+
+spelled = st.sampled_from([*ENDS.values(), "<tool>", "<s>", "<0x0A>", " ", "word", "\n", "é"])
+
+
+@given(text=st.one_of(st.text(), st.lists(spelled).map("".join)))
+def test_any_text_comes_back_from_tokenizers_of_other_models(like, text):
+    """And what spells a special token is text, of no special token."""
+    _, tokenizer, end = like
+    tokens = tokenizer.encode(text)
+    # That of Llama 2 means the same by its sign for a space and by a space.
+    assert tokenizer.decode(tokens) == (text.replace("▁", " ") if end == "</s>" else text)
+    assert tokenizer.end_id not in tokens
+
+
+def test_ids_are_those_of_the_library_and_none_is_cut_or_padded(like):
+    from tokenizers import Tokenizer
+
+    path, tokenizer, end = like
+    plain = Tokenizer.from_file(str(path))
+    plain.no_truncation()
+    plain.no_padding()
+    text = " ".join(TEXT)
+    assert tokenizer.encode(text) == plain.encode(text, add_special_tokens=False).ids
+    assert tokenizer.end_id == plain.token_to_id(end)
+    assert tokenizer.vocab_size == max(plain.get_vocab().values()) + 1
+    assert tokenizer.decode([tokenizer.end_id]) == ""
+
+
+def test_padding_is_what_the_tokenizer_pads_with(like):
+    _, tokenizer, end = like
+    padding = tokenizer.padding_id
+    assert padding == (tokenizer.end_id + 1 if end == "<|end_of_text|>" else None)
+
+
+def test_the_end_token_that_was_chosen_is_saved(like, tmp_path):
+    path, tokenizer, end = like
+    chosen = TextTokenizer.load(path, end=OTHERS[end])
+    assert chosen.end_id != tokenizer.end_id
+    chosen.save(tmp_path / "tokenizer.json")
+    again = TextTokenizer.load(tmp_path / "tokenizer.json")
+    assert again.end_id == chosen.end_id
+    assert again.encode(" ".join(TEXT)) == chosen.encode(" ".join(TEXT))
+    assert chosen.end_id not in chosen.encode(OTHERS[end])
+
+
+def test_a_model_with_its_end_among_its_words_never_gives_it(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(with_end_among_its_words(), encoding="utf-8")
+    tokenizer = TextTokenizer.load(tmp_path / "tokenizer.json")
+    for text in ("ab</s>c", "</s>", "</s></s>a", "abc"):
+        assert tokenizer.end_id not in tokenizer.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_chance_is_taken_out_of_the_encoding(tmp_path):
+    from tokenizers import Tokenizer
+
+    wild = Tokenizer.from_str(LOSSLESS["gpt_2"]())
+    wild.model.dropout = 0.5
+    wild.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = TextTokenizer.load(tmp_path / "tokenizer.json")
+    assert len({tuple(tokenizer.encode(TEXT[0])) for _ in range(20)}) == 1
 
 
 def test_the_library_is_imported_only_when_it_is_needed():

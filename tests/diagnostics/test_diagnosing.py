@@ -10,18 +10,18 @@ import math
 
 import pytest
 import torch
+from rounding import RoundingAutoencoder
 from torch import nn
 
 from calmkit import config
-from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch
 from calmkit.cli import main
 from calmkit.data import EvaluationRows, prepare_corpus
 from calmkit.diagnostics.diagnosing import diagnose
 from calmkit.distributions import DiagonalGaussian
+from calmkit.experiments import EvaluationPlan
 from calmkit.experiments.model_folder import save_checkpoint
-from calmkit.experiments.preparing import rows_to_diagnose
 from calmkit.heads import Head
 from calmkit.models import CALM, InputEncoder
 from calmkit.reports.diagnosis_files import write_diagnosis
@@ -30,21 +30,7 @@ CHUNK, VOCAB = 2, 9
 STD = 0.1
 
 
-class Rounding(ChunkAutoencoder):
-    """Token x becomes the latent N(x, STD^2), and a latent the nearest token."""
-
-    def encode(self, tokens):
-        mean = tokens.to(torch.get_default_dtype())
-        return DiagonalGaussian(mean, torch.full_like(mean, STD))
-
-    def decode(self, latents):
-        return -(latents[..., None] - torch.arange(self.vocab_size)).square()
-
-    def loss(self, tokens, generator=None):
-        raise NotImplementedError
-
-
-class InRows(Rounding):
+class InRows(RoundingAutoencoder):
     """One that reads neighbours: a chunk alone has no posterior."""
 
     def encode(self, tokens):
@@ -132,7 +118,7 @@ def rows(count=20, positions=12):
 
 def model(head, autoencoder=None):
     return CALM(
-        autoencoder=autoencoder or Rounding(CHUNK, VOCAB, CHUNK),
+        autoencoder=autoencoder or RoundingAutoencoder(CHUNK, VOCAB, std=STD),
         input_encoder=Tokens(),
         backbone=Identity(),
         head=head,
@@ -194,7 +180,7 @@ class TestPoints:
         assert len(known.principal.real) == len(known.principal.drawn) == 173
 
     def test_chunks_are_encoded_where_they_stand(self, known):
-        one = model(HEADS["knows"], InRows(CHUNK, VOCAB, CHUNK))
+        one = model(HEADS["knows"], InRows(CHUNK, VOCAB, std=STD))
         found = diagnose(one, rows(), Digits(), draws=6, min_context=3, seed=0)
         assert found.noise == known.noise and found.spread == known.spread
 
@@ -235,12 +221,12 @@ class TestReport:
         assert len(known.diagnostics) == 11
         texts = [line for line in lines if line.startswith("sample '")]
         assert len(texts) == 4
-        for line in texts:  # a sample of each chunk is near that chunk, and there came the same
+        for line in texts:  # a sample of each chunk is near that chunk, which the text has too
             chunk = line[8:10]
             assert line.startswith(f"sample '{chunk}': nearest real chunks '{chunk}' at 0.")
-            assert line.endswith(f"; there came '{chunk}'")
-        ways = [line for line in lines if line.startswith("between: ")]
-        assert len(ways) == 4 and all(way.count(" > ") == 6 for way in ways)
+            assert line.endswith(f"; the text has '{chunk}'")
+        between = [line for line in lines if line.startswith("between: ")]
+        assert len(between) == 4 and all(line.count(" > ") == 6 for line in between)
 
     def test_json_is_strict_and_complete(self, known):
         def refuse(name):
@@ -349,4 +335,5 @@ class TestCommand:
         options = ["--config", str(saved / "config.yaml"), "--evaluation.rows=500"]
         parsed = config.parse(options, command="calmkit train")
         corpus = prepare_corpus(None, vocab_size=300, cache_dir=parsed.experiment.cache_dir)
-        assert len(rows_to_diagnose(parsed.experiment, corpus).document) == 1536 // 8
+        plan = EvaluationPlan.of_training(parsed.experiment, corpus)
+        assert len(plan.rows_to_diagnose().document) == 1536 // 8

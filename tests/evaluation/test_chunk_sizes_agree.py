@@ -4,13 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from rounding import RoundingAutoencoder
 
-from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
-from calmkit.distributions import DiagonalGaussian
 from calmkit.evaluation import EvaluationSettings, evaluate
 from calmkit.heads import Head
 from calmkit.models import CALM, ChunkEmbedding
@@ -19,23 +17,6 @@ LAW = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)  # of the text
 MODEL = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)  # and of the model, which errs
 ROWS, LENGTH, CONTEXT = 24, 48, 8
 SIZES = (1, 2, 3, 4, 8)
-
-
-class Verbatim(ChunkAutoencoder):
-    """A latent is its tokens."""
-
-    def __init__(self, chunk_size):
-        super().__init__(chunk_size, len(LAW), chunk_size)
-        self.nothing = nn.Parameter(torch.zeros(()))
-
-    def encode(self, tokens):
-        return DiagonalGaussian.point_mass(tokens.double())
-
-    def decode(self, latents):
-        return -(latents[..., None] - torch.arange(self.vocab_size)).square()
-
-    def loss(self, tokens, generator=None):
-        raise NotImplementedError
 
 
 class Independent(Head):
@@ -70,7 +51,7 @@ def results():
         batch = ChunkBatch(tokens, torch.ones_like(tokens).bool(), ((positions,),) * ROWS)
         rows = EvaluationRows(batch, torch.arange(ROWS))
         model = CALM(
-            autoencoder=Verbatim(size),
+            autoencoder=RoundingAutoencoder(size, len(LAW)),
             input_encoder=ChunkEmbedding(len(LAW), size, 8),
             backbone=TransformerBackbone(8, depth=1, heads=2),
             head=Independent(size),

@@ -11,8 +11,8 @@ from calmkit.attention import KVCache
 from calmkit.backbones import TransformerBackbone
 from calmkit.config.parsing import PRESETS
 from calmkit.evaluation import sampled_evaluation
-from calmkit.evaluation.sampled_evaluation import EvaluationSettings, evaluate, evaluate_unigram
-from calmkit.evaluation.scored_text import positions_read
+from calmkit.evaluation.sampled_evaluation import evaluate, evaluate_unigram
+from calmkit.evaluation.scored_text import EvaluationSettings, positions_read
 from calmkit.heads import EnergyHead
 from calmkit.metrics import expected_brier
 from calmkit.scoring import EnergyScore

@@ -10,7 +10,7 @@ from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
 from calmkit.evaluation import softmax_evaluation
-from calmkit.evaluation.sampled_evaluation import EvaluationSettings
+from calmkit.evaluation.scored_text import EvaluationSettings
 from calmkit.evaluation.softmax_evaluation import evaluate_softmax
 from calmkit.metrics import brier_ngram
 from calmkit.models import TokenLM

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from calmkit.data import TokenPair
 from calmkit.experiments.pair_scores import reproduced
+from calmkit.pairs import TokenPair
 
 RESPONSES = [[3, 4], [5, 6, 7], [8], [1, 2]]
 
@@ -27,7 +27,7 @@ class Writer:
 
 def pairs():
     return [
-        TokenPair(np.array([0, place]), np.array(response), "")
+        TokenPair(np.array([0, place]), np.array(response))
         for place, response in enumerate(RESPONSES)
     ]
 

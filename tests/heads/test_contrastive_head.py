@@ -7,20 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from seeding import randomized, seeded
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.contrastive import ContrastiveHead
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randomized(head):
-    with torch.no_grad():
-        for index, parameter in enumerate(head.parameters()):
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=seeded(index)))
-    return head.requires_grad_(False)
 
 
 def problem(batch=(4,), latent=3, seed=1):
@@ -85,20 +75,18 @@ def test_samples_have_the_temperature_as_variance_exactly():
     head = randomized(ContrastiveHead(5, 3, temperature=0.5))
     cond = problem((), 3)[0]
     noise = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)))
-    for asked, used in ((None, 0.5), (2.0, 2.0)):
-        samples = head.sample_from(cond, noise, temperature=asked)
+    for variance, of in ((0.5, head), (2.0, head.with_sampling(temperature=2.0))):
+        samples = of.sample_from(cond, noise)
         torch.testing.assert_close(samples.mean(0), head.center(cond))
-        torch.testing.assert_close(samples.T.cov(correction=0), used * torch.eye(3))
+        torch.testing.assert_close(samples.T.cov(correction=0), variance * torch.eye(3))
 
 
-def test_temperature_of_a_call():
+def test_samples_are_the_centre_and_scaled_noise():
     head = randomized(ContrastiveHead(5, 3, temperature=0.5))
     cond, _ = problem()
     center = head.center(cond)
     noise = torch.randn(6, 4, 3, generator=seeded())
-    for asked, used in ((None, 0.5), (2.0, 2.0)):
-        got = head.sample(cond, 6, seeded(), temperature=asked)
-        torch.testing.assert_close(got, center + used**0.5 * noise)
+    torch.testing.assert_close(head.sample(cond, 6, seeded()), center + 0.5**0.5 * noise)
 
 
 # Integrals over a standard normal number, by the trapezoid rule.
@@ -147,9 +135,3 @@ def test_draws_of_the_marginal_would_push_the_centre_past_the_truth():
 def test_bad_settings_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         ContrastiveHead(5, 3, **arguments)
-
-
-def test_bad_temperature_of_a_call_is_named():
-    head, (cond, _) = ContrastiveHead(5, 3), problem()
-    with pytest.raises(ValueError, match=r"temperature must be positive and finite; got -1.0"):
-        head.sample(cond, 2, temperature=-1.0)

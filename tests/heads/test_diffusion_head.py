@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from seeding import seeded
 from torch import nn
 
 from calmkit.distributions import DiagonalGaussian
@@ -16,10 +17,6 @@ from calmkit.heads.weighting import MinSNRWeighting, UniformWeighting
 
 MEAN = torch.tensor([1.0, -2.0])
 STD = torch.tensor([0.5, 1.5])
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def small(steps=8, training_steps=20, **changes):
@@ -226,16 +223,16 @@ def test_bound_trains_the_variance_only():
     "sampler", [DDPMSampler(8), DDIMSampler(5), DDIMSampler(5, eta=0.5), DPMSolverSampler(6)]
 )
 def test_sample_draws_what_sample_from_takes(sampler):
-    """And a call's sampler does what the head's own would."""
-    head, own = small(), small(sampler=sampler)
+    """And `with_sampling` does what the constructor would."""
+    other, own = small().with_sampling(sampler=sampler), small(sampler=sampler)
     cond = torch.randn(3, 4, generator=seeded(1))
     generator = seeded(2)
     drawn = [torch.randn(5, 3, 2, generator=generator) for _ in range(1 + sampler.noises)]
     noise = torch.stack(drawn[1:]) if sampler.noises else None
     want = own.sample_from(cond, drawn[0], noise)
     assert torch.equal(own.sample(cond, 5, seeded(2)), want)
-    assert torch.equal(head.sample(cond, 5, seeded(2), sampler=sampler), want)
-    assert torch.equal(head.sample_from(cond, drawn[0], noise, sampler=sampler), want)
+    assert torch.equal(other.sample(cond, 5, seeded(2)), want)
+    assert torch.equal(other.sample_from(cond, drawn[0], noise), want)
     assert own.evaluations_per_sample == sampler.evaluations
 
 
@@ -270,28 +267,27 @@ def test_guidance_combines_what_the_network_predicts(prediction, scale):
             weight = torch.tensor([scale, scale, min(scale, 1), min(scale, 1)])
             return (1 - weight) * without + weight * with_cond
 
-    for sampler in (None, DPMSolverSampler(5)):
+    for sampler in (DDPMSampler(8), DPMSolverSampler(5)):
+        head = head.with_sampling(sampler=sampler)
         head.network = network
-        got = head.sample_guided(cond, null, scale, 5, seeded(3), sampler=sampler)
+        got = head.sample_guided(cond, null, scale, 5, seeded(3))
         head.network = Combined()
-        torch.testing.assert_close(got, head.sample(cond, 5, seeded(3), sampler=sampler))
+        torch.testing.assert_close(got, head.sample(cond, 5, seeded(3)))
 
 
 @pytest.mark.parametrize("sampler", [DDPMSampler(3), DDIMSampler(3, 0.5), DPMSolverSampler(3)])
 def test_sampling_compiles_in_one_graph(sampler):
-    """Also with a sampler that the head was not built with."""
-    head = small(training_steps=9)
+    head = small(training_steps=9).with_sampling(sampler=sampler)
     cond = torch.randn(3, 4, generator=seeded(1))
     start = torch.randn(5, 3, 2, generator=seeded(2))
     noise = torch.randn(sampler.noises, 5, 3, 2, generator=seeded(3))
 
     def both(cond, start, noise):
-        drawn = head.sample(cond, 5, sampler=sampler)
-        return head.sample_from(cond, start, noise, sampler=sampler), drawn
+        return head.sample_from(cond, start, noise), head.sample(cond, 5)
 
     torch._dynamo.reset()
     got, drawn = torch.compile(both, fullgraph=True, backend="eager")(cond, start, noise)
-    torch.testing.assert_close(got, head.sample_from(cond, start, noise, sampler=sampler))
+    torch.testing.assert_close(got, head.sample_from(cond, start, noise))
     assert drawn.shape == (5, 3, 2) and torch.isfinite(drawn).all()
 
 
@@ -306,7 +302,7 @@ def test_zero_terminal_snr(prediction):
     assert torch.isfinite(loss).all()
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
     for sampler in (DDPMSampler(5), DDIMSampler(5), DPMSolverSampler(5)):
-        assert torch.isfinite(head.sample(cond, 2, seeded(), sampler=sampler)).all()
+        assert torch.isfinite(head.with_sampling(sampler=sampler).sample(cond, 2, seeded())).all()
 
 
 def test_parts_that_do_not_fit_are_named():

@@ -12,6 +12,7 @@ from exact_flows import (
     normal_distribution,
     random_times,
 )
+from seeding import seeded
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.flow_map import FlowMapHead
@@ -22,10 +23,6 @@ FLOWS = pytest.mark.parametrize(
     [(GAUSSIAN, Known, 1e-20), (MIXTURE, KnownByDifferences, 1e-14)],
     ids=["gaussian", "mixture"],
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def head_with(network, latent, **settings):
@@ -69,7 +66,8 @@ def test_jumps_compose(flow, network, bound):
     head = head_with(network(flow.average), flow.size)
     one = head.sample_from(torch.zeros(2, 4), noise)
     for steps in (2, 3, 7):
-        torch.testing.assert_close(head.sample_from(torch.zeros(2, 4), noise, steps=steps), one)
+        several = head.with_sampling(steps=steps).sample_from(torch.zeros(2, 4), noise)
+        torch.testing.assert_close(several, one)
     assert one.std() > 0.1
 
 
@@ -150,26 +148,23 @@ def test_the_teacher_is_held_fixed_and_the_derivative_is_not():
         torch.testing.assert_close((got * direction).sum(), want, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_steps_are_chosen_per_call():
-    head = filled(FlowMapHead(4, 3, width=5, depth=1, steps=2))
+def test_samples_take_equal_steps():
+    head = filled(FlowMapHead(4, 3, width=5, depth=1, steps=3))
     cond = torch.randn(2, 4, generator=seeded(1))
     noise = torch.randn(5, 2, 3, generator=seeded(2))
-    assert head.evaluations_per_sample == 2
-    assert torch.equal(head.sample(cond, 5, seeded(2)), head.sample_from(cond, noise, steps=2))
+    assert head.evaluations_per_sample == 3
+    assert torch.equal(head.sample(cond, 5, seeded(2)), head.sample_from(cond, noise))
     x = noise
     for t, e in ((0.0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1.0)):
         x = x + head.velocity(x, torch.full((1, 1), t), torch.full((1, 1), e), cond) / 3
-    torch.testing.assert_close(head.sample(cond, 5, seeded(2), steps=3), x)
-    for steps in (0, -1):
-        with pytest.raises(ValueError, match=f"steps must be at least 1; got {steps}"):
-            head.sample(cond, 5, steps=steps)
+    torch.testing.assert_close(head.sample(cond, 5, seeded(2)), x)
 
 
 def test_guidance_extrapolates_the_average_velocity():
-    head = filled(FlowMapHead(4, 3, width=5, depth=1))
+    head = filled(FlowMapHead(4, 3, width=5, depth=1, steps=2))
     cond, null = torch.randn(2, 4, generator=seeded(1)), torch.randn(4, generator=seeded(3))
     x = torch.randn(5, 2, 3, generator=seeded(2))
-    got = head.sample_guided(cond, null, 1.5, 5, seeded(2), steps=2)
+    got = head.sample_guided(cond, null, 1.5, 5, seeded(2))
     for t in (0.0, 0.5):
         times = torch.full((1, 1), t), torch.full((1, 1), t + 0.5)
         without, given = (head.velocity(x, *times, c) for c in (null.expand(2, 4), cond))

@@ -7,21 +7,11 @@ import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from seeding import randomized, seeded
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.gaussian import GaussianHead, gaussian_cross_entropy, positive_std
 from calmkit.scoring import energy_score
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randomized(head):
-    with torch.no_grad():
-        for index, parameter in enumerate(head.parameters()):
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=seeded(index)))
-    return head.requires_grad_(False)
 
 
 def problem(batch=(4,), latent=3, seed=1):

@@ -2,46 +2,18 @@
 
 import pytest
 import torch
+from head_instances import KNOWN_HEADS, energy_head
+from seeding import randomized, seeded
 from torch import nn
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads import (
-    AdaptiveSolver,
-    ContrastiveHead,
-    DiffusionHead,
-    EnergyHead,
-    FlowHead,
-    FlowMapHead,
-    GaussianHead,
-    GuidedHead,
-    Head,
-    MeanFlowHead,
-    MixtureHead,
+from calmkit.heads import AdaptiveSolver, FlowHead, GuidedHead, Head
+
+GUIDED = {kind: known.small for kind, known in KNOWN_HEADS.items() if known.guided}
+
+every_head = pytest.mark.parametrize(
+    "make", GUIDED.values(), ids=[kind.__name__ for kind in GUIDED]
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def randomized(head):
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.copy_(
-                0.4 * torch.randn(parameter.shape, generator=seeded(parameter.numel()))
-            )
-    return head
-
-
-FACTORIES = {
-    "energy": lambda c, n: EnergyHead(c, n, width=8, depth=2, noise_size=3),
-    "flow": lambda c, n: FlowHead(c, n, width=8, depth=2),
-    "diffusion": lambda c, n: DiffusionHead(c, n, width=8, depth=2),
-    "mean flow": lambda c, n: MeanFlowHead(c, n, width=8, depth=2),
-    "flow map": lambda c, n: FlowMapHead(c, n, width=8, depth=2, steps=2),
-}
-
-every_head = pytest.mark.parametrize("make", FACTORIES.values(), ids=FACTORIES)
 
 
 @every_head
@@ -51,7 +23,7 @@ def test_scale_one_and_zero_are_the_head_itself(make):
     with_cond = head.head.sample(cond, 2, seeded(2))
     without = head.head.sample(head.null.expand(5, 4), 2, seeded(2))
     for scale, want in ((1.0, with_cond), (0.0, without)):
-        assert torch.equal(head.sample(cond, 2, seeded(2), scale=scale), want)
+        assert torch.equal(head.with_sampling(scale=scale).sample(cond, 2, seeded(2)), want)
         # The guided path itself must agree with the short cut.
         guided = head.head.sample_guided(cond, head.null, scale, 2, seeded(2))
         torch.testing.assert_close(guided, want)
@@ -61,18 +33,18 @@ def test_scale_one_and_zero_are_the_head_itself(make):
 def test_guidance_by_the_null_condition_changes_nothing(make):
     head = randomized(GuidedHead(4, 3, head=make))
     cond = head.null.detach().expand(5, 4)
-    torch.testing.assert_close(
-        head.sample(cond, 2, seeded(), scale=3.0), head.sample(cond, 2, seeded(), scale=1.0)
-    )
+    guided = head.with_sampling(scale=3.0)
+    torch.testing.assert_close(guided.sample(cond, 2, seeded()), head.sample(cond, 2, seeded()))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_of_a_one_step_head_it_extrapolates_the_sample(scale):
-    head = randomized(GuidedHead(4, 3, head=FACTORIES["energy"]))
+    head = randomized(GuidedHead(4, 3, head=energy_head))
     cond = torch.randn(5, 4, generator=seeded(1))
-    with_cond, without = (head.sample(cond, 2, seeded(), scale=w) for w in (1.0, 0.0))
-    want = without + scale * (with_cond - without)
-    torch.testing.assert_close(head.sample(cond, 2, seeded(), scale=scale), want)
+    with_cond, without, got = (
+        head.with_sampling(scale=w).sample(cond, 2, seeded()) for w in (1.0, 0.0, scale)
+    )
+    torch.testing.assert_close(got, without + scale * (with_cond - without))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
@@ -88,12 +60,9 @@ def test_of_a_flow_it_extrapolates_the_velocity(scale):
     with torch.no_grad():
         head.null.copy_(torch.tensor([1.0, -2.0, 0.5]))
     cond = torch.randn(5, 3, generator=seeded(1))
-    noise = head.sample(cond, 2, seeded(), scale=1.0) - cond
+    noise = head.sample(cond, 2, seeded()) - cond
     want = noise + (1 - scale) * head.null + scale * cond
-    torch.testing.assert_close(head.sample(cond, 2, seeded(), scale=scale), want)
-
-
-NETWORKS = {"EnergyHead": "output", "DiffusionHead": "network"}
+    torch.testing.assert_close(head.with_sampling(scale=scale).sample(cond, 2, seeded()), want)
 
 
 @every_head
@@ -101,7 +70,7 @@ NETWORKS = {"EnergyHead": "output", "DiffusionHead": "network"}
 def test_evaluations_are_counted(make, scale, factor):
     head = GuidedHead(4, 3, head=make, scale=scale)
     assert head.evaluations_per_sample == factor * head.head.evaluations_per_sample
-    calls, network = [], NETWORKS.get(type(head.head).__name__, "velocity")
+    calls, network = [], KNOWN_HEADS[type(head.head)].network
     head.head.get_submodule(network).register_forward_hook(lambda *_: calls.append(1))
     head.sample(torch.zeros(2, 4), 3, seeded())
     assert len(calls) == head.evaluations_per_sample
@@ -115,15 +84,17 @@ def test_evaluations_that_depend_on_the_data_stay_unknown():
     assert head.evaluations_per_sample is None
 
 
-@pytest.mark.parametrize("kind", [GaussianHead, MixtureHead, ContrastiveHead])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KNOWN_HEADS if kind not in (*GUIDED, GuidedHead)]
+)
 def test_a_head_that_cannot_be_guided_is_refused_before_it_is_trained(kind):
     message = rf"scale must be 0 or 1 for {kind.__name__}, which cannot be guided; got 1\.5"
     with pytest.raises(ValueError, match=message):
         GuidedHead(4, 3, head=kind, scale=1.5)
     head = GuidedHead(4, 3, head=kind, scale=0.0)
     assert head.sample(torch.zeros(2, 4), 5, seeded()).shape == (5, 2, 3)
-    with pytest.raises(ValueError, match=f"{kind.__name__} cannot be guided"):
-        head.sample(torch.zeros(2, 4), 5, scale=1.5)
+    with pytest.raises(ValueError, match=message):
+        head.with_sampling(scale=1.5)
 
 
 def test_dropout_hides_the_condition_of_whole_positions():
@@ -150,7 +121,7 @@ def test_dropout_hides_the_condition_of_whole_positions():
     hidden = (head.head.seen == 0).all(dim=-1).double().mean()
     assert abs(hidden - 0.3) < 4.9 * (0.21 / 10_000) ** 0.5
     with pytest.raises(ValueError, match="Recorder cannot be guided; use scale = 0 or 1"):
-        head.sample(cond, 2, scale=2.0)
+        head.head.sample_guided(cond, head.null, 2.0, 2)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +134,4 @@ def test_dropout_hides_the_condition_of_whole_positions():
 )
 def test_bad_settings_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        GuidedHead(4, 3, head=FACTORIES["energy"], **arguments)
-    with pytest.raises(ValueError, match="scale must be at least 0"):
-        GuidedHead(4, 3, head=FACTORIES["energy"]).sample(torch.zeros(2, 4), 2, scale=-1.0)
+        GuidedHead(4, 3, head=energy_head, **arguments)

@@ -4,27 +4,17 @@ import math
 
 import pytest
 import torch
+from seeding import randomized, seeded
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.gaussian import GaussianHead
 from calmkit.heads.mixture import MixtureHead
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def fresh(*sizes, **settings):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return MixtureHead(*sizes, **settings)
-
-
-def randomized(head):
-    with torch.no_grad():
-        for index, parameter in enumerate(head.parameters()):
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=seeded(index)))
-    return head.requires_grad_(False)
 
 
 def second_moments(law):

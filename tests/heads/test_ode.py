@@ -11,6 +11,7 @@ from gaussian_flows import GAUSSIAN, MIXTURE
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
+from seeding import seeded
 
 from calmkit.heads.ode import (
     AdaptiveSolver,
@@ -35,10 +36,6 @@ every_fixed = pytest.mark.parametrize("kind", list(FIXED), ids=lambda kind: kind
 def every_solver(rtol=1e-9):
     pytest.importorskip("torchdiffeq")
     return [*(kind(6) for kind in FIXED), AdaptiveSolver(rtol, rtol)]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def curved(x, t):

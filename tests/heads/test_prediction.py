@@ -2,14 +2,11 @@
 
 import pytest
 import torch
+from seeding import seeded
 
 from calmkit.heads.prediction import CleanPrediction, NoisePrediction, VelocityPrediction
 
 PREDICTIONS = (VelocityPrediction(), NoisePrediction(), CleanPrediction())
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_outputs_are_those_of_the_table():

@@ -10,6 +10,7 @@ import warnings
 
 import pytest
 import torch
+from seeding import seeded
 
 from calmkit.heads.reverse import DDIMSampler, DDPMSampler, Denoised, DPMSolverSampler
 from calmkit.heads.schedule import NoiseSchedule
@@ -18,10 +19,6 @@ MEAN = torch.tensor([1.0, -2.0])
 COVARIANCE = torch.tensor([[0.5, 0.3], [0.3, 1.2]])
 SILENT = NoiseSchedule.cosine(100).zero_terminal_snr()
 SAMPLERS = [DDPMSampler(7), DDIMSampler(7), DDIMSampler(7, eta=0.6), DPMSolverSampler(7)]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def gain(abar):

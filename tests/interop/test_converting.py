@@ -152,7 +152,7 @@ def test_a_published_model_without_tokenizer_is_told_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match=r"must hold a tokenizer beside the .*tokenizer\.json"):
         load_checkpoint(folder)
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match="its tokenizer cannot be read"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json' cannot be read"):
         load_checkpoint(folder)
 
 
@@ -199,8 +199,8 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_a_tokenizer_without_an_end_is_refused(published):
     folder = published("energy")
-    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER | {"eos_token": None}))
-    with pytest.raises(ValueError, match="tokenizer must have an end token"):
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER | {"eos_token": "no"}))
+    with pytest.raises(ValueError, match="tokenizer must have the end token 'no'; it has not"):
         load_checkpoint(folder)
 
 

@@ -347,7 +347,7 @@ def test_a_refused_file_leaves_a_given_autoencoder_as_it_was(tmp_path):
 
 def test_an_autoencoder_is_no_language_model_nor_the_other_way(tmp_path):
     write(tmp_path / "autoencoder", *autoencoder_checkpoint())
-    refused(tmp_path / "autoencoder", r"ae_model\.\* must be there, or an autoencoder be given")
+    refused(tmp_path / "autoencoder", r"must contain ae_model\.\* unless an autoencoder is given")
     refused(
         energy(tmp_path / "calm"), "num_encoder_layers must be there", load_published_autoencoder
     )

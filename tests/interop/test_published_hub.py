@@ -43,7 +43,9 @@ def test_errors_of_the_hub_are_translated(monkeypatch, error):
         raise error
 
     use(monkeypatch, download)
-    with pytest.raises(CheckpointNotFoundError, match=r"'owner/name' is no folder, .*: offline$"):
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"'owner/name' is not a folder, .*: offline$"
+    ):
         load_published_autoencoder("owner/name")
 
 

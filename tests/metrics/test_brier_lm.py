@@ -151,4 +151,4 @@ def test_printed_with_its_protocol_and_places():
     assert text.endswith("\nProtocol: 8 draws after 16 chunks")
     assert "Brier-1  40.00 ± 0.00 (40.00 to 40.00); hit 20.00, collision 0.00" in text
     assert "by place in the chunk: 40.00, 40.00" in text
-    assert str(summarize_brier(scores)).endswith("Protocol: not told")
+    assert str(summarize_brier(scores)).endswith("Protocol: not stated")

@@ -160,8 +160,8 @@ def test_a_single_document_is_named():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"groups": (4, 7, 4)}, "groups must be different ones; got 4 twice"),
-        ({"names": ("hit", "hit")}, "names must be different ones; got 'hit' twice"),
+        ({"groups": (4, 7, 4)}, "groups must not repeat; got 4 twice"),
+        ({"names": ("hit", "hit")}, "names must not repeat; got 'hit' twice"),
         ({"counts": [[-1.0, 1.0]] * 3}, "counts must be finite and not negative"),
         ({"counts": [[math.nan, 1.0]] * 3}, "counts must be finite and not negative"),
     ],

@@ -139,5 +139,5 @@ def test_embedding_is_the_formula():
 
 
 def test_embedding_refuses_empty_sizes():
-    with pytest.raises(ValueError, match="must be at least 1; got 0, 3, 8"):
+    with pytest.raises(ValueError, match="vocab_size must be at least 1; got 0"):
         ChunkEmbedding(0, 3, 8)

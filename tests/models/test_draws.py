@@ -2,15 +2,12 @@
 
 import torch
 from calm_models import energy_head, tiny
+from seeding import seeded
 
 from calmkit.models.draws import ChunkDraws
 from calmkit.sampling import BatchTemperature, batch_temperature
 from calmkit.sampling.base import SelectableDraw
 from calmkit.sampling.undecoded import LazyDraw
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def box(seed=0, batch=(2, 3)):

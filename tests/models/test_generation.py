@@ -8,8 +8,10 @@ import torch
 from calm_models import VOCAB, energy_head, tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from seeding import seeded
 
 from calmkit.chunking import chunk_pair, chunk_prompts
+from calmkit.models import rank
 from calmkit.sampling import (
     BatchTemperature,
     ExactTemperature,
@@ -22,10 +24,6 @@ from calmkit.typing import checks_are_on
 prompts = st.lists(
     st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=12), min_size=1, max_size=4
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def literally(model, prompt, max_new_tokens, eos_id):
@@ -222,8 +220,8 @@ def test_every_token_of_a_prompt_is_looked_at_and_nothing_is_drawn(wrong):
     for call in (
         lambda: tiny().generate([[1], prompt], max_new_tokens=3),
         lambda: tiny().stream(prompt, max_new_tokens=3),
-        lambda: tiny().rank(prompt, [[1]], num_samples=16),
-        lambda: tiny().rank([1], [prompt], num_samples=16),
+        lambda: rank(tiny(), prompt, [[1]], num_samples=16),
+        lambda: rank(tiny(), [1], [prompt], num_samples=16),
         lambda: chunk_prompts.__wrapped__([prompt], 3, fill_id=0),
         lambda: chunk_pair.__wrapped__([1], prompt, 3, fill_id=0, end_id=None),
     ):

@@ -124,15 +124,6 @@ def test_a_chunk_with_padding_is_read_as_a_partial_one(kind, autoencoder):
     assert not torch.isclose(as_text[0, 0], encoder(tokens, real)[0, 0]).any()
 
 
-def test_no_gradient_reaches_the_autoencoder(kind, autoencoder):
-    """Not even one that is in training."""
-    encoder = kind(autoencoder.train(), HIDDEN)
-    encoder(tokens_of(5), torch.ones(5, K, dtype=torch.bool)).square().sum().backward()
-    assert all(parameter.grad is None for parameter in autoencoder.parameters())
-    for name, parameter in encoder.named_parameters():
-        assert torch.isfinite(parameter.grad).all() and parameter.grad.abs().sum() > 0, name
-
-
 class TestOneAutoencoderForModelAndInput:
     def test_another_one_is_refused(self, kind, autoencoder):
         other = copy.deepcopy(autoencoder)

@@ -10,7 +10,7 @@ from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
 from calmkit.evaluation import EvaluationSettings, evaluate, evaluate_softmax
 from calmkit.finite import NonFiniteError
-from calmkit.models import TokenLM
+from calmkit.models import TokenLM, rank
 from calmkit.sampling import (
     BatchTemperature,
     ExactTemperature,
@@ -75,12 +75,12 @@ def test_ranking_sampling_and_evaluation_name_the_part(part, path):
     model = broken(path)
     states = torch.full((2, HIDDEN), torch.nan if "states" in part else 1.0)
     calls = [
-        lambda: model.rank([1, 2], [[1, 2, 3]], num_samples=16),
+        lambda: rank(model, [1, 2], [[1, 2, 3]], num_samples=16),
         lambda: model.sample_chunks(states, 2),
         lambda: evaluate(model, rows(3), SETTINGS, seed=0),
     ]
     if "logits" not in part:  # latents are not decoded then
-        calls.append(lambda: model.rank([1, 2], [[1, 2, 3]], num_samples=16, rule=EnergyScore()))
+        calls.append(lambda: rank(model, [1, 2], [[1, 2, 3]], num_samples=16, rule=EnergyScore()))
     for call in calls:
         with pytest.raises(NonFiniteError, match=f"{part} must be finite"):
             call()

@@ -3,16 +3,15 @@
 import pytest
 import torch
 from calm_models import LATENT, VOCAB, energy_head, tiny
+from seeding import seeded
 from torch import nn
 
 from calmkit.autoencoders import ContextualAutoencoder
+from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch, chunk_prompts
 from calmkit.heads import Head
+from calmkit.models import TokenLM, rank
 from calmkit.scoring import EnergyScore, brier_score
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class CoinHead(Head):
@@ -47,7 +46,7 @@ def test_scores_are_brier_scores():
     model, a, b = coin()
     never = [VOCAB - 1 - token for token in a]
     assert never not in (a, b)
-    ranked = model.rank([1, 2], [b, never, a, a + a, a + b], num_samples=4000, generator=seeded())
+    ranked = rank(model, [1, 2], [b, never, a, a + a, a + b], num_samples=4000, generator=seeded())
     want = {0: 0.98, 1: 1.58, 2: 0.18, 3: 0.18, 4: 0.58}
     for one in ranked:
         assert abs(one.score - want[one.index]) < 5 * one.standard_error
@@ -60,10 +59,10 @@ def test_scores_are_brier_scores():
 def test_a_chunk_that_is_cut_short_is_compared_as_far_as_it_goes():
     model, a, b = coin()
     place = next(i for i in range(3) if a[i] != b[i])
-    (one,) = model.rank([1], [a[: place + 1]], num_samples=4000, generator=seeded())
+    (one,) = rank(model, [1], [a[: place + 1]], num_samples=4000, generator=seeded())
     assert abs(one.score - 0.18) < 5 * one.standard_error
     if place > 0:
-        (common,) = model.rank([1], [a[:place]], num_samples=64, generator=seeded())
+        (common,) = rank(model, [1], [a[:place]], num_samples=64, generator=seeded())
         assert common.score == pytest.approx(0.0, abs=1e-12)
 
 
@@ -71,7 +70,7 @@ def test_the_standard_error_is_the_spread_of_repetitions():
     model, a, _ = coin()
     scores, errors = [], []
     for seed in range(200):
-        (one,) = model.rank([1, 2], [a + a], num_samples=64, generator=seeded(seed))
+        (one,) = rank(model, [1, 2], [a + a], num_samples=64, generator=seeded(seed))
         scores.append(one.score)
         errors.append(one.standard_error)
     spread = torch.tensor(scores).std()
@@ -85,7 +84,7 @@ def test_scores_are_those_of_a_literal_loop(prompt):
     """Each chunk is drawn after the true text before it, read anew without a cache."""
     model = tiny(build_head=energy_head)
     continuation = [5, 6, 0, 1, 2, 3]
-    (got,) = model.rank(prompt, [continuation], num_samples=16, generator=seeded())
+    (got,) = rank(model, prompt, [continuation], num_samples=16, generator=seeded())
     states = []
     for chunk in range(2):
         text = [*prompt, *continuation[: 3 * chunk]]
@@ -100,7 +99,7 @@ def test_scores_are_those_of_a_literal_loop(prompt):
 @torch.no_grad()
 def test_a_rule_scores_latents():
     model = tiny(build_head=energy_head)
-    (got,) = model.rank([1], [[1, 2, 3]], rule=EnergyScore(), num_samples=16, generator=seeded())
+    (got,) = rank(model, [1], [[1, 2, 3]], rule=EnergyScore(), num_samples=16, generator=seeded())
     tokens, real, _ = chunk_prompts([[1]], 3, fill_id=0)
     state = model.backbone(model.input_encoder(tokens, real))[0]
     latents = model.head.sample(state, 16, seeded())
@@ -116,7 +115,7 @@ def test_latents_are_those_of_chunks_in_their_row():
     model = tiny(build_head=energy_head, autoencoder=autoencoder)
     prompt, continuation = [1, 4, 2], [5, 6, 0, 1, 2, 3]
     rule = EnergyScore()
-    (got,) = model.rank(prompt, [continuation], rule=rule, num_samples=16, generator=seeded())
+    (got,) = rank(model, prompt, [continuation], rule=rule, num_samples=16, generator=seeded())
     tokens = torch.tensor([*prompt, *continuation]).view(1, 3, 3)
     row = ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), ((3,),))
     latents = model.head.sample(model.hidden_states(row)[0, :2], 16, seeded())
@@ -128,9 +127,29 @@ def test_latents_are_those_of_chunks_in_their_row():
     assert got.score == pytest.approx(float(want)) != pytest.approx(float(alone))
 
 
+def softmax_model():
+    torch.manual_seed(1)
+    model = TokenLM(VOCAB, backbone=TransformerBackbone(8, depth=1, heads=2)).eval()
+    nn.init.normal_(model.output.weight)
+    return model
+
+
+@torch.no_grad()
+def test_a_softmax_model_is_scored_from_its_samples_alike():
+    model, tokens = softmax_model(), [1, 2, 5, 0]
+    row = torch.tensor(tokens).view(1, 4, 1)
+    p = model.logits(model.hidden_states(ChunkBatch(row, row >= 0, ((4,),))))[0].softmax(dim=-1)
+    want = sum(1 - 2 * p[t, tokens[t + 1]] + p[t].square().sum() for t in (1, 2)) / 2
+    (one,) = rank(model, tokens[:2], [tokens[2:]], num_samples=8000, generator=seeded())
+    assert abs(one.score - want) < 5 * one.standard_error < 0.1
+    assert one.chunks == 2
+    with pytest.raises(ValueError, match=r"model must be a CALM for a rule .*; got a TokenLM"):
+        rank(model, [1], [[2]], rule=EnergyScore())
+
+
 def test_modes_are_restored():
     model = tiny().train()
-    model.rank([1], [[2]], num_samples=16)
+    rank(model, [1], [[2]], num_samples=16)
     assert model.head.training and not model.autoencoder.training
 
 
@@ -147,4 +166,4 @@ def test_modes_are_restored():
 )
 def test_bad_arguments_are_named(prompt, continuations, options, match):
     with pytest.raises(ValueError, match=match):
-        tiny().rank(prompt, continuations, **options)
+        rank(tiny(), prompt, continuations, **options)

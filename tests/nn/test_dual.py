@@ -4,14 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from seeding import seeded
 from torch import nn
 
 from calmkit.nn import AdaptiveMLP
 from calmkit.nn.dual import Dual, layer_norm, linear, sequential, silu
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def random_dual(*shape, seed=0):

@@ -10,7 +10,7 @@ import sample_results as samples
 
 from calmkit.reports import Report
 from calmkit.reports.html import to_page
-from calmkit.reports.lines import rows_of
+from calmkit.reports.lines import lines_of
 from calmkit.reports.plots import draw_plots
 
 # Elements without an end.
@@ -58,7 +58,7 @@ def page_of(found, plots=()):
 def single():
     """A page with pictures."""
     found = samples.only_measured()
-    return page_of(found, draw_plots(rows_of(found)))
+    return page_of(found, draw_plots(lines_of(found)))
 
 
 @pytest.mark.parametrize("broken", ["<p><b></p></b>", "<p>", "</p>", '<p id="1" id="2"></p>'])
@@ -151,7 +151,7 @@ class TestEscaped:
         assert [e["text"] for e in page.all("th") if e.get("scope") == "row"].count(bad) == 2
 
     def test_so_are_the_words_of_pictures(self):
-        (plot, *_) = draw_plots(rows_of(samples.only_measured()))
+        (plot, *_) = draw_plots(lines_of(samples.only_measured()))
         bad = '"><script>alert(1)</script>'
         page, _ = page_of(
             samples.only_measured(), [dataclasses.replace(plot, title=bad, about=bad)]

@@ -1,13 +1,12 @@
 import dataclasses
 import io
 import itertools
-import math
 import re
 
 import pytest
 import sample_results as samples
 
-from calmkit.reports.lines import rows_of
+from calmkit.reports.lines import lines_of
 from calmkit.reports.plots import draw_plots
 from calmkit.reports.plots.every import sketches
 from calmkit.reports.plots.learning import mean_curve
@@ -21,13 +20,13 @@ ALL = [
 
 
 def drawn(found):
-    return {plot.name: plot for plot in draw_plots(rows_of(found))}
+    return {plot.name: plot for plot in draw_plots(lines_of(found))}
 
 
 def sketched(found):
     """What would be drawn; much quicker."""
     with plain_style():
-        return {sketch.name: sketch for sketch in sketches(rows_of(found))}
+        return {sketch.name: sketch for sketch in sketches(lines_of(found))}
 
 
 def panels(sketch):
@@ -200,18 +199,22 @@ class TestWhatIsMissingIsLeftOut:
         lost = samples.variant(seeds=(), failures=[(0, "out of memory")])
         assert sketched(samples.result(lost, lost)) == {}
 
-    def test_numbers_that_are_not_finite(self):
-        nan = math.nan
+    def test_costs_that_are_not_known(self):
         odd = samples.variant(
-            "odd", training_flops=nan, training_seconds=nan, microseconds_per_token=nan,
-            validation_losses=((1, nan), (2, nan)), validation_brier=((1, nan), (2, nan)),
+            "odd", training_flops=None, training_seconds=None, steps=None, unigram_brier=None,
+            validation_losses=(), validation_brier=(), chosen_accuracy=None,
         )  # fmt: skip
         found = sketched(samples.result(samples.variant(), odd))
         assert list(found) == [
-            "brier", "differences", "sampling_evaluations", "learning_flops", "learning_time",
-            "losses", "noise",
+            "brier", "differences", "sampling_evaluations", "sampling_time", "learning_flops",
+            "learning_time", "losses", "noise",
         ]  # fmt: skip
-        assert "odd" not in found["losses"].about
+        assert "odd" not in found["losses"].about + found["learning_flops"].about
+        assert "Grey bars" in found["brier"].about
+        bars = [len(panel.lines) for panel in panels(found["brier"])]
+        assert set(bars) == {bars[0]}
+        alone = sketched(samples.result(odd))["brier"]
+        assert "Grey bars" not in alone.about
 
     def test_brierlm_has_no_panel_where_nobody_has_one(self):
         weak = [
@@ -233,8 +236,8 @@ class TestLearningCurve:
             )
             for seed in (0, 1)
         )  # fmt: skip
-        (row,) = rows_of(samples.result(dataclasses.replace(samples.variant(), runs=runs)))
-        assert mean_curve(row, lambda run: run.training_flops) == [(0.75e6, 1.5), (1.5e6, 2.5)]
+        (line,) = lines_of(samples.result(dataclasses.replace(samples.variant(), runs=runs)))
+        assert mean_curve(line, lambda run: run.training_flops) == [(0.75e6, 1.5), (1.5e6, 2.5)]
 
     def test_of_a_head_that_starts_far_off_does_not_hide_the_others(self):
         far = samples.variant("far", validation_brier=((40, -98.0), (200, 1.0), (400, 2.0)))

@@ -36,7 +36,7 @@ class TestTable:
         assert "heads: scores on held-out text" in shown(samples.result())
         assert "heads: costs" in shown(samples.result())
         one = shown(samples.only_measured())
-        assert "heads: held-out text" in one and "costs" not in one
+        assert "heads: scores on held-out text" in one and "costs" not in one
 
     def test_a_single_measured_model_is_short(self):
         text = shown(samples.only_measured())
@@ -61,7 +61,7 @@ class TestTable:
         assert f" {seconds:.3g} " in line_of(shown(found), "energy", after="costs")
         assert "2.50e13" in line_of(shown(found), "energy", after="costs")
 
-    def test_a_failed_variant_is_a_row_that_says_so(self):
+    def test_a_failed_variant_is_a_line_that_says_so(self):
         line = line_of(shown(samples.ten()), "flow-deep")
         assert line.split()[1] == "failed" and set(line.split()[2:]) == {"-"}
 
@@ -70,21 +70,21 @@ class TestTable:
         text = shown(samples.result(lost))
         assert "failed" in text and "energy: failed with seed 0: out of memory" in text
 
-    # All resamples of such a score are without a value, which torch remarks upon.
-    def test_scores_that_are_not_finite_are_shown_as_missing(self):
-        run = samples.run()
-        documents = dataclasses.replace(run.documents, sums=run.documents.sums * math.nan)
-        lost = dataclasses.replace(
-            samples.variant("lost"), runs=(dataclasses.replace(run, documents=documents),)
-        )
-        text = shown(samples.result(samples.variant(), lost))
-        assert line_of(text, "lost", after="──").split()[1:] == ["0", *["-"] * 5]
-        assert "lost: BrierLM is 0 because Brier-1, -2, -3 and -4 are not positive." in text
-
     def test_unigram_is_below_and_without_costs(self):
         text = shown(samples.result())
         assert line_of(text, "unigram").split()[1:6] == ["-", "0.890", "0.0200", "0.0002", "1e-5"]
         assert "unigram" not in text[text.index("costs") : text.index("higher is better")]
+
+    def test_without_the_training_text_nothing_is_called_held_out(self):
+        """And there is no unigram baseline, in the table and in the pictures."""
+        text = shown(samples.only_measured(unigram_brier=None, seed=None))
+        assert "heads: scores on text" in text and "unigram" not in text
+        assert "Nothing is known of the text that the model was trained on" in text
+        assert "Nothing is known" not in shown(samples.only_measured())
+        known = samples.only_measured().variants[0]
+        unknown = samples.variant("other", unigram_brier=None)
+        both = shown(samples.result(known, unknown))
+        assert "the text that other was trained on" in both and "unigram" in both
 
     def test_samplers_that_take_several_draws_have_columns(self):
         plain = shown(samples.result())

@@ -4,14 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from seeding import seeded
 
 from calmkit.sampling import BatchTemperature, batch_temperature
 from calmkit.sampling import candidates as module
 from calmkit.sampling.undecoded import LazyDraw
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Lazy:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from seeding import seeded
 
 from calmkit.sampling import (
     BatchTemperature,
@@ -30,10 +31,6 @@ SAMPLERS = {
     "exact": ExactTemperature(0.4, 2000, fallback=BatchTemperature(0.4, 300)),
     "frequent": MostFrequent(300),
 }
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Box:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import tempered
+from seeding import seeded
 
 from calmkit.sampling import (
     BatchTemperature,
@@ -21,10 +22,6 @@ from calmkit.sampling.exact import ExactState
 from calmkit.sampling.weights import exponent_of
 
 TEMPERATURES = [1 / 3, 0.4, 0.5, 0.7, 0.9, 1.0]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def key(state):
@@ -193,13 +190,6 @@ def test_batch_axes_and_chunks_of_several_tokens():
     got = exact_temperature(draw, 0.5, generator=seeded(1))
     assert got.tokens.shape == (2, 3, 2) and got.draws.shape == got.settled.shape == (2, 3)
     assert (got.tokens[..., 0] == 1).all() and set(got.tokens[..., 1].flatten().tolist()) <= {2, 3}
-
-
-def test_same_seed_same_choice():
-    def run(seed):
-        return exact_temperature(Box(seeded(seed), rows=50), 0.4, generator=seeded(seed)).tokens
-
-    assert torch.equal(run(0), run(0)) and not torch.equal(run(0), run(1))
 
 
 def never_equal(n):

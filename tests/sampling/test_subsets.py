@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from laws import batch_law
+from seeding import seeded
 
 from calmkit.sampling import BatchTemperature, batch_temperature
 from calmkit.sampling import batch as module
@@ -17,10 +18,6 @@ from calmkit.sampling.subsets import (
     first_agreeing,
     numbers_of_subsets,
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 class Prepared:

@@ -47,8 +47,8 @@ for _ in range(60):
 @pytest.mark.parametrize(
     ("description", "said"),
     [
-        (head(width=10**5), "must ask for tensors that the file can fill; it has 1 numbers"),
-        (head(width=1, depth=10**7), "must ask for tensors that the file can fill"),
+        (head(width=10**5), "must request tensors that the file can fill; it has 1 numbers"),
+        (head(width=1, depth=10**7), "must request tensors that the file can fill"),
         (head(latent_size=10**9), "a whole number must be at most 16777216"),
         (head(depth=10**30), "one of 31 digits"),
         (head(width=-4), "EnergyHead"),

@@ -17,6 +17,7 @@ from part_strategies import (
     models,
     parts,
 )
+from seeding import seeded
 from torch import nn
 
 from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder, StandardizedAutoencoder
@@ -43,10 +44,6 @@ ALL = [part for kind in KINDS for part in finals(kind)]
 REFERRING = [LatentEmbedding, TokenAndLatentEmbedding]
 ALONE = [part for part in ALL if part not in REFERRING]
 MODULES = [part for part in ALONE if issubclass(part, nn.Module)]
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def randomize(module):
@@ -167,18 +164,6 @@ def test_a_language_model_writes_the_same_text(tmp_path, dtype):
     assert first == second
     assert not any(parameter.requires_grad for parameter in again.autoencoder.parameters())
     assert all(parameter.requires_grad for parameter in again.head.parameters())
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_softmax_model_keeps_what_is_tied(tmp_path, tied):
-    model = TokenLM(
-        VOCAB, backbone=TransformerBackbone(HIDDEN, depth=1, heads=2), tie_embeddings=tied
-    )
-    save(model, tmp_path)
-    again = load(tmp_path, TokenLM)
-    assert len(list(again.parameters())) == len(list(model.parameters()))
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, again.state_dict()[name])
 
 
 def test_loading_and_saving_draw_nothing_from_the_callers_generator(tmp_path):

@@ -147,7 +147,7 @@ def test_a_constructors_refusal_names_its_class():
     with pytest.raises(SavedModelError, match=r"calmkit\.heads\.EnergyHead: .*latent_size"):
         rebuild(wrong)
     wrong["init_args"]["latent_size"] = 2
-    with pytest.raises(SavedModelError, match="EnergyHead: cond_size and latent_size must be"):
+    with pytest.raises(SavedModelError, match="EnergyHead: cond_size must be at least 1"):
         rebuild(wrong)
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from seeding import seeded
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from calmkit.distributions import DiagonalGaussian
@@ -16,10 +17,6 @@ from calmkit.scoring import (
     WeightedSum,
     energy_score,
 )
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def problem(batch=(5,), latent=3, samples=4, std=0.5):
@@ -216,13 +213,6 @@ def test_rule_sees_one_piece_at_a_time_and_again_in_the_backward_pass():
     assert seen == [4, 4, 2]
     score.sum().backward()
     assert sorted(seen) == [2, 2, 4, 4, 4, 4]
-
-
-def test_three_pieces_of_ten_positions():
-    x, target = problem((2, 5))
-    torch.testing.assert_close(
-        ChunkedScore(EnergyScore(), 4).score(x, target), EnergyScore().score(x, target)
-    )
 
 
 @pytest.mark.parametrize("wrap", [ChunkedScore, SampledTarget])

@@ -10,6 +10,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
+from seeding import seeded
 
 from calmkit.scoring.discrete import (
     brier_score,
@@ -23,10 +24,6 @@ from calmkit.scoring.energy import energy_score
 seeds = st.integers(0, 2**31 - 1)
 batches = st.sampled_from([(), (1,), (3,), (2, 3)])
 of_probabilities = pytest.mark.parametrize("score", [brier_score_of, spherical_score])
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @st.composite

@@ -2,27 +2,13 @@
 
 import pytest
 import torch
+from score_problems import SCORES
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring import (
-    GaussianKernel,
-    crps,
-    dawid_sebastiani_score,
-    energy_score,
-    expected_distance,
-    gaussian_norm_moment,
-    kernel_score,
-    sliced_crps,
-    variogram_score,
-)
+from calmkit.scoring import expected_distance, gaussian_norm_moment
 
 FUNCTIONS = {
-    "energy": energy_score,
-    "kernel": lambda x, y: kernel_score(x, y, kernel=GaussianKernel()),
-    "crps": crps,
-    "sliced": lambda x, y: sliced_crps(x, y, x[:2]),
-    "variogram": variogram_score,
-    "dawid-sebastiani": dawid_sebastiani_score,
+    **{name: score for name, (score, _) in SCORES.items()},
     "distance": lambda x, y: expected_distance(x, DiagonalGaussian(y, y.abs())),
     "moment": lambda x, y: gaussian_norm_moment(x[0], y.abs()),
 }

@@ -184,6 +184,11 @@ class InvertedReal(Right):
         return self.encode(torch.where(real, 0, tokens))
 
 
+class WholeChunksOnly(Right):
+    def encode_partial(self, tokens, real):
+        return self.encode(torch.where(real.all(-1, keepdim=True), tokens, 0))
+
+
 class HalfUnknown(Right):
     def encode_partial(self, tokens, real):
         known = self.encode(torch.where(real, tokens, 0)).mean
@@ -440,6 +445,7 @@ MUTANTS = {
         ReadsUnknown: "the same as with other unknown ids",
         InvertedReal: "the posterior",
         HalfUnknown: "the same as with other unknown ids",
+        WholeChunksOnly: "the posterior of partial chunks is the same as with other known ids",
     },
     "packed_documents_are_apart": {
         ReadsTheChunkBefore: "posteriors: ",
@@ -452,8 +458,8 @@ MUTANTS = {
         NamesNothing: "ValueError: wrong shape",
     },
     "every_parameter_learns": {
-        UnusedParameter: "the gradient of spare is None",
-        DetachedEncoder: "the gradient of encoder.weight is None",
+        UnusedParameter: "spare has no gradient in any of 10 steps",
+        DetachedEncoder: "encoder.weight has no gradient in any of 10 steps",
         RootOfZero: "the gradient of spare: 1 of 1 numbers are NaN",
     },
     "evaluation_decodes_the_mean": {
@@ -473,9 +479,9 @@ MUTANTS = {
         DeafTrain: "2 parts are in training mode, 0 parameters trained",
     },
     "saved_and_loaded_it_is_the_same": {
-        LostBuffer: "the same as of the saved one",
-        PlainTensor: "the same as of the saved one",
-        LayersInAList: "the same as of the saved one",
+        LostBuffer: "the same as of the saved part",
+        PlainTensor: "the same as of the saved part",
+        LayersInAList: "the same as of the saved part",
     },
     "dtype_is_kept": {
         DoublePosterior: "the posterior is torch.float64",
@@ -506,4 +512,16 @@ class WithoutNoise(Right):
         return posterior.mean
 
 
-STRANGE = (WithoutNoise,)
+class StartsAtZero(Right):
+    """Its decoder starts at zero: no gradient reaches the encoder in the first step."""
+
+    def __init__(self, chunk_size, vocab_size, latent_size):
+        super().__init__(chunk_size, vocab_size, latent_size)
+        nn.init.zeros_(self.decoder.weight)
+
+    def loss(self, tokens, generator=None):
+        loss = super().loss(tokens, generator)
+        return AutoencoderLoss(loss.reconstruction, loss.reconstruction, loss.kl)
+
+
+STRANGE = (WithoutNoise, StartsAtZero)

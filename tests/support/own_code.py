@@ -3,8 +3,8 @@
 import importlib
 import sys
 
-from calmkit.experiments import code_digest, imports
-from calmkit.experiments.code_digest import code_of
+from calmkit.provenance import code_digest, imports
+from calmkit.provenance.code_digest import code_of
 
 
 def forget():

@@ -27,7 +27,7 @@ RULES = {
     SlicedCRPS: (SlicedCRPS(3),),
     VariogramScore: (VariogramScore(), VariogramScore(0.8), VariogramScore(1.0)),
     DawidSebastianiScore: (DawidSebastianiScore(),),
-    WeightedSum: (WeightedSum((EnergyScore(), SlicedCRPS(2)), (2.0, 0.5)),),
+    WeightedSum: (WeightedSum([EnergyScore(), SlicedCRPS(2)], [2.0, 0.5]),),
     SpreadWeighted: (SpreadWeighted(EnergyScore(), 0.5),),
     SampledTarget: (SampledTarget(EnergyScore(), 3), SampledTarget(SlicedCRPS(2), 3)),
     ChunkedScore: (ChunkedScore(EnergyScore(), 1000),),

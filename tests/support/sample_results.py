@@ -13,7 +13,6 @@ from calmkit.experiments.run_result import RunResult
 from calmkit.metrics import DocumentScores, Estimate
 
 DOCUMENTS = 20
-MISSING = Estimate(math.nan, math.nan)
 UNIGRAM = tuple(Estimate(*x) for x in ((0.89, 0.03), (0.02, 0.002), (2e-4, 0.0), (1e-5, 0.0)))
 NOISE = tuple((0.25 * i, 1 / (1 + (0.2 * i) ** 4)) for i in range(9))
 # What a model may well write.
@@ -49,12 +48,11 @@ def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=4
         "training_seconds": 81.25 * speed + seed,
         "brier_lm": product**0.25,
         "brier": brier,
-        "brier_places": brier,
         "documents": documents,
         "unigram_brier": UNIGRAM,
-        "energy_score": MISSING if softmax else estimates[4],
-        "cross_entropy": estimates[4] if softmax else MISSING,
-        "autoencoder_accuracy": math.nan if softmax else 0.99934,
+        "energy_score": None if softmax else estimates[4],
+        "cross_entropy": estimates[4] if softmax else None,
+        "autoencoder_accuracy": None if softmax else 0.99934,
         "noise_curve": () if softmax else NOISE,
         "evaluations_per_sample": None if softmax else max(1, round(20 * speed - 19)),
         "sampling_flops": 4e6 * speed,
@@ -63,7 +61,6 @@ def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=4
         "unsettled": 0.0,
         "chosen_accuracy": estimates[5].scaled(100.0),
         "sample_text": HOSTILE if hostile else "[The value of] a text, in\ntwo lines: ä",
-        "training_losses": tuple((40 * i, 5.0 / i) for i in range(1, 11)),
         "validation_losses": tuple((40 * i, 5.5 / i + 0.1 * speed) for i in range(1, 11)),
         "validation_brier": tuple(
             (40 * i, 3.0 * quality * (1 - 3 * math.exp(-i / 2))) for i in range(1, 11)
@@ -102,11 +99,11 @@ def result(*variants, seeds=(0,), **changes):
     return ComparisonResult(**(known | changes))
 
 
-def only_measured():
+def only_measured(**changes):
     """What `calmkit evaluate` finds: one model that was not trained here."""
-    bare = run(
-        steps=0, trained_tokens=0, training_flops=math.nan, training_seconds=math.nan,
-        training_losses=(), validation_losses=(), validation_brier=(),
+    bare = dataclasses.replace(
+        run(), steps=None, trained_tokens=None, training_flops=None, training_seconds=None,
+        validation_losses=(), validation_brier=(), **changes,
     )  # fmt: skip
     return result(dataclasses.replace(variant("flow"), runs=(bare,)))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from calmkit.heads import EulerSolver, HeunSolver, Solver
+from calmkit.heads import EulerSolver, HeunSolver, RungeKutta4Solver, Solver
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ MUTANTS = {
         Rolled: "before point 2 was changed",
     },
     "dtype_is_kept": {
-        Double: "points of torch.float32 end as torch.float64",
-        PromotingTime: "points of torch.float32 end as torch.float64",
+        Double: "of points of torch.float32, by a field of torch.float32, is torch.float64",
+        PromotingTime: "of points of torch.float32, by a field of torch.float32, is torch.float64",
         LowSlopes: "by a field of torch.bfloat16",
     },
     "argument_is_left_alone": {
@@ -214,4 +214,17 @@ MUTANTS = {
     },
 }
 
-STRANGE = (EulerSolver, HeunSolver)
+
+@dataclass(frozen=True)
+class DownToRounding(RungeKutta4Solver):
+    """Takes 128 steps for each: no step of the user's makes it better."""
+
+    def integrate(self, field, x, start=0.0, end=1.0):
+        return RungeKutta4Solver(128 * self.steps).integrate(field, x, start, end)
+
+    @property
+    def evaluations(self):
+        return 128 * super().evaluations
+
+
+STRANGE = (EulerSolver, HeunSolver, DownToRounding)

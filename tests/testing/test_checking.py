@@ -1,16 +1,34 @@
 """The engine: exemptions, reports, repeats, and that nothing of the user's is changed."""
 
+import contextlib
+import importlib
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import Float
 from rule_mutants import Counting, DoublePairs, MeansOnly, Right
+from torch import Tensor
 
+import calmkit.autoencoders
+import calmkit.backbones
+import calmkit.heads
+import calmkit.models
+import calmkit.sampling
+import calmkit.scoring
+from calmkit.attention.sdpa import sdpa_attention
 from calmkit.testing import check_part, parametrize_contracts
+from calmkit.testing.contract import Broken, Contract
+from calmkit.testing.expecting import expect_refused, expect_same
 from calmkit.testing.finding import kind_of, parts_at
 from calmkit.testing.kinds import KINDS, suite_of
+from calmkit.testing.profiles import profile_named
+from calmkit.testing.trial import Trial
+from calmkit.typing import typed
 
 
 def ids(decorator):
@@ -19,6 +37,17 @@ def ids(decorator):
 
 def checks(decorator):
     return {parameter.id: parameter.values[0] for parameter in decorator.args[1]}
+
+
+class NeedsWidth(Right):
+    def __init__(self, *, width):
+        pass
+
+
+def test_a_constructor_that_needs_more_is_placed_nowhere_else():
+    report = check_part("rule", NeedsWidth, only=["can_be_built_and_used"], profile="quick")
+    seen = report.results[0].failure.seen
+    assert seen.endswith("missing 1 required keyword-only argument: 'width'"), seen
 
 
 class TestExemptions:
@@ -60,6 +89,12 @@ class TestExemptions:
         with pytest.raises(ValueError, match="exempt must leave something to run"):
             check_part("rule", Right, exempt=dict.fromkeys(names, "no time"))
 
+    def test_an_exemption_has_a_reason(self):
+        with pytest.raises(
+            ValueError, match="exempt must give a reason for dtype_is_kept; got ''"
+        ):
+            check_part("rule", Right, exempt={"dtype_is_kept": ""})
+
     def test_a_report_in_which_nothing_passed_is_a_failure(self):
         name = "order_of_samples_does_not_matter"
         report = check_part("rule", Counting, only=[name], exempt={name: "?"}, profile="quick")
@@ -74,7 +109,7 @@ class TestReports:
 
         text = str(check_part("rule", Improper, profile="quick"))
         head, *rows = text.splitlines()
-        assert head == "Improper, a rule, profile quick, seed 0: 17 passed, 3 does not apply"
+        assert head == "Improper, kind rule, profile quick, seed 0: 17 passed, 3 does not apply"
         assert len(rows) == 20
         assert any("does not apply" in row and "says that it is not proper" in row for row in rows)
 
@@ -108,6 +143,23 @@ class TestReports:
         first, *others = report.results
         assert first.status == "failed"
         assert {result.status for result in others} == {"not run"}
+        first, *rows = str(report).splitlines()
+        assert f"{len(others)} not run" in first and rows[1] == "", "they are not listed"
+
+    def test_why_nothing_was_run_is_said_also_of_one_contract_alone(self):
+        report = check_part("rule", lambda: object(), only=["dtype_is_kept"], profile="quick")
+        found = {result.name: result.status for result in report.results}
+        assert found == {"can_be_built_and_used": "failed", "dtype_is_kept": "not run"}
+        assert "a subclass of calmkit.scoring.ScoringRule" in str(report)
+
+    def test_columns_are_as_wide_as_what_stands_in_them(self):
+        class Improper(MeansOnly):
+            proper = False
+
+        names = ["dtype_is_kept", "proper_on_finite_supports", "mean_over_outcomes"]
+        report = check_part("rule", Improper, only=names, exempt={names[2]: "why"})
+        rows = str(report).splitlines()[1:4]
+        assert rows[1].startswith("  proper_on_finite_supports  does not apply  the rule says")
 
     def test_an_error_inside_a_part_is_placed(self):
         class Raising(Right):
@@ -123,8 +175,10 @@ def test_unknown_kinds_profiles_and_contracts_are_named():
         check_part("heads", Right)
     with pytest.raises(ValueError, match="profile must be one of quick, standard, deep"):
         check_part("rule", Right, profile="fast")
-    with pytest.raises(ValueError, match="only must name contracts of a rule; 'x' is none"):
+    with pytest.raises(ValueError, match="only must name contracts of the kind rule; 'x' is none"):
         check_part("rule", Right, only=["x"])
+    with pytest.raises(ValueError, match="only must name at least one contract; got none"):
+        check_part("rule", Right, only=[])
 
 
 def test_nothing_of_the_users_is_changed():
@@ -143,7 +197,66 @@ def test_nothing_of_the_users_is_changed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@contextlib.contextmanager
+def default_device(name):
+    torch.set_default_device(name)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize(
+    "setting", [torch.inference_mode, torch.no_grad, lambda: default_device("meta")]
+)
+def test_no_setting_of_the_users_changes_a_result(setting):
+    names = ["can_be_built_and_used", "gradients_are_finite_at_ugly_points", "dtype_is_kept"]
+    with setting():
+        device = torch.get_default_device()
+        report = check_part("rule", Right, only=names, profile="quick")
+        assert torch.get_default_device() == device
+    assert report.passed, str(report)
+
+
+class TestRefusals:
+    """What counts as a refusal that names the wrong argument."""
+
+    def refused(self, function):
+        trial = Trial(Right, profile_named("quick"), 0)
+        expect_refused(trial, function, torch.zeros(2, 3), torch.zeros(4), naming="first", rule="")
+
+    def test_a_failed_shape_check_names_one_argument_though_it_lists_all(self):
+        @typed
+        def named(first: Float[Tensor, "rows 2"], second: Tensor) -> None: ...
+
+        @typed
+        def another(first: Tensor, second: Float[Tensor, "rows 2"]) -> None: ...
+
+        self.refused(named)
+        with pytest.raises(Broken, match=r"TypeCheckError.*parameter 'second'"):
+            self.refused(another)
+
+    def test_nan_agrees_with_nothing(self):
+        nan = torch.tensor([1.0, torch.nan])
+        with pytest.raises(Broken, match="what: 1 of 2 numbers differ"):
+            expect_same(nan, nan, what="what", than="than", cause="cause")
+
+
 class TestPytest:
+    def test_no_parts_are_a_mistake(self):
+        with pytest.raises(ValueError, match="parts must hold at least one part; got none"):
+            parametrize_contracts("rule", {})
+
+    def test_a_contract_that_is_chosen_alone_is_not_skipped_where_the_part_is_unusable(self):
+        """`pytest -k dtype` on a part that cannot be built must not be green."""
+        decorator = parametrize_contracts("rule", {"mine": lambda: object()}, profile="quick")
+        check = checks(decorator)["mine-dtype_is_kept"]
+        with pytest.raises(AssertionError, match="can_be_built_and_used: A rule is built"):
+            check()
+        # Once is enough.
+        with pytest.raises(pytest.skip.Exception, match="can_be_built_and_used is broken"):
+            check()
+
     def test_ids_are_part_and_contract_the_same_in_every_run(self):
         first, again = (parametrize_contracts("rule", {"a": Right, "b": Right}) for _ in range(2))
         assert ids(first) == ids(again) and len(set(ids(first))) == len(ids(first)) == 40
@@ -197,18 +310,49 @@ assert check_part("rule", EnergyScore, only=["dtype_is_kept"], profile="quick").
 
 
 class TestFinding:
-    def test_kinds_of_classes_and_instances(self):
-        import calmkit.autoencoders
-        import calmkit.backbones
-        import calmkit.heads
-        import calmkit.sampling
+    def test_kinds_of_classes_instances_and_functions(self):
+        for part, kind in {
+            Right: "rule",
+            Right(): "rule",
+            calmkit.heads.FlowHead: "head",
+            calmkit.scoring.LaplaceKernel(2.0): "kernel",
+            calmkit.heads.UniformNoise: "noise",
+            calmkit.heads.HeunSolver: "solver",
+            calmkit.sampling.ExactTemperature: "sampler",
+            calmkit.autoencoders.MLPAutoencoder: "autoencoder",
+            calmkit.models.ChunkEmbedding: "input_encoder",
+            calmkit.backbones.MinGRUBackbone: "backbone",
+            sdpa_attention: "attention",
+            torch.nn.Linear: None,
+            calmkit.scoring.energy_score: None,
+        }.items():
+            assert kind_of(part) == kind, part
 
-        assert kind_of(Right) == kind_of(Right()) == "rule"
-        assert kind_of(calmkit.heads.FlowHead) == "head"
-        assert kind_of(calmkit.backbones.MinGRUBackbone) == "backbone"
-        assert kind_of(calmkit.autoencoders.MLPAutoencoder) == "autoencoder"
-        assert kind_of(calmkit.sampling.ExactTemperature) == "sampler"
-        assert kind_of(torch.nn.Linear) is None
+    def test_a_part_that_needs_no_building_is_handed_out(self):
+        ((kind, factory),) = parts_at("calmkit.attention.sdpa").values()
+        assert kind == "attention" and factory() is sdpa_attention
+        assert factory.__qualname__ == "sdpa_attention"  # as reports call it
+
+    def test_protocols_are_no_parts(self):
+        found = parts_at("calmkit.sampling", "sampler")
+        assert "calmkit.sampling.PlainSampler" in found
+        assert "calmkit.sampling.Sampler" not in found
+
+    def test_a_sampler_may_inherit_its_call(self):
+        class Mine(calmkit.sampling.PlainSampler):
+            pass
+
+        assert kind_of(Mine) == "sampler"
+
+    def test_a_function_tells_its_kind_by_its_annotation(self, tmp_path, monkeypatch):
+        text = (
+            "from calmkit.scoring import EnergyScore\n"
+            "def half() -> EnergyScore:\n    return EnergyScore(alpha=0.5)\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        (tmp_path / "annotated_part.py").write_text(text)
+        ((kind, factory),) = parts_at("annotated_part.half").values()
+        assert kind == "rule" and factory().alpha == 0.5
 
     def test_a_module_stands_for_its_parts(self):
         found = parts_at("calmkit.scoring.energy")
@@ -222,8 +366,10 @@ class TestFinding:
         ("path", "words"),
         [
             ("no_such.Part", "no module no_such here"),
-            ("calmkit.heads.NoHead", "calmkit.heads has no NoHead"),
-            ("calmkit.scoring.energy_score", "for a function that builds one, say which"),
+            ("calmkit.heads.FlowHaed", r"calmkit.heads has no FlowHaed\. Did you mean FlowHead\?"),
+            ("./heads.py", "path must be a module, or a class in it, with dots between"),
+            ("heads.py", "path must be a module, or a class in it, with dots between"),
+            ("calmkit.scoring.energy_score", "A function that builds a part must be annotated"),
         ],
     )
     def test_what_is_not_there_is_named(self, path, words):
@@ -243,4 +389,22 @@ def test_every_suite_has_sentences_and_a_page(kind):
     names = [contract.name for contract in suite.contracts]
     assert names[0] == "can_be_built_and_used" and len(set(names)) == len(names)
     assert all(contract.sentence.endswith(".") for contract in suite.contracts)
-    assert suite.docs.startswith("docs/testing.md#")
+    page, _, heading = suite.docs.partition("#")
+    text = (Path(__file__).parents[2] / page).read_text("utf-8")
+    headings = [title.lower().replace(" ", "-") for title in re.findall(r"^## (.*)$", text, re.M)]
+    assert heading in headings
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_contract_is_left_out_of_its_suite(kind):
+    """What is written as a contract anywhere below a suite's package belongs to it."""
+    suite = suite_of(kind)
+    package = f"calmkit.testing.{KINDS[kind]}."
+    folder = Path(calmkit.__file__).parent / "testing" / KINDS[kind]
+    written = {
+        name
+        for file in folder.glob("*.py")
+        for name, value in vars(importlib.import_module(package + file.stem)).items()
+        if file.stem != "__init__" and isinstance(value, Contract)
+    }
+    assert written == {contract.name for contract in suite.contracts}

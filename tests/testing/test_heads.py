@@ -1,8 +1,25 @@
 """The suite of heads rejects what is broken, says how, and accepts what is only strange."""
 
+import head_gradient_mutants
+import head_law_mutants
+import head_precision_mutants
+import head_randomness_mutants
+import head_refusal_mutants
+import head_shape_mutants
 import pytest
-from head_mutants import MUTANTS, SLOW_MUTANTS, STRANGE, Right
 from rejecting import assert_accepted, assert_rejected, contracts_with_too_few, mutants_of
+from right_head import Right
+from strange_heads import STRANGE
+
+MUTANTS = (
+    head_shape_mutants.MUTANTS
+    | head_gradient_mutants.MUTANTS
+    | head_randomness_mutants.MUTANTS
+    | head_precision_mutants.MUTANTS
+    | head_refusal_mutants.MUTANTS
+    | head_law_mutants.MUTANTS
+)
+SLOW_MUTANTS = head_law_mutants.SLOW_MUTANTS
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ CLASSES = {
     if isinstance(kind, type) and kind is not torch.optim.Optimizer
 }
 REFUSED = {
-    "LBFGS": "optimizer must step without a closure; LBFGS wants to compute the loss itself. Use",
-    "SparseAdam": "optimizer must take dense gradients; SparseAdam takes none. Use",
+    "LBFGS": "optimizer must step without a closure; LBFGS computes the loss itself. Use",
+    "SparseAdam": "optimizer must take dense gradients; SparseAdam does not. Use",
     "Muon": "optimizer must take every parameter; it refuses 'bias': Muon only supports 2D",
 }
 
@@ -94,9 +94,9 @@ class WithoutRate(torch.optim.Optimizer):
         (lambda p: torch.optim.SGD(list(p)[:1]), "hold every parameter with .* lacks 'bias'. Fre"),
         (
             lambda p: torch.optim.SGD([*p, nn.Parameter(torch.ones(1))]),
-            "hold the parameters that it is given alone; SGD",
+            "hold only the given parameters; SGD",
         ),
-        (WithoutRate, 'have a learning rate "lr" in each group; WithoutRate has one without'),
+        (WithoutRate, 'have a learning rate "lr" in each group; WithoutRate has a group without'),
         (
             partial(torch.optim.Adam, differentiable=True),
             "be built with differentiable=False; got",

@@ -10,15 +10,15 @@ import torch
 from calmkit.autoencoders import MLPAutoencoder, StandardizedAutoencoder
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
-from calmkit.data import PairBatches, TokenPair
 from calmkit.heads import EnergyHead
 from calmkit.models import CALM, ChunkEmbedding
+from calmkit.pairs import PairBatches, PairStore, TokenPair
 from calmkit.training import CheckpointError, MatrixDecayAdamW, TrainingSettings, fit
 
 VOCAB, K, END = 12, 2, 0
 # Prompts that differ in order alone, an even and an odd one; responses of many lengths.
 PAIRS = [
-    TokenPair(np.array([END, *prompt]), np.array(response), "")
+    TokenPair(np.array([END, *prompt]), np.array(response))
     for prompt, response in [
         ((1, 2), [3, 4, 5]), ((2, 1), [6, 7]), ((3, 3, 3), [8, 9, 10, 11]),
         ((4, 1, 1), [5]), ((1, 5), [11, 11, 2]), ((6, 6), [1, 9, 4, 3, 7]),
@@ -70,7 +70,9 @@ def new_model(autoencoder, seed=0):
 
 
 def batches(pairs=PAIRS, seed=0):
-    return PairBatches(pairs, chunk_size=K, positions=8, batch_size=8, seed=seed, end_id=END)
+    return PairBatches(
+        PairStore.of(pairs), chunk_size=K, positions=8, batch_size=8, seed=seed, end_id=END
+    )
 
 
 def objective(module, batch, generator):

@@ -4,10 +4,9 @@ Each n has a scale of its own, as they differ by orders of magnitude. The grey b
 baseline at the places where that variant is scored.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
-from calmkit.reports.lines import Row, listed
+from calmkit.reports.lines import Line, listed
 from calmkit.reports.plots.style import (
     INK,
     MUTED,
@@ -15,41 +14,39 @@ from calmkit.reports.plots.style import (
     Sketch,
     bars_are,
     error_bar,
-    height_of_rows,
-    name_rows,
+    height_of_lines,
+    name_lines,
     panels,
 )
 
 __all__ = ["draw_brier"]
 
 
-def draw_brier(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch]:
+def draw_brier(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
     """Points with intervals, in a panel for each n."""
-    shown = [
-        (row, look)
-        for row, look in zip(rows, looks, strict=True)
-        if math.isfinite(row.summary.brier[0].value)
-    ]
+    shown = [(line, look) for line, look in zip(lines, looks, strict=True) if line.summary.brier]
     if not shown:
         return
-    names = [row.name for row, _ in shown]
-    figure, axes = panels([height_of_rows(names)] * 2, columns=2, sharey=True)
+    names = [line.name for line, _ in shown]
+    unigram = "Grey bars: unigram. " if any(line.unigram_brier for line, _ in shown) else ""
+    figure, axes = panels([height_of_lines(names)] * 2, columns=2, sharey=True)
     for n, panel in enumerate(axes.flat):
-        for place, (row, look) in enumerate(shown):
-            score = row.summary.brier[n]
-            unigram = row.variant.runs[0].unigram_brier[n].value
-            panel.plot([unigram] * 2, [place - 0.38, place + 0.38], color=MUTED, linewidth=2.2)
+        for place, (line, look) in enumerate(shown):
+            score = line.summary.brier[n]
+            if line.unigram_brier is not None:
+                ends = [place - 0.38, place + 0.38]
+                panel.plot([line.unigram_brier[n].value] * 2, ends, color=MUTED, linewidth=2.2)
             panel.errorbar([score.value], [place], xerr=error_bar(score), **look.as_points)
         panel.axvline(0.0, color=INK, linewidth=0.8)
         panel.set_title(f"Brier-{n + 1}, %")
-        name_rows(panel, names)
+        name_lines(panel, names)
         panel.locator_params(axis="x", nbins=4)
         panel.margins(x=0.12)
     yield Sketch(
         "brier",
         "Brier-1 to 4 on held-out text",
-        f"Per cent with {bars_are(row.summary.brier[0] for row, _ in shown)}; right is better. "
-        "Grey bars: unigram. "
+        f"Per cent with {bars_are(line.summary.brier[0] for line, _ in shown)}; right is better. "
+        f"{unigram}"
         f"Shown: {listed(names)}.",
         figure,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from calmkit.reports.lines import Row
+from calmkit.reports.lines import Line
 from calmkit.reports.plots.brier import draw_brier
 from calmkit.reports.plots.differences import draw_differences
 from calmkit.reports.plots.learning import draw_learning
@@ -25,18 +25,18 @@ _DRAWS: tuple[Draw, ...] = (
 )  # fmt: skip
 
 
-def draw_plots(rows: Sequence[Row]) -> list[Plot]:
+def draw_plots(lines: Sequence[Line]) -> list[Plot]:
     """Every picture that there are numbers for, as files.
 
     Args:
-        rows: All variants. One keeps its look in all pictures.
+        lines: All variants. One keeps its look in all pictures.
     """
     with plain_style():
-        return [rendered(sketch) for sketch in sketches(rows)]
+        return [rendered(sketch) for sketch in sketches(lines)]
 
 
-def sketches(rows: Sequence[Row]) -> Iterator[Sketch]:
+def sketches(lines: Sequence[Line]) -> Iterator[Sketch]:
     """The same before they become files; to be drawn within `plain_style`."""
-    styles = looks(len(rows))
+    styles = looks(len(lines))
     for draw in _DRAWS:
-        yield from draw(rows, styles)
+        yield from draw(lines, styles)

@@ -5,35 +5,34 @@ at -100 %: what is further below zero than the best is above it is cut, or nothi
 the rest.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 from calmkit.experiments import RunResult
-from calmkit.reports.lines import Row, finite_mean, listed
+from calmkit.reports.lines import Line, listed
 from calmkit.reports.plots.style import Look, Sketch, legend_below, panels
 
 __all__ = ["draw_learning", "mean_curve"]
 
-_COSTS: tuple[tuple[str, str, str, Callable[[RunResult], float]], ...] = (
+_COSTS: tuple[tuple[str, str, str, Callable[[RunResult], float | None]], ...] = (
     ("learning_flops", "training FLOPs", "FLOPs", lambda run: run.training_flops),
     ("learning_time", "training time", "seconds", lambda run: run.training_seconds),
 )
 
 
-def draw_learning(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch]:
+def draw_learning(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
     """A picture over FLOPs, and one over seconds."""
     for name, title, label, cost in _COSTS:
         curves = [
-            (row, look, curve)
-            for row, look in zip(rows, looks, strict=True)
-            if len(curve := mean_curve(row, cost)) > 1
+            (line, look, curve)
+            for line, look in zip(lines, looks, strict=True)
+            if len(curve := mean_curve(line, cost)) > 1
         ]
         if not curves:
             continue
         figure, axes = panels([3.2])
         panel = axes[0, 0]
-        for row, look, curve in curves:
-            panel.plot(*zip(*curve, strict=True), label=row.name, **look.as_curve)
+        for line, look, curve in curves:
+            panel.plot(*zip(*curve, strict=True), label=line.name, **look.as_curve)
         values = [y for _, _, curve in curves for _, y in curve]
         cut = ""
         if 0 < max(values) < -min(values):
@@ -43,7 +42,7 @@ def draw_learning(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch
         panel.set_xlabel(f"{label} of training")
         panel.set_xlim(left=0)
         legend_below(figure, panel)
-        ends = [f"{row.name} {curve[-1][1]:.3g}" for row, _, curve in curves]
+        ends = [f"{line.name} {curve[-1][1]:.3g}" for line, _, curve in curves]
         yield Sketch(
             name,
             f"Learning curves over {title}",
@@ -52,15 +51,15 @@ def draw_learning(rows: Sequence[Row], looks: Sequence[Look]) -> Iterator[Sketch
         )
 
 
-def mean_curve(row: Row, cost: Callable[[RunResult], float]) -> list[tuple[float, float]]:
-    """Cost so far and Brier-1, point by point the mean over seeds; points without are left out."""
+def mean_curve(line: Line, cost: Callable[[RunResult], float | None]) -> list[tuple[float, float]]:
+    """Cost so far and Brier-1, point by point the mean over the seeds whose cost is known."""
     curves = [
-        [(step / run.steps * cost(run), value) for step, value in run.validation_brier]
-        for run in row.variant.runs
-        if run.steps
+        [(step / run.steps * spent, value) for step, value in run.validation_brier]
+        for run in line.variant.runs
+        if run.steps and (spent := cost(run)) is not None
     ]
-    points = [
-        (finite_mean([x for x, _ in point]), finite_mean([y for _, y in point]))
+    means = [
+        [sum(numbers) / len(numbers) for numbers in zip(*point, strict=True)]
         for point in zip(*curves, strict=False)
     ]
-    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    return [(x, y) for x, y in means]

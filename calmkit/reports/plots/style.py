@@ -7,7 +7,6 @@ a phone.
 """
 
 import io
-import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from calmkit.reports.lines import Row
+    from calmkit.reports.lines import Line
 
 __all__ = [
-    "INK", "MUTED", "Draw", "Look", "Plot", "Sketch", "bars_are", "error_bar", "height_of_rows",
-    "legend_below", "log_axis", "looks", "name_rows", "panels", "plain_style", "rendered",
+    "INK", "MUTED", "Draw", "Look", "Plot", "Sketch", "bars_are", "error_bar", "height_of_lines",
+    "legend_below", "log_axis", "looks", "name_lines", "panels", "plain_style", "rendered",
     "wrapped",
 ]  # fmt: skip
 
@@ -123,7 +122,7 @@ class Plot:
     size: tuple[int, int]
 
 
-Draw = Callable[[Sequence["Row"], Sequence[Look]], Iterator[Sketch]]
+Draw = Callable[[Sequence["Line"], Sequence[Look]], Iterator[Sketch]]
 
 
 def looks(count: int) -> list[Look]:
@@ -171,17 +170,18 @@ def rendered(sketch: Sketch) -> Plot:
     return Plot(sketch.name, sketch.title, sketch.about, png.getvalue(), svg.getvalue(), size)
 
 
-def error_bar(estimate: Estimate) -> list[list[float]]:
+def error_bar(estimate: Estimate) -> list[list[float]] | None:
     """How far a 95 % interval reaches below and above; without one, one standard error."""
     if estimate.interval is None:
-        return [[estimate.standard_error]] * 2
+        error = estimate.standard_error
+        return None if error is None else [[error]] * 2
     low, high = estimate.interval
     return [[max(0.0, estimate.value - low)], [max(0.0, high - estimate.value)]]
 
 
-def bars_are(estimates: Iterable[Estimate]) -> str:
+def bars_are(estimates: Iterable[Estimate | None]) -> str:
     """What the bars of these numbers show, for the text beside a picture."""
-    without = [one.interval is None for one in estimates if math.isfinite(one.value)]
+    without = [one.interval is None for one in estimates if one is not None]
     if not any(without):
         return "95 % intervals"
     if all(without):
@@ -223,14 +223,14 @@ def wrapped(name: str) -> str:
     return "\n".join(textwrap.wrap(name, _NAME_LENGTH))
 
 
-def name_rows(axes: "Axes", names: Sequence[str]) -> None:
+def name_lines(axes: "Axes", names: Sequence[str]) -> None:
     """Variants from top to bottom, with their names at the left."""
     axes.set_yticks(range(len(names)), [wrapped(name) for name in names], fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
 
 
-def height_of_rows(names: Sequence[str]) -> float:
-    """Inches for a panel with `name_rows` and an axis below."""
+def height_of_lines(names: Sequence[str]) -> float:
+    """Inches for a panel with `name_lines` and an axis below."""
     lines = max(wrapped(name).count("\n") + 1 for name in names)
     return max(1.4, 0.8 + len(names) * (0.12 + 0.16 * lines))

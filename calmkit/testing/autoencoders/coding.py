@@ -1,7 +1,5 @@
 """Chunks to latents and back."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -15,10 +13,8 @@ from calmkit.testing.expecting import (
     expect_same,
     expect_shape,
 )
+from calmkit.testing.first_use import use_autoencoder
 from calmkit.testing.tensors import EMPTY_BATCHES, batches
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = [
     "can_be_built_and_used",
@@ -45,8 +41,7 @@ def can_be_built_and_used(trial: AutoencoderTrial) -> None:
         expected=(CHUNK, VOCAB, LATENT),
         cause="super().__init__ is not given the three sizes, in this order",
     )
-    _expect_shapes(trial, model, (4,))
-    trial.call(model.loss, trial.tokens(4), trial.generator()).total.sum().backward()
+    use_autoencoder(trial, model)
 
 
 def _expect_shapes(
@@ -71,7 +66,7 @@ def _expect_shapes(
 def shapes_fit_any_batch(trial: AutoencoderTrial) -> None:
     """For any batch posterior, logits and losses have its shape."""
     model = trial.build()
-    trial.search(batches(), lambda batch: _expect_shapes(trial, model, batch))
+    trial.search(batches, lambda batch: _expect_shapes(trial, model, batch))
 
 
 @contract()
@@ -150,7 +145,7 @@ def places_can_be_decoded_alone(trial: AutoencoderTrial) -> None:
 @contract()
 @torch.no_grad()
 def unknown_places_do_not_matter(trial: AutoencoderTrial) -> None:
-    """`encode_partial` reads the ids of known places only; where all are known, it is `encode`."""
+    """`encode_partial` reads known places and no others; where all are known, it is `encode`."""
     model, tokens = trial.build().eval(), trial.tokens(20)
     real = torch.rand(20, CHUNK, generator=trial.generator(3)) < 0.5
     other = torch.where(real, tokens, trial.tokens(20, number=4))
@@ -158,16 +153,17 @@ def unknown_places_do_not_matter(trial: AutoencoderTrial) -> None:
     cause = "unknown ids are not replaced before they are embedded"
     what = "the posterior"
     expect_same(second, first, what=what, than="with other unknown ids", cause=cause)
+    other = torch.where(real, (tokens + 1) % VOCAB, tokens)
+    partial = real.any(dim=-1) & ~real.all(dim=-1)
+    changed = trial.call(model.encode_partial, other, real).mean
+    cause = "a chunk that is not full is not read at all"
+    what, than = "the posterior of partial chunks", "with other known ids"
+    expect_different(changed[partial], first[partial], what=what, than=than, cause=cause)
+    what = "the posterior"
     got = trial.call(model.encode_partial, tokens, torch.ones_like(real)).mean
     want = trial.call(model.encode, tokens).mean
     cause = "`real` is inverted, or a known place is masked"
     expect_same(got, want, what=f"{what} of whole chunks", than="of encode", cause=cause)
-
-
-def _packings() -> "SearchStrategy[list[int]]":
-    from hypothesis import strategies
-
-    return strategies.lists(strategies.integers(1, 3), min_size=1, max_size=4)
 
 
 @contract(searches=True)
@@ -192,7 +188,7 @@ def packed_documents_are_apart(trial: AutoencoderTrial) -> None:
                 expect_same(losses[part], want, what="losses", than=than, cause=cause)
                 start += length
 
-    trial.search(_packings(), check)
+    trial.search(lambda st: st.lists(st.integers(1, 3), min_size=1, max_size=4), check)
 
 
 @contract()

@@ -1,7 +1,6 @@
 """How an autoencoder is trained, evaluated, frozen and saved."""
 
 import copy
-import io
 
 import torch
 from torch import Tensor
@@ -9,8 +8,13 @@ from torch import Tensor
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.testing.autoencoders.trial import CHUNK, AutoencoderTrial
 from calmkit.testing.compiling import expect_one_graph
-from calmkit.testing.contract import Broken, contract, expect
-from calmkit.testing.expecting import expect_finite, expect_same
+from calmkit.testing.contract import contract, expect
+from calmkit.testing.expecting import expect_dtype, expect_same, expect_untouched_randomness
+from calmkit.testing.modules import (
+    expect_all_learn,
+    expect_the_same_loaded,
+    gradients_of_training,
+)
 
 __all__ = [
     "compiles",
@@ -26,20 +30,13 @@ __all__ = [
 
 @contract()
 def every_parameter_learns(trial: AutoencoderTrial) -> None:
-    """In a training step of 40 chunks each parameter gets a finite gradient that is not zero."""
+    """Each parameter gets a gradient that is finite, and not zero in every one of ten steps."""
     model = trial.build().train()
-    trial.call(model.loss, trial.tokens(40), trial.generator()).total.sum().backward()
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if parameter.grad is None or not bool((parameter.grad != 0).any()):
-            raise Broken(
-                seen=f"the gradient of {name} is {'zero' if parameter.grad is not None else None}",
-                expected="one that is not zero",
-                cause="it is not used, used behind detach(), or multiplied by zero",
-            )
-        cause = "a root, a logarithm or a division at zero"
-        expect_finite(parameter.grad, what=f"the gradient of {name}", cause=cause)
+
+    def loss(step: int) -> Tensor:
+        return trial.call(model.loss, trial.tokens(40, number=step), trial.generator(step)).total
+
+    expect_all_learn(model, gradients_of_training(model, loss))
 
 
 @contract()
@@ -65,19 +62,13 @@ def evaluation_decodes_the_mean(trial: AutoencoderTrial) -> None:
 def randomness_is_the_generators(trial: AutoencoderTrial) -> None:
     """In training one seed gives one loss, and torch's global generator is left alone."""
     model, tokens = trial.build().train(), trial.tokens(6)
-    torch.rand(3)  # so that a part that seeds the global generator as we do is seen
-    before = torch.get_rng_state()
-    first, again = (
-        trial.call(model.loss, tokens, trial.generator(1)).total.detach() for _ in range(2)
-    )
     cause = "a draw such as torch.randn without generator=, or nn.Dropout"
-    expect(
-        torch.equal(torch.get_rng_state(), before),
-        seen="the state of torch's global generator was moved",
-        expected="numbers from the generator that is passed in only",
-        cause=cause,
-    )
-    expect_same(again, first, what="the loss", than="from the same seed before", cause=cause)
+
+    def run() -> Tensor:
+        return trial.call(model.loss, tokens, trial.generator(1)).total.detach()
+
+    first = expect_untouched_randomness(run, cause=cause)
+    expect_same(run(), first, what="the loss", than="from the same seed before", cause=cause)
 
 
 @contract()
@@ -111,17 +102,12 @@ def frozen_it_stays(trial: AutoencoderTrial) -> None:
 @torch.no_grad()
 def saved_and_loaded_it_is_the_same(trial: AutoencoderTrial) -> None:
     """A new autoencoder that loads a saved state encodes and scores the same."""
-    model, other = trial.build().eval(), trial.build(number=1).eval()
-    file = io.BytesIO()
-    torch.save(model.state_dict(), file)
-    file.seek(0)
-    trial.call(other.load_state_dict, torch.load(file, weights_only=True))
-    tokens, cause = trial.tokens(4), "a tensor is neither a parameter nor a persistent buffer"
-    than = "of the saved one"
-    got, want = (trial.call(m.encode, tokens).mean for m in (other, model))
-    expect_same(got, want, what="the posterior", than=than, cause=cause)
-    got, want = (trial.call(m.loss, tokens).total for m in (other, model))
-    expect_same(got, want, what="the loss", than=than, cause=cause)
+    tokens = trial.tokens(4)
+    results = {
+        "the posterior": lambda part: trial.call(part.encode, tokens).mean,
+        "the loss": lambda part: trial.call(part.loss, tokens).total,
+    }
+    expect_the_same_loaded(trial, trial.build().eval(), trial.build(number=1).eval(), results)
 
 
 @contract()
@@ -139,11 +125,8 @@ def dtype_is_kept(trial: AutoencoderTrial) -> None:
         posterior, loss = trial.call(model.encode, tokens), trial.call(model.loss, tokens).total
         cause = "a tensor is made without dtype=, or a loss is summed in the low precision"
         least = torch.promote_types(dtype, torch.float32)
-        for what, got, right in (
-            ("the posterior", posterior.mean.dtype, dtype),
-            ("the loss", loss.dtype, least),
-        ):
-            expect(got == right, seen=f"{what} is {got}", expected=right, cause=cause)
+        expect_dtype(posterior.mean, dtype, what="the posterior", cause=cause)
+        expect_dtype(loss, least, what="the loss", cause=cause)
         expect_same(loss.double(), want, what=f"the loss in {dtype}", than="in float64",
                     cause=cause, rtol=tolerance, atol=tolerance)  # fmt: skip
 

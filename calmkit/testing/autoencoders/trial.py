@@ -7,7 +7,6 @@ from torch import Tensor
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.chunking import ChunkBatch
-from calmkit.testing.contract import expect
 from calmkit.testing.trial import Trial
 
 __all__ = ["CHUNK", "LATENT", "VOCAB", "AutoencoderTrial"]
@@ -22,15 +21,7 @@ class AutoencoderTrial(Trial):
 
     def build(self, number: int = 0) -> ChunkAutoencoder:
         """A new autoencoder; two of one number are equal."""
-        torch.manual_seed(1_000_003 * self.seed + number)
-        autoencoder = self.call(self.factory, CHUNK, VOCAB, LATENT)
-        expect(
-            isinstance(autoencoder, ChunkAutoencoder),
-            seen=f"a {type(autoencoder).__name__}",
-            expected="a subclass of calmkit.autoencoders.ChunkAutoencoder",
-            cause="the factory returns something else, or the class does not derive from it",
-        )
-        return autoencoder
+        return self.built(ChunkAutoencoder, CHUNK, VOCAB, LATENT, number=number)
 
     def tokens(self, *batch: int, number: int = 1) -> Tensor:
         """Chunks of random tokens."""

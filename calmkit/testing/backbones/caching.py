@@ -1,7 +1,5 @@
 """A cache changes how long states take, never what they are."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from calmkit.attention import AttentionMask
@@ -9,9 +7,6 @@ from calmkit.backbones import Cache
 from calmkit.testing.backbones.trial import BackboneTrial, without_cache
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_refused, expect_same
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = [
     "cache_does_not_overflow",
@@ -22,12 +17,6 @@ __all__ = [
 ]
 
 _POSITIONS = "positions, or the mask, do not start from the cache's lengths: off by one"
-
-
-def _cuts() -> "SearchStrategy[list[int]]":
-    from hypothesis import strategies
-
-    return strategies.lists(strategies.integers(1, 4), min_size=1, max_size=5)
 
 
 @contract(applies=without_cache, searches=True)
@@ -57,7 +46,7 @@ def cached_is_the_same(trial: BackboneTrial) -> None:
             cause="the cache is not advanced, or once for each layer",
         )
 
-    trial.search(_cuts(), check)
+    trial.search(lambda st: st.lists(st.integers(1, 4), min_size=1, max_size=5), check)
 
 
 @contract(applies=without_cache)

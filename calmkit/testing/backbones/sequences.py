@@ -1,7 +1,5 @@
 """What a hidden state may depend on: earlier vectors of its own row and document."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -9,9 +7,7 @@ from calmkit.attention import AttentionMask
 from calmkit.testing.backbones.trial import HIDDEN, BackboneTrial
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_refused, expect_same, expect_shape
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
+from calmkit.testing.first_use import use_backbone
 
 __all__ = [
     "can_be_built_and_used",
@@ -33,15 +29,7 @@ def can_be_built_and_used(trial: BackboneTrial) -> None:
     seen = f"hidden_size = {backbone.hidden_size}"
     cause = "super().__init__ is not given the size"
     expect(backbone.hidden_size == HIDDEN, seen=seen, expected=HIDDEN, cause=cause)
-    states = trial.states(backbone, trial.vectors(2, 5))
-    expect_shape(states, (2, 5, HIDDEN), what="what it returns", cause="axes are exchanged")
-    states.sum().backward()
-
-
-def _sizes() -> "SearchStrategy[tuple[int, int]]":
-    from hypothesis import strategies
-
-    return strategies.tuples(strategies.integers(1, 3), strategies.integers(1, 9))
+    use_backbone(trial, backbone)
 
 
 @contract(searches=True)
@@ -54,7 +42,7 @@ def shapes_fit_any_batch(trial: BackboneTrial) -> None:
         cause = "an axis of length one is squeezed, or a length is built in"
         expect_shape(states, (*example, HIDDEN), what="what it returns", cause=cause)
 
-    trial.search(_sizes(), check)
+    trial.search(lambda st: st.tuples(st.integers(1, 3), st.integers(1, 9)), check)
 
 
 @contract()
@@ -109,12 +97,6 @@ def vectors_are_read(trial: BackboneTrial) -> None:
             )
 
 
-def _packings() -> "SearchStrategy[list[int]]":
-    from hypothesis import strategies
-
-    return strategies.lists(strategies.integers(1, 4), min_size=1, max_size=4)
-
-
 @contract(searches=True)
 def packed_documents_are_apart(trial: BackboneTrial) -> None:
     """Documents packed in a row have the states that they have in rows of their own."""
@@ -130,7 +112,7 @@ def packed_documents_are_apart(trial: BackboneTrial) -> None:
         cause = "the mask is not read, or positions (rotary, learnt) go on across documents"
         expect_same(packed, alone, what="states", than=than, cause=cause)
 
-    trial.search(_packings(), check)
+    trial.search(lambda st: st.lists(st.integers(1, 4), min_size=1, max_size=4), check)
 
 
 @contract()

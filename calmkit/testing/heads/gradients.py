@@ -1,16 +1,12 @@
 """That a head can be trained: gradients for all of it, finite for any target."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.testing.contract import Broken, contract, expect
 from calmkit.testing.expecting import expect_finite
 from calmkit.testing.heads.trial import HeadTrial
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
+from calmkit.testing.modules import expect_all_learn, expect_finite_gradients
 
 __all__ = ["any_target_has_a_finite_loss", "every_parameter_learns", "the_condition_learns"]
 
@@ -19,25 +15,7 @@ __all__ = ["any_target_has_a_finite_loss", "every_parameter_learns", "the_condit
 def every_parameter_learns(trial: HeadTrial) -> None:
     """Each parameter gets a gradient that is finite, and not zero for every one of ten targets."""
     head = trial.build()
-    names = [name for name, p in head.named_parameters() if p.requires_grad]
-    steps = trial.train(head, steps=10)
-    for name in names:
-        gradients = [step[name] for step in steps if name in step]
-        if not gradients:
-            raise Broken(
-                seen=f"{name} has no gradient in any of {len(steps)} steps",
-                expected="a gradient for each parameter",
-                cause="it is not used, or is used behind detach(), .data or no_grad",
-            )
-        for gradient in gradients:
-            cause = "a square root or a division at zero, or the gradient of a norm at zero"
-            expect_finite(gradient, what=f"the gradient of {name}", cause=cause)
-        expect(
-            any(bool((gradient != 0).any()) for gradient in gradients),
-            seen=f"the gradient of {name} is zero in all of {len(steps)} steps",
-            expected="one that is not, for some target",
-            cause="what it gives is multiplied by zero, or rounded, before it reaches the loss",
-        )
+    expect_all_learn(head, trial.train(head, steps=10))
 
 
 @contract()
@@ -62,15 +40,6 @@ def the_condition_learns(trial: HeadTrial) -> None:
     )
 
 
-def _targets() -> "SearchStrategy[tuple[float, float]]":
-    from hypothesis import strategies
-
-    return strategies.tuples(
-        strategies.sampled_from([0.0, 1e-6, 1e-2, 1.0, 1e2, 1e4]),
-        strategies.sampled_from([0.0, 1e-8, 1e-3, 0.3, 1.0, 1e2]),
-    )
-
-
 @contract(searches=True)
 def any_target_has_a_finite_loss(trial: HeadTrial) -> None:
     """Loss and gradients are finite for targets near and far, wide, narrow and point masses."""
@@ -80,15 +49,11 @@ def any_target_has_a_finite_loss(trial: HeadTrial) -> None:
         scale, std = example
         cond, target = trial.problem((4,))
         mean = scale * target.mean
-        head.zero_grad()
         loss = trial.loss(head, cond, DiagonalGaussian(mean, torch.full_like(mean, std)))
         where = f"at targets of scale {scale:g} and std {std:g}"
         cause = "the logarithm of a zero std, a norm at zero, or a square that overflows"
         expect_finite(loss, what=f"the loss {where}", cause=cause)
-        loss.sum().backward()
-        for name, parameter in head.named_parameters():
-            if parameter.grad is not None:
-                what = f"the gradient of {name} {where}"
-                expect_finite(parameter.grad, what=what, cause=cause)
+        expect_finite_gradients(head, loss, where=f" {where}", cause=cause)
 
-    trial.search(_targets(), check)
+    scales, stds = (0.0, 1e-6, 1e-2, 1.0, 1e2, 1e4), (0.0, 1e-8, 1e-3, 0.3, 1.0, 1e2)
+    trial.search(lambda st: st.tuples(*map(st.sampled_from, (scales, stds))), check)

@@ -1,16 +1,16 @@
 """Dtypes: kept, and survived."""
 
-import warnings
-
 import torch
 
-from calmkit.heads import Head
-from calmkit.testing.contract import contract, expect
-from calmkit.testing.expecting import expect_finite, expect_same
+from calmkit.testing.contract import contract
+from calmkit.testing.expecting import expect_dtype, expect_finite, expect_same
 from calmkit.testing.heads.trial import HeadTrial
+from calmkit.testing.modules import autocast, expect_finite_gradients
 from calmkit.testing.trial import neutral
 
 __all__ = ["autocast_is_close", "bfloat16_is_finite", "dtype_is_kept"]
+
+_ROUNDED = "a root, a norm or a division at a number that bfloat16 rounds to zero"
 
 
 @contract()
@@ -24,12 +24,8 @@ def dtype_is_kept(trial: HeadTrial) -> None:
                 ("the loss", trial.loss(head, cond, target)),
                 ("what sample returns", trial.sample(head, cond, 2)),
             ):
-                expect(
-                    got.dtype == dtype,
-                    seen=f"{what} is {got.dtype}, torch's default being {default}",
-                    expected=dtype,
-                    cause="a tensor is made without dtype=, or cast to a fixed one",
-                )
+                cause = "a tensor is made without dtype=, or cast to a fixed one"
+                expect_dtype(got, dtype, what=what, cause=cause)
 
 
 @contract()
@@ -42,16 +38,15 @@ def autocast_is_close(trial: HeadTrial) -> None:
     cond, target = trial.problem((4,), dtype=torch.float32)
     want = trial.loss(head, cond, target)
     for given in (cond, cond.bfloat16()):
-        with warnings.catch_warnings(), torch.autocast("cpu", dtype=torch.bfloat16):
-            warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")
+        with autocast():
             loss = trial.loss(head, given, target)
             samples = trial.sample(head, given, 2)
         cause = "the loss is reduced in bfloat16; cast what enters it to float32"
-        expect(loss.dtype == torch.float32, seen=loss.dtype, expected=torch.float32, cause=cause)
+        expect_dtype(loss, torch.float32, what="the loss", cause=cause)
         than = "without autocast, to a tenth"
         expect_same(loss, want, what="the loss", than=than, cause=cause, rtol=0.1, atol=0.1)
         expect_finite(samples, what="samples", cause="an exponential that overflows in bfloat16")
-        _expect_finite_gradients(head, loss)
+        expect_finite_gradients(head, loss, where=" in bfloat16", cause=_ROUNDED)
 
 
 @contract()
@@ -62,19 +57,6 @@ def bfloat16_is_finite(trial: HeadTrial) -> None:
     loss, samples = trial.loss(head, cond, target), trial.sample(head, cond, 2)
     expect_finite(loss, what="the loss", cause="a quantity that underflows to zero in bfloat16")
     expect_finite(samples, what="samples", cause="a quantity that overflows in bfloat16")
-    expect(
-        samples.dtype == torch.bfloat16,
-        seen=f"samples are {samples.dtype}",
-        expected=torch.bfloat16,
-        cause="noise or constants are made in another dtype than the condition's",
-    )
-    _expect_finite_gradients(head, loss)
-
-
-def _expect_finite_gradients(head: Head, loss: torch.Tensor) -> None:
-    head.zero_grad()
-    loss.sum().backward()
-    for name, parameter in head.named_parameters():
-        if parameter.grad is not None:
-            cause = "a root, a norm or a division at a number that bfloat16 rounds to zero"
-            expect_finite(parameter.grad, what=f"the gradient of {name}", cause=cause)
+    cause = "noise or constants are made in another dtype than the condition's"
+    expect_dtype(samples, torch.bfloat16, what="what sample returns", cause=cause)
+    expect_finite_gradients(head, loss, where=" in bfloat16", cause=_ROUNDED)

@@ -1,11 +1,14 @@
 """Where a head's randomness comes from, and how much of it there is."""
 
 import torch
-from torch import Tensor
 
-from calmkit.testing.chance import LIMIT
+from calmkit.testing.chance import LIMIT, largest_correlation
 from calmkit.testing.contract import contract, expect
-from calmkit.testing.expecting import expect_different, expect_same
+from calmkit.testing.expecting import (
+    expect_different,
+    expect_same,
+    expect_untouched_randomness,
+)
 from calmkit.testing.heads.trial import COND, HeadTrial
 
 __all__ = [
@@ -41,15 +44,7 @@ def global_randomness_is_left_alone(trial: HeadTrial) -> None:
         lambda: trial.call(head.loss, cond, target, trial.generator()),
         lambda: trial.call(head.sample, cond, 3, trial.generator()),
     ):
-        torch.rand(3)  # so that a part that seeds the global generator as we do is seen
-        before = torch.get_rng_state()
-        run()
-        expect(
-            torch.equal(torch.get_rng_state(), before),
-            seen="the state of torch's global generator was moved",
-            expected="numbers from the generator that is passed in only",
-            cause=_GLOBAL,
-        )
+        expect_untouched_randomness(run, cause=_GLOBAL)
 
 
 @contract()
@@ -95,7 +90,7 @@ def samples_are_independent(trial: HeadTrial) -> None:
             expected="draws that differ",
             cause="one noise is drawn and used for all samples or positions",
         )
-        worst = _largest_correlation(first, second)
+        worst = largest_correlation(first, second)
         # The largest of nine correlations, each wrong once in a million.
         limit = LIMIT / len(first) ** 0.5
         expect(
@@ -104,9 +99,3 @@ def samples_are_independent(trial: HeadTrial) -> None:
             expected=f"one below {limit + 0.01:.3f}",
             cause="noise that is shared in part, or mirrored, between samples or positions",
         )
-
-
-def _largest_correlation(first: Tensor, second: Tensor) -> float:
-    first, second = (x - x.mean(dim=0) for x in (first, second))
-    scale = first.square().mean(0).sqrt()[:, None] * second.square().mean(0).sqrt()
-    return float((first.T @ second / len(first) / scale.clamp_min(1e-12)).abs().max())

@@ -1,18 +1,14 @@
 """What a head takes and what it gives back."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_finite, expect_same, expect_shape, expect_unchanged
+from calmkit.testing.first_use import MISPLACED_SAMPLES, REDUCED_LOSS, use_head
 from calmkit.testing.heads.trial import COND, LATENT, HeadTrial
-from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
+from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts_and_batches
 
 __all__ = [
     "arguments_are_left_alone",
@@ -21,9 +17,6 @@ __all__ = [
     "layout_in_memory_does_not_matter",
     "shapes_fit_any_batch",
 ]
-
-_LOSS = "the loss is reduced over the batch, or summed over another axis than the last"
-_SAMPLES = "the samples' axis is missing, or not the first"
 
 
 @contract()
@@ -36,32 +29,17 @@ def can_be_built_and_used(trial: HeadTrial) -> None:
         expected=f"the sizes it was built from, {COND} and {LATENT}",
         cause="super().__init__ is not given (cond_size, latent_size), in this order",
     )
-    cond, target = trial.problem((4,))
-    loss = trial.loss(head, cond, target)
-    expect_shape(loss, (4,), what="the loss", cause=_LOSS)
-    loss.sum().backward()
-    samples = trial.sample(head, cond, 2)
-    expect_shape(samples, (2, 4, LATENT), what="what sample returns", cause=_SAMPLES)
-    number = head.evaluations_per_sample
-    expect(
-        number is None or (isinstance(number, int) and number >= 0),
-        seen=f"evaluations_per_sample = {number!r}",
-        expected="a whole number, or None where it depends on the data",
-        cause="it is a method, not a property, or a float",
-    )
-
-
-def _problems() -> "SearchStrategy[tuple[int, tuple[int, ...], int]]":
-    from hypothesis import strategies
-
-    return strategies.tuples(strategies.integers(1, 3), batches(), strategies.integers(0, 3))
+    use_head(trial, head)
 
 
 @contract(searches=True)
 def shapes_fit_any_batch(trial: HeadTrial) -> None:
     """For any batch the loss has its shape, and the samples one axis before it."""
     heads = {latent: trial.lively(latent) for latent in (1, 2, 3)}
-    trial.search(_problems(), lambda example: _expect_shapes(trial, heads, *example))
+    trial.search(
+        lambda st: st.tuples(st.integers(1, 3), batches(st), st.integers(0, 3)),
+        lambda example: _expect_shapes(trial, heads, *example),
+    )
 
 
 @contract()
@@ -77,10 +55,12 @@ def _expect_shapes(
 ) -> None:
     cond, target = trial.problem(batch, latent)
     loss = trial.loss(heads[latent], cond, target)
-    expect_shape(loss, batch, what="the loss", cause=_LOSS)
+    expect_shape(loss, batch, what="the loss", cause=REDUCED_LOSS)
     expect_finite(loss, what="the loss", cause="a division by the size of an empty axis")
     samples = trial.sample(heads[latent], cond, count)
-    expect_shape(samples, (count, *batch, latent), what="what sample returns", cause=_SAMPLES)
+    expect_shape(
+        samples, (count, *batch, latent), what="what sample returns", cause=MISPLACED_SAMPLES
+    )
     expect_finite(samples, what="samples", cause="a division by zero, or a logarithm of it")
 
 
@@ -104,9 +84,7 @@ def layout_in_memory_does_not_matter(trial: HeadTrial) -> None:
         got = trial.sample(head, odd, 2)
         expect_same(got, want, what="samples", than=than, cause=cause)
 
-    from hypothesis import strategies
-
-    trial.search(strategies.tuples(layouts(), batches()), check)
+    trial.search(layouts_and_batches, check)
 
 
 @contract()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head
-from calmkit.testing.contract import expect
+from calmkit.testing.modules import gradients_of_training
 from calmkit.testing.trial import Trial
 
 __all__ = ["COND", "LATENT", "HeadTrial"]
@@ -22,15 +22,7 @@ class HeadTrial(Trial):
 
     def build(self, latent: int = LATENT, cond: int = COND, *, number: int = 0) -> Head:
         """A new head; two of one number are equal."""
-        torch.manual_seed(1_000_003 * self.seed + number)
-        head = self.call(self.factory, cond, latent)
-        expect(
-            isinstance(head, Head),
-            seen=f"a {type(head).__name__}",
-            expected="a subclass of calmkit.heads.Head",
-            cause="the factory returns something else, or the class does not derive from Head",
-        )
-        return head
+        return self.built(Head, cond, latent, number=number)
 
     def lively(
         self, latent: int = LATENT, *, steps: int = 10, lr: float = 0.03, **cast: Any
@@ -51,17 +43,12 @@ class HeadTrial(Trial):
         self, head: Head, *, steps: int, latent: int = LATENT, lr: float = 0.03
     ) -> list[dict[str, Tensor]]:
         """Train on random targets; the gradients of each step, by parameter."""
-        optimizer = torch.optim.Adam([p for p in head.parameters() if p.requires_grad], lr=lr)
-        seen = []
-        for step in range(steps):
+
+        def loss(step: int) -> Tensor:
             cond, target = self.problem((8,), latent, number=100 + step)
-            optimizer.zero_grad()
-            self.loss(head, cond, target, number=step).sum().backward()
-            named = head.named_parameters()
-            seen.append({name: p.grad.clone() for name, p in named if p.grad is not None})
-            optimizer.step()
-        optimizer.zero_grad()
-        return seen
+            return self.loss(head, cond, target, number=step)
+
+        return gradients_of_training(head, loss, steps=steps, lr=lr)
 
     def problem(
         self,

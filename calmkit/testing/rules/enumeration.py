@@ -7,8 +7,6 @@ checked to rounding, without a single draw. It is also a polynomial in p, which 
 a wrong distribution that scores as well as the truth.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -16,10 +14,9 @@ from calmkit.distributions import DiagonalGaussian
 from calmkit.scoring import ScoringRule
 from calmkit.testing.rules.trial import RuleTrial
 
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
+__all__ = ["PROBLEMS", "expected", "problem", "scores_of"]
 
-__all__ = ["expected", "problem", "scores_of", "seeds"]
+PROBLEMS = range(10**6)  # by number
 
 _FEW = 3
 
@@ -42,13 +39,6 @@ def expected(scores: Tensor, prediction: Tensor, truth: Tensor) -> Tensor:
     while total.ndim:
         total = torch.tensordot(prediction, total, dims=1)
     return total
-
-
-def seeds() -> "SearchStrategy[int]":
-    """Numbers of problems."""
-    from hypothesis import strategies
-
-    return strategies.integers(0, 10**6)
 
 
 def problem(trial: RuleTrial, number: int, size: int = _FEW) -> tuple[Tensor, Tensor, Tensor]:

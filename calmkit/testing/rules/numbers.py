@@ -1,18 +1,18 @@
 """A rule's arithmetic: gradients, dtypes, randomness and compilation."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.testing.compiling import expect_one_graph
-from calmkit.testing.contract import contract, expect
-from calmkit.testing.expecting import expect_finite, expect_same
+from calmkit.testing.contract import contract
+from calmkit.testing.expecting import (
+    expect_dtype,
+    expect_finite,
+    expect_same,
+    expect_untouched_randomness,
+)
 from calmkit.testing.rules.trial import RuleTrial
 from calmkit.testing.trial import neutral
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = [
     "compiles",
@@ -22,16 +22,6 @@ __all__ = [
     "randomness_is_the_generators",
     "single_precision_is_close",
 ]
-
-
-def _scales() -> "SearchStrategy[tuple[float, float, bool]]":
-    from hypothesis import strategies
-
-    return strategies.tuples(
-        strategies.sampled_from([0.0, 1e-6, 1e-3, 1.0, 1e3, 1e6]),
-        strategies.sampled_from([0.0, 1e-8, 1e-3, 0.5, 1e3, 1e8]),
-        strategies.booleans(),
-    )
 
 
 @contract(searches=True)
@@ -60,7 +50,10 @@ def gradients_are_finite_at_ugly_points(trial: RuleTrial) -> None:
                 what = f"the gradient of {name} {where}"
                 expect_finite(tensor.grad, what=what, cause=cause)
 
-    trial.search(_scales(), check)
+    scales, stds = (0.0, 1e-6, 1e-3, 1.0, 1e3, 1e6), (0.0, 1e-8, 1e-3, 0.5, 1e3, 1e8)
+    trial.search(
+        lambda st: st.tuples(st.sampled_from(scales), st.sampled_from(stds), st.booleans()), check
+    )
 
 
 @contract()
@@ -68,15 +61,9 @@ def randomness_is_the_generators(trial: RuleTrial) -> None:
     """One seed gives one score, and torch's global generator is left alone."""
     rule = trial.build()
     samples, target = trial.problem((4,))
-    torch.rand(3)  # so that a part that seeds the global generator as we do is seen
-    before = torch.get_rng_state()
-    first = trial.score(rule, samples, target, number=3)
     cause = "a draw beside the noise that is passed in; state it in noise_size"
-    expect(
-        torch.equal(torch.get_rng_state(), before),
-        seen="the state of torch's global generator was moved",
-        expected="numbers from the generator that is passed in only",
-        cause=cause,
+    first = expect_untouched_randomness(
+        lambda: trial.score(rule, samples, target, number=3), cause=cause
     )
     again = trial.score(rule, samples, target, number=3)
     expect_same(again, first, what="the score", than="from the same seed before", cause=cause)
@@ -93,12 +80,8 @@ def dtype_is_kept(trial: RuleTrial) -> None:
         samples, target = trial.problem((4,), dtype=dtype)
         with neutral(trial.seed, default):
             score = trial.score(rule, samples, target)
-        expect(
-            score.dtype == dtype,
-            seen=f"the score is {score.dtype}, torch's default being {default}",
-            expected=dtype,
-            cause="a tensor is made without dtype=, or cast to a fixed one",
-        )
+            cause = "a tensor is made without dtype=, or cast to a fixed one"
+            expect_dtype(score, dtype, what="the score", cause=cause)
 
 
 @contract()
@@ -126,7 +109,7 @@ def half_precision_is_raised(trial: RuleTrial) -> None:
     single = DiagonalGaussian(target.mean.float(), target.std.float())
     want = trial.score(rule, samples.float(), single)
     cause = "`score` is overridden; override `score_from`, which `score` calls in float32"
-    expect(got.dtype == torch.float32, seen=got.dtype, expected=torch.float32, cause=cause)
+    expect_dtype(got, torch.float32, what="the score", cause=cause)
     expect_same(got, want, what="the score", than="of the same numbers in float32", cause=cause,
                 rtol=1e-5, atol=1e-5)  # fmt: skip
 

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.testing.chance import LIMIT
+from calmkit.testing.chance import LIMIT, expect_equal_means
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_same
-from calmkit.testing.rules.enumeration import expected, problem, scores_of, seeds
+from calmkit.testing.rules.enumeration import PROBLEMS, expected, problem, scores_of
 from calmkit.testing.rules.trial import RuleTrial
 
 __all__ = [
@@ -48,10 +48,10 @@ def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
             atol=1e-12,
         )
 
-    trial.search(seeds(), check)
+    trial.each_of(PROBLEMS, check)
 
 
-@contract(applies=_not_proper, searches=True)
+@contract(applies=_not_proper)
 def proper_on_finite_supports(trial: RuleTrial) -> None:
     """By enumeration the truth's expected score is no worse than a rival's; better, if strict."""
     rule = trial.build()
@@ -71,7 +71,7 @@ def proper_on_finite_supports(trial: RuleTrial) -> None:
             "function of distance that is not of negative type",
         )
 
-    trial.search(seeds(), check)
+    trial.each_of(PROBLEMS, check)
 
 
 @contract(applies=_not_proper)
@@ -162,15 +162,8 @@ def score_averages_over_the_target(trial: RuleTrial) -> None:
     points = DiagonalGaussian.point_mass(target.sample(1, trial.generator(5))[0])
     of_points = trial.score(rule, samples, points, number=6)
     of_law = trial.score(rule, samples, target, number=7)
-    difference = float(of_law.mean() - of_points.mean())
-    error = float((of_law.var() + of_points.var()).sqrt()) / rows**0.5
-    expect(
-        abs(difference) <= LIMIT * error + 1e-9,
-        seen=f"the two means over {rows} positions differ by {difference:.4g}, "
-        f"{abs(difference) / max(error, 1e-300):.1f} standard errors",
-        expected=f"at most {LIMIT} standard errors",
-        cause="the target's std is ignored, taken for a variance, or the closed form is wrong",
-    )
+    cause = "the target's std is ignored, taken for a variance, or the closed form is wrong"
+    expect_equal_means(of_law, of_points, cause=cause)
 
 
 @contract()

@@ -15,8 +15,9 @@ from calmkit.testing.expecting import (
     expect_unchanged,
     no_shape_checks,
 )
+from calmkit.testing.first_use import REDUCED_SCORE, use_rule
 from calmkit.testing.rules.trial import LATENT, RuleTrial
-from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts
+from calmkit.testing.tensors import EMPTY_BATCHES, batches, laid_out, layouts_and_batches
 
 __all__ = [
     "arguments_are_left_alone",
@@ -29,15 +30,12 @@ __all__ = [
     "wrong_arguments_are_named",
 ]
 
-_SCORE = "samples or dimensions are not summed away, or positions are averaged too"
-
 
 @contract()
 def can_be_built_and_used(trial: RuleTrial) -> None:
     """A rule is built, says whether and where it is proper, and has a score for each position."""
     rule = trial.build()
-    samples, target = trial.problem((4,), samples=max(5, rule.min_samples))
-    expect_shape(trial.score(rule, samples, target), (4,), what="the score", cause=_SCORE)
+    use_rule(trial, rule)
     expect(
         isinstance(rule.condition, str) and rule.condition,
         seen=f"condition = {rule.condition!r}",
@@ -55,13 +53,10 @@ def can_be_built_and_used(trial: RuleTrial) -> None:
 @contract(searches=True)
 def shapes_fit_any_batch(trial: RuleTrial) -> None:
     """For any batch the score has its shape, and is finite."""
-    from hypothesis import strategies
-
     rule = trial.build()
     # What is between dimensions needs two of them.
-    sizes, more = strategies.integers(2, 4), strategies.integers(0, 3)
     trial.search(
-        strategies.tuples(sizes, batches(), more),
+        lambda st: st.tuples(st.integers(2, 4), batches(st), st.integers(0, 3)),
         lambda example: _expect_scores(trial, rule, *example),
     )
 
@@ -79,7 +74,7 @@ def _expect_scores(
 ) -> None:
     samples, target = trial.problem(batch, latent, samples=rule.min_samples + more)
     score = trial.score(rule, samples, target)
-    expect_shape(score, batch, what="the score", cause=_SCORE)
+    expect_shape(score, batch, what="the score", cause=REDUCED_SCORE)
     expect_finite(score, what="the score", cause="a division by zero")
 
 
@@ -99,9 +94,7 @@ def layout_in_memory_does_not_matter(trial: RuleTrial) -> None:
         cause = "`view` where `reshape` is needed, or a result written through an expanded tensor"
         expect_same(got, want, what="the score", than=than, cause=cause)
 
-    from hypothesis import strategies
-
-    trial.search(strategies.tuples(layouts(), batches()), check)
+    trial.search(layouts_and_batches, check)
 
 
 @contract()

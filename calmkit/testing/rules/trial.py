@@ -7,7 +7,6 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.scoring import ScoringRule
-from calmkit.testing.contract import expect
 from calmkit.testing.trial import Trial
 
 __all__ = ["LATENT", "RuleTrial"]
@@ -20,14 +19,7 @@ class RuleTrial(Trial):
 
     def build(self) -> ScoringRule:
         """A new rule."""
-        rule = self.call(self.factory)
-        expect(
-            isinstance(rule, ScoringRule),
-            seen=f"a {type(rule).__name__}",
-            expected="a subclass of calmkit.scoring.ScoringRule",
-            cause="the factory returns something else, or the class does not derive from it",
-        )
-        return rule
+        return self.built(ScoringRule)
 
     def problem(
         self,

@@ -1,18 +1,20 @@
 """What a sampler gives back for a black box, and what that depends on."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from calmkit.sampling import Sampler
 from calmkit.testing.contract import Broken, contract, expect
-from calmkit.testing.expecting import expect_refused, expect_shape
+from calmkit.testing.expecting import (
+    expect_refused,
+    expect_shape,
+    expect_untouched_randomness,
+)
 from calmkit.testing.samplers.box import Box
 from calmkit.testing.samplers.trial import SamplerTrial
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
 
 __all__ = [
     "any_batch_and_chunk",
@@ -43,9 +45,7 @@ def can_be_built_and_used(trial: SamplerTrial) -> None:
             expect_shape(getattr(chosen, name), (6,), what=name, cause=cause)
 
 
-def _boxes() -> "SearchStrategy[tuple[tuple[int, ...], int, bool, int]]":
-    from hypothesis import strategies
-
+def _boxes(strategies: Any) -> Any:
     sides = strategies.lists(strategies.integers(1, 3), max_size=2).map(tuple)
     return strategies.tuples(
         sides, strategies.integers(1, 3), strategies.booleans(), strategies.integers(0, 99)
@@ -73,7 +73,7 @@ def any_batch_and_chunk(trial: SamplerTrial) -> None:
             if not logits:
                 _expect_drawn(box, chosen.tokens.reshape(-1, chunk))
 
-    trial.search(_boxes(), check)
+    trial.search(_boxes, check)
 
 
 def _expect_drawn(box: Box, tokens: Tensor) -> None:
@@ -135,21 +135,16 @@ def randomness_is_the_generators(trial: SamplerTrial) -> None:
     for temperature in trial.temperatures:
         sampler = trial.build(temperature)
         logits = trial.needs_logits(sampler)
-        torch.rand(3)  # so that a part that seeds the global generator as we do is seen
-        before = torch.get_rng_state()
-        first, again = (
-            trial.choose(sampler, trial.box(_rows(200), logits=logits)) for _ in range(2)
-        )
+
+        def run(sampler: Sampler = sampler, logits: bool = logits) -> Tensor:
+            return trial.choose(sampler, trial.box(_rows(200), logits=logits)).tokens
+
         cause = "a draw such as torch.rand or multinomial without generator="
+        first = expect_untouched_randomness(run, cause=cause)
+        again = run()
         expect(
-            torch.equal(torch.get_rng_state(), before),
-            seen="the state of torch's global generator was moved",
-            expected="numbers from the generator that is passed in only",
-            cause=cause,
-        )
-        expect(
-            torch.equal(first.tokens, again.tokens),
-            seen=f"{int((first.tokens != again.tokens).sum())} of 200 choices differ",
+            torch.equal(first, again),
+            seen=f"{int((first != again).sum())} of 200 choices differ",
             expected="the same choices from the same seed and the same draws",
             cause="something is kept between calls",
         )
@@ -171,13 +166,17 @@ def sure_rows_are_settled(trial: SamplerTrial) -> None:
         )
 
 
-@contract()
+def _needs_logits(trial: SamplerTrial) -> str | None:
+    if trial.needs_logits(trial.build()):
+        return "the sampler reads logits, not draws"
+    return None
+
+
+@contract(applies=_needs_logits)
 def wrong_draws_are_refused(trial: SamplerTrial) -> None:
     """A black box that gives another number of draws, or no integers, is refused by name."""
     for temperature in trial.temperatures:
         sampler = trial.build(temperature)
-        if trial.needs_logits(sampler):
-            continue
         for rule, draw in {
             "a black box gives as many draws as it is asked for": lambda n: torch.zeros(
                 n + 1, 4, 2, dtype=torch.long

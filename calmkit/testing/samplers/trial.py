@@ -1,13 +1,12 @@
 """A sampler under test."""
 
-import inspect
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from calmkit.sampling import SampledChunks, Sampler
-from calmkit.testing.contract import expect
+from calmkit.testing.first_use import use_sampler
 from calmkit.testing.samplers.box import Box, LogitBox, SelectableBox
 from calmkit.testing.trial import Trial
 
@@ -22,10 +21,7 @@ class SamplerTrial(Trial):
     @property
     def tempered(self) -> bool:
         """Whether the factory takes a temperature; if not, its sampler's is 1."""
-        try:
-            return "temperature" in inspect.signature(self.factory).parameters
-        except (TypeError, ValueError):
-            return False
+        return self.takes("temperature")
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -73,11 +69,4 @@ class SamplerTrial(Trial):
 
     def choose(self, sampler: Sampler, box: Box, *, number: int = 0) -> SampledChunks:
         """What the sampler chooses, from the generator of a number."""
-        chosen = self.call(sampler, box, self.generator(number))
-        expect(
-            isinstance(chosen, SampledChunks),
-            seen=f"a {type(chosen).__name__}",
-            expected="calmkit.sampling.SampledChunks",
-            cause="the chosen tokens are returned alone",
-        )
-        return chosen
+        return use_sampler(self, sampler, box, self.generator(number))

@@ -1,13 +1,11 @@
 """A solver under test, and a field whose solutions are known."""
 
-import inspect
 import math
 
 import torch
 from torch import Tensor
 
 from calmkit.heads import Solver
-from calmkit.testing.contract import expect
 from calmkit.testing.trial import Trial
 
 __all__ = ["SolverTrial", "turning", "without_steps"]
@@ -19,22 +17,11 @@ class SolverTrial(Trial):
     @property
     def has_steps(self) -> bool:
         """Whether the factory takes a number of steps."""
-        try:
-            return "steps" in inspect.signature(self.factory).parameters
-        except (TypeError, ValueError):
-            return False
+        return self.takes("steps")
 
     def build(self, steps: int = 64) -> Solver:
         """A new solver."""
-        keywords = {"steps": steps} if self.has_steps else {}
-        solver = self.call(self.factory, **keywords)
-        expect(
-            isinstance(solver, Solver),
-            seen=f"a {type(solver).__name__}",
-            expected="a subclass of calmkit.heads.Solver",
-            cause="the factory returns something else, or the class does not derive from Solver",
-        )
-        return solver
+        return self.built(Solver, **({"steps": steps} if self.has_steps else {}))
 
     def points(self, *batch: int) -> Tensor:
         """Points in the plane."""

@@ -1,0 +1,162 @@
+"""Rows of held-out text to measure on.
+
+Documents are cut from their start, in phase 0, into rows of W = positions * K tokens, so that no
+token is scored twice; the last row of a document is completed with empty chunks. Of all these rows
+some are chosen, spread as evenly over the documents as their lengths allow: every document gives a
+first row before any gives a second one.
+
+Documents are looked at in the order of a keyed permutation, until there are enough, and a
+document's rows are drawn by one. So neither time nor memory grows with the held-out text, unless
+most of its documents are too short to give a row.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from calmkit.chunking import ChunkBatch
+from calmkit.orders import Turns, check_sizes, key_of, permuted, words
+from calmkit.typing import typed
+
+from .store import TokenStore
+from .text_mixture import TextMixture
+
+__all__ = ["EvaluationRows", "evaluation_rows"]
+
+_BLOCK = 2**16  # documents looked at in one go
+
+
+@typed
+@dataclass(frozen=True, eq=False)
+class EvaluationRows:
+    """Rows to evaluate on, one piece of one document in each.
+
+    Attributes:
+        batch: The rows; `lengths` is `((positions,), ...)`.
+        document: Which document of the text a row is from, for a bootstrap over documents.
+    """
+
+    batch: ChunkBatch
+    document: Int[Tensor, " batch"]
+
+
+def evaluation_rows(
+    text: TokenStore | TextMixture, *, chunk_size: int, positions: int, max_rows: int, seed: int
+) -> EvaluationRows:
+    """Choose rows spread as evenly over all documents as their lengths allow.
+
+    Every document gives a first row before any gives a second one, and so on; which rows of a
+    document, and which documents where not all can have a turn, is random. Rows of a single chunk
+    are left out: nothing can be predicted in them. The rows are in the order of the text. Of a
+    mixture, each text gives its share of the rows, and documents are counted through.
+
+    Args:
+        text: The validation documents, or a mixture of texts.
+        chunk_size: K, tokens in a chunk.
+        positions: Chunks in a row, at least 2.
+        max_rows: Rows wanted; fewer are returned if a text has no more.
+        seed: The same seed gives the same rows.
+
+    Raises:
+        ValueError: If an argument is out of range or no document has a second chunk.
+    """
+    check_sizes(chunk_size=chunk_size, positions=positions, max_rows=max_rows, seed=seed)
+    if positions < 2:
+        raise ValueError(
+            f"positions must be at least 2, since a row's first chunk is given; got {positions}."
+        )
+    mixture = TextMixture.of(text)
+    of_text, _ = Turns(mixture.shares).at(np.arange(max_rows))
+    window, rows, documents, counted = positions * chunk_size, [], [], 0
+    for number, (name, store) in enumerate(mixture.stores.items()):
+        if wanted := int((of_text == number).sum()):
+            chosen = _Choice(store, window, chunk_size, key_of(seed, number)).rows(wanted, name)
+            rows += [store.read(begin, end) for begin, end in _places(store, chosen, window)]
+            documents.append(chosen[:, 0] + counted)
+        counted += store.num_documents
+    tokens = np.full((len(rows), window), mixture.end_id, dtype=np.int64)
+    real = np.zeros((len(rows), window), dtype=bool)
+    for row, ids in enumerate(rows):
+        tokens[row, : len(ids)] = ids
+        real[row, : len(ids)] = True
+    shape = (len(rows), positions, chunk_size)
+    batch = ChunkBatch(
+        torch.from_numpy(tokens.reshape(shape)),
+        torch.from_numpy(real.reshape(shape)),
+        ((positions,),) * len(rows),
+    )
+    return EvaluationRows(batch, torch.from_numpy(np.concatenate(documents)))
+
+
+def _places(store: TokenStore, chosen: np.ndarray, window: int) -> list[tuple[int, int]]:
+    """Where each row begins and ends in the store."""
+    documents, rows = chosen.T
+    begins = store.offsets[documents] + rows * window
+    ends = np.minimum(begins + window, store.offsets[documents + 1])
+    return list(zip(begins.tolist(), ends.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A random choice among the rows of one text."""
+
+    store: TokenStore
+    window: int
+    chunk_size: int
+    key: int
+
+    def rows(self, most: int, name: str) -> np.ndarray:
+        """Pairs (document, row in the document) of at most so many rows, sorted.
+
+        Args:
+            most: Rows wanted.
+            name: Of the text, for the message where it has none.
+        """
+        documents, counts = self._documents(most, name)
+        taken = _by_turns(counts, most)
+        turns = np.concatenate([np.arange(count) for count in taken])
+        documents, counts = np.repeat(documents, taken), np.repeat(counts, taken)
+        rows = permuted(turns, counts, words(self.key, 1, documents))
+        order = np.lexsort((rows, documents))
+        return np.stack([documents, rows], axis=1)[order]
+
+    def _documents(self, most: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """At most so many documents that have a row, in random order, and how many each has."""
+        count, offsets = self.store.num_documents, self.store.offsets
+        found, with_rows, longest = [], 0, 0
+        for begin in range(0, count, _BLOCK):
+            places = np.arange(begin, min(begin + _BLOCK, count))
+            documents = permuted(places, count, words(self.key, 0))
+            sizes = np.asarray(offsets[documents + 1] - offsets[documents])
+            # The last row counts only if it has more than one chunk.
+            rows = sizes // self.window + (sizes % self.window > self.chunk_size)
+            found.append(np.stack([documents, rows])[:, rows > 0])
+            with_rows, longest = with_rows + found[-1].shape[1], max(longest, int(sizes.max()))
+            if with_rows >= most:
+                break
+        if with_rows == 0:
+            raise ValueError(
+                "chunk_size must be below the tokens of the longest validation document"
+                f"{name and f' of {name}'}, {longest}; got {self.chunk_size}. Lower it, or give "
+                "more text."
+            )
+        documents, rows = np.concatenate(found, axis=1)[:, :most]
+        return documents, rows
+
+
+def _by_turns(counts: np.ndarray, most: int) -> np.ndarray:
+    """Rows that each document gives if they take turns until `most` rows are given."""
+    low, high = 0, int(counts.max())  # full turns: `low` of them are not too many
+    while low < high:
+        middle = (low + high + 1) // 2
+        if np.minimum(counts, middle).sum() <= most:
+            low = middle
+        else:
+            high = middle - 1
+    taken = np.minimum(counts, low)
+    more = np.flatnonzero(counts > low)[: most - int(taken.sum())]
+    taken[more] += 1
+    return taken

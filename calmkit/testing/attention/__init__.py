@@ -1,0 +1,3 @@
+"""What every attention backend promises."""
+
+from .suite import SUITE as SUITE

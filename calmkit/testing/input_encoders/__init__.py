@@ -1,0 +1,3 @@
+"""What every input encoder promises."""
+
+from .suite import SUITE as SUITE

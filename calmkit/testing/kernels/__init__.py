@@ -1,0 +1,3 @@
+"""What every kernel promises."""
+
+from .suite import SUITE as SUITE

@@ -1,0 +1,3 @@
+"""What every law of noise promises."""
+
+from .suite import SUITE as SUITE

@@ -1,0 +1,22 @@
+"""The suite of input encoders rejects what is broken, says how, and accepts what is strange."""
+
+import pytest
+from encoder_mutants import MUTANTS, STRANGE, Right
+from rejecting import assert_accepted, assert_rejected, contracts_with_too_few, mutants_of
+
+
+@pytest.mark.parametrize(
+    ("contract", "name", "mutant", "words"),
+    [pytest.param(*row, id=f"{row[0]}-{row[1]}") for row in mutants_of("input_encoder", MUTANTS)],
+)
+def test_a_broken_encoder_is_rejected(contract, name, mutant, words):
+    assert_rejected("input_encoder", mutant, contract, words)
+
+
+def test_every_contract_is_broken_by_three():
+    assert contracts_with_too_few("input_encoder", MUTANTS) == set()
+
+
+@pytest.mark.parametrize("encoder", [Right, *STRANGE], ids=lambda kind: kind.__name__)
+def test_a_right_encoder_is_accepted(encoder):
+    assert_accepted("input_encoder", encoder)
