@@ -6,8 +6,8 @@ better. The errors of one run are those over resampled held-out documents; `summ
 with the differences between seeds.
 
 The schema is versioned. Schemas 3 and 4 are read too: they have fields that are not kept any more,
-and a number of null with an error of null where schema 5 has null. A file of any other version is
-refused, never half understood.
+the unigram as their only baseline, and a number of null with an error of null where schema 5 has
+null. A file of any other version is refused, never half understood.
 """
 
 from collections.abc import Mapping
@@ -128,9 +128,13 @@ def _in_schema_5(node: Any) -> Any:
     if node == _UNKNOWN:
         return None
     if isinstance(node, dict):
-        return {
+        new = {
             name: None if name in _ZERO and x == 0 else _in_schema_5(x)
             for name, x in node.items()
             if name not in _DROPPED
         }
+        if "unigram_brier" in new:
+            unigram = new.pop("unigram_brier")
+            new["baselines"] = None if unigram is None else {"unigram": unigram}
+        return new
     return [_in_schema_5(x) for x in node] if isinstance(node, list) else node

@@ -13,12 +13,18 @@ from calmkit.data import EvaluationRows
 from calmkit.metrics import BrierLMResult
 
 from .ngram_model import NgramModel
-from .sampled_evaluation import EvaluationSettings
-from .scored_text import HIGHEST_ORDER, ROWS_AT_ONCE, Tally, check_context, find_targets
+from .scored_text import (
+    HIGHEST_ORDER,
+    ROWS_AT_ONCE,
+    EvaluationSettings,
+    check_context,
+    find_targets,
+)
+from .tally import Tally
 
 __all__ = ["evaluate_ngrams"]
 
-_DRAWS = 32
+_DRAWS = 16
 
 
 def evaluate_ngrams(
@@ -62,4 +68,4 @@ def evaluate_ngrams(
         f"{model.order}-grams, {draws} draws after {tally.context} of text, in {tally.rows}; "
         f"{tally.scored_tokens} tokens scored; standard errors over {tally.resampled}"
     )
-    return tally.brier(settings.bootstrap, seed, protocol)
+    return tally.brier(settings, seed, protocol)

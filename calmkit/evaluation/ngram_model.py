@@ -9,8 +9,10 @@ where h' is h without its first token; below the empty context stands the unifor
 context that never occurred has N = T = 0 and leaves the word to h'. This is Witten-Bell smoothing:
 a new token is as likely as the number of times that a new token has come in this context so far.
 
-n-grams do not cross borders of documents. Counts are exact. Memory is bounded by `most_tokens`:
-of a longer text the table is made of that many tokens, in equal stretches over the whole.
+n-grams do not cross borders of documents. Counts are exact, except that a text is read in blocks,
+which lose the n - 1 n-grams across each of their borders. Memory is bounded by `most_tokens`: of a
+longer text, blocks that are spread evenly over it are counted. Texts of a mixture are counted as
+they are, each up to its share of `most_tokens`.
 
 Source: Witten and Bell, "The Zero-Frequency Problem", IEEE Transactions on Information Theory
 37(4), 1991; Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling",
@@ -22,9 +24,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calmkit.bounds import check_at_least
+from calmkit.data import TextMixture, TokenStore
+
 __all__ = ["NgramModel"]
 
-_BLOCK = 4_000_000  # tokens that are counted together
+_BLOCK = 2**22  # tokens that are counted together
 _ABSENT = -1
 
 
@@ -78,36 +83,27 @@ class NgramModel:
 
     @classmethod
     def fit(
-        cls,
-        documents: Sequence[np.ndarray],
-        *,
-        order: int,
-        vocab_size: int,
-        most_tokens: int = 50_000_000,
+        cls, text: TokenStore | TextMixture, *, order: int, most_tokens: int = 50_000_000
     ) -> "NgramModel":
-        """Count the n-grams of documents.
+        """Count the n-grams of a text.
 
         Args:
-            documents: Token ids of each document; they are read one after the other.
-            order: n of the longest n-grams, at least 1.
-            vocab_size: Number of token ids; `vocab_size ** order` must be below 2^63.
+            text: The training text.
+            order: n of the longest n-grams, at least 1; `vocab_size ** order` is below 2^63.
             most_tokens: Of a longer text, so many tokens are counted.
 
         Raises:
-            ValueError: If an argument is out of range or there is no token.
+            ValueError: If an argument is out of range.
         """
-        if order < 1 or vocab_size < 1 or most_tokens < 1:
-            raise ValueError(
-                "order, vocab_size and most_tokens must be at least 1; got "
-                f"{order}, {vocab_size}, {most_tokens}."
-            )
+        check_at_least(1, order=order, most_tokens=most_tokens)
+        vocab_size = text.vocab_size
         if vocab_size**order >= 2**63:
             raise ValueError(
                 f"vocab_size ** order must be below 2^63; got {vocab_size} ** {order}. "
                 "Lower the order."
             )
         counted = [_Counts() for _ in range(order)]
-        for tokens, begins in _blocks(documents, most_tokens):
+        for tokens, begins in _blocks(text, most_tokens):
             keys, whole = np.zeros_like(tokens), np.ones(len(tokens), dtype=bool)
             for n in range(1, order + 1):
                 if n > 1:  # the n-gram that ends at a token has one token more to its left
@@ -115,8 +111,6 @@ class NgramModel:
                     whole[: n - 1] = False
                 keys = keys + np.roll(tokens, n - 1) * vocab_size ** (n - 1)
                 counted[n - 1].add(keys[whole])
-        if counted[0].is_empty:
-            raise ValueError("documents must hold at least one token; got none.")
         # Documents may all be shorter than the longest n-grams.
         tables = [counts.table(vocab_size) for counts in counted if not counts.is_empty]
         return cls(tables, vocab_size)
@@ -157,18 +151,18 @@ class NgramModel:
     def _draw_one(self, context: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """From the longest context down, each keeps a token with N / (N + T) or hands on."""
         drawn = generator.integers(self.vocab_size, size=len(context))
-        open_ = np.ones(len(context), dtype=bool)
+        left = np.arange(len(context))
         levels = list(zip(self._tables, self._context_keys(context), strict=True))
         for table, key in reversed(levels):
-            begin, end, known = table.find(key)
+            begin, end, known = table.find(key[left])
             first, total = table.ends[begin], table.ends[end] - table.ends[begin]
-            place = generator.random(len(context)) * (total + end - begin)
-            takes = open_ & known & (place < total)
+            place = generator.random(len(left)) * (total + end - begin)
+            takes = known & (place < total)
             # The place among the occurrences of this context says which n-gram it is.
-            at = np.searchsorted(table.ends, first + place.astype(np.int64), side="right") - 1
-            at = at.clip(max=len(table.keys) - 1)
-            drawn = np.where(takes, table.keys[at] % self.vocab_size, drawn)
-            open_ &= ~takes
+            occurrence = first[takes] + place[takes].astype(np.int64)
+            at = np.searchsorted(table.ends, occurrence, side="right") - 1
+            drawn[left[takes]] = table.keys[at] % self.vocab_size
+            left = left[~takes]
         return drawn
 
     def _context_keys(self, context: np.ndarray) -> Iterator[np.ndarray]:
@@ -210,32 +204,17 @@ class _Counts:
 
 
 def _blocks(
-    documents: Sequence[np.ndarray], most_tokens: int
+    text: TokenStore | TextMixture, most_tokens: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stretches of whole documents, and where in them a document begins.
-
-    A document of more than a block is cut, which loses n - 1 n-grams at each cut.
-    """
-    total = sum(map(len, documents))
-    share = min(1.0, most_tokens / max(total, 1))
-    pieces: list[np.ndarray] = []
-    size = 0
-    for document in documents:
-        for begin in range(0, len(document), _BLOCK):
-            whole = document[begin : begin + _BLOCK]
-            # Of each document its beginning, so that all of them are in the table.
-            pieces.append(whole[: max(1, int(len(whole) * share))])
-            size += len(pieces[-1])
-            if size >= _BLOCK:
-                yield _joined(pieces)
-                pieces, size = [], 0
-    if pieces:
-        yield _joined(pieces)
-
-
-def _joined(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    tokens = np.concatenate(pieces).astype(np.int64)
-    begins = np.zeros(len(tokens), dtype=bool)
-    sizes = np.array([len(piece) for piece in pieces if len(piece)])
-    begins[np.cumsum(sizes) - sizes] = True
-    return tokens, begins
+    """Stretches of the stream of each text, and where in them a document begins."""
+    mixture = TextMixture.of(text)
+    for store, share in zip(mixture.stores.values(), mixture.shares, strict=True):
+        blocks = -(-store.num_tokens // _BLOCK)
+        counted = min(blocks, max(1, int(share * most_tokens) // _BLOCK))
+        for number in range(counted):
+            begin = number * blocks // counted * _BLOCK
+            end = min(begin + _BLOCK, store.num_tokens)
+            first, last = np.searchsorted(store.offsets, [begin, end])
+            begins = np.zeros(end - begin, dtype=bool)
+            begins[np.asarray(store.offsets[first:last]) - begin] = True
+            yield store.read(begin, end).astype(np.int64), begins

@@ -1,5 +1,6 @@
 """What one run found; `json_converter` writes and reads it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calmkit.metrics import DocumentScores, Estimate
@@ -27,7 +28,8 @@ class RunResult:
         brier_lm: 100 times the geometric mean of Brier-1..4; 0 where one is not positive.
         brier: Brier-1..4, in per cent.
         documents: Sums of every score over the documents.
-        unigram_brier: Brier-1..4 of the training text's token frequencies, at the same places.
+        baselines: Brier-1..4 of counting alone, at the same places: token frequencies of the
+            training text (`unigram`) and its tables of n-grams (`bigram`, `trigram`), by name.
         energy_score: Of drawn latents against the posteriors; None for a softmax model.
         cross_entropy: Nats per token of a softmax model; None for others.
         autoencoder_accuracy: Share of held-out tokens that the autoencoder restores; None without.
@@ -52,7 +54,7 @@ class RunResult:
     brier_lm: float
     brier: tuple[Estimate, ...]
     documents: DocumentScores
-    unigram_brier: tuple[Estimate, ...] | None
+    baselines: Mapping[str, tuple[Estimate, ...]] | None
     energy_score: Estimate | None
     cross_entropy: Estimate | None
     autoencoder_accuracy: float | None

@@ -33,7 +33,7 @@ class Report:
     def text(self) -> str:
         """What the models were measured on: held out, as far as it is known."""
         scored = [line for line in self.lines if not line.has_failed]
-        return "text" if any(line.unigram_brier is None for line in scored) else "held-out text"
+        return "text" if not all(line.baselines for line in scored) else "held-out text"
 
     @classmethod
     def of(cls, result: ComparisonResult) -> "Report":

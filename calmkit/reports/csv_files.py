@@ -1,7 +1,7 @@
 """A comparison as comma-separated values, at full precision: runs, and what they come to.
 
 `to_csv` has a line for each variant and seed; `to_summary_csv` one for each variant, with errors
-and differences to the first one, and one for each unigram baseline. An empty field is a number
+and differences to the first one, and one for each baseline. An empty field is a number
 that does not exist.
 """
 
@@ -44,7 +44,10 @@ def to_csv(result: ComparisonResult) -> str:
 def to_summary_csv(report: Report) -> str:
     """One line for each variant and one for each baseline."""
     lines = [_summary_fields(line) for line in report.lines]
-    lines += [{"variant": base.name, **_brier(base.brier)} for base in report.baselines]
+    lines += [
+        {"variant": base.name, "brier_lm": base.brier_lm, **_brier(base.brier)}
+        for base in report.baselines
+    ]
     return _written(lines)
 
 

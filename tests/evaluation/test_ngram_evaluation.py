@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from calmkit.chunking import ChunkBatch
-from calmkit.data import EvaluationRows
+from calmkit.data import EvaluationRows, TokenStore
 from calmkit.evaluation import EvaluationSettings, NgramModel, evaluate_ngrams, evaluate_unigram
 
 VOCAB = 3
@@ -21,9 +21,19 @@ def counting(size, generator):
     return np.where(generator.random(size) < 0.3, wrong, right)
 
 
+def store(documents):
+    return TokenStore(
+        tokens=np.concatenate(documents),
+        offsets=np.cumsum([0, *map(len, documents)]),
+        vocab_size=VOCAB,
+        end_id=0,
+        num_characters=0,
+    )
+
+
 def training_text():
     generator = np.random.default_rng(5)
-    return [counting(40, generator) for _ in range(3)]
+    return store([counting(40, generator) for _ in range(3)])
 
 
 def rows(chunk_size):
@@ -66,13 +76,13 @@ def exactly(model, held_out):
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 4])
 def test_equals_enumeration(chunk_size):
-    model = NgramModel.fit(training_text(), order=3, vocab_size=VOCAB)
+    model = NgramModel.fit(training_text(), order=3)
     held_out = rows(chunk_size)
     want = exactly(model, held_out)
     got = evaluate_ngrams(model, held_out, SETTINGS, seed=0, draws=3000)
     # Pairs of 3000 draws at each of some 15 points.
     assert [x.value for x in got.brier] == pytest.approx(want, abs=1.0)
-    wrong = NgramModel.fit(training_text(), order=1, vocab_size=VOCAB)
+    wrong = NgramModel.fit(training_text(), order=1)
     assert abs(exactly(wrong, held_out) - want).max() > 2  # it can fail
 
 
@@ -82,6 +92,6 @@ def test_one_gram_is_the_unigram(chunk_size):
     held_out = rows(chunk_size)
     frequencies = torch.tensor([0.6, 0.3, 0.1])
     want = evaluate_unigram(frequencies, held_out, SETTINGS, seed=0)
-    model = NgramModel.fit(text, order=1, vocab_size=VOCAB)
+    model = NgramModel.fit(store(text), order=1)
     got = evaluate_ngrams(model, held_out, SETTINGS, seed=0, draws=3000)
     assert [x.value for x in got.brier] == pytest.approx([x.value for x in want.brier], abs=0.8)

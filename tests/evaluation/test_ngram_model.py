@@ -1,6 +1,8 @@
 """n-grams: against counting with dictionaries, draws against probabilities, bounds."""
 
 from collections import Counter, defaultdict
+from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from calmkit.data import TextMixture, TokenStore
 from calmkit.evaluation import NgramModel, ngram_model
 
 VOCAB = 4
@@ -16,8 +19,14 @@ TEXT = st.lists(
 )
 
 
-def documents(lists):
-    return [np.array(tokens, dtype=np.uint16) for tokens in lists]
+def store(lists):
+    return TokenStore(
+        tokens=np.concatenate([np.array(tokens, dtype=np.uint16) for tokens in lists]),
+        offsets=np.cumsum([0, *map(len, lists)]),
+        vocab_size=VOCAB,
+        end_id=0,
+        num_characters=0,
+    )
 
 
 def by_loops(lists, order, context, token):
@@ -39,7 +48,7 @@ def by_loops(lists, order, context, token):
 
 @given(TEXT, st.integers(1, 4), st.lists(st.integers(0, VOCAB - 1), max_size=4))
 def test_probabilities_are_the_formula(lists, order, context):
-    model = NgramModel.fit(documents(lists), order=order, vocab_size=VOCAB)
+    model = NgramModel.fit(store(lists), order=order)
     contexts = np.tile(np.array(context, dtype=np.int64), (VOCAB, 1)).reshape(VOCAB, -1)
     got = model.probability(contexts, np.arange(VOCAB))
     want = [by_loops(lists, order, context, token) for token in range(VOCAB)]
@@ -48,20 +57,21 @@ def test_probabilities_are_the_formula(lists, order, context):
 
 
 @given(TEXT, st.integers(1, 3), st.integers(1, 7))
-def test_blocks_change_nothing_but_at_cuts(lists, order, block):
-    whole = NgramModel.fit(documents(lists), order=order, vocab_size=VOCAB)
-    limit, ngram_model._BLOCK = ngram_model._BLOCK, block
-    try:
-        cut = [piece[i : i + block] for piece in lists for i in range(0, len(piece), block)]
-        in_blocks = NgramModel.fit(documents(lists), order=order, vocab_size=VOCAB)
-    finally:
-        ngram_model._BLOCK = limit
-    want = whole if cut == lists else NgramModel.fit(documents(cut), order=order, vocab_size=VOCAB)
+def test_blocks_change_nothing_but_at_their_borders(lists, order, block):
+    place, cut = 0, []
+    for tokens in lists:
+        borders = [0, *range(-place % block or block, len(tokens), block), len(tokens)]
+        cut += [tokens[begin:end] for begin, end in pairwise(borders)]
+        place += len(tokens)
+    want = NgramModel.fit(store(cut), order=order)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngram_model, "_BLOCK", block)
+        got = NgramModel.fit(store(lists), order=order)
     context = np.array([[0, 1], [2, 3], [-1, 0], [-1, -1]])
     for token in range(VOCAB):
         tokens = np.full(len(context), token)
         np.testing.assert_array_equal(
-            in_blocks.probability(context, tokens), want.probability(context, tokens)
+            got.probability(context, tokens), want.probability(context, tokens)
         )
 
 
@@ -69,7 +79,7 @@ def test_draws_follow_the_probabilities():
     """All continuations of two tokens, from a context that is known, half known and unknown."""
     generator = np.random.default_rng(0)
     lists = [[0, 1, 2, 0, 1, 3, 0, 1, 2, 2], [1, 1, 0]]
-    model = NgramModel.fit(documents(lists), order=3, vocab_size=VOCAB)
+    model = NgramModel.fit(store(lists), order=3)
     for context in ([0, 1], [3, 1], [3, 3], [-1, 2]):
         many = 40_000
         drawn = model.draw(np.tile(context, (many, 1)), 2, generator)
@@ -84,26 +94,33 @@ def test_draws_follow_the_probabilities():
         assert stats.chisquare(observed, uniform).pvalue < 1e-6  # it can fail
 
 
-def test_a_long_text_is_counted_in_part():
-    lists = [[0] * 50 + [1] * 50, [2] * 100]
-    model = NgramModel.fit(documents(lists), order=1, vocab_size=VOCAB, most_tokens=100)
-    none = np.empty((VOCAB, 0), dtype=np.int64)
-    got = model.probability(none, np.arange(VOCAB))
+def frequencies(model):
+    return model.probability(np.empty((VOCAB, 0), dtype=np.int64), np.arange(VOCAB))
+
+
+def test_a_long_text_is_counted_in_part(monkeypatch):
+    monkeypatch.setattr(ngram_model, "_BLOCK", 50)
+    text = store([[0] * 50 + [1] * 50, [2] * 100])
+    got = frequencies(NgramModel.fit(text, order=1, most_tokens=100))
     np.testing.assert_allclose(got, (np.array([50, 0, 50, 0]) + 2 * 0.25) / 102)
+
+
+def test_each_text_of_a_mixture_has_its_share(monkeypatch):
+    monkeypatch.setattr(ngram_model, "_BLOCK", 10)
+    texts = {"a": store([[0] * 200]), "b": store([[1] * 200])}
+    mixture = TextMixture(texts, (Fraction(3, 4), Fraction(1, 4)))
+    got = frequencies(NgramModel.fit(mixture, order=1, most_tokens=80))
+    np.testing.assert_allclose(got, (np.array([60, 20, 0, 0]) + 2 * 0.25) / 82)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"order": 0, "vocab_size": 4}, "order, vocab_size and most_tokens must be at least 1"),
-        ({"order": 4, "vocab_size": 2**17}, r"vocab_size \*\* order must be below 2\^63"),
+        ({"order": 0}, "order must be at least 1; got 0"),
+        ({"order": 2, "most_tokens": 0}, "most_tokens must be at least 1; got 0"),
+        ({"order": 32}, r"vocab_size \*\* order must be below 2\^63; got 4 \*\* 32"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
-        NgramModel.fit(documents([[0, 1]]), **arguments)
-
-
-def test_no_token_is_refused():
-    with pytest.raises(ValueError, match="documents must hold at least one token"):
-        NgramModel.fit([np.empty(0, dtype=np.uint16)], order=2, vocab_size=4)
+        NgramModel.fit(store([[0, 1]]), **arguments)
