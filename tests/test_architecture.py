@@ -281,8 +281,9 @@ PUBLIC = {
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
         "build check_parts parse parse_comparison parse_text preset_names"
     ),
-    "evaluation": "Choices Evaluation EvaluationSettings check_context choose "
-    "evaluate evaluate_softmax evaluate_unigram microseconds_per_token restored_share score",
+    "evaluation": "Choices Evaluation EvaluationSettings NgramModel check_context choose "
+    "evaluate evaluate_ngrams evaluate_softmax evaluate_unigram microseconds_per_token "
+    "restored_share score",
     "experiments": "RunResult",
     "comparison": "ComparisonResult VariantResult read_results",
     "reports": "Report Summary report_folders summarize to_table write_report",

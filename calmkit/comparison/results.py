@@ -6,8 +6,8 @@ better. The errors of one run are over resampled held-out documents; `summary` c
 the variance between seeds.
 
 The schema is versioned. Schemas 3 and 4 can be read as well: their obsolete fields are dropped,
-and an unknown estimate, which they store as an object of nulls, becomes null as in schema 5. Files
-of other versions are refused.
+the unigram is their only baseline, and an unknown estimate, which they store as an object of
+nulls, becomes null as in schema 5. Files of other versions are refused.
 """
 
 from collections.abc import Mapping
@@ -128,9 +128,13 @@ def _in_schema_5(node: Any) -> Any:
     if node == _UNKNOWN:
         return None
     if isinstance(node, dict):
-        return {
+        new = {
             name: None if name in _ZERO and x == 0 else _in_schema_5(x)
             for name, x in node.items()
             if name not in _DROPPED
         }
+        if "unigram_brier" in new:
+            unigram = new.pop("unigram_brier")
+            new["baselines"] = None if unigram is None else {"unigram": unigram}
+        return new
     return [_in_schema_5(x) for x in node] if isinstance(node, list) else node

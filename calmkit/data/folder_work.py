@@ -126,7 +126,7 @@ class FolderWork:
             sample = Sample(options.seed)
         try:
             rule = rule_for_both_sides(
-                lambda: self._texts(stream), rule, sample, name=_called(asked.sources)
+                lambda: self._texts(stream), rule, sample, name=_called(options.sources)
             )
         except BadInputError:
             raise

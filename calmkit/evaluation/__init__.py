@@ -2,6 +2,8 @@
 
 from .chosen_chunks import Choices as Choices
 from .chosen_chunks import choose as choose
+from .ngram_evaluation import evaluate_ngrams as evaluate_ngrams
+from .ngram_model import NgramModel as NgramModel
 from .sampled_evaluation import evaluate as evaluate
 from .sampled_evaluation import evaluate_unigram as evaluate_unigram
 from .scored_text import EvaluationSettings as EvaluationSettings

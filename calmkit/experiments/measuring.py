@@ -8,7 +8,9 @@ from calmkit.chunking import ChunkBatch
 from calmkit.diagnostics import noise_curve
 from calmkit.evaluation import (
     PROMPT_TOKENS,
+    NgramModel,
     choose,
+    evaluate_ngrams,
     evaluate_unigram,
     microseconds_per_token,
     restored_share,
@@ -66,7 +68,7 @@ def measure(
         brier_lm=found.brier.brier_lm,
         brier=found.brier.brier,
         documents=choices.documents,
-        unigram_brier=_unigram_brier(plan),
+        baselines=_baselines(plan),
         energy_score=found.energy_score,
         cross_entropy=found.cross_entropy,
         autoencoder_accuracy=None if autoencoder is None else restored_share(autoencoder, batch),
@@ -91,11 +93,18 @@ def measure(
     )
 
 
-def _unigram_brier(plan: EvaluationPlan) -> tuple[Estimate, ...] | None:
-    if plan.training_text is None:
+def _baselines(plan: EvaluationPlan) -> dict[str, tuple[Estimate, ...]] | None:
+    """Brier-1..4 of counting the training text, where it is known."""
+    if (text := plan.training_text) is None:
         return None
-    frequencies = torch.from_numpy(plan.training_text.token_frequencies())
-    return evaluate_unigram(frequencies, plan.rows, plan.settings, seed=plan.seed).brier
+    settings = {"rows": plan.rows, "settings": plan.settings, "seed": plan.seed}
+    frequencies = torch.from_numpy(text.token_frequencies())
+    found = {"unigram": evaluate_unigram(frequencies, **settings).brier}
+    for order, name in enumerate(("bigram", "trigram"), start=2):
+        if text.vocab_size**order < 2**63:
+            model = NgramModel.fit(text, order=order)
+            found[name] = evaluate_ngrams(model, **settings).brier
+    return found
 
 
 def _noise_curve(

@@ -1,5 +1,6 @@
 """The result of one run; `json_converter` writes and reads it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calmkit.metrics import DocumentScores, Estimate
@@ -27,7 +28,8 @@ class RunResult:
         brier_lm: 100 times the geometric mean of Brier-1..4; 0 if one is not positive.
         brier: Brier-1..4, in per cent.
         documents: Sums of every score over the documents.
-        unigram_brier: Brier-1..4 of the training text's token frequencies, at the same places.
+        baselines: Brier-1..4 of baselines at the same places, by name: token frequencies of the
+            training text (`unigram`) and its n-grams (`bigram`, `trigram`).
         energy_score: Energy score of drawn latents against the posteriors; None for a softmax
             model.
         cross_entropy: Nats per token of a softmax model; None for other models.
@@ -56,7 +58,7 @@ class RunResult:
     brier_lm: float
     brier: tuple[Estimate, ...]
     documents: DocumentScores
-    unigram_brier: tuple[Estimate, ...] | None
+    baselines: Mapping[str, tuple[Estimate, ...]] | None
     energy_score: Estimate | None
     cross_entropy: Estimate | None
     autoencoder_accuracy: float | None

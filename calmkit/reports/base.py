@@ -33,7 +33,7 @@ class Report:
     def text(self) -> str:
         """`held-out text`, or `text` if the training text of a model is unknown."""
         scored = [line for line in self.lines if not line.has_failed]
-        return "text" if any(line.unigram_brier is None for line in scored) else "held-out text"
+        return "text" if not all(line.baselines for line in scored) else "held-out text"
 
     @classmethod
     def of(cls, result: ComparisonResult) -> "Report":

@@ -99,6 +99,7 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
     first = column(
         ("BrierLM", "% ↑"), "100 times the geometric mean of Brier-1 to 4; higher is better",
         lambda line: line.summary.brier_lm,
+        [rounded(Estimate(baseline.brier_lm, None)) for baseline in baselines],
     )  # fmt: skip
     failed = [Cell("failed") if line.has_failed else cell
               for line, cell in zip(lines, first.cells, strict=False)]  # fmt: skip

@@ -1,7 +1,7 @@
 """A comparison as CSV at full precision: one table of runs and one of variants.
 
 `to_csv` has one line per variant and seed. `to_summary_csv` has one line per variant, with errors
-and differences to the first one, and one per unigram baseline. An empty field is a missing number.
+and differences to the first one, and one per baseline. An empty field is a missing number.
 """
 
 import csv
@@ -43,7 +43,10 @@ def to_csv(result: ComparisonResult) -> str:
 def to_summary_csv(report: Report) -> str:
     """One line per variant and one per baseline."""
     lines = [_summary_fields(line) for line in report.lines]
-    lines += [{"variant": base.name, **_brier(base.brier)} for base in report.baselines]
+    lines += [
+        {"variant": base.name, "brier_lm": base.brier_lm, **_brier(base.brier)}
+        for base in report.baselines
+    ]
     return _written(lines)
 
 

@@ -1,15 +1,18 @@
 """The lines of a report: each variant's scores with errors, its costs, and the baselines.
 
-A cost is the mean over the seeds that have it. The unigram baseline scores token frequencies
-without context; variants that are scored at different places of the text have different baselines.
+A cost is the mean over the seeds that have it. Baselines score what counting the training text
+reaches: token frequencies and n-grams. Variants that are scored at different places of the text
+have different baselines.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
 
 from calmkit.comparison import ComparisonResult, VariantResult
 from calmkit.experiments import RunResult
-from calmkit.metrics import Estimate
+from calmkit.metrics import Estimate, combine_brier
 
 from .summary import Summary, summarize
 
@@ -43,9 +46,9 @@ class Line:
         return not self.variant.runs
 
     @property
-    def unigram_brier(self) -> tuple[Estimate, ...] | None:
-        """Brier-1..4 of token frequencies; None if the training text is unknown."""
-        return None if self.has_failed else self.variant.runs[0].unigram_brier
+    def baselines(self) -> Mapping[str, tuple[Estimate, ...]]:
+        """Brier-1..4 of each baseline; empty if the training text is unknown."""
+        return {} if self.has_failed else self.variant.runs[0].baselines or {}
 
     def mean(self, number: Callable[[RunResult], float | None]) -> float | None:
         """Mean of a number over the runs that have it; None if no run has it."""
@@ -60,10 +63,10 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """The unigram baseline of some variants, scored at the same places.
+    """A baseline of some variants, scored at the same places.
 
     Attributes:
-        name: `unigram`, followed by the variants if there are several baselines.
+        name: `unigram`, for example, followed by the variants if there are several of this kind.
         variants: Names of these variants.
         brier: Brier-1..4, in per cent.
     """
@@ -71,6 +74,12 @@ class Baseline:
     name: str
     variants: tuple[str, ...]
     brier: tuple[Estimate, ...]
+
+    @property
+    def brier_lm(self) -> float:
+        """100 times the geometric mean of Brier-1..4; 0 where one is not positive."""
+        values = torch.tensor([score.value for score in self.brier], dtype=torch.float64)
+        return float(combine_brier(values / 100))
 
 
 def lines_of(result: ComparisonResult) -> list[Line]:
@@ -88,21 +97,24 @@ def lines_of(result: ComparisonResult) -> list[Line]:
 
 
 def baselines(lines: Sequence[Line]) -> list[Baseline]:
-    """The distinct baselines, each with its variants."""
+    """The distinct baselines, each with its variants; the weakest kind first."""
     found: dict[tuple[str, ...], list[Line]] = {}
-    for line in lines:
-        if (brier := line.unigram_brier) is not None:
-            # Compare three digits, since the order of sums may differ for the same text.
-            shown = tuple(f"{score.value:.3g}" for score in brier)
-            found.setdefault(shown, []).append(line)
-    of = " of {}" if len(found) > 1 else ""
+    for kind in dict.fromkeys(kind for line in lines for kind in line.baselines):
+        for line in lines:
+            if kind in line.baselines:
+                # Compare three digits, since the order of sums may differ for the same text.
+                shown = (f"{score.value:.3g}" for score in line.baselines[kind])
+                found.setdefault((kind, *shown), []).append(line)
+    kinds = [kind for kind, *_ in found]
     return [
         Baseline(
-            name="unigram" + of.format(listed([line.name for line in group])),
+            name=kind
+            if kinds.count(kind) == 1
+            else f"{kind} of {listed([line.name for line in group])}",
             variants=tuple(line.name for line in group),
-            brier=group[0].unigram_brier or (),
+            brier=group[0].baselines[kind],
         )
-        for group in found.values()
+        for (kind, *_), group in found.items()
     ]
 
 

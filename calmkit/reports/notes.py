@@ -30,12 +30,13 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
     found = [note for line in lines for note in (*_not_positive(line), *_failures(line.variant))]
     if not scored:
         return [*found, _text(result), f"Hardware: {result.hardware}."]
-    unknown = [line.name for line in scored if line.unigram_brier is None]
+    unknown = [line.name for line in scored if not line.baselines]
     found.append(
         "Brier-n and BrierLM: higher is better; losses: lower is better."
         if len(unknown) == len(scored)
         else "Brier-n and BrierLM: higher is better; losses: lower is better. "
-        "unigram: token frequencies of the training text, without context."
+        "Baselines count the training text: token frequencies (unigram), and n-grams with "
+        "Witten-Bell smoothing (bigram, trigram)."
     )
     if unknown:
         who = "the model" if len(lines) == 1 else listed(unknown)

@@ -46,7 +46,7 @@ class TestBothFormats:
             settings = yaml.safe_load((output / "config.yaml").read_text())
             assert settings["positions"] == 8 and settings["evaluation"]["rows"] == 3
         assert found[0] == found[1]
-        assert (found[0].seed, found[0].steps, found[0].unigram_brier) == (None, None, None)
+        assert (found[0].seed, found[0].steps, found[0].baselines) == (None, None, None)
 
     def test_mistakes(self, run, trained, bare, capsys):
         for options, text in [

@@ -11,7 +11,7 @@ from calmkit.comparison import ComparisonResult, read_results
 
 @pytest.mark.parametrize(
     "found",
-    [samples.ten(), samples.only_measured(), samples.only_measured(seed=None, unigram_brier=None)],
+    [samples.ten(), samples.only_measured(), samples.only_measured(seed=None, baselines=None)],
     ids=["10", "1", "without a config"],
 )
 def test_round_trip(tmp_path, found):

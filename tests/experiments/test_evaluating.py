@@ -120,7 +120,7 @@ def test_the_protocol_is_what_is_measured(checkpoint):
 def test_nothing_is_said_of_a_training_that_is_not_known(checkpoint):
     found = measure(checkpoint.model, plan_evaluation(checkpoint, **SMALL))
     unknown = (
-        "seed", "steps", "trained_tokens", "training_flops", "training_seconds", "unigram_brier",
+        "seed", "steps", "trained_tokens", "training_flops", "training_seconds", "baselines",
         "cross_entropy",
     )  # fmt: skip
     assert [getattr(found, name) for name in unknown] == [None] * len(unknown)

@@ -44,7 +44,7 @@ class TestColumns:
 
     def test_each_has_a_cell_for_every_variant_and_baseline(self):
         for column in self.columns(samples.ten()).values():
-            assert len(column.cells) == 11
+            assert len(column.cells) == 12
 
     def test_losses_of_two_kinds_are_never_in_one_column(self):
         columns = self.columns(samples.ten())
@@ -56,20 +56,21 @@ class TestColumns:
         adaptive = samples.variant("flow", evaluations_per_sample=None)
         found = samples.result(samples.variant(), adaptive, samples.variant("lm", softmax=True))
         cells = self.columns(found)["evals/", "sample"].cells
-        assert [cell.value for cell in cells] == ["1", "varies", "", ""]
+        assert [cell.value for cell in cells] == ["1", "varies", "", "", ""]
 
     def test_a_unigram_that_differs_by_less_than_is_shown_is_the_same(self):
         near = tuple(Estimate(score.value * (1 + 1e-7), 0.1) for score in samples.UNIGRAM)
         lines = lines_of(
-            samples.result(samples.variant(), samples.variant("lm", unigram_brier=near))
+            samples.result(samples.variant(), samples.variant("lm", baselines={"unigram": near}))
         )
-        assert [base.name for base in baselines(lines)] == ["unigram"]
+        assert [base.name for base in baselines(lines)] == ["unigram", "trigram"]
 
     def test_other_places_have_another_unigram(self):
-        other = samples.variant("flow", unigram_brier=(Estimate(0.5, 0.1),) * 4)
+        other = samples.variant("flow", baselines={"unigram": (Estimate(0.5, 0.1),) * 4})
         lines = lines_of(samples.result(samples.variant(), other, samples.variant("mixture")))
         assert [base.name for base in baselines(lines)] == [
             "unigram of energy and mixture",
             "unigram of flow",
+            "trigram",
         ]
-        assert [base.brier[0].value for base in baselines(lines)] == [0.89, 0.5]
+        assert [base.brier[0].value for base in baselines(lines)] == [0.89, 0.5, 4.5]

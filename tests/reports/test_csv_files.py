@@ -61,7 +61,7 @@ class TestSummary:
         found = samples.ten()
         read = lines(to_summary_csv(Report.of(found)))
         names = [variant.name for variant in found.variants]
-        assert [line["variant"] for line in read] == [*names, "unigram"]
+        assert [line["variant"] for line in read] == [*names, "unigram", "trigram"]
         for summary in summarize(found):
             line = read[names.index(summary.name)]
             assert float(line["brier_1"]) == summary.brier[0].value
@@ -69,7 +69,8 @@ class TestSummary:
             assert float(line["chosen_accuracy_se"]) == summary.accuracy.standard_error
             if summary.brier_difference:
                 assert float(line["brier_1_difference"]) == summary.brier_difference[0].value
-        assert float(read[-1]["brier_4"]) == 1e-5 and read[-1]["brier_lm"] == ""
+        assert [float(line["brier_4"]) for line in read[-2:]] == [1e-5, 2e-3]
+        assert float(read[-1]["brier_lm"]) == pytest.approx((4.5 * 0.3 * 0.02 * 2e-3) ** 0.25)
 
     @pytest.mark.parametrize(
         ("name", "seeds", "failures"),

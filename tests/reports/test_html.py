@@ -104,7 +104,7 @@ class TestContent:
         page, _ = page_of(found)
         names = [variant.name for variant in found.variants]
         rows = [element for element in page.all("th") if element.get("scope") == "row"]
-        assert [row["text"] for row in rows] == [*names, "unigram", *names]
+        assert [row["text"] for row in rows] == [*names, "unigram", "trigram", *names]
         written = [variant.name for variant in found.variants if variant.runs]
         assert [text for text in page.texts("h3") if text in names] == written
         assert len(page.all("blockquote")) == len(written)

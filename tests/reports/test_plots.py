@@ -201,7 +201,7 @@ class TestWhatIsMissingIsLeftOut:
 
     def test_costs_that_are_not_known(self):
         odd = samples.variant(
-            "odd", training_flops=None, training_seconds=None, steps=None, unigram_brier=None,
+            "odd", training_flops=None, training_seconds=None, steps=None, baselines=None,
             validation_losses=(), validation_brier=(), chosen_accuracy=None,
         )  # fmt: skip
         found = sketched(samples.result(samples.variant(), odd))

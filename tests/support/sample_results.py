@@ -13,6 +13,7 @@ from calmkit.experiments.run_result import RunResult
 from calmkit.metrics import DocumentScores, Estimate
 
 DOCUMENTS = 20
+TRIGRAM = tuple(Estimate(*x) for x in ((4.5, 0.2), (0.3, 0.05), (0.02, 0.01), (2e-3, 1e-3)))
 UNIGRAM = tuple(Estimate(*x) for x in ((0.89, 0.03), (0.02, 0.002), (2e-4, 0.0), (1e-5, 0.0)))
 NOISE = tuple((0.25 * i, 1 / (1 + (0.2 * i) ** 4)) for i in range(9))
 # What a model may well write.
@@ -49,7 +50,7 @@ def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=4
         "brier_lm": product**0.25,
         "brier": brier,
         "documents": documents,
-        "unigram_brier": UNIGRAM,
+        "baselines": {"unigram": UNIGRAM, "trigram": TRIGRAM},
         "energy_score": None if softmax else estimates[4],
         "cross_entropy": estimates[4] if softmax else None,
         "autoencoder_accuracy": None if softmax else 0.99934,

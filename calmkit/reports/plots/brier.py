@@ -1,7 +1,7 @@
 """The Brier-n profile: scores of single tokens, pairs, triples and quadruples.
 
 Each n has its own scale, since the scores differ by orders of magnitude. The grey bars are the
-unigram baseline at the places where the variant is scored.
+baselines at the places where the variant is scored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,15 @@ def draw_brier(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]
     if not shown:
         return
     names = [line.name for line, _ in shown]
-    unigram = "Grey bars: unigram. " if any(line.unigram_brier for line, _ in shown) else ""
+    kinds = list(dict.fromkeys(kind for line, _ in shown for kind in line.baselines))
+    counting = f"Grey bars: {listed(kinds)}. " if kinds else ""
     figure, axes = panels([height_of_lines(names)] * 2, columns=2, sharey=True)
     for n, panel in enumerate(axes.flat):
         for place, (line, look) in enumerate(shown):
             score = line.summary.brier[n]
-            if line.unigram_brier is not None:
-                ends = [place - 0.38, place + 0.38]
-                panel.plot([line.unigram_brier[n].value] * 2, ends, color=MUTED, linewidth=2.2)
+            ends = [place - 0.38, place + 0.38]
+            for brier in line.baselines.values():
+                panel.plot([brier[n].value] * 2, ends, color=MUTED, linewidth=2.2)
             panel.errorbar([score.value], [place], xerr=error_bar(score), **look.as_points)
         panel.axvline(0.0, color=INK, linewidth=0.8)
         panel.set_title(f"Brier-{n + 1}, %")
@@ -45,9 +46,8 @@ def draw_brier(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]
     yield Sketch(
         "brier",
         "Brier-1 to 4 on held-out text",
-        f"Per cent with {bars_are(line.summary.brier[0] for line, _ in shown)}; further right is "
-        f"better. "
-        f"{unigram}"
+        f"Per cent with {bars_are(line.summary.brier[0] for line, _ in shown)}; right is better. "
+        f"{counting}"
         f"Shown: {listed(names)}.",
         figure,
     )

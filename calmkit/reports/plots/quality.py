@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 from calmkit.reports.columns import short
-from calmkit.reports.lines import Line, listed, some_choose
+from calmkit.reports.lines import Line, baselines, listed, some_choose
 from calmkit.reports.plots.style import (
     MUTED,
     Look,
@@ -97,11 +97,12 @@ def _drawn(cost: _Cost, points: Sequence[_Point], *, accuracy: bool) -> Sketch:
             )
         panel.set_ylabel(f"{name}, %")
         panel.margins(x=0.1, y=0.12)
-    unigram = {line.unigram_brier and line.unigram_brier[0].value for _, line, _ in points}
-    if len(unigram) == 1 and None not in unigram:
-        axes[-1, 0].axhline(
-            unigram.pop(), color=MUTED, linestyle="--", linewidth=1.2, label="unigram"
-        )
+    counting = baselines([line for _, line, _ in points])
+    for base, style in zip(counting, ("--", "-.", ":"), strict=False):
+        if len(base.variants) == len(points):  # the same for all
+            axes[-1, 0].axhline(
+                base.brier[0].value, color=MUTED, linestyle=style, linewidth=1.2, label=base.name
+            )
     scale = " (log scale)" if log_axis(axes[-1, 0], [x for x, _, _ in points]) else ""
     axes[-1, 0].set_xlabel(f"{cost.label}{scale}")
     figure.align_ylabels()

@@ -191,7 +191,7 @@ def bars_are(estimates: Iterable[Estimate | None]) -> str:
 def legend_below(figure: "Figure", axes: "Axes") -> None:
     """Add a legend below all panels and enlarge the figure for it; baselines come last."""
     pairs = zip(*axes.get_legend_handles_labels(), strict=True)
-    handles, labels = zip(*sorted(pairs, key=lambda pair: pair[1] == "unigram"), strict=True)
+    handles, labels = zip(*sorted(pairs, key=lambda pair: pair[1].endswith("gram")), strict=True)
     labels = [wrapped(label) for label in labels]
     longest = max(len(line) for label in labels for line in label.splitlines())
     columns = min(3 if longest <= 12 else 2, len(labels))
