@@ -105,7 +105,7 @@ def test_train_does_not_go_on_with_other_code_or_other_text(files, capsys):
 
     (files.folder / "out" / "checkpoints" / "begun.json").write_text("{")
     assert run("train", *options) == 2
-    assert "out/checkpoints/begun.json must say with what code" in capsys.readouterr().err
+    assert "out/checkpoints/begun.json must record the code" in capsys.readouterr().err
 
 
 def test_a_process_with_other_code_than_was_planned_with_does_no_run(tmp_path):

@@ -167,6 +167,6 @@ def test_a_pair_longer_than_a_row_is_named(saved):
 def test_without_pairs_there_is_nothing_to_prepare(saved):
     config = saved / "base" / "config.yaml"
     parsed = parse(["--config", str(config)], command="calmkit train")
-    with pytest.raises(ValueError, match="must have finetune and checkpoint"):
+    with pytest.raises(ValueError, match="must set finetune and checkpoint"):
         prepare_finetuning(parsed.experiment)
     assert yaml.safe_load(parsed.text)["finetune"] is None
