@@ -31,6 +31,7 @@ class Trial:
         profile: How thoroughly to look.
         seed: Where all randomness comes from.
         last_call: The last call of the part, in words.
+        kept: What the contracts of one part share: a training need not be repeated for each.
     """
 
     def __init__(self, factory: Callable[..., Any], profile: Profile, seed: int) -> None:
@@ -38,6 +39,7 @@ class Trial:
         self.profile = profile
         self.seed = seed
         self.last_call = "none"
+        self.kept: dict[str, Any] = {}
 
     def generator(self, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
         """The generator of a number: the same for the same seed of the suite."""
@@ -85,20 +87,23 @@ class Trial:
             with neutral(self.seed):
                 check(number)
 
-    def search(self, examples: Callable[[Any], Any], check: Callable[[Any], None]) -> None:
+    def search(
+        self, examples: Callable[[Any], Any], check: Callable[[Any], None], *, most: int = 2_000
+    ) -> None:
         """Try a check on many examples; the smallest that fails is the one that is reported.
 
         Args:
             examples: From the module `hypothesis.strategies`, which is imported only here, to the
                 strategy that draws them.
             check: Raises where an example breaks the contract.
+            most: How many to try, if the profile has more.
         """
         import hypothesis
         from hypothesis import strategies
 
         @hypothesis.seed(self.seed)
         @hypothesis.settings(
-            max_examples=self.profile.examples,
+            max_examples=min(most, self.profile.examples),
             deadline=None,
             database=None,
             derandomize=False,

@@ -37,13 +37,13 @@ def check(*arguments):
 def test_a_right_part(capsys):
     assert check("rules_of_mine.Good", "--only", "dtype_is_kept,proper_on_finite_supports") == 0
     out = capsys.readouterr().out
-    assert out.startswith("Good, kind rule, profile quick, seed 0: 2 passed")
+    assert out.startswith("Good, a rule, profile quick, seed 0: 2 passed")
 
 
 def test_a_wrong_part_of_a_module(capsys):
     assert check("rules_of_mine", "--only", "proper_on_finite_supports", "--seed", "2") == 1
     out = capsys.readouterr().out
-    assert "Good, kind rule" in out and "scores better than it by" in out
+    assert "Good, a rule" in out and "scores better than it by" in out
     assert (
         "calmkit check rules_of_mine.Wrong --only proper_on_finite_supports --profile quick "
         "--seed 2" in out

@@ -80,7 +80,7 @@ class TestExemptions:
                 calls.append(len(samples))
                 return super().score_from(samples, target, noise)
 
-        name = "proper_on_finite_supports"
+        name = "shapes_fit_any_batch"
         check_part("rule", Noticing, only=[name], exempt={name: "?"}, profile="quick")
         assert len(calls) == 1  # that it can be used at all
 
@@ -109,7 +109,7 @@ class TestReports:
 
         text = str(check_part("rule", Improper, profile="quick"))
         head, *rows = text.splitlines()
-        assert head == "Improper, kind rule, profile quick, seed 0: 17 passed, 3 does not apply"
+        assert head == "Improper, a rule, profile quick, seed 0: 17 passed, 3 does not apply"
         assert len(rows) == 20
         assert any("does not apply" in row and "says that it is not proper" in row for row in rows)
 
