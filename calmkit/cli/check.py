@@ -1,9 +1,10 @@
 """`calmkit check`: run the contract tests of a kind of part on a part of your own."""
 
 import json
+import sys
 
 from calmkit.config import parse_function
-from calmkit.testing import check_part
+from calmkit.testing import Report, check_part
 from calmkit.testing.finding import parts_at
 
 from .mistakes import mistakes
@@ -14,7 +15,11 @@ _USAGE = "calmkit check PATH [--KEY VALUE ...] [--json]"
 
 
 def run(options: list[str]) -> None:
-    """Print a table per part, and exit with code 1 if a contract is broken; see `_options`."""
+    """Print a table per part as it is done, and exit with code 1 if a contract is broken.
+
+    Args:
+        options: The words after `calmkit check`; see `_options`.
+    """
     paths = [option for option in options[:1] if not option.startswith("-")]
     as_json = "--json" in options
     with mistakes():
@@ -26,19 +31,23 @@ def run(options: list[str]) -> None:
         chosen["only"] = None if only is None else only.split(",")
         chosen["exempt"] = chosen["exempt"] or {}
         parts = parts_at(paths[0], chosen.pop("kind"))
-        reports = {
-            path: check_part(kind, factory, **chosen) for path, (kind, factory) in parts.items()
-        }
+        reports = {}
+        for path, (part_kind, factory) in parts.items():
+            reports[path] = report = check_part(part_kind, factory, **chosen)
+            if not as_json:
+                _show(path, report)
     if as_json:
         print(json.dumps({path: report.to_dict() for path, report in reports.items()}, indent=2))
-    else:
-        for path, report in reports.items():
-            print(f"{report}\n")
-            if failure := next(report.failures(), None):
-                again = f"--only {failure.name} --profile {report.profile} --seed {report.seed}"
-                print(f"To repeat a failure alone: calmkit check {path} {again}\n")
     if not all(report.passed for report in reports.values()):
         raise SystemExit(1)
+
+
+def _show(path: str, report: Report) -> None:
+    print(f"{report}\n")
+    if failure := next(report.failures(), None):
+        again = f"--only {failure.name} --profile {report.profile} --seed {report.seed}"
+        print(f"To repeat a failure alone: calmkit check {path} {again}\n")
+    sys.stdout.flush()  # a module takes minutes, and the output may be a pipe
 
 
 def _options(

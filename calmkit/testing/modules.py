@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ __all__ = [
     "gradients_of_training",
 ]
 
+# Inputs of a layer that takes the whole step.
+_NARROW = 64
+
 
 def gradients_of_training(
     part: nn.Module, loss: Callable[[int], Tensor], *, steps: int = 10, lr: float = 0.01
@@ -31,9 +35,9 @@ def gradients_of_training(
         part: The part to train.
         loss: The loss as a function of the step.
         steps: Number of steps.
-        lr: Learning rate.
+        lr: Learning rate, which is reduced for the matrices of wide layers.
     """
-    optimizer = torch.optim.Adam([p for p in part.parameters() if p.requires_grad], lr=lr)
+    optimizer = torch.optim.Adam(_by_width(part, lr))
     seen = []
     for step in range(steps):
         optimizer.zero_grad()
@@ -43,6 +47,23 @@ def gradients_of_training(
         optimizer.step()
     optimizer.zero_grad()
     return seen
+
+
+def _by_width(part: nn.Module, lr: float) -> list[dict[str, Any]]:
+    """Groups of parameters, each with the step size that suits its width.
+
+    Adam moves every weight by the step size, so what a layer gives moves by that times its
+    inputs: the step that makes a narrow part lively would make a wide one overflow.
+    """
+    groups: dict[int, list[nn.Parameter]] = {}
+    for parameter in part.parameters():
+        if parameter.requires_grad:
+            width = max(1, parameter.shape[1:].numel()) if parameter.ndim > 1 else 1
+            groups.setdefault(width, []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr * min(1.0, _NARROW / width)}
+        for width, parameters in groups.items()
+    ]
 
 
 def expect_all_learn(part: nn.Module, steps: list[dict[str, Tensor]]) -> None:

@@ -5,7 +5,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import TypeCheckError
@@ -38,6 +38,7 @@ class PartUnderTest:
         seed: The source of all randomness.
         exempt: Names of contracts that need not hold, with reasons.
         reported: Whether a failure was already reported.
+        kept: Results that the trials of its contracts share.
     """
 
     suite: Suite
@@ -46,6 +47,7 @@ class PartUnderTest:
     seed: int
     exempt: dict[str, str]
     reported: bool = False
+    kept: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse unknown names, missing reasons and the exemption of all contracts."""
@@ -81,6 +83,7 @@ class PartUnderTest:
         if reason is not None and contract.searches:
             return Result(contract.name, contract.sentence, "exempt", reason), None
         trial, error = self.suite.trial(self.factory, self.profile, self.seed), None
+        trial.kept = self.kept
         try:
             with neutral(self.seed):
                 if (why := contract.applies(trial)) is not None and reason is None:

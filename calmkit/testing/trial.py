@@ -31,6 +31,7 @@ class Trial:
         profile: How thorough the checks are.
         seed: The source of all randomness.
         last_call: A description of the last call of the part.
+        kept: Results that the contracts of one part share, such as a training.
     """
 
     def __init__(self, factory: Callable[..., Any], profile: Profile, seed: int) -> None:
@@ -38,6 +39,7 @@ class Trial:
         self.profile = profile
         self.seed = seed
         self.last_call = "none"
+        self.kept: dict[str, Any] = {}
 
     def generator(self, number: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
         """The generator with a number, which is reproducible for a seed of the suite."""
@@ -85,20 +87,23 @@ class Trial:
             with neutral(self.seed):
                 check(number)
 
-    def search(self, examples: Callable[[Any], Any], check: Callable[[Any], None]) -> None:
+    def search(
+        self, examples: Callable[[Any], Any], check: Callable[[Any], None], *, most: int = 2_000
+    ) -> None:
         """Run a check on many examples and report the smallest failing one.
 
         Args:
             examples: Returns a strategy, given the module `hypothesis.strategies`, which is
                 imported only here.
             check: Raises an error if an example breaks the contract.
+            most: Maximum number of examples, if the profile has more.
         """
         import hypothesis
         from hypothesis import strategies
 
         @hypothesis.seed(self.seed)
         @hypothesis.settings(
-            max_examples=self.profile.examples,
+            max_examples=min(most, self.profile.examples),
             deadline=None,
             database=None,
             derandomize=False,

@@ -17,12 +17,21 @@ __all__ = ["density_integrates_to_one", "density_of_each_position", "samples_fol
 _BINS = 20
 # The density of an untrained network may be too sharp for a grid or a solver.
 _TRAINING = {"steps": 300, "lr": 0.01}
+# Along each side of a grid in two dimensions.
+_POINTS = 101
 
 
 def _without_density(trial: HeadTrial) -> str | None:
     if hasattr(trial.build(), "log_prob"):
         return None
     return "the head has no log_prob"
+
+
+def _no_affordable_density(trial: HeadTrial) -> str | None:
+    """A training costs more than its rows: each step reads and writes all weights many times."""
+    head = trial.build()
+    rows = 100 * _TRAINING["steps"] + _POINTS**2 * (head.evaluations_per_sample or 1)
+    return _without_density(trial) or trial.too_much(head, rows=int(rows), samples=0)
 
 
 @contract(applies=_without_density)
@@ -48,10 +57,10 @@ def density_of_each_position(trial: HeadTrial) -> None:
         expect_refused(trial, _density_of(head), *wrong, naming=naming, rule=rule)
 
 
-@contract(applies=_without_density)
+@contract(applies=_no_affordable_density)
 def density_integrates_to_one(trial: HeadTrial) -> None:
-    """In one and two dimensions exp(log_prob) integrates to one, within half a per cent."""
-    for latent, points in ((1, 801), (2, 101)):
+    """In one and two dimensions exp(log_prob) integrates to one, within two per cent."""
+    for latent, points in ((1, 801), (2, _POINTS)):
         head = trial.lively(latent, **_TRAINING)
         cond, sides = _box(trial, head, latent, points)
         grid = torch.cartesian_prod(*sides).view(-1, latent)
@@ -60,19 +69,19 @@ def density_integrates_to_one(trial: HeadTrial) -> None:
         cell = float(torch.stack([side[1] - side[0] for side in sides]).prod())
         total = float(density.sum()) * cell
         expect(
-            abs(total - 1) < 0.005,
+            abs(total - 1) < 0.02,  # a solver of few steps is off by one per cent
             seen=f"the integral over {latent} dimensions is {total:.4f}",
-            expected="1, within 0.005",
+            expected="1, within 0.02",
             cause="a constant of the logarithm is missing (log 2 pi, the log of a scale, the "
             "determinant of a map), or dimensions are averaged where they are summed",
         )
 
 
-@contract(applies=_without_density)
+@contract(applies=_no_affordable_density)
 def samples_follow_the_density(trial: HeadTrial) -> None:
     """In one dimension the samples' quantiles under the head's own density are uniform."""
     head = trial.lively(1, **_TRAINING)
-    rows = min(trial.profile.rows, 20_000)
+    rows = min(trial.rows(head, samples=1), 20_000)
     for number in (3, 4, 5):
         counts = _quantile_counts(trial, head, rows, number)
         chance = chi_square_chance(counts, torch.full_like(counts, rows / _BINS))

@@ -75,7 +75,7 @@ def samples_depend_on_seed(trial: HeadTrial) -> None:
 def samples_are_independent(trial: HeadTrial) -> None:
     """Samples of one position are independent of each other, and of those of other positions."""
     head = trial.lively()
-    rows = min(trial.profile.rows, 5_000)
+    rows = min(trial.rows(head, samples=2), 5_000)
     cond = torch.randn(1, COND, generator=trial.generator(3)).expand(rows, -1).contiguous()
     with torch.no_grad():
         samples = trial.sample(head, cond, 2)

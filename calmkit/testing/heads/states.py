@@ -9,6 +9,9 @@ from calmkit.testing.modules import expect_the_same_loaded
 
 __all__ = ["loss_compiles", "sampling_compiles", "saved_and_loaded_it_is_the_same"]
 
+# Of the network, for a sample: a tenth of a second each to trace.
+_MOST_EVALUATIONS = 25
+
 
 @contract()
 def saved_and_loaded_it_is_the_same(trial: HeadTrial) -> None:
@@ -30,7 +33,14 @@ def loss_compiles(trial: HeadTrial) -> None:
     expect_one_graph(trial, lambda: head.loss(cond, target), name=f"{type(head).__name__}.loss")
 
 
-@contract()
+def _long_graph(trial: HeadTrial) -> str | None:
+    count = trial.build().evaluations_per_sample
+    if trial.profile.trains or count is None or count <= _MOST_EVALUATIONS:
+        return None
+    return f"{count} evaluations are traced one by one: from the profile standard on"
+
+
+@contract(applies=_long_graph)
 def sampling_compiles(trial: HeadTrial) -> None:
     """Sampling is one graph for torch.compile with fullgraph=True, with the same samples."""
     head = trial.lively()

@@ -1,6 +1,7 @@
 """A head under test."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,12 @@ __all__ = ["COND", "LATENT", "HeadTrial"]
 
 COND = 5
 LATENT = 3
+
+# Of the work of a contract, the share of rows in one pass: a loss may draw for each several times.
+_SHARE_OF_ROWS = 0.03
+_FEWEST_ROWS = 100
+_ROWS_OF_AN_EXAMPLE = 100
+_FEWEST_EXAMPLES = 5
 
 
 class HeadTrial(Trial):
@@ -35,9 +42,56 @@ class HeadTrial(Trial):
             lr: Learning rate.
             cast: Arguments of `Head.to`, which is called after the training.
         """
-        head = self.build(latent)
-        self.train(head, steps=steps, latent=latent, lr=lr)
+        key = f"{latent=} {steps=} {lr=}"
+        head = self._copy_of(key)
+        if head is None:
+            head = self.build(latent)
+            self.train(head, steps=steps, latent=latent, lr=lr)
+            if latent == LATENT:  # what nearly every contract asks for
+                self.kept[key] = head
+                head = self._copy_of(key) or head
         return head.to(**cast) if cast else head
+
+    def _copy_of(self, key: str) -> Head | None:
+        """A copy of a head that was trained before; None where a head cannot be copied."""
+        try:
+            return copy.deepcopy(self.kept.get(key))
+        except Exception:  # such as a tensor with a history among its attributes
+            self.kept.pop(key)
+            return None
+
+    def rows(self, head: Head, *, samples: int = 0) -> int:
+        """Rows of a statistical check: those of the profile, fewer for a large head.
+
+        Args:
+            head: Its parameters are counted.
+            samples: How many are drawn for a row; none if its loss is computed.
+        """
+        affordable = _SHARE_OF_ROWS * self.profile.work / _work_of(head, samples or None)
+        return int(min(self.profile.rows, max(_FEWEST_ROWS, affordable)))
+
+    def search(
+        self, examples: Callable[[Any], Any], check: Callable[[Any], None], *, most: int = 2_000
+    ) -> None:
+        """See `Trial.search`; with fewer examples for a head whose samples cost a second each."""
+        affordable = self.profile.work / (_ROWS_OF_AN_EXAMPLE * _work_of(self.build(), 1))
+        super().search(examples, check, most=int(max(_FEWEST_EXAMPLES, min(most, affordable))))
+
+    def too_much(self, head: Head, *, rows: int, samples: int) -> str | None:
+        """Why a contract is left to the profile `deep`; None if its work is affordable.
+
+        Args:
+            head: Its parameters are counted.
+            rows: Rows of its loss or density.
+            samples: How many samples it draws.
+        """
+        work = rows * _work_of(head, None) + samples * _work_of(head, 1)
+        if work <= self.profile.work:
+            return None
+        return (
+            f"a head of {_work_of(head, None):,} parameters would take minutes: give a factory "
+            "with small widths, or the profile deep"
+        )
 
     def train(
         self, head: Head, *, steps: int, latent: int = LATENT, lr: float = 0.03
@@ -79,3 +133,9 @@ class HeadTrial(Trial):
         """The head's samples, from the generator with a number; see `loss`."""
         torch.manual_seed(number)
         return self.call(head.sample, cond, num_samples, self.generator(number))
+
+
+def _work_of(head: Head, samples: int | None) -> int:
+    """Multiplications by a weight for one row: of a loss, or of some samples."""
+    evaluations = 1 if samples is None else samples * (head.evaluations_per_sample or 1)
+    return evaluations * max(1, sum(parameter.numel() for parameter in head.parameters()))
