@@ -6,7 +6,7 @@ and the gradient mode are set for one block and restored afterwards.
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -130,16 +130,19 @@ def neutral(seed: int, dtype: torch.dtype = torch.float64, device: str = "cpu") 
         dtype: The default dtype; float64 distinguishes rounding from mistakes.
         device: The default device.
     """
-    before, place = torch.get_default_dtype(), torch.get_default_device()
-    moved = place != torch.device(device)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+    before = torch.get_default_dtype()
+    # Entered only if it changes anything: a default device slows down every call in its context.
+    moved = torch.get_default_device() != torch.device(device)
+    place = torch.device(device) if moved else nullcontext()
+    with (
+        place,
+        torch.random.fork_rng(devices=[]),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         torch.manual_seed(seed)
         torch.set_default_dtype(dtype)
-        if moved:
-            torch.set_default_device(device)
         try:
             yield
         finally:
             torch.set_default_dtype(before)
-            if moved:
-                torch.set_default_device(place)

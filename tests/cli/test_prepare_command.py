@@ -106,7 +106,7 @@ def test_of_many_bad_lines_the_first_are_listed(folder, capsys):
     given = ["texts", "--tokenizer", "train:270", "--output", "out", "--skip_bad", "30"]
     assert prepare(*given) == 0
     out = capsys.readouterr().out
-    assert "23 bad documents were left out:\n" in out and "\n  and 3 more\n" in out
+    assert "23 bad documents were skipped:\n" in out and "\n  and 3 more\n" in out
     assert out.count("must be JSON") == 20
 
 

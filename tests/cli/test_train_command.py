@@ -67,5 +67,5 @@ def test_text_that_is_prepared_on_the_way_shows_its_progress(run, tmp_path, caps
             told = capsys.readouterr()
             assert code == 0, told.err
             assert ("encoding, MB: 1/1, done" in told.out) == shown
-            assert ("learning the tokenizer ..." in told.out) == shown
+            assert ("training the tokenizer ..." in told.out) == shown
         shutil.rmtree(tmp_path / "kept")
