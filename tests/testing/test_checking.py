@@ -27,7 +27,7 @@ from calmkit.testing.expecting import expect_refused, expect_same
 from calmkit.testing.finding import kind_of, parts_at
 from calmkit.testing.kinds import KINDS, suite_of
 from calmkit.testing.profiles import profile_named
-from calmkit.testing.trial import Trial
+from calmkit.testing.trial import Trial, neutral
 from calmkit.typing import typed
 
 
@@ -204,6 +204,14 @@ def default_device(name):
         yield
     finally:
         torch.set_default_device(None)
+
+
+def test_no_default_device_is_left_behind():
+    """One that is set, even to the CPU, slows down every call of PyTorch."""
+    before = torch._C._len_torch_function_stack()
+    with neutral(0, device="meta"):
+        assert torch.zeros(1).device.type == "meta"
+    assert torch._C._len_torch_function_stack() == before
 
 
 @pytest.mark.parametrize(
