@@ -27,6 +27,8 @@ __all__ = [
     "saved_and_loaded_it_is_the_same",
 ]
 
+_STEPS_BETWEEN = 20  # between two looks at what has been learned
+
 
 @contract()
 def every_parameter_learns(trial: AutoencoderTrial) -> None:
@@ -146,17 +148,21 @@ def compiles(trial: AutoencoderTrial) -> None:
 
 @contract()
 def learns_to_reconstruct(trial: AutoencoderTrial) -> None:
-    """After 300 steps on eight chunks, their reconstruction loss is at least 40 per cent lower."""
+    """Within 300 steps on eight chunks, the reconstruction loss falls by 40 per cent or more."""
     model, tokens = trial.build(), trial.tokens(8)
     before = _reconstruction(model, tokens)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer, generator = torch.optim.Adam(parameters, lr=1e-2), trial.generator()
-    model.train()
-    for _ in range(300):
-        optimizer.zero_grad()
-        trial.call(model.loss, tokens, generator).total.mean().backward()
-        optimizer.step()
-    after = _reconstruction(model, tokens)
+    after = before
+    for _ in range(300 // _STEPS_BETWEEN):
+        model.train()
+        for _ in range(_STEPS_BETWEEN):
+            optimizer.zero_grad()
+            trial.call(model.loss, tokens, generator).total.mean().backward()
+            optimizer.step()
+        after = _reconstruction(model, tokens)
+        if after < 0.6 * before:  # a wide autoencoder takes long for each step
+            break
     expect(
         after < 0.6 * before,
         seen=f"{after:.3g} nats after 300 steps, {before:.3g} before",
