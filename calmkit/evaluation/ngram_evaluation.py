@@ -2,8 +2,8 @@
 
 A table of n-grams draws its continuations from the last tokens of the true text before each
 scored chunk, as a model does, and is scored in the same way: a chunk of K tokens is drawn token
-by token, and for K > 1 the later tokens of a chunk follow drawn ones. Draws cost little here, so
-that there are more of them than of a model and the errors are those of the text alone.
+by token, and for K > 1 the later tokens of a chunk follow drawn ones. Draws are cheap here, so
+there are more of them than of a model.
 """
 
 import numpy as np

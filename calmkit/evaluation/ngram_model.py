@@ -115,6 +115,14 @@ class NgramModel:
         tables = [counts.table(vocab_size) for counts in counted if not counts.is_empty]
         return cls(tables, vocab_size)
 
+    def shorter(self, order: int) -> "NgramModel":
+        """The model of shorter n-grams, which shares the tables.
+
+        Args:
+            order: n of its longest n-grams, from 1 to that of this model.
+        """
+        return NgramModel(self._tables[:order], self.vocab_size)
+
     def probability(self, context: np.ndarray, token: np.ndarray) -> np.ndarray:
         """p(token | context), (points,).
 

@@ -100,10 +100,11 @@ def _baselines(plan: EvaluationPlan) -> dict[str, tuple[Estimate, ...]] | None:
     settings = {"rows": plan.rows, "settings": plan.settings, "seed": plan.seed}
     frequencies = torch.from_numpy(text.token_frequencies())
     found = {"unigram": evaluate_unigram(frequencies, **settings).brier}
-    for order, name in enumerate(("bigram", "trigram"), start=2):
-        if text.vocab_size**order < 2**63:
-            model = NgramModel.fit(text, order=order)
-            found[name] = evaluate_ngrams(model, **settings).brier
+    longest = 3 if text.vocab_size**3 < 2**63 else 2
+    model = NgramModel.fit(text, order=longest)
+    for order, name in ((2, "bigram"), (3, "trigram")):
+        if order <= longest:
+            found[name] = evaluate_ngrams(model.shorter(order), **settings).brier
     return found
 
 

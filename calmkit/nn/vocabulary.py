@@ -7,9 +7,8 @@ targets take 2 GB, and their gradient as much again. Here they are computed for 
 time and forgotten; the backward pass computes them anew (activation checkpointing), which costs
 one product with W more. Values are those of the plain form; gradients agree with it to rounding.
 
-`torch.nn.functional.linear_cross_entropy` of PyTorch 2.13 does the same without a second product,
-but on a CPU it takes twice as long as the plain form, against 1.2 times here, and cannot be
-compiled or differentiated twice.
+`torch.nn.functional.linear_cross_entropy` of PyTorch 2.13 needs no second product, but it cannot
+be compiled or differentiated twice.
 """
 
 import torch

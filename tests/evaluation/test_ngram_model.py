@@ -75,6 +75,18 @@ def test_blocks_change_nothing_but_at_their_borders(lists, order, block):
         )
 
 
+@given(TEXT, st.integers(1, 3))
+def test_shorter_n_grams_are_those_of_a_shorter_fit(lists, order):
+    want = NgramModel.fit(store(lists), order=order)
+    got = NgramModel.fit(store(lists), order=3).shorter(order)
+    context = np.array([[0, 1], [2, 3], [-1, 0]])
+    for token in range(VOCAB):
+        tokens = np.full(len(context), token)
+        np.testing.assert_array_equal(
+            got.probability(context, tokens), want.probability(context, tokens)
+        )
+
+
 def test_draws_follow_the_probabilities():
     """All continuations of two tokens, from a context that is known, half known and unknown."""
     generator = np.random.default_rng(0)
