@@ -83,6 +83,20 @@ class DiagonalGaussian:
         """A distribution that always returns `location`."""
         return cls(location, torch.zeros_like(location))
 
+    @classmethod
+    def isotropic(cls, mean: Float[Tensor, "*batch latent"], std: float) -> "DiagonalGaussian":
+        """A Gaussian with the same standard deviation in each dimension."""
+        return cls(mean, torch.full_like(mean, std))
+
+    @classmethod
+    def of(cls, target: "DiagonalGaussian | Float[Tensor, '*batch latent']") -> "DiagonalGaussian":
+        """A Gaussian as it is, and a tensor as a point mass."""
+        return target if isinstance(target, DiagonalGaussian) else cls.point_mass(target)
+
+    def to(self, *args: Any, **kwargs: Any) -> "DiagonalGaussian":
+        """Convert dtype or device, with the arguments of `torch.Tensor.to`."""
+        return DiagonalGaussian(self.mean.to(*args, **kwargs), self.std.to(*args, **kwargs))
+
     def __getitem__(self, index: Any) -> "DiagonalGaussian":
         """The Gaussians at an index of the batch; it must not index the latent's dimensions."""
         return DiagonalGaussian(self.mean[index], self.std[index])

@@ -154,3 +154,22 @@ def test_nothing_broadcasts_silently():
         gaussian.rsample_from(torch.zeros(7, 4, 3))
     with pytest.raises(TypeCheckError, match="parameter 'noise'"):
         gaussian.rsample_from(torch.zeros(7, 1, 1))
+
+
+def test_a_tensor_is_a_point_mass_and_a_gaussian_stays_itself():
+    location = torch.randn(3, 2)
+    point = DiagonalGaussian.of(location)
+    assert (point.mean == location).all()
+    assert (point.std == 0).all()
+    assert DiagonalGaussian.of(point) is point
+
+
+def test_one_number_is_the_std_of_all_dimensions():
+    gaussian = DiagonalGaussian.isotropic(torch.zeros(3, 2, dtype=torch.float32), 0.5)
+    assert gaussian.std.dtype == torch.float32
+    assert gaussian.std.tolist() == [[0.5, 0.5]] * 3
+
+
+def test_to_converts_both_tensors():
+    gaussian = DiagonalGaussian(torch.randn(3), torch.ones(3)).to(torch.float32)
+    assert gaussian.mean.dtype == gaussian.std.dtype == torch.float32

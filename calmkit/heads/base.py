@@ -174,7 +174,7 @@ class Head(nn.Module, Recorded, abc.ABC):
                 f"got {target.mean.shape[-1]}."
             )
         dtype = self._wide_dtype()
-        return DiagonalGaussian(target.mean.to(dtype), target.std.to(dtype))
+        return target.to(dtype)
 
     def _checked_latents(self, latents: Tensor) -> Tensor:
         """Check the size of latents and convert them to the dtype of densities."""

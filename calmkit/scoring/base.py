@@ -111,7 +111,7 @@ class ScoringRule(Recorded, abc.ABC):
     def score(
         self,
         samples: Float[Tensor, "samples *batch latent"],
-        target: DiagonalGaussian,
+        target: DiagonalGaussian | Float[Tensor, "*batch latent"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Estimate E_{v ~ target} S(P, v) without bias, from independent samples of P.
@@ -120,7 +120,7 @@ class ScoringRule(Recorded, abc.ABC):
 
         Args:
             samples: Independent draws from P; differentiable.
-            target: Distribution of the outcome; a point mass for a plain observation.
+            target: Distribution of the outcome; or a tensor, the outcome itself.
             generator: Randomness for rules that draw; unused by closed forms.
 
         Raises:
@@ -129,6 +129,7 @@ class ScoringRule(Recorded, abc.ABC):
                 or std is not finite. (Values are checked on the CPU only.)
         """
         check_count(samples, self.min_samples)
+        target = DiagonalGaussian.of(target)
         check_target(samples, target)
         check_finite(samples=samples)
         # A position's vectors are contiguous: distances between them are then computed fastest.
@@ -137,3 +138,12 @@ class ScoringRule(Recorded, abc.ABC):
         noise = standard_normal(shape, generator, dtype=dtype, device=samples.device)
         noise = noise.movedim(-2, 0)
         return in_full_precision(self.score_from)(samples, target, noise)
+
+    def __call__(
+        self,
+        samples: Float[Tensor, "samples *batch latent"],
+        target: DiagonalGaussian | Float[Tensor, "*batch latent"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*batch"]:
+        """The same as `score`."""
+        return self.score(samples, target, generator)

@@ -20,8 +20,10 @@ The rule for vectors is the sum over dimensions. It sees the marginal of each di
 how dimensions depend on each other. The expectation over a Gaussian outcome is that of a folded
 normal.
 
-Sources: Gneiting and Raftery, JASA 2007, section 4.2; Ferro, "Fair scores for ensemble forecasts",
-QJRMS 2014; Leone, Nelson and Nottingham, "The folded normal distribution", Technometrics 1961.
+Sources: Gneiting and Raftery, JASA 2007, section 4.2; Gneiting and Ranjan, "Comparing density
+forecasts using threshold- and quantile-weighted scoring rules", JBES 2011; Ferro, "Fair scores for
+ensemble forecasts", QJRMS 2014; Leone, Nelson and Nottingham, "The folded normal distribution",
+Technometrics 1961.
 """
 
 import math
@@ -38,6 +40,7 @@ from calmkit.typing import typed
 from .base import ScoringRule
 from .checks import check_count, check_dimensions, check_target
 from .precision import in_full_precision
+from .vectors import Array, like, to_tensor
 
 __all__ = ["MarginalCRPS", "crps", "expected_crps", "folded_normal_mean"]
 
@@ -46,25 +49,41 @@ _FAR = 9.0
 
 
 @typed
-@in_full_precision
 def crps(
-    samples: Float[Tensor, "samples *batch latent"], observation: Float[Tensor, "*batch latent"]
-) -> Float[Tensor, "*batch latent"]:
-    """Estimate the CRPS of each dimension without bias.
+    samples: Float[Array, "samples *batch latent"],
+    observation: Float[Array, "*batch latent"],
+    *,
+    between: tuple[float, float] | None = None,
+) -> Float[Array, "*batch latent"]:
+    """Estimate the CRPS of each dimension without bias, over all or some thresholds.
 
         1/m sum_i |x_i - y| - 1/(m (m-1)) sum_{i < j} |x_i - x_j|
 
     Where samples tie with each other the gradient is one of the subgradients.
 
     Args:
-        samples: Independent draws from the prediction; at least two.
+        samples: Independent draws from the prediction; at least two. Tensors or NumPy arrays.
         observation: The outcome y.
+        between: The interval of thresholds t to integrate over, for example (30, inf) to judge
+            forecasts of heat only: the threshold-weighted CRPS, of values clamped to the interval.
+            It is proper, strictly for the part of the distribution in the interval.
 
     Raises:
-        ValueError: If fewer than two samples are given, or a value is not finite.
+        ValueError: If fewer than two samples are given, a value is not finite, or the interval is
+            empty.
     """
-    check_count(samples)
-    check_finite(samples=samples, observation=observation)
+    x, y = to_tensor(samples), to_tensor(observation)
+    check_count(x)
+    check_finite(samples=x, observation=y)
+    if between is not None:
+        low, high = between
+        if not low < high:
+            raise ValueError(f"between must be an interval (low, high); got {between}.")
+        x, y = x.clamp(low, high), y.clamp(low, high)
+    return like(samples, in_full_precision(_fair_crps)(x, y))
+
+
+def _fair_crps(samples: Tensor, observation: Tensor) -> Tensor:
     return (samples - observation).abs().mean(dim=0) - _half_pair_distance(samples)
 
 

@@ -32,16 +32,16 @@ corrections).
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.finite import check_finite
 from calmkit.typing import typed
 
 from .base import ScoringRule
 from .checks import check_count
 from .precision import in_full_precision
+from .vectors import Array, Vectors, like
 
 __all__ = ["DawidSebastianiScore", "dawid_sebastiani_score"]
 
@@ -50,8 +50,13 @@ _LEAST = 4  # with fewer samples E 1/s^2 is infinite
 
 @typed
 def dawid_sebastiani_score(
-    samples: Float[Tensor, "samples *batch latent"], observation: Float[Tensor, "*batch latent"]
-) -> Float[Tensor, "*batch"]:
+    samples: Float[Array, "samples *batch latent"],
+    observation: Float[Array, "*batch latent"],
+    *,
+    weights: Float[Array, "*vector"] | None = None,
+    mask: Bool[Array, "*batch latent"] | None = None,
+    vector_axes: int = 1,
+) -> Float[Array, "*scores"]:
     """Estimate the Dawid-Sebastiani score, without bias if the prediction has Gaussian marginals.
 
         sum_i log s_i^2 - psi((m-1)/2) + log((m-1)/2) + (m-3)/(m-1) (y_i - x_i)^2 / s_i^2 - 1/m
@@ -60,16 +65,20 @@ def dawid_sebastiani_score(
     eps times the largest distance of a sample from y_i. The score is then finite, and very bad.
 
     Args:
-        samples: Independent draws from the prediction; at least four.
+        samples: Independent draws from the prediction; at least four. Tensors or NumPy arrays.
         observation: The outcome y.
+        weights: Weight of each dimension, none negative; all 1 if None. It multiplies the
+            dimension's term of the sum.
+        mask: True where a value is observed; the others are left out. All are if None.
+        vector_axes: Number of last axes that make up one vector.
 
     Raises:
-        ValueError: If fewer than four samples are given, or a value is not finite.
+        ValueError: If fewer than four samples are given, weights do not fit or are negative, or an
+            observed value is not finite.
     """
-    check_finite(samples=samples, observation=observation)
-    target = DiagonalGaussian.point_mass(observation)
-    rule = DawidSebastianiScore()
-    return in_full_precision(rule.score_from)(samples, target, samples[:0])
+    given = Vectors.of(samples, observation, weights=weights, mask=mask, vector_axes=vector_axes)
+    target = DiagonalGaussian.point_mass(given.observation)
+    return like(samples, given.total(in_full_precision(_of_dimensions)(given.samples, target)))
 
 
 @dataclass(frozen=True)
@@ -113,19 +122,23 @@ class DawidSebastianiScore(ScoringRule):
         Raises:
             ValueError: If fewer than four samples are given, or samples have no dimensions.
         """
-        check_count(samples, _LEAST)
-        count = samples.shape[0]
-        offset = samples - target.mean
-        # At unit scale neither a square nor its derivative overflows or vanishes.
-        unit = offset.detach().abs().amax(dim=0).maximum(target.std.detach())
-        limits = torch.finfo(unit.dtype)
-        unit = unit.clamp_min(limits.tiny**0.5)
-        offset = offset / unit
-        mean = offset.mean(dim=0)
-        variance = (offset - mean).square().sum(dim=0) / (count - 1)
-        variance = variance.clamp_min(limits.eps**2)
-        error = (mean.square() + (target.std / unit).square()) / variance
-        half = torch.full((), (count - 1) / 2, dtype=unit.dtype, device=unit.device)
-        correction = half.log() - half.digamma() - 1 / count
-        scores = variance.log() + 2 * unit.log() + (count - 3) / (count - 1) * error + correction
-        return scores.sum(dim=-1)
+        return _of_dimensions(samples, target).sum(dim=-1)
+
+
+def _of_dimensions(samples: Tensor, target: DiagonalGaussian) -> Tensor:
+    """The score of each dimension."""
+    check_count(samples, _LEAST)
+    count = samples.shape[0]
+    offset = samples - target.mean
+    # At unit scale neither a square nor its derivative overflows or vanishes.
+    unit = offset.detach().abs().amax(dim=0).maximum(target.std.detach())
+    limits = torch.finfo(unit.dtype)
+    unit = unit.clamp_min(limits.tiny**0.5)
+    offset = offset / unit
+    mean = offset.mean(dim=0)
+    variance = (offset - mean).square().sum(dim=0) / (count - 1)
+    variance = variance.clamp_min(limits.eps**2)
+    error = (mean.square() + (target.std / unit).square()) / variance
+    half = torch.full((), (count - 1) / 2, dtype=unit.dtype, device=unit.device)
+    correction = half.log() - half.digamma() - 1 / count
+    return variance.log() + 2 * unit.log() + (count - 3) / (count - 1) * error + correction

@@ -12,43 +12,51 @@ Source: Gneiting and Raftery, JASA 2007, section 4.3.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.finite import check_finite
 from calmkit.typing import typed
 
 from .moments import check_alpha, expected_distance
 from .pairwise import PairwiseScore
 from .precision import in_full_precision
+from .vectors import Array, Vectors, like
 
 __all__ = ["EnergyScore", "energy_score"]
 
 
 @typed
 def energy_score(
-    samples: Float[Tensor, "samples *batch latent"],
-    observation: Float[Tensor, "*batch latent"],
+    samples: Float[Array, "samples *batch latent"],
+    observation: Float[Array, "*batch latent"],
     *,
     alpha: float = 1.0,
-) -> Float[Tensor, "*batch"]:
+    weights: Float[Array, "*vector"] | None = None,
+    mask: Bool[Array, "*batch latent"] | None = None,
+    vector_axes: int = 1,
+) -> Float[Array, "*scores"]:
     """Estimate the energy score of an observation without bias.
 
         1/m sum_i ||x_i - y||^a - 1/(m (m-1)) sum_{i < j} ||x_i - x_j||^a
 
     Args:
-        samples: Independent draws from the prediction; at least two.
+        samples: Independent draws from the prediction; at least two. Tensors or NumPy arrays.
         observation: The outcome y.
         alpha: Exponent a in (0, 2).
+        weights: Weight of each dimension, none negative; all 1 if None. The distance is then
+            sqrt(sum_i w_i (x_i - y_i)^2).
+        mask: True where a value is observed; the others are left out. All are if None.
+        vector_axes: Number of last axes that make up one vector.
 
     Raises:
-        ValueError: If alpha is out of range, fewer than two samples are given, or a value is not
-            finite.
+        ValueError: If alpha is out of range, fewer than two samples are given, weights do not fit
+            or are negative, or an observed value is not finite.
     """
-    check_finite(samples=samples, observation=observation)
+    given = Vectors.of(samples, observation, weights=weights, mask=mask, vector_axes=vector_axes)
+    x, y = given.stretched()
     rule = EnergyScore(alpha)
-    return in_full_precision(rule.score_outcomes)(samples, observation[None], samples[:0])
+    return like(samples, in_full_precision(rule.score_outcomes)(x, y[None], x[:0]))
 
 
 @dataclass(frozen=True)

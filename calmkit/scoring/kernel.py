@@ -22,11 +22,10 @@ Source: Gneiting and Raftery, JASA 2007, section 5.1; Gretton et al., JMLR 2012,
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.finite import check_finite
 from calmkit.typing import typed
 
 from .bernstein import Quadrature, expected_by
@@ -34,32 +33,42 @@ from .checks import check_target
 from .kernels import Kernel
 from .pairwise import PairwiseScore, outcome_distances
 from .precision import in_full_precision
+from .vectors import Array, Vectors, like
 
 __all__ = ["KernelScore", "expected_dissimilarity", "kernel_score"]
 
 
 @typed
 def kernel_score(
-    samples: Float[Tensor, "samples *batch latent"],
-    observation: Float[Tensor, "*batch latent"],
+    samples: Float[Array, "samples *batch latent"],
+    observation: Float[Array, "*batch latent"],
     *,
     kernel: Kernel,
-) -> Float[Tensor, "*batch"]:
+    weights: Float[Array, "*vector"] | None = None,
+    mask: Bool[Array, "*batch latent"] | None = None,
+    vector_axes: int = 1,
+) -> Float[Array, "*scores"]:
     """Estimate the kernel score of an observation without bias.
 
         k(0)/2 - 1/m sum_i k(||x_i - y||) + 1/(m (m-1)) sum_{i < j} k(||x_i - x_j||)
 
     Args:
-        samples: Independent draws from the prediction; at least two.
+        samples: Independent draws from the prediction; at least two. Tensors or NumPy arrays.
         observation: The outcome y.
         kernel: The kernel k.
+        weights: Weight of each dimension, none negative; all 1 if None. The distance is then
+            sqrt(sum_i w_i (x_i - y_i)^2).
+        mask: True where a value is observed; the others are left out. All are if None.
+        vector_axes: Number of last axes that make up one vector.
 
     Raises:
-        ValueError: If fewer than two samples are given, or a value is not finite.
+        ValueError: If fewer than two samples are given, weights do not fit or are negative, or an
+            observed value is not finite.
     """
-    check_finite(samples=samples, observation=observation)
+    given = Vectors.of(samples, observation, weights=weights, mask=mask, vector_axes=vector_axes)
+    x, y = given.stretched()
     rule = KernelScore(kernel)
-    return in_full_precision(rule.score_outcomes)(samples, observation[None], samples[:0])
+    return like(samples, in_full_precision(rule.score_outcomes)(x, y[None], x[:0]))
 
 
 @typed

@@ -39,7 +39,7 @@ def _tensors(value: object) -> list[Tensor]:
 
 def _raised(value: object, dtype: torch.dtype) -> object:
     if isinstance(value, DiagonalGaussian):
-        return DiagonalGaussian(value.mean.to(dtype), value.std.to(dtype))
+        return value.to(dtype)
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(dtype)
     return value

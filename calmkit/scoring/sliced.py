@@ -24,7 +24,7 @@ Wasserstein barycenters of measures", 2015 (slicing).
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -38,30 +38,46 @@ from .checks import check_count
 from .crps import expected_crps
 from .derivatives import smooth_norm
 from .precision import in_full_precision
+from .vectors import Array, Vectors, like, to_tensor
 
 __all__ = ["SlicedCRPS", "sliced_crps"]
 
 
 @typed
 def sliced_crps(
-    samples: Float[Tensor, "samples *batch latent"],
-    observation: Float[Tensor, "*batch latent"],
-    noise: Float[Tensor, "directions *batch latent"],
-) -> Float[Tensor, "*batch"]:
+    samples: Float[Array, "samples *batch latent"],
+    observation: Float[Array, "*batch latent"],
+    noise: Float[Array, "directions *batch latent"],
+    *,
+    weights: Float[Array, "*vector"] | None = None,
+    mask: Bool[Array, "*batch latent"] | None = None,
+    vector_axes: int = 1,
+) -> Float[Array, "*scores"]:
     """Estimate the mean CRPS of the projections on given directions without bias.
 
     Args:
-        samples: Independent draws from the prediction; at least two.
+        samples: Independent draws from the prediction; at least two. Tensors or NumPy arrays.
         observation: The outcome y.
         noise: Standard normal draws; theta_k is noise_k / ||noise_k||, at least one.
+        weights: Weight of each dimension, none negative; all 1 if None. Both vectors are
+            stretched by sqrt(w_i).
+        mask: True where a value is observed; the others are left out, of
+            directions too. All are if None.
+        vector_axes: Number of last axes that make up one vector.
 
     Raises:
-        ValueError: If there are fewer than two samples or no direction, or a value is not finite.
+        ValueError: If there are fewer than two samples or no direction, weights do not fit or are
+            negative, or an observed value is not finite.
     """
-    check_finite(samples=samples, observation=observation, noise=noise)
-    rule = SlicedCRPS(num_directions=noise.shape[0])
-    target = DiagonalGaussian.point_mass(observation)
-    return in_full_precision(rule.score_from)(samples, target, noise)
+    given = Vectors.of(samples, observation, weights=weights, mask=mask, vector_axes=vector_axes)
+    directions = to_tensor(noise).flatten(-vector_axes)
+    check_finite(noise=directions)
+    if given.mask is not None:
+        directions = directions * given.mask
+    x, y = given.stretched()
+    rule = SlicedCRPS(num_directions=len(directions))
+    target = DiagonalGaussian.point_mass(y)
+    return like(samples, in_full_precision(rule.score_from)(x, target, directions))
 
 
 @dataclass(frozen=True)

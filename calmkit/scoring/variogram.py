@@ -29,7 +29,7 @@ multivariate quantities", Monthly Weather Review 2015, section 3.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
@@ -43,19 +43,21 @@ from .derivatives import smooth_norm
 from .energy import EnergyScore
 from .moments import gaussian_norm_moment
 from .precision import in_full_precision
+from .vectors import Array, Vectors, like, to_tensor
 
 __all__ = ["VariogramScore", "variogram_score"]
 
 
 @typed
-@in_full_precision
 def variogram_score(
-    samples: Float[Tensor, "samples *batch latent"],
-    observation: Float[Tensor, "*batch latent"],
+    samples: Float[Array, "samples *batch latent"],
+    observation: Float[Array, "*batch latent"],
     *,
     p: float = 0.5,
-    weights: Float[Tensor, "latent latent"] | None = None,
-) -> Float[Tensor, "*batch"]:
+    weights: Float[Array, "dimensions dimensions"] | None = None,
+    mask: Bool[Array, "*batch latent"] | None = None,
+    vector_axes: int = 1,
+) -> Float[Array, "*scores"]:
     """Estimate the variogram score of an observation without bias.
 
         sum_{i,j} w_ij 1/(m (m-1)) sum_{s != t} r_sij r_tij
@@ -63,25 +65,45 @@ def variogram_score(
     with r_sij = |x_si - x_sj|^p - |y_i - y_j|^p.
 
     Args:
-        samples: Independent draws from the prediction; at least two.
+        samples: Independent draws from the prediction; at least two. Tensors or NumPy arrays.
         observation: The outcome y.
         p: Exponent in (0, 1]; 0.5 as the source recommends.
-        weights: w_ij, none negative, or the score is not proper; all one if None.
+        weights: w_ij of two dimensions in the flattened vector, none negative, or the score is not
+            proper; all one if None.
+        mask: True where a value is observed; pairs with another are left out. All are if None.
+        vector_axes: Number of last axes that make up one vector.
 
     Raises:
         ValueError: If p is out of range, there are fewer than two samples or two dimensions, a
-            value is not finite or a weight is negative.
+            observed value is not finite, or weights do not fit or are negative.
     """
-    check_finite(samples=samples, observation=observation)
     _check_exponent(p)
-    check_dimensions(2, samples=samples)
-    found = _squared_error(samples, _power(_differences(observation), p), p)
+    given = Vectors.of(samples, observation, mask=mask, vector_axes=vector_axes)
+    check_dimensions(2, samples=given.samples)
+    found = in_full_precision(_of_pairs)(given.samples, given.observation, p)
+    if given.mask is not None:
+        upper, lower = _pairs(given.mask)
+        found = found * (upper & lower)
     if weights is None:
-        return 2 * found.sum(dim=-1)
+        return like(samples, 2 * found.sum(dim=-1))
+    both = _checked_weights(to_tensor(weights), given.observation.shape[-1])
+    both = (both + both.mT).to(found)
+    return like(samples, found @ torch.cat([both.diagonal(k) for k in range(1, len(both))]))
+
+
+def _of_pairs(samples: Tensor, observation: Tensor, p: float) -> Tensor:
+    return _squared_error(samples, _power(_differences(observation), p), p)
+
+
+def _checked_weights(weights: Tensor, size: int) -> Tensor:
+    if weights.shape != (size, size):
+        raise ValueError(
+            f"weights must have shape {(size, size)}, one for each pair of dimensions; got "
+            f"{tuple(weights.shape)}."
+        )
     check_finite(weights=weights)
     check_not_negative(weights=weights)
-    both = weights + weights.mT
-    return found @ torch.cat([both.diagonal(k) for k in range(1, len(both))])
+    return weights
 
 
 @dataclass(frozen=True)

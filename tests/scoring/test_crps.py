@@ -37,6 +37,17 @@ def test_matches_scoringrules(problem):
     torch.testing.assert_close(crps(x, y), torch.as_tensor(want).reshape(y.shape))
 
 
+@given(problems(), st.floats(-2.0, 0.0), st.floats(0.5, 2.0))
+def test_thresholds_match_scoringrules(problem, low, high):
+    x, y = problem
+    rows = x.movedim(0, -1).numpy()
+    want = scoringrules.twcrps_ensemble(
+        y.numpy(), rows, a=low, b=high, estimator="fair", backend="numpy"
+    )
+    got = crps(x, y, between=(low, high))
+    torch.testing.assert_close(got, torch.as_tensor(want).reshape(y.shape))
+
+
 @given(problems())
 def test_the_rule_is_the_sum_over_dimensions(problem):
     x, y = problem

@@ -22,7 +22,7 @@ def by_functions(samples, observation, alpha):
 
 
 def by_rule(samples, observation, alpha):
-    return EnergyScore(alpha).score(samples, DiagonalGaussian.point_mass(observation))
+    return EnergyScore(alpha)(samples, observation)
 
 
 both_ways = pytest.mark.parametrize("score", [by_functions, by_rule])
