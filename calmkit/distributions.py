@@ -16,7 +16,7 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-__all__ = ["DiagonalGaussian", "standard_normal", "standard_uniform"]
+__all__ = ["DiagonalGaussian", "Target", "standard_normal", "standard_uniform"]
 
 
 def standard_normal(
@@ -89,7 +89,7 @@ class DiagonalGaussian:
         return cls(mean, torch.full_like(mean, std))
 
     @classmethod
-    def of(cls, target: "DiagonalGaussian | Float[Tensor, '*batch latent']") -> "DiagonalGaussian":
+    def of(cls, target: "Target") -> "DiagonalGaussian":
         """A Gaussian as it is, and a tensor as a point mass."""
         return target if isinstance(target, DiagonalGaussian) else cls.point_mass(target)
 
@@ -144,6 +144,10 @@ class DiagonalGaussian:
         Infinite for a point mass.
         """
         return 0.5 * (self.mean.square() + self.std.square() - 1) - self.std.log()
+
+
+Target = DiagonalGaussian | Float[Tensor, "*batch latent"]
+"""What a head learns and a rule scores: a Gaussian, or the outcome itself."""
 
 
 # A method's annotations do not include the fields. These functions annotate both with one batch,

@@ -299,7 +299,7 @@ PUBLIC = {
     "recording": "Construction Factory Recorded construction_of dotted_path makes_parts "
     "record_changes recorded",
     "typing": "checks_are_on typed unchecked",
-    "distributions": "DiagonalGaussian standard_normal standard_uniform",
+    "distributions": "DiagonalGaussian Target standard_normal standard_uniform",
     "chunking": "ChunkBatch aligned_loss_mask chunk_pair chunk_prompts chunk_tokens",
 }
 

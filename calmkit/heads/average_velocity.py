@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.bounds import check_at_least
-from calmkit.distributions import DiagonalGaussian, standard_uniform
+from calmkit.distributions import Target, standard_uniform
 from calmkit.nn import AverageVelocity
 from calmkit.typing import typed
 
@@ -115,7 +115,7 @@ class AverageVelocityHead(Head):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """`loss_from` at random draws; see `Head.loss`."""

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.bounds import check_at_least
-from calmkit.distributions import DiagonalGaussian, standard_normal
+from calmkit.distributions import DiagonalGaussian, Target, standard_normal
 from calmkit.recording import Recorded, record_changes
 
 __all__ = ["Head", "check_num_samples", "guided", "starting_noise"]
@@ -59,14 +59,14 @@ class Head(nn.Module, Recorded, abc.ABC):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Training loss of each position, unreduced; lower is better.
 
         Args:
             cond: Conditions.
-            target: The target distribution of each position.
+            target: The target distribution of each position; a tensor is a point mass.
             generator: Source of randomness; torch's global one if None.
 
         Raises:
@@ -166,8 +166,9 @@ class Head(nn.Module, Recorded, abc.ABC):
                 f"Convert it, or the head by `head.to({cond.dtype})`."
             )
 
-    def _checked_target(self, target: DiagonalGaussian) -> DiagonalGaussian:
-        """Check the size of the target and convert it to the dtype of the loss."""
+    def _checked_target(self, target: Target) -> DiagonalGaussian:
+        """Check the size of the target and convert it to a Gaussian in the dtype of the loss."""
+        target = DiagonalGaussian.of(target)
         if target.mean.shape[-1] != self.latent_size:
             raise ValueError(
                 f"target must have latent_size = {self.latent_size} dimensions; "

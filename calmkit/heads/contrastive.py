@@ -37,7 +37,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.bounds import check_at_least, check_positive
-from calmkit.distributions import DiagonalGaussian, standard_normal
+from calmkit.distributions import DiagonalGaussian, Target, standard_normal
 from calmkit.typing import typed
 
 from .base import Head, starting_noise
@@ -140,7 +140,7 @@ class ContrastiveHead(Head):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Hinge loss of each position; see `Head.loss`."""

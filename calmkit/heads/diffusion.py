@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.bounds import check_at_least
-from calmkit.distributions import DiagonalGaussian
+from calmkit.distributions import Target
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
 
@@ -147,7 +147,7 @@ class DiffusionHead(Head):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Loss of each position at stratified steps; see `Head.loss`."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from calmkit.bounds import check_at_least
-from calmkit.distributions import DiagonalGaussian
+from calmkit.distributions import Target
 from calmkit.nn import scaled_normal_
 from calmkit.scoring import EnergyScore, ScoringRule
 from calmkit.typing import typed
@@ -164,7 +164,7 @@ class EnergyHead(Head):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Score of N samples of each position, under the head's rule; see `Head.loss`."""

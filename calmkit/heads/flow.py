@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.bounds import check_at_least
-from calmkit.distributions import DiagonalGaussian, standard_uniform
+from calmkit.distributions import Target, standard_uniform
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
 
@@ -132,7 +132,7 @@ class FlowHead(Head):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Flow-matching loss of each position; see `Head.loss`."""

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from calmkit.distributions import DiagonalGaussian
+from calmkit.distributions import DiagonalGaussian, Target
 from calmkit.nn import ResidualMLP
 from calmkit.typing import typed
 
@@ -110,7 +110,7 @@ class GaussianHead(Head):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """-E log p(v | h) for v ~ target, exact and without sampling; see `Head.loss`."""

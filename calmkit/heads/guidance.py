@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.bounds import check_in
-from calmkit.distributions import DiagonalGaussian, standard_uniform
+from calmkit.distributions import DiagonalGaussian, Target, standard_uniform
 from calmkit.recording import Factory, record_changes
 from calmkit.typing import typed
 
@@ -127,14 +127,14 @@ class GuidedHead(Head):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Loss of the head with condition dropout; see `Head.loss`."""
         uniform = standard_uniform(
             cond.shape[:-1], generator, dtype=cond.dtype, device=cond.device
         )
-        return self.loss_from(cond, target, uniform, generator)
+        return self.loss_from(cond, DiagonalGaussian.of(target), uniform, generator)
 
     @typed
     def sample(

@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.bounds import check_at_least
-from calmkit.distributions import DiagonalGaussian, standard_normal, standard_uniform
+from calmkit.distributions import DiagonalGaussian, Target, standard_normal, standard_uniform
 from calmkit.nn import ResidualMLP
 from calmkit.typing import typed
 
@@ -162,7 +162,7 @@ class MixtureHead(Head):
     def loss(
         self,
         cond: Float[Tensor, "*batch cond"],
-        target: DiagonalGaussian,
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """-E log p(v | h) for v ~ target, without bias; see `Head.loss`."""

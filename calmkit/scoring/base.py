@@ -19,14 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.distributions import DiagonalGaussian, standard_normal
+from calmkit.distributions import DiagonalGaussian, Target, standard_normal
 from calmkit.finite import check_finite
 from calmkit.recording import Recorded
 from calmkit.typing import typed
 
 from .checks import check_count, check_target
+from .derivatives import recomputed
 from .precision import in_full_precision
-from .recompute import recomputed
 
 __all__ = ["ScoringRule"]
 
@@ -111,7 +111,7 @@ class ScoringRule(Recorded, abc.ABC):
     def score(
         self,
         samples: Float[Tensor, "samples *batch latent"],
-        target: DiagonalGaussian | Float[Tensor, "*batch latent"],
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """Estimate E_{v ~ target} S(P, v) without bias, from independent samples of P.
@@ -142,7 +142,7 @@ class ScoringRule(Recorded, abc.ABC):
     def __call__(
         self,
         samples: Float[Tensor, "samples *batch latent"],
-        target: DiagonalGaussian | Float[Tensor, "*batch latent"],
+        target: Target,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch"]:
         """The same as `score`."""

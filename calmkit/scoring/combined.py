@@ -22,8 +22,8 @@ from calmkit.typing import typed
 
 from .base import ScoringRule
 from .checks import check_count
+from .derivatives import recomputed
 from .pairwise import PairwiseScore
-from .recompute import recomputed
 
 __all__ = ["ChunkedScore", "SampledTarget", "SpreadWeighted", "WeightedSum"]
 

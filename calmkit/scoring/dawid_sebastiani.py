@@ -67,9 +67,8 @@ def dawid_sebastiani_score(
     Args:
         samples: Independent draws from the prediction; at least four. Tensors or NumPy arrays.
         observation: The outcome y.
-        weights: Weight of each dimension, none negative; all 1 if None. It multiplies the
-            dimension's term of the sum.
-        mask: True where a value is observed; the others are left out. All are if None.
+        weights: Weights of the terms of the sum.
+        mask: True where a value is observed; the others are left out.
         vector_axes: Number of last axes that make up one vector.
 
     Raises:

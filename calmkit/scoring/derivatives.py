@@ -1,4 +1,4 @@
-"""The choice between a fast hand-written gradient and PyTorch's own derivatives.
+"""The choice between a fast hand-written gradient and PyTorch's own derivatives, or recomputing.
 
 A hand-written gradient (`torch.autograd.Function`) is fast and needs little memory, but PyTorch
 cannot differentiate it again. It is used only in a plain backward pass, where no other derivative
@@ -10,14 +10,17 @@ can follow. Everything else uses plain operations, which PyTorch differentiates 
   `torch.is_grad_enabled()` is true.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.linalg import vector_norm
+from torch.utils.checkpoint import checkpoint
 
 from calmkit.private_torch import in_transform
 
-__all__ = ["needs_plain_operations", "smooth_norm"]
+__all__ = ["needs_plain_operations", "recomputed", "smooth_norm"]
 
 
 def needs_plain_operations(*inputs: Tensor) -> bool:
@@ -27,6 +30,17 @@ def needs_plain_operations(*inputs: Tensor) -> bool:
         or in_transform()
         or any(unpack_dual(x).tangent is not None for x in inputs)
     )
+
+
+def recomputed(score: Callable[..., Tensor], *args: Tensor) -> Tensor:
+    """`score(*args)`, deterministic, its intermediate tensors recomputed in the backward pass.
+
+    It is a plain call under `torch.compile`, since the compiler itself decides which tensors to
+    keep, and under the transforms of `torch.func`, which do not support checkpointing.
+    """
+    if torch.compiler.is_compiling() or in_transform():
+        return score(*args)
+    return checkpoint(score, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 def smooth_norm(x: Tensor, dim: int) -> Tensor:

@@ -44,9 +44,8 @@ def energy_score(
         samples: Independent draws from the prediction; at least two. Tensors or NumPy arrays.
         observation: The outcome y.
         alpha: Exponent a in (0, 2).
-        weights: Weight of each dimension, none negative; all 1 if None. The distance is then
-            sqrt(sum_i w_i (x_i - y_i)^2).
-        mask: True where a value is observed; the others are left out. All are if None.
+        weights: Weights of the dimensions; the distance is sqrt(sum_i w_i (x_i - y_i)^2).
+        mask: True where a value is observed; the others are left out.
         vector_axes: Number of last axes that make up one vector.
 
     Raises:

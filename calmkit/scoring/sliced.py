@@ -59,10 +59,8 @@ def sliced_crps(
         samples: Independent draws from the prediction; at least two. Tensors or NumPy arrays.
         observation: The outcome y.
         noise: Standard normal draws; theta_k is noise_k / ||noise_k||, at least one.
-        weights: Weight of each dimension, none negative; all 1 if None. Both vectors are
-            stretched by sqrt(w_i).
-        mask: True where a value is observed; the others are left out, of
-            directions too. All are if None.
+        weights: Weights w_i of the dimensions, which stretch both vectors by sqrt(w_i).
+        mask: True where a value is observed; directions lie in the observed dimensions.
         vector_axes: Number of last axes that make up one vector.
 
     Raises:

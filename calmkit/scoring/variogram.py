@@ -33,17 +33,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.finite import check_finite
 from calmkit.typing import typed
 
 from .base import ScoringRule
-from .checks import check_count, check_dimensions, check_not_negative
+from .checks import check_count, check_dimensions
 from .crps import folded_normal_mean
 from .derivatives import smooth_norm
 from .energy import EnergyScore
 from .moments import gaussian_norm_moment
 from .precision import in_full_precision
-from .vectors import Array, Vectors, like, to_tensor
+from .vectors import Array, Vectors, checked_weights, like
 
 __all__ = ["VariogramScore", "variogram_score"]
 
@@ -70,7 +69,7 @@ def variogram_score(
         p: Exponent in (0, 1]; 0.5 as the source recommends.
         weights: w_ij of two dimensions in the flattened vector, none negative, or the score is not
             proper; all one if None.
-        mask: True where a value is observed; pairs with another are left out. All are if None.
+        mask: True where a value is observed; pairs with another are left out.
         vector_axes: Number of last axes that make up one vector.
 
     Raises:
@@ -86,24 +85,13 @@ def variogram_score(
         found = found * (upper & lower)
     if weights is None:
         return like(samples, 2 * found.sum(dim=-1))
-    both = _checked_weights(to_tensor(weights), given.observation.shape[-1])
+    both = checked_weights(weights, (given.observation.shape[-1],) * 2)
     both = (both + both.mT).to(found)
     return like(samples, found @ torch.cat([both.diagonal(k) for k in range(1, len(both))]))
 
 
 def _of_pairs(samples: Tensor, observation: Tensor, p: float) -> Tensor:
     return _squared_error(samples, _power(_differences(observation), p), p)
-
-
-def _checked_weights(weights: Tensor, size: int) -> Tensor:
-    if weights.shape != (size, size):
-        raise ValueError(
-            f"weights must have shape {(size, size)}, one for each pair of dimensions; got "
-            f"{tuple(weights.shape)}."
-        )
-    check_finite(weights=weights)
-    check_not_negative(weights=weights)
-    return weights
 
 
 @dataclass(frozen=True)

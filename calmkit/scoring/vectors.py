@@ -16,7 +16,7 @@ from calmkit.finite import check_finite
 
 from .checks import check_not_negative
 
-__all__ = ["Array", "Vectors", "like", "to_tensor"]
+__all__ = ["Array", "Vectors", "checked_weights", "like", "to_tensor"]
 
 Array = TypeVar("Array", Tensor, np.ndarray)
 """A tensor or a NumPy array; a function returns the kind that it receives."""
@@ -50,12 +50,9 @@ class Vectors:
     ) -> "Vectors":
         """Check the arguments of a score and flatten its vectors.
 
-        Args:
-            samples: Array (samples, *batch, *vector).
-            observation: Array (*batch, *vector).
-            weights: Array (*vector); the weight of each dimension.
-            mask: Array (*batch, *vector); True where a value is observed.
-            vector_axes: Number of axes that make up one vector.
+        `samples` is (samples, *batch, *vector), with
+        `vector_axes` axes in *vector; `observation` and `mask` lack the first axis, `weights` has
+        the last ones only.
 
         Raises:
             ValueError: If there are not that many axes, weights do not fit or are negative, or a
@@ -73,7 +70,10 @@ class Vectors:
         if observed is not None:
             x, y = torch.where(observed, x, 0.0), torch.where(observed, y, 0.0)
         check_finite(samples=x, observation=y)
-        return cls(x, y, _checked_weights(weights, shape, y.device), observed)
+        scales = (
+            None if weights is None else checked_weights(weights, shape).flatten().to(y.device)
+        )
+        return cls(x, y, scales, observed)
 
     def stretched(self) -> tuple[Tensor, Tensor]:
         """Samples and observation, each dimension times the root of its weight."""
@@ -89,19 +89,14 @@ class Vectors:
         return (scores if self.mask is None else scores * self.mask).sum(dim=-1)
 
 
-def _checked_weights(
-    weights: Tensor | np.ndarray | None, shape: torch.Size, device: torch.device
-) -> Tensor | None:
-    if weights is None:
-        return None
+def checked_weights(weights: Tensor | np.ndarray, shape: tuple[int, ...]) -> Tensor:
+    """Refuse weights of another shape, negative ones and NaN."""
     found = to_tensor(weights)
     if found.shape != shape:
-        raise ValueError(
-            f"weights must have the shape of one vector, {tuple(shape)}; got {tuple(found.shape)}."
-        )
+        raise ValueError(f"weights must have shape {tuple(shape)}; got {tuple(found.shape)}.")
     check_finite(weights=found)
     check_not_negative(weights=found)
-    return found.flatten().to(device)
+    return found
 
 
 def to_tensor(array: Tensor | np.ndarray) -> Tensor:

@@ -164,7 +164,7 @@ def test_weights_have_the_shape_of_the_vector(seed):
     [
         ({"vector_axes": 0}, r"vector_axes must be from 1 to 2, .*; got 0"),
         ({"vector_axes": 3}, r"vector_axes must be from 1 to 2, .*; got 3"),
-        ({"weights": torch.ones(5)}, r"weights must have the shape of one vector, \(6,\)"),
+        ({"weights": torch.ones(5)}, r"weights must have shape \(6,\); got \(5,\)"),
         ({"weights": -torch.ones(6)}, r"weights must not be negative; got -1"),
         ({"weights": torch.full((6,), math.nan)}, r"weights must be finite"),
     ],
