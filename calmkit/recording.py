@@ -27,6 +27,7 @@ __all__ = [
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _KEPT_AS = "_construction"
+_MOST_SHOWN = 80  # characters of one setting
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,24 @@ class Recorded:
         super().__init_subclass__(**keywords)
         if "__init__" in cls.__dict__:
             cls.__init__ = _keeping(cls.__init__)
+
+    def extra_repr(self) -> str:
+        """The arguments of the constructor apart from modules, which `print` of a module shows.
+
+        One that is stored in an attribute of the same name is shown as it is now.
+        """
+        made = construction_of(self)
+        if made is None:
+            return ""
+        missing = inspect.Parameter.empty
+        shown = []
+        for name in inspect.signature(made.maker).parameters:
+            value = getattr(self, name, made.arguments.get(name, missing))
+            if value is not missing and not isinstance(value, torch.nn.Module):
+                text = repr(value)
+                brief = len(text) <= _MOST_SHOWN
+                shown.append(f"{name}={text if brief else type(value).__name__ + '(...)'}")
+        return ", ".join(shown)
 
 
 def recorded(make: _F) -> _F:

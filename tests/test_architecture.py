@@ -286,7 +286,7 @@ PUBLIC = {
     "restored_share score",
     "experiments": "RunResult",
     "comparison": "ComparisonResult VariantResult read_results",
-    "reports": "Report Summary report_folders summarize to_table write_report",
+    "reports": "Report ReportTables Summary report_folders summarize write_report",
     "cli": "main",
     "testing": "Report Result check_part parametrize_contracts",
     "accounting": "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account "

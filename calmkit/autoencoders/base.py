@@ -48,6 +48,8 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
         latent_size: Dimensions of a latent vector.
     """
 
+    extra_repr = Recorded.extra_repr
+
     # Number of logits in memory at once while decoding tokens: 16 MB in float32.
     _logits_at_once = 2**22
 

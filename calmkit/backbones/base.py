@@ -41,6 +41,8 @@ class Backbone(nn.Module, Recorded, abc.ABC):
         max_positions: Largest number of positions of a document; None if unlimited.
     """
 
+    extra_repr = Recorded.extra_repr
+
     max_positions: int | None = None
 
     def __init__(self, hidden_size: int) -> None:

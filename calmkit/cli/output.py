@@ -11,7 +11,7 @@ from calmkit import __version__
 from calmkit.comparison import ComparisonResult
 from calmkit.files import replace_file
 from calmkit.locks import only_one_in
-from calmkit.reports import Report, to_table, write_report
+from calmkit.reports import Report, ReportTables, write_report
 
 from .mistakes import mistakes
 
@@ -68,7 +68,7 @@ def write_and_show(result: ComparisonResult, directory: Path, console: Console) 
 
 def show(report: Report, files: Sequence[Path], directory: Path, console: Console) -> None:
     """Print a report and the names of its files."""
-    console.print(to_table(report))
+    console.print(ReportTables(report))
     names = ", ".join(str(file.relative_to(directory)) for file in files)
     console.print(f"{directory}/: {names}", markup=False, highlight=False)
 

@@ -42,6 +42,8 @@ class Head(nn.Module, Recorded, abc.ABC):
             changes them in a trained head.
     """
 
+    extra_repr = Recorded.extra_repr
+
     sampling_arguments: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, cond_size: int, latent_size: int) -> None:

@@ -77,9 +77,12 @@ class NoiseSchedule(Recorded):
             inside = (betas > 0) & (betas < 1)
             inside[-1:] |= betas[-1:] == 1
             if betas.ndim != 1 or len(betas) < 1 or not bool(inside.all()):
+                got = f"shape {tuple(betas.shape)}"
+                if betas.ndim == 1 and len(betas):
+                    place = int((~inside).nonzero()[0])
+                    got = f"{betas[place]:g} at step {place}"
                 raise ValueError(
-                    f"betas must be a vector of numbers in (0, 1), the last at most 1; "
-                    f"got {betas}."
+                    f"betas must be a vector of numbers in (0, 1), the last at most 1; got {got}."
                 )
         self.betas = betas
         self.alphas_bar = (1 - betas).cumprod(0)
@@ -97,6 +100,9 @@ class NoiseSchedule(Recorded):
 
     def __len__(self) -> int:
         return len(self.betas)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} of {self.full_length} steps)"
 
     @staticmethod
     def cosine(length: int = 1000, *, offset: float = 0.008) -> "NoiseSchedule":

@@ -66,6 +66,8 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         backbone: Maps vectors to states.
     """
 
+    extra_repr = Recorded.extra_repr
+
     input_encoder: InputEncoder
     backbone: Backbone
 

@@ -26,6 +26,8 @@ class InputEncoder(nn.Module, Recorded, abc.ABC):
         hidden_size: Features of the vector.
     """
 
+    extra_repr = Recorded.extra_repr
+
     chunk_size: int
     vocab_size: int
     hidden_size: int

@@ -5,7 +5,7 @@ from .merging import report_folders as report_folders
 from .report_files import write_report as write_report
 from .summary import Summary as Summary
 from .summary import summarize as summarize
-from .table import to_table as to_table
+from .table import ReportTables as ReportTables
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

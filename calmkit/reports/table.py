@@ -1,57 +1,83 @@
 """A report as tables for the terminal.
 
-A table is at most 100 columns wide; if necessary, costs get a table of their own.
+One table if it is wide enough, otherwise scores and costs apart, each in as many tables as it
+takes. Long names are wrapped; numbers are never cut.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .base import Report
 from .columns import Cell, Column
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
-__all__ = ["to_table"]
+__all__ = ["ReportTables"]
 
-_WIDTH = 100
 _NAME_WIDTH = 20
 _ROOM_AT_LEAST = 8
 
 
-def to_table(report: Report) -> "Group":
-    """The report as rich tables, with notes below."""
-    from rich.console import Group
-    from rich.text import Text
+@dataclass(frozen=True)
+class ReportTables:
+    """The tables of a report, with its notes below, for `rich.console.Console.print`."""
 
-    name, columns = report.result.name, report.columns
-    names = [line.name for line in (*report.lines, *report.baselines)]
-    if _room(columns) >= min(_NAME_WIDTH, max(map(len, names))):
-        tables = [_table(f"{name}: scores on {report.text}", names, columns)]
-    else:
-        scores, costs = (
-            [column for column in columns if column.group == group]
-            for group in ("scores", "costs")
-        )
-        tables = [
-            _table(f"{name}: scores on {report.text}", names, scores),
-            _table(f"{name}: costs", names[: len(report.lines)], costs),
-        ]
-    return Group(*tables, *(Text(line) for line in report.notes))
+    report: Report
+
+    def __rich_console__(
+        self, console: "Console", options: "ConsoleOptions"
+    ) -> "Iterator[RenderableType]":
+        """The tables for a console's width."""
+        from rich.text import Text
+
+        report, width = self.report, options.max_width
+        names = [line.name for line in (*report.lines, *report.baselines)]
+        for columns in _divided(report.columns, names, width):
+            groups = {column.group for column in columns}
+            only_costs = groups == {"costs"}
+            title = "costs" if only_costs else f"scores on {report.text}"
+            rows = names[: len(report.lines)] if only_costs else names
+            yield _table(f"{report.result.name}: {title}", rows, columns, width)
+        yield from (Text(note) for note in report.notes)
 
 
-def _table(title: str, names: Sequence[str], columns: Sequence[Column]) -> "Table":
+def _divided(
+    columns: Sequence[Column], names: Sequence[str], width: int
+) -> Iterator[Sequence[Column]]:
+    """The columns of each table."""
+    wanted = min(_NAME_WIDTH, max(map(len, names)))
+    if _room(columns, width) >= wanted:
+        yield columns
+        return
+    for group in ("scores", "costs"):
+        table: list[Column] = []
+        for column in columns:
+            if column.group != group:
+                continue
+            if table and _room([*table, column], width) < wanted:
+                yield table
+                table = []
+            table.append(column)
+        if table:
+            yield table
+
+
+def _table(title: str, names: Sequence[str], columns: Sequence[Column], width: int) -> "Table":
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("", no_wrap=True)
     for column in columns:
-        table.add_column("\n".join(column.heading), justify="right", no_wrap=True)
+        table.add_column(
+            "\n".join(column.heading), justify="right", no_wrap=True, min_width=_width(column)
+        )
     # Long names are wrapped, at hyphens if possible.
-    room = max(_ROOM_AT_LEAST, _room(columns))
+    room = max(_ROOM_AT_LEAST, _room(columns, width))
     for place, name in enumerate(names):
         cells = (_lines(column.cells[place]) for column in columns)
         table.add_row("\n".join(textwrap.wrap(name, room)), *cells)
@@ -62,10 +88,11 @@ def _lines(cell: Cell) -> str:
     return f"{cell.value or '-'}\n{cell.error}" if cell.error else cell.value or "-"
 
 
-def _room(columns: Sequence[Column]) -> int:
+def _width(column: Column) -> int:
+    texts = [text for cell in column.cells for text in (cell.value, cell.error)]
+    return max(map(len, [*column.heading, *texts]))
+
+
+def _room(columns: Sequence[Column], width: int) -> int:
     """Characters left for names by the columns, the gaps between them and the box."""
-    widths = []
-    for column in columns:
-        texts = [text for cell in column.cells for text in (cell.value, cell.error)]
-        widths.append(1 + max(map(len, [*column.heading, *texts])))
-    return _WIDTH - 2 - sum(widths)
+    return width - 2 - sum(1 + _width(column) for column in columns)

@@ -4,7 +4,7 @@ import math
 import pytest
 import sample_results as samples
 
-from calmkit.reports import Report, to_table
+from calmkit.reports import Report
 from calmkit.reports.merging import merge, report_folders
 from calmkit.reports.summary import summarize
 
@@ -100,7 +100,6 @@ class TestFolders:
         assert all(file.is_file() and tmp_path / "both" in file.parents for file in files)
         page = (tmp_path / "both" / "report.html").read_text(encoding="utf-8")
         assert "tuesday-run-flow" in page
-        to_table(report)
 
     def test_what_cannot_be_read_is_named(self, tmp_path):
         good = self.write(tmp_path / "good", samples.result())

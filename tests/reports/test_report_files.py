@@ -7,14 +7,14 @@ import sample_results as samples
 from rich.console import Console
 
 from calmkit.comparison import read_results
-from calmkit.reports import Report, to_table, write_report
+from calmkit.reports import Report, ReportTables, write_report
 from calmkit.reports.report_files import to_samples
 from calmkit.reports.summary import summarize
 
 
 def shown(found, width=100):
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(to_table(Report.of(found)))
+    console.print(ReportTables(Report.of(found)))
     return console.file.getvalue()
 
 
@@ -31,6 +31,22 @@ class TestTable:
         text = shown(found)
         assert max(map(len, text.splitlines())) <= 100
         assert "…" not in text and "nan" not in text.replace("loss is nan at step 17", "")
+
+    @pytest.mark.parametrize("width", [40, 60, 80, 250])
+    def test_any_width_shows_every_number_whole(self, width):
+        found = samples.ten()
+        text = shown(found, width=width)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+        words = set(text.split())
+        for column in Report.of(found).columns:
+            for cell in column.cells:
+                assert cell.value in ("", "failed") or cell.value in words
+                assert cell.error in ("", *words)
+
+    def test_a_wide_terminal_gets_one_table(self):
+        text = shown(samples.result(), width=250)
+        assert text.count("heads: ") == 1
 
     def test_costs_get_a_table_of_their_own_only_where_one_does_not_suffice(self):
         assert "heads: scores on held-out text" in shown(samples.result())

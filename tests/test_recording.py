@@ -1,0 +1,40 @@
+"""What a part records of its construction shows when it is printed."""
+
+from head_instances import HEADS
+
+from calmkit.autoencoders import MLPAutoencoder
+from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, GuidedHead, HeunSolver
+from calmkit.scoring import EnergyScore
+
+
+def first_line(part):
+    return repr(part).splitlines()[1].strip()
+
+
+def test_a_head_prints_its_settings_with_defaults_and_rule():
+    head = EnergyHead(5, 3, width=8, rule=EnergyScore(0.7))
+    assert first_line(head).startswith("cond_size=5, latent_size=3, width=8, depth=")
+    assert "num_samples=8" in first_line(head)
+    assert "rule=EnergyScore(alpha=0.7)" in first_line(head)
+
+
+def test_a_setting_is_shown_as_it_is_now():
+    head = FlowHead(5, 3, width=8).with_sampling(solver=HeunSolver(3))
+    assert "solver=HeunSolver(steps=3)" in first_line(head)
+
+
+def test_a_long_setting_is_one_word():
+    head = DiffusionHead(5, 3, width=8)
+    assert "schedule=NoiseSchedule(1000 of 1000 steps)" in first_line(head)
+    assert all(len(first_line(make(5, 3))) < 500 for make in HEADS.values())
+
+
+def test_modules_stay_below_the_settings():
+    head = GuidedHead(5, 3, head=lambda cond, latent: FlowHead(cond, latent, width=8))
+    assert "dropout=0.1" in first_line(head)
+    assert "(head): FlowHead(" in repr(head)
+    assert "FlowHead" not in first_line(head)
+
+
+def test_other_parts_print_theirs():
+    assert "kl_weight=0.001" in first_line(MLPAutoencoder(2, 7, 3, width=8))
