@@ -5,13 +5,16 @@ further device, by the same command line. Only the first of all processes shows 
 others end with the training.
 """
 
+import json
+import logging
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calmkit import config
+from calmkit.cluster import check_agreement, ending_together
 from calmkit.comparison import result_of_one
 from calmkit.data import Corpus
 from calmkit.experiments import (
@@ -20,6 +23,7 @@ from calmkit.experiments import (
     RunProgress,
     Silent,
     check_resumable,
+    code_of_result,
     fabric_of,
     finetune,
     prepare,
@@ -94,6 +98,27 @@ def _held(output: Path, fabric: "Fabric") -> AbstractContextManager[object]:
     return held(output) if fabric.is_global_zero else nullcontext()
 
 
+@contextmanager
+def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> Iterator[None]:
+    """Start the other processes of the training; in the block, the end of one ends all.
+
+    Args:
+        fabric: The devices.
+        text: The effective config.
+        inputs: Digests of the inputs, by name.
+
+    Raises:
+        Mistake: If another process has other inputs, another config or other code.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # each process says hello
+    fabric.launch()
+    with ending_together(fabric):
+        with mistakes():
+            code = json.dumps(code_of_result(text))
+            check_agreement(fabric, {**inputs, "config": text, "code": code})
+        yield
+
+
 def _train(
     experiment: config.TrainExperiment, corpus: Corpus, text: str, fabric: "Fabric"
 ) -> None:
@@ -101,9 +126,9 @@ def _train(
         check_resumable(experiment.output, text, text=corpus.digest)
         if fabric.is_global_zero:
             start_output(experiment.output, "train", text)
-    fabric.launch()
-    with mistakes_in_checkpoints(), _display(fabric) as display:
-        record = train(experiment, corpus, config_text=text, display=display, fabric=fabric)
+    with _all_processes(fabric, text, {"text": corpus.digest}):
+        with mistakes_in_checkpoints(), _display(fabric) as display:
+            record = train(experiment, corpus, config_text=text, display=display, fabric=fabric)
     if record is None:
         return
     plan = EvaluationPlan.of_training(experiment, corpus, text)
@@ -129,11 +154,11 @@ def _finetune(
             check_resumable(experiment.output, text, **prepared.inputs)
             if fabric.is_global_zero:
                 start_output(experiment.output, "train", text)
-        fabric.launch()
-        with mistakes_in_checkpoints(), _display(fabric) as display:
-            result = finetune(
-                experiment, prepared, config_text=text, display=display, fabric=fabric
-            )
+        with _all_processes(fabric, text, prepared.inputs):
+            with mistakes_in_checkpoints(), _display(fabric) as display:
+                result = finetune(
+                    experiment, prepared, config_text=text, display=display, fabric=fabric
+                )
     if result is not None:
         files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
         new_console().print(f"{result}\n{files}", markup=False, highlight=False)

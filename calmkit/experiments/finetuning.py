@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from calmkit.cluster import part
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import TextTokenizer
 from calmkit.files import file_digest, replace_file
@@ -168,7 +169,7 @@ def finetune(
         loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
         progress=display.track("finetune"),
     )
-    fabric.barrier()
+    part(fabric)
     if before is None:
         return None
     save_checkpoint(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from calmkit.config import Comparison, TrainExperiment
-from calmkit.training import share_of
+from calmkit.training import fully_sharded, share_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -47,7 +47,7 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
         accelerator=experiment.accelerator,
         devices=experiment.devices,
         num_nodes=experiment.num_nodes,
-        strategy=experiment.strategy,
+        strategy=fully_sharded() if experiment.strategy == "fsdp" else experiment.strategy,
         precision=experiment.precision,
     )
     for key in ("training", "autoencoder_training"):

@@ -164,12 +164,18 @@ class StepMeans:
         """Factor of the accumulated gradients, after the last `exchange`; None if it is 1."""
         return None if self._alone else self._per_item(self._fabric.world_size)
 
-    def read(self) -> dict[str, float]:
-        """The means over all items, read from the device."""
+    def read(self, *, stops: bool = False) -> tuple[dict[str, float], bool]:
+        """The means over all items, read from the device, and whether any process stops.
+
+        Args:
+            stops: Whether this process is to end after the step.
+        """
         sums = torch.stack(list(self._sums.values()))
         if self._fabric.world_size > 1:
-            sums = torch.as_tensor(self._fabric.all_reduce(sums, reduce_op="sum"))
-        return dict(zip(self._sums, self._per_item(sums).tolist(), strict=True))
+            own = torch.cat([sums, sums.new_full((1,), float(stops))])
+            total = torch.as_tensor(self._fabric.all_reduce(own, reduce_op="sum"))
+            sums, stops = total[:-1], bool(total[-1])
+        return dict(zip(self._sums, self._per_item(sums).tolist(), strict=True)), stops
 
     def _per_item(self, value: Tensor | float) -> Tensor:
         """A value over the total count; 0 if there is nothing to count."""
