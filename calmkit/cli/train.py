@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calmkit import config
-from calmkit.cluster import check_agreement, ending_together
+from calmkit.cluster import LostProcessError, check_agreement, ending_together
 from calmkit.comparison import result_of_one
 from calmkit.data import Corpus
 from calmkit.experiments import (
@@ -34,7 +34,7 @@ from calmkit.reports import RESULTS
 from calmkit.saving import WEIGHTS_FILE
 
 from .display import Display
-from .mistakes import mistakes, mistakes_in_checkpoints
+from .mistakes import Failed, mistakes, mistakes_in_checkpoints
 from .output import held, new_console, start_output, write_and_show
 from .trust import without_trust
 
@@ -109,14 +109,18 @@ def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> It
 
     Raises:
         Mistake: If another process has other inputs, another config or other code.
+        Failed: If another process has ended or does not answer.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # each process says hello
     fabric.launch()
-    with ending_together(fabric):
-        with mistakes():
-            code = json.dumps(code_of_result(text))
-            check_agreement(fabric, {**inputs, "config": text, "code": code})
-        yield
+    try:
+        with ending_together(fabric):
+            with mistakes():
+                code = json.dumps(code_of_result(text))
+                check_agreement(fabric, {**inputs, "config": text, "code": code})
+            yield
+    except LostProcessError as error:
+        raise Failed(str(error)) from None
 
 
 def _train(

@@ -5,5 +5,6 @@
 from .agreement import check_agreement as check_agreement
 from .decisions import any_of as any_of
 from .decisions import first_writes as first_writes
+from .ending import LostProcessError as LostProcessError
 from .ending import ending_together as ending_together
 from .ending import part as part

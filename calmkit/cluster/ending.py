@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,17 @@ import torch
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["ending_together", "part"]
+__all__ = ["LostProcessError", "ending_together", "part"]
 
+_REMEDY = "Run the same again to go on from the newest checkpoint."
 _FAREWELL = b"."
 _SECONDS_TO_CONNECT = 60.0
 # For the error that has ended the other, if this process meets it as well.
 _SECONDS_TO_REPORT = 3.0
+
+
+class LostProcessError(RuntimeError):
+    """An exchange with another process failed."""
 
 
 @contextmanager
@@ -45,14 +50,25 @@ def ending_together(fabric: "Fabric") -> Iterator[None]:
 
     Raises:
         OSError: If the processes cannot connect to the first one.
+        LostProcessError: If an exchange fails, because another process has ended or is too late.
     """
     if fabric.world_size == 1:
         yield
         return
     peers = _accepted(fabric) if fabric.is_global_zero else _connected(fabric)
-    watch = threading.Thread(target=_watch, args=(peers, fabric.global_rank), daemon=True)
+    left = threading.Event()
+    watch = threading.Thread(target=_watch, args=(peers, fabric.global_rank, left), daemon=True)
     watch.start()
-    yield
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise LostProcessError(
+            f"another process has ended or does not answer: {str(error).splitlines()[0]}. Its own "
+            f"message, if it had one, says why. {_REMEDY}"
+        ) from error
+    left.set()
     # Not in a `finally`: an exception ends this process, and with it the others.
     for peer in peers.values():
         with suppress(OSError):  # it has said farewell and is gone
@@ -111,31 +127,25 @@ def _kept(peer: socket.socket) -> socket.socket:
     return peer
 
 
-def _watch(
-    peers: Mapping[int, socket.socket],
-    own: int,
-    end: Callable[[int], object] = os._exit,
-) -> None:
-    """Wait for the first connection that closes without a farewell, and end this process."""
+def _watch(peers: Mapping[int, socket.socket], own: int, left: threading.Event) -> None:
+    """End this process when a connection closes without a farewell, unless it has left itself."""
     with selectors.DefaultSelector() as selector:
         for rank, peer in peers.items():
             selector.register(peer, selectors.EVENT_READ, rank)
         while selector.get_map():
             for key, _ in selector.select():
-                if _received(peers[key.data], 1) != _FAREWELL:
-                    _tell(own, key.data)
-                    time.sleep(_SECONDS_TO_REPORT)
-                    end(1)
-                    return
+                if _received(peers[key.data], 1) != _FAREWELL and not left.is_set():
+                    return _end(own, key.data)
                 selector.unregister(key.fileobj)
 
 
-def _tell(own: int, gone: int) -> None:
+def _end(own: int, gone: int) -> None:
     # The first process hears of every end; the others only of its own.
     if own == 0 or gone == 0:
         print(
-            f"calmkit: process {gone} has ended, and process {own} ends with it. Its own message, "
-            "if it had one, says why. Run the same again to go on from the newest checkpoint.",
+            f"calmkit: process {gone} has ended, and process {own} ends with it. {_REMEDY}",
             file=sys.stderr,
             flush=True,
         )
+    time.sleep(_SECONDS_TO_REPORT)
+    os._exit(1)

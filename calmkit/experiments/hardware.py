@@ -50,7 +50,10 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
         strategy=fully_sharded() if experiment.strategy == "fsdp" else experiment.strategy,
         precision=experiment.precision,
     )
-    for key in ("training", "autoencoder_training"):
+    trained = ["training"]
+    if experiment.model == "calm" and experiment.finetune is None:
+        trained.append("autoencoder_training")
+    for key in trained:
         settings = getattr(experiment, key)
         share_of(
             settings.batch_size,

@@ -15,5 +15,5 @@ from .sharding import fully_sharded as fully_sharded
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .micro_batches import share_of as share_of
 from .optimizer import build_optimizer as build_optimizer
-from .processes import share_of as share_of

@@ -35,6 +35,7 @@ from calmkit.extras import require
 from .curves import Curves
 from .identity import run_identity
 from .interrupts import HeldInterrupts
+from .micro_batches import MicroBatches
 from .objective import Objective
 from .optimizer import MatrixDecayAdamW, build_optimizer
 from .placement import Placement
@@ -76,7 +77,7 @@ class TrainingResult:
 def fit(
     module: nn.Module,
     objective: Objective,
-    batch_at: Callable[[int], ChunkBatch],
+    batch_at: Callable[..., ChunkBatch],
     *,
     settings: TrainingSettings,
     seed: int,
@@ -98,9 +99,9 @@ def fit(
             on the fabric's device, with the same weights in each process.
         objective: Computes the step's loss and other values to log: means over rows, or `Means`
             over something else, with its number.
-        batch_at: The batch of a step, a pure function of the step's number from 0. With several
-            micro-batches or processes, the loss is the mean over everything that any of them
-            counts.
+        batch_at: The batch of a step, a pure function of the step's number from 0. If it also
+            takes `rows`, a slice, each process builds only its own rows, one micro-batch at a
+            time. The loss is the mean over everything that any micro-batch of any process counts.
         settings: Settings of the run.
         seed: Fixes all random draws of the steps.
         optimizer: Builds the optimiser over all trained parameters. It must step without a
@@ -131,11 +132,17 @@ def fit(
         )
     fabric = _checked_fabric(fabric)
     was_training = module.training
+    batches = MicroBatches(
+        batch_at,
+        settings.micro_batch,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+    )
     placement = Placement(module, fabric)
     trained = {n: p for n, p in placement.trained.named_parameters() if p.requires_grad}
     built = build_optimizer(optimizer, trained)
-    identity = run_identity(trained, batch_at(0), built, settings, seed, fabric)
-    run = Run(placement, objective, batch_at, built, settings, seed, fabric, directory, identity)
+    identity = run_identity(trained, batches, built, settings, seed, fabric)
+    run = Run(placement, objective, batches, built, settings, seed, fabric, directory, identity)
     run.resume()
     curves = Curves(fabric, directory, loggers)
     devices = [fabric.device] if fabric.device.type == "cuda" else []

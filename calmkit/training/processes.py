@@ -1,9 +1,4 @@
-r"""One step on several processes, and in several passes of each: rows, weights and means.
-
-The rows of a step's batch are divided into n micro-batches. Micro-batch i holds the rows i, i + n,
-i + 2n, ... and is the unit of randomness: it has a generator of its own. Process r of R computes
-the micro-batches r, r + R, r + 2R, ... one after another. The rows and the random numbers of a
-step thus depend on the size of the micro-batches, but not on the number of processes.
+r"""Means and gradients of a step that several passes and processes have computed.
 
 Numbers of scored items can differ widely between micro-batches. The loss of the step is the mean
 over all items,
@@ -17,7 +12,6 @@ processes; multiplied by R / sum_i c_i, they are those of L. A single micro-batc
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,7 +24,7 @@ from .objective import Means
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Caller", "Share", "StepMeans", "share_of", "weighted"]
+__all__ = ["Caller", "StepMeans", "weighted"]
 
 
 class Caller(nn.Module):
@@ -49,52 +43,6 @@ class Caller(nn.Module):
         """Apply the call to the module; Fabric registers its hooks on plain tensors only."""
         means = call(self.module)
         return dict(means.values), means.count
-
-
-@dataclass(frozen=True)
-class Share:
-    """The micro-batches of one process.
-
-    Attributes:
-        count: n, the number of micro-batches of the step, over all processes.
-        numbers: Those of this process, in order.
-    """
-
-    count: int
-    numbers: range
-
-
-def share_of(
-    rows: int,
-    micro_batch: int | None,
-    *,
-    process: int = 0,
-    processes: int = 1,
-    name: str = "batch_size",
-) -> Share:
-    """The micro-batches that a process computes.
-
-    Args:
-        rows: Number of rows of the step's batch.
-        micro_batch: Number of rows of a micro-batch. None: the batch is divided evenly among the
-            processes, one micro-batch for each.
-        process: Rank of the process.
-        processes: Number of processes.
-        name: What the user calls the number of rows.
-
-    Raises:
-        ValueError: If the rows cannot be divided evenly.
-    """
-    size = micro_batch or 1
-    if rows % (processes * size):
-        product = f"devices * micro_batch = {processes} * {size} = {processes * size}"
-        rule = product if micro_batch else f"the {processes} devices"
-        raise ValueError(
-            f"{name} must be a multiple of {rule}, so that each device computes as many rows; got "
-            f"{rows}. Change one of them."
-        )
-    count = rows // micro_batch if micro_batch else processes
-    return Share(count, range(process, count, processes))
 
 
 class StepMeans:

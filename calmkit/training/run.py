@@ -24,9 +24,10 @@ from .divergence import check_values, check_weights, diverged, non_finite_parame
 from .history import History, Point
 from .identity import check_identity
 from .interrupts import HeldInterrupts
+from .micro_batches import MicroBatches
 from .objective import Objective, means_of
 from .placement import Placement
-from .processes import StepMeans, share_of, weighted
+from .processes import StepMeans, weighted
 from .randomness import seed_global_generators, step_generator, step_seed
 from .schedule import learning_rate_factor
 from .settings import TrainingSettings
@@ -45,7 +46,7 @@ class Run:
         self,
         placement: Placement,
         objective: Objective,
-        batch_at: Callable[[int], ChunkBatch],
+        batches: MicroBatches,
         optimizer: Optimizer,
         settings: TrainingSettings,
         seed: int,
@@ -59,7 +60,7 @@ class Run:
         self.step = 0
         self.history = History()
         self._objective = objective
-        self._batch_at = batch_at
+        self._batches = batches
         self._optimizer = optimizer
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
         self._seed = seed
@@ -151,21 +152,15 @@ class Run:
 
     def _accumulate(self) -> StepMeans:
         """Forward and backward passes of this process's micro-batches."""
-        fabric, batch = self._fabric, self._batch_at(self.step)
-        share = share_of(
-            batch.tokens.shape[0],
-            self.settings.micro_batch,
-            process=fabric.global_rank,
-            processes=fabric.world_size,
-        )
-        means = StepMeans(fabric, alone=share.count == 1)
+        fabric = self._fabric
         # Shards exchange in every pass: without it, each process would keep whole gradients. So
         # they also learn of an error in every pass.
         sharded = self.placement.is_sharded
-        for number in share.numbers:
+        share = self._batches.share
+        means = StepMeans(fabric, alone=share.count == 1)
+        for number, rows in self._batches.at(self.step):
             last = number == share.numbers[-1]
-            rows = batch.rows(slice(number, None, share.count)) if share.count > 1 else batch
-            with fabric.no_backward_sync(self.placement.caller, enabled=not last and not sharded):
+            with fabric.no_backward_sync(self.placement.caller, enabled=not (last or sharded)):
                 try:
                     parts, count = self._forward(rows, number)
                 except NonFiniteError:

@@ -7,8 +7,9 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from calmkit.cluster import ending, ending_together
+from calmkit.cluster import LostProcessError, ending, ending_together
 
 SIZE = 3
 
@@ -83,11 +84,39 @@ def test_a_connection_that_closes_without_farewell_ends_the_others(ended, capfd,
         watched = [(near, 0)]
         peers[gone][1].close()
     for connections, own in watched:
-        ending._watch(connections, own)
+        ending._watch(connections, own, threading.Event())
         assert ended.get(timeout=5) == 1
         said = f"process {gone} has ended, and process {own} ends with it."
         assert said in capfd.readouterr().err
     assert ended.empty()
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """What of a fabric says that there are two processes, without a connection."""
+    monkeypatch.setattr(ending, "_accepted", lambda fabric: {})
+    return SimpleNamespace(world_size=2, global_rank=0, is_global_zero=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[gloo/transport/tcp/buffer.cc:81] Timed out waiting 1800000ms for recv"),
+        torch.distributed.DistBackendError("NCCL error: remote process exited"),
+    ],
+)
+def test_an_exchange_that_fails_is_told(alone, error):
+    with pytest.raises(LostProcessError, match=r"does not answer: .*the newest check") as found:
+        with ending_together(alone):
+            raise error
+    assert found.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("gloo")])
+def test_any_other_error_is_raised_unchanged(alone, error):
+    with pytest.raises(type(error)) as found, ending_together(alone):
+        raise error
+    assert found.value is error
 
 
 def test_strangers_are_turned_away(ended):
