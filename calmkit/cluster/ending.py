@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -129,9 +129,9 @@ def _kept(peer: socket.socket) -> socket.socket:
 
 def _watch(peers: Mapping[int, socket.socket], own: int, left: threading.Event) -> None:
     """End this process when a connection closes without a farewell, unless it has left itself."""
-    with selectors.DefaultSelector() as selector:
+    with selectors.DefaultSelector() as selector, ExitStack() as connections:
         for rank, peer in peers.items():
-            selector.register(peer, selectors.EVENT_READ, rank)
+            selector.register(connections.enter_context(peer), selectors.EVENT_READ, rank)
         while selector.get_map():
             for key, _ in selector.select():
                 if _received(peers[key.data], 1) != _FAREWELL and not left.is_set():

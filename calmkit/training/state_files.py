@@ -24,7 +24,8 @@ from .sharding import distribute_like, whole
 
 __all__ = ["OPTIMIZER_FILE", "divided", "read_state", "write_rest", "write_shards", "write_whole"]
 
-_MODEL_FILE, OPTIMIZER_FILE = "model.safetensors", "optimizer.pt"
+OPTIMIZER_FILE = "optimizer.pt"
+_MODEL_FILE = "model.safetensors"
 _WEIGHTS, _STATE = "weights.", "optimizer."  # of names in shards
 
 

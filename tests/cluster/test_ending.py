@@ -89,6 +89,9 @@ def test_a_connection_that_closes_without_farewell_ends_the_others(ended, capfd,
         said = f"process {gone} has ended, and process {own} ends with it."
         assert said in capfd.readouterr().err
     assert ended.empty()
+    for pair in peers.values():
+        for one in pair:
+            one.close()
 
 
 @pytest.fixture
@@ -133,11 +136,13 @@ def test_strangers_are_turned_away(ended):
     with socket.create_connection(("127.0.0.1", port)) as stranger:
         stranger.sendall(b"x" * 20)
         assert stranger.recv(1) == b""
-    for rank in (2, 1):
-        peer = socket.create_connection(("127.0.0.1", port))
+    known = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+    for rank, peer in zip((2, 1), known, strict=True):
         peer.sendall(token + rank.to_bytes(4))
     thread.join(timeout=20)
     assert sorted(found) == [1, 2]
+    for peer in (*known, *found.values()):
+        peer.close()
 
 
 def test_a_single_process_opens_no_port(monkeypatch):

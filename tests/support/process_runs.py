@@ -7,6 +7,7 @@ writes what came of each run to FOLDER/PROCESSES-STRATEGY-NAME.pt.
 """
 
 import contextlib
+import math
 import shutil
 import signal
 import sys
@@ -63,11 +64,11 @@ def objective(module, batch, generator):
     return Means({"loss": loss.total}, loss.counted.sum())
 
 
-def train(kind, *, micro_batch=2, steps=5, stop=None, aim=objective, **arguments):
+def train(kind, *, micro_batch=2, clip_norm=0.5, steps=5, stop=None, aim=objective, **arguments):
     """A trained model, with the result of its training."""
     model = model_of(kind)
     settings = TrainingSettings(
-        steps, warmup_steps=2, log_every=1, checkpoint_every=3, clip_norm=0.5,
+        steps, warmup_steps=2, log_every=1, checkpoint_every=3, clip_norm=clip_norm,
         validate_every=2, micro_batch=micro_batch,
     )  # fmt: skip
 
@@ -90,6 +91,11 @@ def content(model, result):
         "curve": [(step, dict(values)) for step, values in result.curve],
         "validation": [(step, dict(values)) for step, values in result.validation],
     }
+
+
+def unclipped(micro_batch, **arguments):
+    """A training without clipping, by a norm that is a sum over shards."""
+    return train("energy", micro_batch=micro_batch, clip_norm=math.inf, **arguments)
 
 
 def stopped(directory, stop=4, **arguments):
@@ -138,8 +144,8 @@ def interrupted_in_one(fabric, directory):
 def all_of(fabric, name, folder):
     """What came of every run, by its name."""
     done = {kind: train(kind, fabric=fabric) for kind in CHUNK}
-    done["one each"] = train("energy", micro_batch=ROWS // fabric.world_size, fabric=fabric)
-    done["no micro_batch"] = train("energy", micro_batch=None, fabric=fabric)
+    done["one each"] = unclipped(ROWS // fabric.world_size, fabric=fabric)
+    done["no micro_batch"] = unclipped(None, fabric=fabric)
     directory = folder / f"{fabric.world_size}-{name}"
     stopped(directory, fabric=fabric)
     fabric.barrier()

@@ -114,7 +114,7 @@ def test_means_and_scale_of_two_processes():
     means.exchange()
     assert means.scale == 2 / 8
     process.reduced = lambda value: value + 10.0
-    assert means.read() == {"loss": 13 / 8}
+    assert means.read() == ({"loss": 13 / 8}, True)  # the other one stops
 
 
 def test_a_single_micro_batch_has_weight_one_and_changes_no_bit():
@@ -124,7 +124,8 @@ def test_a_single_micro_batch_has_weight_one_and_changes_no_bit():
     means.exchange()
     assert torch.equal(weighted(value, weight), value) and means.scale is None
     assert torch.autograd.grad(weighted(value, weight), value)[0] == 1
-    assert means.read() == {"loss": value.item()}
+    assert means.read(stops=True) == ({"loss": value.item()}, True)
+    assert means.read() == ({"loss": value.item()}, False)
 
 
 def test_a_weight_of_zero_ignores_nan():
