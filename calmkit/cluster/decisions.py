@@ -23,7 +23,7 @@ def first_writes(fabric: "Fabric", write: Callable[[], object]) -> None:
 
     Raises:
         WriteError: In every process, if the first could not write.
-        ValueError: In every process, if `write` raises one in the first.
+        ValueError: In the first process, if `write` raises one; a WriteError in the others.
     """
     failure: WriteError | ValueError | None = None
     if fabric.is_global_zero:
@@ -31,12 +31,11 @@ def first_writes(fabric: "Fabric", write: Callable[[], object]) -> None:
             write()
         except (WriteError, ValueError) as error:
             failure = error
-    if fabric.world_size > 1:
-        told = fabric.broadcast((isinstance(failure, WriteError), str(failure or "")))
-        if told[1] and failure is None:
-            failure = WriteError(told[1]) if told[0] else ValueError(told[1])
+    told = fabric.broadcast("" if failure is None else str(failure))
     if failure is not None:
         raise failure
+    if told:
+        raise WriteError(told)
 
 
 def any_of(fabric: "Fabric", flags: Tensor) -> Tensor:
