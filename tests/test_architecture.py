@@ -50,7 +50,7 @@ FLOORS = [
     {"finite"},
     {"typing"},
     {"locks", "foreign_data", "orders"},
-    {"files"},
+    {"files", "cluster"},
     {"disk"},
     {"extras"},
     {"bounds"},
@@ -275,7 +275,7 @@ PUBLIC = {
     "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
     "training": (
         "CheckpointError MatrixDecayAdamW Means Objective Progress TrainingDiverged "
-        "TrainingResult TrainingSettings fit learning_rate_factor step_generator"
+        "TrainingResult TrainingSettings fit fully_sharded learning_rate_factor step_generator"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from .measuring import measure
 from .run_progress import RunProgress
 from .run_record import RunRecord
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 __all__ = ["Trainer", "model_objective"]
 
 _STANDARDIZE_ON_BATCHES = 16
@@ -41,9 +44,23 @@ _FEW_DRAWS = 2
 class Trainer:
     """Trains and evaluates one model; all stages share the text, device and display."""
 
-    def __init__(self, experiment: TrainExperiment, corpus: Corpus, display: RunProgress) -> None:
+    def __init__(
+        self,
+        experiment: TrainExperiment,
+        corpus: Corpus,
+        display: RunProgress,
+        fabric: "Fabric | None" = None,
+    ) -> None:
+        """Plan the evaluation; nothing is built yet.
+
+        Args:
+            experiment: The experiment.
+            corpus: The prepared text.
+            display: Receives the progress.
+            fabric: The devices, launched; one device if None.
+        """
         self.experiment, self.corpus, self.display = experiment, corpus, display
-        self.fabric = new_fabric(experiment.accelerator, experiment.precision)
+        self.fabric = fabric or new_fabric(experiment.accelerator, experiment.precision)
         self.plan = EvaluationPlan.of_training(experiment, corpus)
         self.validation_rows = self.plan.some_rows(max(2, experiment.validation_rows))
 
@@ -73,7 +90,8 @@ class Trainer:
         )
         if experiment.standardize:
             autoencoder = StandardizedAutoencoder(autoencoder.eval()).to(self.fabric.device)
-            batches = (batch_at(step) for step in range(_STANDARDIZE_ON_BATCHES))
+            rows = slice(experiment.autoencoder_training.micro_batch)  # as many as fit in memory
+            batches = (batch_at(step, rows) for step in range(_STANDARDIZE_ON_BATCHES))
             autoencoder.fit_rows([batch.to(self.fabric.device) for batch in batches])
         return autoencoder.freeze()
 
@@ -162,8 +180,8 @@ class Trainer:
             highest_order=1,
         ).brier.brier[0]
 
-    def batches(self, settings: TrainingSettings) -> Callable[[int], ChunkBatch]:
-        """The function that returns the batch of a step."""
+    def batches(self, settings: TrainingSettings) -> Callable[..., ChunkBatch]:
+        """The function that returns the batch of a step, or some of its rows."""
         return TrainingBatches(
             self.corpus.train,
             chunk_size=self.experiment.chunk_size,
@@ -178,7 +196,7 @@ class Trainer:
         module: nn.Module,
         objective: Objective,
         settings: TrainingSettings,
-        batch_at: Callable[[int], ChunkBatch],
+        batch_at: Callable[..., ChunkBatch],
         validate: Callable[[nn.Module], Mapping[str, float]],
         directory: Path | None,
         *,

@@ -1,29 +1,30 @@
-r"""One step on several processes: the division of rows, the weights and the means.
+r"""Means and gradients of a step that several passes and processes have computed.
 
-Each process takes every R-th row of the step's batch. Their numbers of scored items can differ
-widely. The loss of the step is the mean over all items,
+Numbers of scored items can differ widely between micro-batches. The loss of the step is the mean
+over all items,
 
-    L = sum_r n_r L_r / sum_r n_r,
+    L = sum_i c_i L_i / sum_i c_i,
 
-where L_r is the mean of process r over its n_r items. Gradients are averaged over the R processes,
-so each minimises w_r L_r with the weight w_r = R n_r / sum_r n_r. A single process has weight 1.
+where L_i is the mean of micro-batch i over its c_i items. The counts are known only after the
+forward passes, so each micro-batch adds the gradient of c_i L_i. Gradients are averaged over the R
+processes; multiplied by R / sum_i c_i, they are those of L. A single micro-batch has weight 1.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from calmkit.chunking import ChunkBatch
 from calmkit.finite import NonFiniteError
+
+from .objective import Means
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Caller", "mean_over_processes", "rows_of_process", "weight_of", "weighted"]
-
-_Parts = tuple[dict[str, Tensor], Tensor | float]
+__all__ = ["Caller", "StepMeans", "weighted"]
 
 
 class Caller(nn.Module):
@@ -36,51 +37,97 @@ class Caller(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, call: Callable[[nn.Module], _Parts]) -> _Parts:
-        """Apply the call to the module."""
-        return call(self.module)
+    def forward(
+        self, call: Callable[[nn.Module], Means]
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """Apply the call to the module; Fabric registers its hooks on plain tensors only."""
+        means = call(self.module)
+        return dict(means.values), means.count
 
 
-def rows_of_process(batch: ChunkBatch, fabric: "Fabric") -> ChunkBatch:
-    """Every n-th row of a batch, starting from this process's rank, on its device.
+class StepMeans:
+    """The means of a step, collected from its micro-batches and processes."""
 
-    Args:
-        batch: The batch of the whole step.
-        fabric: Provides rank and number of processes.
+    def __init__(self, fabric: "Fabric", *, alone: bool) -> None:
+        """Collect nothing yet.
 
-    Raises:
-        ValueError: If the rows cannot be divided evenly.
-    """
-    processes = fabric.world_size
-    if batch.tokens.shape[0] % processes:
-        raise ValueError(
-            f"batch_at must return a multiple of {processes} rows, one share for each process; "
-            f"got {batch.tokens.shape[0]}."
-        )
-    if processes > 1:
-        batch = batch.rows(slice(fabric.global_rank, None, processes))
-    return batch if batch.tokens.device == fabric.device else batch.to(fabric.device)
+        Args:
+            fabric: Connects the processes.
+            alone: Whether the step has only one micro-batch, whose weight is then 1.
+        """
+        self._fabric, self._alone = fabric, alone
+        self._dtype = torch.float32 if fabric.device.type == "mps" else torch.float64
+        self._own = self._total = torch.zeros((), dtype=self._dtype, device=fabric.device)
+        self._sums: dict[str, Tensor] = {}
 
+    def add(self, values: Mapping[str, Tensor], count: Tensor | float) -> Tensor:
+        """Add the means of a micro-batch of this process.
 
-def weight_of(count: Tensor | float, fabric: "Fabric") -> Tensor:
-    """This process's weight in the step.
+        Args:
+            values: The means; the same names in each micro-batch.
+            count: Number of items that they are means over.
 
-    Args:
-        count: Number of items in its means; NaN signals an error to the other processes.
-        fabric: Connects the processes, each of which must call this function.
+        Returns:
+            The weight of the micro-batch's loss.
 
-    Raises:
-        NonFiniteError: If another process passed NaN.
-    """
-    own = torch.as_tensor(count, device=fabric.device)
-    if fabric.world_size == 1:
-        return (own != 0).float()
-    own = own.double()
-    total = torch.as_tensor(fabric.all_reduce(own.clone(), reduce_op="sum"))
-    # Only on the CPU, where reading a value is free and NaN is detected early.
-    if total.device.type == "cpu" and total.isnan() and not own.isnan():
-        raise NonFiniteError("another process met a value that is not finite; see its error.")
-    return torch.where(own == 0, 0.0, own * fabric.world_size / total)
+        Raises:
+            ValueError: If the names differ from those of the micro-batches before.
+        """
+        if self._sums and self._sums.keys() != values.keys():
+            raise ValueError(
+                "objective must return the same keys for every micro-batch; got "
+                f"{sorted(values)} after {sorted(self._sums)}."
+            )
+        weight = torch.as_tensor(count, dtype=self._dtype, device=self._fabric.device)
+        if self._alone:
+            weight = (weight != 0).to(self._dtype)
+        self._own = self._own + weight
+        for name, value in values.items():
+            term = weighted(value.detach().to(self._dtype), weight)
+            self._sums[name] = self._sums[name] + term if name in self._sums else term
+        return weight
+
+    def exchange(self, *, failed: bool = False) -> None:
+        """Add up the counts of all processes since the last call; each must call it as often.
+
+        Args:
+            failed: Whether this process met a value that is not finite, which stops the others.
+
+        Raises:
+            NonFiniteError: If another process failed.
+        """
+        own = torch.full_like(self._own, math.nan) if failed else self._own
+        self._own = torch.zeros_like(self._own)
+        if self._fabric.world_size > 1:
+            own = torch.as_tensor(self._fabric.all_reduce(own, reduce_op="sum"))
+            # Only on the CPU, where reading a value does not wait for the device.
+            if own.device.type == "cpu" and own.isnan() and not failed:
+                raise NonFiniteError(
+                    "another process met a value that is not finite; see its error."
+                )
+        self._total = self._total + own
+
+    @property
+    def scale(self) -> Tensor | None:
+        """Factor of the accumulated gradients, after the last `exchange`; None if it is 1."""
+        return None if self._alone else self._per_item(self._fabric.world_size)
+
+    def read(self, *, stops: bool = False) -> tuple[dict[str, float], bool]:
+        """The means over all items, read from the device, and whether any process stops.
+
+        Args:
+            stops: Whether this process is to end after the step.
+        """
+        sums = torch.stack(list(self._sums.values()))
+        if self._fabric.world_size > 1:
+            own = torch.cat([sums, sums.new_full((1,), float(stops))])
+            total = torch.as_tensor(self._fabric.all_reduce(own, reduce_op="sum"))
+            sums, stops = total[:-1], bool(total[-1])
+        return dict(zip(self._sums, self._per_item(sums).tolist(), strict=True)), stops
+
+    def _per_item(self, value: Tensor | float) -> Tensor:
+        """A value over the total count; 0 if there is nothing to count."""
+        return torch.where(self._total == 0, 0.0, value / self._total)
 
 
 def weighted(value: Tensor, weight: Tensor) -> Tensor:
@@ -91,21 +138,3 @@ def weighted(value: Tensor, weight: Tensor) -> Tensor:
         weight: At least 0, broadcast to the values.
     """
     return torch.where(weight == 0, torch.zeros_like(value), value * weight.to(value.dtype))
-
-
-def mean_over_processes(
-    values: Mapping[str, Tensor], weight: Tensor, fabric: "Fabric"
-) -> dict[str, float]:
-    """Weighted means of the scalars of all processes, read from the device.
-
-    Args:
-        values: This process's means; the same names in each process.
-        weight: From `weight_of`.
-        fabric: Connects the processes.
-    """
-    detached = {name: value.detach() for name, value in values.items()}
-    if fabric.world_size == 1:
-        return {name: float(weighted(value, weight)) for name, value in detached.items()}
-    stacked = weighted(torch.stack([value.double() for value in detached.values()]), weight)
-    mean = torch.as_tensor(fabric.all_reduce(stacked, reduce_op="mean"))
-    return dict(zip(detached, mean.tolist(), strict=True))

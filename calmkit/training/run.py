@@ -3,11 +3,11 @@
 This module implements a step, a validation and a checkpoint; `loop.fit` schedules them.
 """
 
-import math
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
+from calmkit.cluster import any_of
 from calmkit.finite import NonFiniteError
 
 from .checkpoint import find_checkpoints, read_checkpoint, write_checkpoint
@@ -22,11 +23,15 @@ from .checkpoint_record import CheckpointError
 from .divergence import check_values, check_weights, diverged, non_finite_parameter
 from .history import History, Point
 from .identity import check_identity
+from .interrupts import HeldInterrupts
+from .micro_batches import MicroBatches
 from .objective import Objective, means_of
-from .processes import Caller, mean_over_processes, rows_of_process, weight_of, weighted
+from .placement import Placement
+from .processes import StepMeans, weighted
 from .randomness import seed_global_generators, step_generator, step_seed
 from .schedule import learning_rate_factor
 from .settings import TrainingSettings
+from .sharding import local
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -39,9 +44,9 @@ class Run:
 
     def __init__(
         self,
-        module: nn.Module,
+        placement: Placement,
         objective: Objective,
-        batch_at: Callable[[int], ChunkBatch],
+        batches: MicroBatches,
         optimizer: Optimizer,
         settings: TrainingSettings,
         seed: int,
@@ -49,12 +54,13 @@ class Run:
         directory: Path | None,
         identity: dict[str, Any],
     ) -> None:
-        self.module = module
+        self.placement = placement
+        self.module = placement.trained
         self.settings = settings
         self.step = 0
         self.history = History()
         self._objective = objective
-        self._batch_at = batch_at
+        self._batches = batches
         self._optimizer = optimizer
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
         self._seed = seed
@@ -63,17 +69,20 @@ class Run:
         self._identity = identity
         self._saved: tuple[int, int] | None = None
         self._consistent = True
-        self._caller, self._stepper = fabric.setup(Caller(module), optimizer)
+        self._stepper = cast(Optimizer, fabric.setup_optimizers(optimizer))
 
     def due(self, every: int) -> bool:
         """Whether an operation is due that is done every `every` steps and at the end."""
         at_end = self.step == self.settings.steps
         return at_end or (every > 0 and self.step > 0 and self.step % every == 0)
 
-    def train_step(self) -> float:
+    def train_step(self, interrupts: HeldInterrupts) -> float:
         """Take one optimiser step, and return its loss.
 
         Gradients are cleared before and after the step, also if it fails.
+
+        Args:
+            interrupts: Learns whether any process was interrupted.
 
         Raises:
             TrainingDiverged: If a value is not finite; the weights are those before the step.
@@ -82,7 +91,7 @@ class Run:
         self._consistent = False
         self._clear_gradients()
         try:
-            values = self._step()
+            values = self._step(interrupts)
         finally:
             self._clear_gradients()
         self.history.add(values)
@@ -93,27 +102,30 @@ class Run:
         self.history.seconds += time.perf_counter() - began
         return values["loss"]
 
-    def _step(self) -> dict[str, float]:
+    def _step(self, interrupts: HeldInterrupts) -> dict[str, float]:
         """Forward, backward and update; returns the values to log."""
         try:
-            parts, weight = self._forward()
-            self._fabric.backward(weighted(parts["loss"], weight))
+            means = self._accumulate()
         except NonFiniteError as error:
             reason = f"'loss' cannot be computed: {str(error).rstrip('.')}"
             raise diverged(self.module, step=self.step, part="loss", reason=reason) from error
         trained = [p for group in self._optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in trained if p.grad is not None]
+        gradients = [local(p.grad) for p in trained if p.grad is not None]
         if any(gradient.layout != torch.strided for gradient in gradients):
             raise ValueError(
                 "module must give dense gradients; it gives a sparse one. Build it without "
                 "sparse=True."
             )
+        if means.scale is not None:
+            for gradient in gradients:
+                gradient.mul_(means.scale.to(gradient.dtype))
         # Norm and clipping are separate: clipping by a norm of NaN would hide the bad gradient.
-        norm = get_total_norm(gradients)
+        norm = self._norm_of(gradients)
         # Only here does the host wait for the device.
-        values = mean_over_processes(parts, weight, self._fabric)
-        values["gradient_norm"] = float(norm)  # of averaged gradients, the same in each process
-        check_values(self.module, values, step=self.step)
+        values, stops = means.read(stops=interrupts.pending)
+        interrupts.settle(stops)
+        values["gradient_norm"] = float(norm)  # the same in each process
+        check_values(self.module, values, step=self.step, over_all=self._over_all)
         clip_grads_with_norm_(trained, self.settings.clip_norm, norm)
         factor = learning_rate_factor(
             self.step,
@@ -126,24 +138,50 @@ class Run:
         self._stepper.step()
         return {**values, "learning_rate": self._peaks[0] * factor}
 
-    def _forward(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The objective's parts on this process's rows, and their weight."""
-        fabric, step, rank = self._fabric, self.step, self._fabric.global_rank
-        batch = rows_of_process(self._batch_at(step), fabric)
-        seed_global_generators(step_seed(self._seed, step, rank), fabric.device)
-        generator = step_generator(self._seed, step, rank, device=fabric.device)
+    def _norm_of(self, gradients: list[Tensor]) -> Tensor:
+        """The 2-norm of all gradients, of which this process may hold shards."""
+        norm = get_total_norm(gradients)
+        if self.placement.is_sharded:
+            squares = self._fabric.all_reduce(norm.square(), reduce_op="sum")
+            norm = torch.as_tensor(squares).sqrt()
+        return norm
 
-        def call(module: nn.Module) -> tuple[dict[str, Tensor], Tensor | float]:
-            means = means_of(self._objective(module, batch, generator), batch)
-            return dict(means.values), means.count
+    def _over_all(self, flags: Tensor) -> Tensor:
+        """Whether each flag is set in any process; what is not sharded is equal in all."""
+        return any_of(self._fabric, flags) if self.placement.is_sharded else flags
 
-        try:
-            parts, count = self._caller(call)
-        except NonFiniteError:
-            # The other processes wait for this count; a NaN stops them, too.
-            weight_of(math.nan, fabric)
-            raise
-        return parts, weight_of(count, fabric)
+    def _accumulate(self) -> StepMeans:
+        """Forward and backward passes of this process's micro-batches."""
+        fabric = self._fabric
+        # Shards exchange in every pass: without it, each process would keep whole gradients. So
+        # they also learn of an error in every pass.
+        sharded = self.placement.is_sharded
+        share = self._batches.share
+        means = StepMeans(fabric, alone=share.count == 1)
+        for number, rows in self._batches.at(self.step):
+            last = number == share.numbers[-1]
+            with fabric.no_backward_sync(self.placement.caller, enabled=not (last or sharded)):
+                try:
+                    parts, count = self._forward(rows, number)
+                except NonFiniteError:
+                    # The other processes wait for this one's count.
+                    means.exchange(failed=True)
+                    raise
+                weight = means.add(parts, count)
+                if last or sharded:
+                    means.exchange()
+                fabric.backward(weighted(parts["loss"], weight))
+        return means
+
+    def _forward(self, rows: ChunkBatch, number: int) -> tuple[dict[str, Tensor], Tensor | float]:
+        """The objective's parts on one micro-batch, and the number of items they cover."""
+        device = self._fabric.device
+        rows = rows if rows.tokens.device == device else rows.to(device)
+        seed_global_generators(step_seed(self._seed, self.step, number), device)
+        generator = step_generator(self._seed, self.step, number, device=device)
+        return self.placement.caller(
+            lambda module: means_of(self._objective(module, rows, generator), rows)
+        )
 
     def _clear_gradients(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -154,27 +192,37 @@ class Run:
         Raises:
             TrainingDiverged: If the last step's update made them so.
         """
-        check_weights(self.module, step=self.step - 1)
+        check_weights(self.module, step=self.step - 1, over_all=self._over_all)
 
     def validate(self, measure: Callable[[nn.Module], Mapping[str, float]]) -> Point:
-        """Measure the module, without affecting training."""
+        """Measure the module in the first process, without affecting training."""
         devices = [self._fabric.device] if self._fabric.device.type == "cuda" else []
-        self.module.eval()
-        try:
-            with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
-                point = (self.step, {k: float(v) for k, v in measure(self.module).items()})
-        except NonFiniteError as error:
-            reason = f"validation cannot be computed: {str(error).rstrip('.')}"
-            raise diverged(
-                self.module, step=self.step, part="validation", reason=reason
-            ) from error
-        self.module.train()
+        values, failure = {}, ""
+        with self.placement.measured() as module:
+            if self._fabric.is_global_zero:
+                try:
+                    with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
+                        values = {k: float(v) for k, v in measure(module).items()}
+                except NonFiniteError as error:
+                    failure = str(error).rstrip(".")
+        values, failure = self._fabric.broadcast((values, failure))
+        if failure:
+            reason = f"validation cannot be computed: {failure}"
+            raise diverged(self.module, step=self.step, part="validation", reason=reason)
+        point = (self.step, values)
         self.history.validation.append(point)
         return point
 
     def resume(self) -> None:
         """Load the newest checkpoint of the directory, if there is one."""
         found = [] if self._directory is None else find_checkpoints(self._directory)
+        newest = found[-1].name if found else ""
+        if newest != self._fabric.broadcast(newest):
+            raise CheckpointError(
+                "directory must be one folder that all machines reach; the first process finds "
+                f"another newest checkpoint in {self._directory} than {socket.gethostname()}, "
+                f"which finds {newest or 'none'}."
+            )
         if not found:
             return
         checkpoint = read_checkpoint(found[-1])
@@ -184,7 +232,7 @@ class Run:
                 f"steps must be at least the {checkpoint.step} steps that {checkpoint.path} has "
                 f"done already; got {self.settings.steps}. Use another directory."
             )
-        checkpoint.restore(self.module, self._optimizer)
+        checkpoint.restore(self.placement, self._optimizer)
         self.step, self.history = checkpoint.step, checkpoint.history
         self._saved = self._mark()
 
@@ -192,18 +240,18 @@ class Run:
         """Write a checkpoint if there is a directory and something new, with finite weights."""
         if self._directory is None or not self._consistent or self._saved == self._mark():
             return
-        if non_finite_parameter(self.module) is not None:
+        if non_finite_parameter(self.module, over_all=self._over_all) is not None:
             return
-        if self._fabric.is_global_zero:
-            write_checkpoint(
-                self._directory,
-                step=self.step,
-                module=self.module,
-                optimizer=self._optimizer,
-                identity=self._identity,
-                history=self.history,
-                keep=self.settings.keep_checkpoints,
-            )
+        write_checkpoint(
+            self._directory,
+            step=self.step,
+            placement=self.placement,
+            optimizer=self._optimizer,
+            identity=self._identity,
+            history=self.history,
+            keep=self.settings.keep_checkpoints,
+            fabric=self._fabric,
+        )
         self._saved = self._mark()
 
     def _mark(self) -> tuple[int, int]:
