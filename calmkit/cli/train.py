@@ -1,6 +1,15 @@
-"""`calmkit train`: train one model from scratch, or fine-tune a saved one."""
+"""`calmkit train`: train one model from scratch, or fine-tune a saved one.
 
+With several devices, this process prepares the text and then starts one process more for each
+further device, by the same command line. Only the first of all processes shows and writes; the
+others end with the training.
+"""
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from calmkit import config
 from calmkit.comparison import result_of_one
@@ -8,7 +17,10 @@ from calmkit.data import Corpus
 from calmkit.experiments import (
     CHECKPOINTS,
     EvaluationPlan,
+    RunProgress,
+    Silent,
     check_resumable,
+    fabric_of,
     finetune,
     prepare,
     prepare_finetuning,
@@ -21,6 +33,9 @@ from .display import Display
 from .mistakes import mistakes, mistakes_in_checkpoints
 from .output import held, new_console, start_output, write_and_show
 from .trust import without_trust
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["run"]
 
@@ -35,17 +50,20 @@ def run(options: list[str]) -> None:
     if "--help" in options:
         print(_HELP)
     with mistakes():
-        options, trust = without_trust(options)
-        parsed = config.parse(options, command="calmkit train", trust=trust)
-        _check_no_comparison(parsed.experiment.output)
-        check_resumable(parsed.experiment.output, parsed.text)
-    if parsed.experiment.finetune is not None:
-        _finetune(parsed.experiment, parsed.text, trust)
+        given, trust = without_trust(options)
+        parsed = config.parse(given, command="calmkit train", trust=trust)
+        experiment, text = parsed.experiment, parsed.text
+        _check_no_comparison(experiment.output)
+        check_resumable(experiment.output, text)
+        fabric = fabric_of(experiment)
+        _check_command_line(fabric, options)
+    if experiment.finetune is not None:
+        _finetune(experiment, text, trust, fabric)
         return
-    with mistakes(), Display(new_console()) as display:
-        corpus = prepare(parsed.experiment, display)
-    with held(parsed.experiment.output):
-        _train(parsed.experiment, corpus, parsed.text)
+    with mistakes(), _display(fabric) as display:
+        corpus = prepare(experiment, display)
+    with _held(experiment.output, fabric):
+        _train(experiment, corpus, text, fabric)
 
 
 def _check_no_comparison(output: Path) -> None:
@@ -58,34 +76,64 @@ def _check_no_comparison(output: Path) -> None:
         )
 
 
-def _train(experiment: config.TrainExperiment, corpus: Corpus, text: str) -> None:
+def _check_command_line(fabric: "Fabric", options: Sequence[str]) -> None:
+    """Refuse to start processes by a command line other than this command's."""
+    if fabric.world_size > 1 and sys.argv[len(sys.argv) - len(options) :] != list(options):
+        raise ValueError(
+            "devices must be 1 when calmkit is called inside a program, whose command line would "
+            f"be run again for each further device; got {fabric.world_size}. Run `calmkit train` "
+            "by itself, or the program under torchrun."
+        )
+
+
+def _display(fabric: "Fabric") -> AbstractContextManager[RunProgress]:
+    return Display(new_console()) if fabric.is_global_zero else nullcontext(Silent())
+
+
+def _held(output: Path, fabric: "Fabric") -> AbstractContextManager[object]:
+    return held(output) if fabric.is_global_zero else nullcontext()
+
+
+def _train(
+    experiment: config.TrainExperiment, corpus: Corpus, text: str, fabric: "Fabric"
+) -> None:
     with mistakes():
         check_resumable(experiment.output, text, text=corpus.digest)
-        start_output(experiment.output, "train", text)
-    console = new_console()
-    with mistakes_in_checkpoints(), Display(console) as display:
-        record = train(experiment, corpus, config_text=text, display=display)
+        if fabric.is_global_zero:
+            start_output(experiment.output, "train", text)
+    fabric.launch()
+    with mistakes_in_checkpoints(), _display(fabric) as display:
+        record = train(experiment, corpus, config_text=text, display=display, fabric=fabric)
+    if record is None:
+        return
     plan = EvaluationPlan.of_training(experiment, corpus, text)
     result = result_of_one(record, plan, experiment.output.name)
-    write_and_show(result, experiment.output, console)
+    write_and_show(result, experiment.output, new_console())
 
 
-def _finetune(experiment: config.TrainExperiment, text: str, trust: tuple[str, ...]) -> None:
+def _finetune(
+    experiment: config.TrainExperiment, text: str, trust: tuple[str, ...], fabric: "Fabric"
+) -> None:
     """Fine-tune a saved model on pairs, without reading its training text.
 
     Args:
         experiment: An experiment with `finetune` and `checkpoint` set.
         text: The effective config.
         trust: Packages outside calmkit that the model's parts come from.
+        fabric: The devices, not launched.
     """
     with mistakes():
         prepared = prepare_finetuning(experiment, trust=trust)
-    with held(experiment.output):
+    with _held(experiment.output, fabric):
         with mistakes():
             check_resumable(experiment.output, text, **prepared.inputs)
-            start_output(experiment.output, "train", text)
-        console = new_console()
-        with mistakes_in_checkpoints(), Display(console) as display:
-            result = finetune(experiment, prepared, config_text=text, display=display)
-    files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
-    console.print(f"{result}\n{files}", markup=False, highlight=False)
+            if fabric.is_global_zero:
+                start_output(experiment.output, "train", text)
+        fabric.launch()
+        with mistakes_in_checkpoints(), _display(fabric) as display:
+            result = finetune(
+                experiment, prepared, config_text=text, display=display, fabric=fabric
+            )
+    if result is not None:
+        files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
+        new_console().print(f"{result}\n{files}", markup=False, highlight=False)

@@ -93,7 +93,7 @@ def check_parts(experiment: TrainExperiment) -> LanguageModel:
         ConfigError: If a part, an optimiser or the logger refuses its arguments, an optimiser
             cannot take a step, or the machine has no such device; names the key.
     """
-    check_device(experiment.accelerator)
+    check_device(experiment.accelerator, experiment.devices)
     model = _assemble(experiment, experiment.head, None, call=without_memory)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with _blame("optimizer"):
@@ -152,17 +152,27 @@ def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncod
     return ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
 
 
-def check_device(accelerator: str) -> None:
-    """Refuse an accelerator that this machine does not have.
+def check_device(accelerator: str, devices: int | str = 1) -> None:
+    """Refuse devices that this machine does not have.
+
+    Args:
+        accelerator: `auto`, `cpu`, `cuda` or `mps`.
+        devices: Their number, or `auto`; on a CPU any number of processes.
 
     Raises:
-        ConfigError: If PyTorch finds no such device.
+        ConfigError: If PyTorch finds no such device, or fewer of them.
     """
     has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
     if accelerator in has and not has[accelerator]():
         raise ConfigError(
             f"accelerator must be a device of this machine; got {accelerator!r}, but PyTorch "
             "finds none. Use auto, which takes the fastest device, or cpu."
+        )
+    gpus = torch.cuda.device_count() if accelerator in ("auto", "cuda") else 0
+    if gpus and isinstance(devices, int) and devices > gpus:
+        raise ConfigError(
+            f"devices must be at most {gpus}, the number of GPUs of this machine; got {devices}. "
+            "Use auto for all of them, or accelerator cpu."
         )
 
 

@@ -135,6 +135,7 @@ def parse_comparison(
         entry.name: _parse_entry(entry, own, sources, common, of_variant, command)
         for entry in entries
     }
+    _check_devices(parsed)
     return _comparison(parsed, own)
 
 
@@ -245,6 +246,17 @@ def _check_own(own: Mapping[str, Any]) -> None:
             continue
         if type(value) is not int or not least <= value < 2**31:
             raise ConfigError(f"{key} must be a whole number of at least {least}; got {value!r}.")
+
+
+def _check_devices(parsed: Mapping[str, Parsed]) -> None:
+    """Refuse models that are trained on several devices."""
+    for name, one in parsed.items():
+        for key, only in (("devices", 1), ("num_nodes", 1), ("strategy", "auto")):
+            if (value := getattr(one.experiment, key)) != only:
+                raise ConfigError(
+                    f"{key} must be {only} in a comparison, which trains each model on one device "
+                    f"and several models at once with processes; got {value} for variant {name}."
+                )
 
 
 def _check_names(of_variant: Mapping[str, Any], entries: Sequence[Entry]) -> None:

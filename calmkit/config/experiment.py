@@ -92,7 +92,13 @@ class Experiment(ModelParts):
         sampler: Sampler of the sample text, of the measured speed and of the sampler accuracy; a
             class of `calmkit.sampling` by its dotted path. None: one draw, at temperature 1.
         sample_tokens: Length of the sample text of each model, in tokens.
-        accelerator: Device to compute on.
+        accelerator: Kind of device to compute on.
+        devices: Devices of each machine to train on, or `auto` for all its GPUs; on a CPU, the
+            number of processes.
+        num_nodes: Machines to train on.
+        strategy: How several devices share the training. `ddp` keeps all weights on each device;
+            `fsdp` divides weights, gradients and the optimiser's state among them. `auto` is
+            `ddp` if there are several devices.
         precision: Number format of the computation.
         logger: A logger of lightning_fabric for the loss curves; receives the folder.
     """
@@ -114,6 +120,9 @@ class Experiment(ModelParts):
     sampler: Sampler | None = None
     sample_tokens: int = 120
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int | Literal["auto"] = 1
+    num_nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     logger: Callable[[Path], Any]
 
@@ -135,6 +144,9 @@ class Experiment(ModelParts):
                 f"evaluation.min_context must be below positions = {self.positions}, or no "
                 f"chunk is scored; got {self.evaluation.min_context}."
             )
+        if self.devices != "auto":
+            _at_least("devices", self.devices, 1)
+        _at_least("num_nodes", self.num_nodes, 1)
         _at_least("validation_rows", self.validation_rows, 1)
         _at_least("sample_tokens", self.sample_tokens, 1)
 

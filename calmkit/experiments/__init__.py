@@ -9,6 +9,7 @@ from .evaluating import plan_evaluation as plan_evaluation
 from .evaluation_plan import EvaluationPlan as EvaluationPlan
 from .finetuning import finetune as finetune
 from .finetuning import prepare_finetuning as prepare_finetuning
+from .hardware import fabric_of as fabric_of
 from .hardware import threads_of_a_run as threads_of_a_run
 from .hardware import with_threads as with_threads
 from .json_converter import from_json as from_json

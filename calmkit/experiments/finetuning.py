@@ -6,6 +6,7 @@ a loss on the response chunks only. The model is scored on held-out pairs before
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,6 +26,9 @@ from .pair_scores import FinetuningResult, PairScores, reproduced
 from .resuming import CHECKPOINTS, begin
 from .run_progress import RunProgress
 from .trainer import model_objective
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["PreparedPairs", "finetune", "prepare_finetuning"]
 
@@ -112,8 +116,13 @@ def prepare_finetuning(
 
 
 def finetune(
-    experiment: TrainExperiment, prepared: PreparedPairs, *, config_text: str, display: RunProgress
-) -> FinetuningResult:
+    experiment: TrainExperiment,
+    prepared: PreparedPairs,
+    *,
+    config_text: str,
+    display: RunProgress,
+    fabric: "Fabric | None" = None,
+) -> FinetuningResult | None:
     """Train the model on the pairs, or resume the training in the output folder, and save it.
 
     Args:
@@ -121,10 +130,15 @@ def finetune(
         prepared: The inputs, from `prepare_finetuning`.
         config_text: The effective config, saved with the model.
         display: Receives the progress.
+        fabric: The devices, launched; one device if None.
+
+    Returns:
+        The result, in the first process. The others end with the training: None.
     """
-    begin(experiment.output, config_text, **prepared.inputs)
+    fabric = fabric or new_fabric(experiment.accelerator, experiment.precision)
+    if fabric.is_global_zero:
+        begin(experiment.output, config_text, **prepared.inputs)
     checkpoints = experiment.output / CHECKPOINTS
-    fabric = new_fabric(experiment.accelerator, experiment.precision)
     model = prepared.model.to(fabric.device)
     held_out = prepared.held_out.batch_at(0).to(fabric.device)
 
@@ -140,7 +154,7 @@ def finetune(
         share = reproduced(model, few, end_id=prepared.tokenizer.end_id, seed=experiment.seed)
         return PairScores(loss(model)["loss"], share)
 
-    before = scores()
+    before = scores() if fabric.is_global_zero else None
     training = fit(
         model,
         model_objective,
@@ -154,6 +168,9 @@ def finetune(
         loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
         progress=display.track("finetune"),
     )
+    fabric.barrier()
+    if before is None:
+        return None
     save_checkpoint(
         experiment.output, model=model, tokenizer=prepared.tokenizer, config_text=config_text
     )

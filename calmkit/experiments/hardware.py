@@ -1,4 +1,4 @@
-"""The device of a run, and its number of CPU threads.
+"""The devices of a run, and its number of CPU threads.
 
 The number of threads changes the order of sums and thus their rounding. All runs of a comparison
 therefore have the same number of threads, in parallel or one after another.
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from calmkit.config import Comparison
+from calmkit.config import Comparison, TrainExperiment
+from calmkit.training import share_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["describe_hardware", "new_fabric", "threads_of_a_run", "with_threads"]
+__all__ = ["describe_hardware", "fabric_of", "new_fabric", "threads_of_a_run", "with_threads"]
 
 
 def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
@@ -30,6 +31,34 @@ def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
     from lightning_fabric import Fabric
 
     return Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyrefly: ignore
+
+
+def fabric_of(experiment: TrainExperiment) -> "Fabric":
+    """The devices that an experiment is trained on; `launch` of the result starts its processes.
+
+    Processes that `torchrun` or SLURM has started are recognised by their environment.
+
+    Raises:
+        ValueError: If a batch cannot be divided evenly among the devices.
+    """
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(
+        accelerator=experiment.accelerator,
+        devices=experiment.devices,
+        num_nodes=experiment.num_nodes,
+        strategy=experiment.strategy,
+        precision=experiment.precision,
+    )
+    for key in ("training", "autoencoder_training"):
+        settings = getattr(experiment, key)
+        share_of(
+            settings.batch_size,
+            settings.micro_batch,
+            processes=fabric.world_size,
+            name=f"{key}.batch_size",
+        )
+    return fabric
 
 
 def threads_of_a_run(comparison: Comparison) -> int:

@@ -37,9 +37,9 @@ __all__ = [
 
 # Config keys that do not affect the weights.
 _IRRELEVANT = {
-    "output", "cache_dir", "accelerator", "logger", "evaluation", "evaluation_data",
-    "validation_rows", "sampler", "sample_tokens", "log_every", "validate_every",
-    "checkpoint_every", "keep_checkpoints",
+    "output", "cache_dir", "accelerator", "devices", "num_nodes", "strategy", "logger",
+    "evaluation", "evaluation_data", "validation_rows", "sampler", "sample_tokens",
+    "log_every", "validate_every", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 # Paths are replaced by the digest of the text.
 _PATHS = {"output", "cache_dir", "data", "evaluation_data"}

@@ -118,4 +118,6 @@ def _fixed(config_text: str) -> dict[str, object]:
         # A run at a constant rate may be extended; a decaying rate depends on the steps.
         if kept[key]["decay_to"] == 1.0:
             del kept[key]["steps"]
+        # The checkpoints decide: without micro_batch, its size follows from the number of devices.
+        kept[key].pop("micro_batch", None)
     return kept

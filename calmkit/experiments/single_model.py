@@ -1,5 +1,7 @@
 """Train, evaluate and save one model."""
 
+from typing import TYPE_CHECKING
+
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
 
@@ -9,12 +11,20 @@ from .run_progress import RunProgress
 from .run_record import RunRecord
 from .trainer import Trainer
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 __all__ = ["train"]
 
 
 def train(
-    experiment: TrainExperiment, corpus: Corpus, *, config_text: str, display: RunProgress
-) -> RunRecord:
+    experiment: TrainExperiment,
+    corpus: Corpus,
+    *,
+    config_text: str,
+    display: RunProgress,
+    fabric: "Fabric | None" = None,
+) -> RunRecord | None:
     """Train one model, or resume the training in the output folder; evaluate and save it.
 
     Args:
@@ -22,12 +32,21 @@ def train(
         corpus: The prepared text.
         config_text: The effective config, saved with the model.
         display: Receives the progress.
+        fabric: The devices, launched; one device if None.
+
+    Returns:
+        The record of the model, in the first process. The others end with the training, and do not
+        wait for the evaluation: None.
     """
-    trainer = Trainer(experiment, corpus, display)
-    begin(experiment.output, config_text, text=corpus.digest)
+    trainer = Trainer(experiment, corpus, display, fabric)
+    if trainer.fabric.is_global_zero:
+        begin(experiment.output, config_text, text=corpus.digest)
     checkpoints = experiment.output / CHECKPOINTS
     autoencoder = trainer.train_autoencoder(checkpoints / "autoencoder")
     model, training = trainer.train_model("model", autoencoder, checkpoints / "model")
+    trainer.fabric.barrier()
+    if not trainer.fabric.is_global_zero:
+        return None
     display.note("measuring on held-out text ...")
     record = trainer.measure(model, training)
     save_checkpoint(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from .measuring import measure
 from .run_progress import RunProgress
 from .run_record import RunRecord
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 __all__ = ["Trainer", "model_objective"]
 
 _STANDARDIZE_ON_BATCHES = 16
@@ -41,9 +44,23 @@ _FEW_DRAWS = 2
 class Trainer:
     """Trains and evaluates one model; all stages share the text, device and display."""
 
-    def __init__(self, experiment: TrainExperiment, corpus: Corpus, display: RunProgress) -> None:
+    def __init__(
+        self,
+        experiment: TrainExperiment,
+        corpus: Corpus,
+        display: RunProgress,
+        fabric: "Fabric | None" = None,
+    ) -> None:
+        """Plan the evaluation; nothing is built yet.
+
+        Args:
+            experiment: The experiment.
+            corpus: The prepared text.
+            display: Receives the progress.
+            fabric: The devices, launched; one device if None.
+        """
         self.experiment, self.corpus, self.display = experiment, corpus, display
-        self.fabric = new_fabric(experiment.accelerator, experiment.precision)
+        self.fabric = fabric or new_fabric(experiment.accelerator, experiment.precision)
         self.plan = EvaluationPlan.of_training(experiment, corpus)
         self.validation_rows = self.plan.some_rows(max(2, experiment.validation_rows))
 

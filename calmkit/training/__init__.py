@@ -15,3 +15,4 @@ from .settings import TrainingSettings as TrainingSettings
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
 from .optimizer import build_optimizer as build_optimizer
+from .processes import share_of as share_of

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from calmkit.chunking import ChunkBatch
 
 from .checkpoint_record import CheckpointError
+from .processes import share_of
 from .settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def run_identity(
 ) -> dict[str, Any]:
     """The settings that affect a run's numbers, as read back from JSON."""
     shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in trained.items()]
+    rows = first_batch.tokens.shape[0]
     tensors = [first_batch.tokens, first_batch.real]
     if first_batch.scored is not None:
         tensors.append(first_batch.scored)
@@ -50,7 +52,8 @@ def run_identity(
         "steps of the decay": None if settings.decay_to == 1.0 else settings.steps,
         "clip_norm": settings.clip_norm,
         "precision": str(fabric.strategy.precision.precision),
-        "processes": fabric.world_size,
+        "micro_batch": rows
+        // share_of(rows, settings.micro_batch, processes=fabric.world_size).count,
     }
     return json.loads(json.dumps(content, default=repr))
 
@@ -65,5 +68,12 @@ def check_identity(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any])
         if saved.get(key) != own.get(key):
             raise CheckpointError(
                 f"{key} must be as in checkpoint {path} to resume it ({saved.get(key)!r}); got "
-                f"{own.get(key)!r}. Restore it, or use another directory for another run."
+                f"{own.get(key)!r}. {_remedy(key, saved)}, or use another directory for another "
+                "run."
             )
+
+
+def _remedy(key: str, saved: Mapping[str, Any]) -> str:
+    if key == "micro_batch":  # without it, it follows from the number of devices
+        return f"Set training.micro_batch to {saved.get(key)}"
+    return "Restore it"

@@ -3,7 +3,6 @@
 This module implements a step, a validation and a checkpoint; `loop.fit` schedules them.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from .divergence import check_values, check_weights, diverged, non_finite_parame
 from .history import History, Point
 from .identity import check_identity
 from .objective import Objective, means_of
-from .processes import Caller, mean_over_processes, rows_of_process, weight_of, weighted
+from .processes import Caller, StepMeans, share_of, weighted
 from .randomness import seed_global_generators, step_generator, step_seed
 from .schedule import learning_rate_factor
 from .settings import TrainingSettings
@@ -96,8 +95,7 @@ class Run:
     def _step(self) -> dict[str, float]:
         """Forward, backward and update; returns the values to log."""
         try:
-            parts, weight = self._forward()
-            self._fabric.backward(weighted(parts["loss"], weight))
+            means = self._accumulate()
         except NonFiniteError as error:
             reason = f"'loss' cannot be computed: {str(error).rstrip('.')}"
             raise diverged(self.module, step=self.step, part="loss", reason=reason) from error
@@ -108,11 +106,14 @@ class Run:
                 "module must give dense gradients; it gives a sparse one. Build it without "
                 "sparse=True."
             )
+        if means.scale is not None:
+            for gradient in gradients:
+                gradient.mul_(means.scale.to(gradient.dtype))
         # Norm and clipping are separate: clipping by a norm of NaN would hide the bad gradient.
         norm = get_total_norm(gradients)
         # Only here does the host wait for the device.
-        values = mean_over_processes(parts, weight, self._fabric)
-        values["gradient_norm"] = float(norm)  # of averaged gradients, the same in each process
+        values = means.read()
+        values["gradient_norm"] = float(norm)  # the same in each process
         check_values(self.module, values, step=self.step)
         clip_grads_with_norm_(trained, self.settings.clip_norm, norm)
         factor = learning_rate_factor(
@@ -126,24 +127,41 @@ class Run:
         self._stepper.step()
         return {**values, "learning_rate": self._peaks[0] * factor}
 
-    def _forward(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The objective's parts on this process's rows, and their weight."""
-        fabric, step, rank = self._fabric, self.step, self._fabric.global_rank
-        batch = rows_of_process(self._batch_at(step), fabric)
-        seed_global_generators(step_seed(self._seed, step, rank), fabric.device)
-        generator = step_generator(self._seed, step, rank, device=fabric.device)
+    def _accumulate(self) -> StepMeans:
+        """Forward and backward passes of this process's micro-batches."""
+        fabric, batch = self._fabric, self._batch_at(self.step)
+        share = share_of(
+            batch.tokens.shape[0],
+            self.settings.micro_batch,
+            process=fabric.global_rank,
+            processes=fabric.world_size,
+        )
+        means = StepMeans(fabric, alone=share.count == 1)
+        for number in share.numbers:
+            last = number == share.numbers[-1]
+            rows = batch.rows(slice(number, None, share.count)) if share.count > 1 else batch
+            with fabric.no_backward_sync(self._caller, enabled=not last):
+                try:
+                    parts, count = self._forward(rows, number)
+                except NonFiniteError:
+                    # The other processes wait for this one's count.
+                    means.exchange(failed=True)
+                    raise
+                weight = means.add(parts, count)
+                if last:
+                    means.exchange()
+                fabric.backward(weighted(parts["loss"], weight))
+        return means
 
-        def call(module: nn.Module) -> tuple[dict[str, Tensor], Tensor | float]:
-            means = means_of(self._objective(module, batch, generator), batch)
-            return dict(means.values), means.count
-
-        try:
-            parts, count = self._caller(call)
-        except NonFiniteError:
-            # The other processes wait for this count; a NaN stops them, too.
-            weight_of(math.nan, fabric)
-            raise
-        return parts, weight_of(count, fabric)
+    def _forward(self, rows: ChunkBatch, number: int) -> tuple[dict[str, Tensor], Tensor | float]:
+        """The objective's parts on one micro-batch, and the number of items they cover."""
+        device = self._fabric.device
+        rows = rows if rows.tokens.device == device else rows.to(device)
+        seed_global_generators(step_seed(self._seed, self.step, number), device)
+        generator = step_generator(self._seed, self.step, number, device=device)
+        return self._caller(
+            lambda module: means_of(self._objective(module, rows, generator), rows)
+        )
 
     def _clear_gradients(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)

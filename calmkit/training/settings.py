@@ -18,6 +18,9 @@ class TrainingSettings:
         steps: Number of optimiser steps in the whole run.
         batch_size: Number of rows in one step's batch, over all devices. It is for the code that
             makes batches; `fit` accepts batches of any size.
+        micro_batch: Number of rows of one forward and backward pass on one device; gradients are
+            accumulated until all rows of the batch are done. None: all rows of a device at once.
+            The random numbers of a step depend on it, but not on the number of devices.
         warmup_steps: Number of steps over which the learning rate rises linearly to its peak.
         decay_to: Share of the peak learning rate that a half cosine reaches at the end of the run;
             1 keeps it constant.
@@ -32,6 +35,7 @@ class TrainingSettings:
 
     steps: int
     batch_size: int = 16
+    micro_batch: int | None = None
     warmup_steps: int = 100
     decay_to: float = 1.0
     clip_norm: float = 1.0
@@ -48,6 +52,8 @@ class TrainingSettings:
         """
         for name in ("steps", "batch_size", "log_every", "keep_checkpoints"):
             _check_whole(name, getattr(self, name), minimum=1)
+        if self.micro_batch is not None:
+            _check_whole("micro_batch", self.micro_batch, minimum=1)
         for name in ("warmup_steps", "validate_every", "checkpoint_every"):
             _check_whole(name, getattr(self, name), minimum=0)
         if self.warmup_steps > self.steps:

@@ -1,7 +1,6 @@
 """Two processes on one machine give what one process gives, and resume."""
 
 import contextlib
-import dataclasses
 import os
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from training_problems import batch_at, counted_batch, optimizer, settings
 from calmkit.finite import check_finite
 from calmkit.training import Means, TrainingDiverged, fit
 from calmkit.training.checkpoint import find_checkpoints, read_checkpoint
-from calmkit.training.processes import rows_of_process
 
 
 class Stop(Exception):
@@ -100,23 +98,6 @@ def test_each_process_ends_when_one_meets_nan(two_processes):
     texts = [(two_processes / f"{rank}.txt").read_text() for rank in range(2)]
     assert "step 1 (from 0): 'loss' cannot be computed: samples must be finite" in texts[1]
     assert "step 1 (from 0): 'loss' cannot be computed: another process met a value" in texts[0]
-
-
-@dataclasses.dataclass
-class Process:
-    """What of a fabric tells which process this is."""
-
-    global_rank: int
-    world_size: int
-    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-
-
-def test_rows_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match=r"a multiple of 3 rows, .*; got 4"):
-        rows_of_process(batch_at(0), Process(0, 3))
-    batch = batch_at(0)
-    shares = [rows_of_process(batch, Process(rank, 2)).tokens for rank in range(2)]
-    assert torch.equal(torch.stack(shares, dim=1).flatten(0, 1), batch.tokens)
 
 
 def fails_in_one(fabric, path):

@@ -1,7 +1,6 @@
 """Training on pairs: responses are learnt, prompts are not asked for, a stopped run resumes."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -131,18 +130,3 @@ def test_another_loss_mask_is_another_run(autoencoder, tmp_path):
         other = dataclasses.replace(settled, scored=scored)
         with pytest.raises(CheckpointError, match="first batch must be as in checkpoint"):
             train(new_model(autoencoder), objective, lambda step, x=other: x, **arguments)
-
-
-def test_a_processs_share_keeps_its_loss_mask():
-    from calmkit.training.processes import rows_of_process
-
-    batch = batches().batch_at(0)
-    process = SimpleNamespace(world_size=2, device=batch.tokens.device)
-    shares = [
-        rows_of_process(batch, SimpleNamespace(global_rank=rank, **vars(process)))
-        for rank in range(2)
-    ]
-    for name in ("tokens", "real", "scored"):
-        both = torch.stack([getattr(share, name) for share in shares], dim=1).flatten(0, 1)
-        assert torch.equal(both, getattr(batch, name))
-    assert shares[1].lengths == batch.lengths[1::2]

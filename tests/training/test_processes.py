@@ -1,34 +1,35 @@
-"""Processes with unequal shares: together they are one process with all rows."""
+"""Micro-batches and processes with unequal shares: together they are one pass over all rows."""
 
 import dataclasses
 
 import pytest
 import torch
 from torch import nn
-from training_problems import counted_batch
+from training_problems import VOCAB, counted_batch
 
 from calmkit.finite import NonFiniteError
-from calmkit.training import Means, TrainingSettings, fit
-from calmkit.training.processes import mean_over_processes, rows_of_process, weight_of, weighted
+from calmkit.training import Means, TrainingSettings, fit, step_generator
+from calmkit.training.processes import Share, StepMeans, share_of, weighted
+from calmkit.training.randomness import step_seed
 
 
 @dataclasses.dataclass
 class Process:
-    """What of a fabric the functions use; `reduced` is what the others bring about."""
+    """What of a fabric `StepMeans` uses; `reduced` is what all processes bring about."""
 
-    global_rank: int
-    world_size: int
+    world_size: int = 1
     reduced: object = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
 
     def all_reduce(self, value, reduce_op):
-        return self.reduced(value, reduce_op)
+        assert reduce_op == "sum"
+        return self.reduced(value)
 
 
 def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Embedding(7, 5), nn.Tanh(), nn.Linear(5, 7))
+        return nn.Sequential(nn.Embedding(VOCAB, 5), nn.Tanh(), nn.Linear(5, VOCAB))
 
 
 def losses_of(module, batch):
@@ -37,58 +38,131 @@ def losses_of(module, batch):
     return losses.view(*batch.tokens.shape).mean(dim=-1)[batch.scored]
 
 
-def gradients(loss, module):
-    return torch.autograd.grad(loss, list(module.parameters()))
-
-
-@pytest.mark.parametrize("counts", [(1, 7), (0, 7), (7, 0), (3, 3), (0, 1, 4, 8), (2, 6, 0, 0)])
-def test_weighted_shares_have_the_gradient_of_the_joint_mean(counts):
-    """The share without anything scored gives NaN, a mean over nothing: it does not count."""
-    module, batch, processes = network(), counted_batch(counts), 2
-    joint = losses_of(module, batch).mean()
-    total = torch.tensor(float(sum(counts)))
-    shares = [Process(rank, processes, lambda value, op: total) for rank in range(processes)]
-    local = [losses_of(module, rows_of_process(batch, share)) for share in shares]
-    weights = [weight_of(len(losses), share) for losses, share in zip(local, shares, strict=True)]
-    minimised = [
-        weighted(losses.mean(), weight) for losses, weight in zip(local, weights, strict=True)
+@pytest.mark.parametrize(
+    "rows, micro_batch, processes, shares",
+    [
+        (8, None, 1, [(1, [0])]),
+        (8, None, 2, [(2, [0]), (2, [1])]),
+        (8, 2, 1, [(4, [0, 1, 2, 3])]),
+        (8, 2, 2, [(4, [0, 2]), (4, [1, 3])]),
+        (8, 8, 1, [(1, [0])]),
+        (12, 2, 3, [(6, [0, 3]), (6, [1, 4]), (6, [2, 5])]),
+    ],
+)
+def test_every_micro_batch_has_one_process(rows, micro_batch, processes, shares):
+    found = [
+        share_of(rows, micro_batch, process=rank, processes=processes) for rank in range(processes)
     ]
-    each = [gradients(loss, module) for loss in minimised]
-    averaged = [sum(parts) / processes for parts in zip(*each, strict=True)]
-    torch.testing.assert_close(averaged, list(gradients(joint, module)), rtol=1e-12, atol=1e-14)
+    assert [(share.count, list(share.numbers)) for share in found] == shares
+    assert isinstance(found[0], Share)
 
-    values = [{"loss": losses.mean(), "more": losses.mean() + 1} for losses in local]
-    stacked = torch.stack(
-        [
-            weighted(torch.stack(list(value.values())).detach(), weight)
-            for value, weight in zip(values, weights, strict=True)
-        ]
+
+@pytest.mark.parametrize(
+    "rows, micro_batch, processes, said",
+    [
+        (4, None, 3, r"rows must be a multiple of the 3 devices, .*; got 4. Change one"),
+        (12, 4, 2, r"rows must be a multiple of devices \* micro_batch = 2 \* 4 = 8, .*; got 12"),
+        (4, 8, 1, r"devices \* micro_batch = 1 \* 8 = 8, .*; got 4"),
+    ],
+)
+def test_rows_that_do_not_divide_are_refused(rows, micro_batch, processes, said):
+    with pytest.raises(ValueError, match=said):
+        share_of(rows, micro_batch, processes=processes, name="rows")
+
+
+def fitted(counts, micro_batch, aim):
+    settings = TrainingSettings(4, warmup_steps=0, log_every=1, micro_batch=micro_batch)
+    module = network()
+    return module, fit(
+        module,
+        aim,
+        lambda step: counted_batch(counts, step),
+        settings=settings,
+        seed=0,
+        loggers=(),
     )
-    shares[0].reduced = lambda value, op: stacked.mean(dim=0)
-    logged = mean_over_processes(values[0], weights[0], shares[0])
-    assert logged == pytest.approx({"loss": joint.item(), "more": joint.item() + 1}, rel=1e-12)
 
 
-def test_nothing_to_score_anywhere_is_a_loss_of_zero():
-    process = Process(0, 2, lambda value, op: torch.zeros(()).double())
-    assert weight_of(0, process) == 0.0
-    value = torch.tensor(torch.nan, requires_grad=True)
-    loss = weighted(value, weight_of(0, process))
-    assert loss == 0.0 and torch.autograd.grad(loss, value) == (0.0,)
+def counted(module, batch, generator):
+    losses = losses_of(module, batch)
+    return Means({"loss": losses.mean(), "square": losses.square().mean()}, batch.scored.sum())
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2])
+@pytest.mark.parametrize(
+    "counts", [(1, 7), (0, 7), (7, 0), (3, 3), (0, 1, 4, 8), (2, 6, 0, 0), (0, 0)], ids=str
+)
+def test_micro_batches_equal_the_whole_batch(counts, micro_batch):
+    """One without anything scored gives NaN, a mean over nothing: it does not count."""
+    whole, want = fitted(counts, None, counted)
+    module, got = fitted(counts, micro_batch, counted)
+    torch.testing.assert_close(module.state_dict(), whole.state_dict(), rtol=0, atol=1e-12)
+    for (_, ours), (_, theirs) in zip(got.curve, want.curve, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_each_micro_batch_has_its_own_rows_and_generators():
+    seen = []
+
+    def spy(module, batch, generator):
+        seen.append((batch, generator.initial_seed(), torch.initial_seed()))
+        return counted(module, batch, generator)
+
+    fitted((3, 4, 5, 6), 2, spy)
+    rows, seeds, globally = zip(*seen, strict=True)
+    want = [step_seed(0, step, number) for step in range(4) for number in range(2)]
+    assert list(seeds) == list(globally) == want
+    assert want[1] == step_generator(0, 0, 1).initial_seed()
+    for place, batch in enumerate(rows):
+        whole = counted_batch((3, 4, 5, 6), place // 2)
+        assert torch.equal(batch.tokens, whole.tokens[place % 2 :: 2])
+        assert torch.equal(batch.scored, whole.scored[place % 2 :: 2])
+
+
+def test_micro_batches_with_other_keys_are_refused():
+    def moody(module, batch, generator):
+        means = counted(module, batch, generator)
+        moody.calls += 1
+        return means if moody.calls < 2 else Means({"loss": means.values["loss"]}, means.count)
+
+    moody.calls = 0
+    with pytest.raises(ValueError, match=r"same keys for every micro-batch; got \['loss'\] after"):
+        fitted((3, 4), 1, moody)
 
 
 def test_nan_of_another_process_is_told():
-    process = Process(0, 2, lambda value, op: torch.tensor(torch.nan).double())
+    means = StepMeans(Process(2, lambda value: value + torch.nan), alone=False)
+    means.add({"loss": torch.ones(())}, 3)
     with pytest.raises(NonFiniteError, match="another process met a value"):
-        weight_of(3, process)
-    assert weight_of(torch.nan, process).isnan()
+        means.exchange()
+    StepMeans(Process(2, lambda value: value + torch.nan), alone=False).exchange(failed=True)
 
 
-def test_one_process_has_weight_one_and_changes_no_bit():
-    process = Process(0, 1)
+def test_means_and_scale_of_two_processes():
+    """The other process adds 5 items of mean 2 to the 3 of mean 1."""
+    process = Process(2, lambda value: value + 5.0)
+    means = StepMeans(process, alone=False)
+    assert means.add({"loss": torch.ones(())}, 3) == 3
+    means.exchange()
+    assert means.scale == 2 / 8
+    process.reduced = lambda value: value + 10.0
+    assert means.read() == {"loss": 13 / 8}
+
+
+def test_a_single_micro_batch_has_weight_one_and_changes_no_bit():
     value = torch.tensor(1 / 3, dtype=torch.float32, requires_grad=True)
-    assert torch.equal(weighted(value, weight_of(7, process)), value)
-    assert torch.autograd.grad(weighted(value, weight_of(torch.tensor(7), process)), value)[0] == 1
+    means = StepMeans(Process(), alone=True)
+    weight = means.add({"loss": value}, 7)
+    means.exchange()
+    assert torch.equal(weighted(value, weight), value) and means.scale is None
+    assert torch.autograd.grad(weighted(value, weight), value)[0] == 1
+    assert means.read() == {"loss": value.item()}
+
+
+def test_a_weight_of_zero_ignores_nan():
+    value = torch.tensor(torch.nan, requires_grad=True)
+    loss = weighted(value, torch.zeros(()))
+    assert loss == 0.0 and torch.autograd.grad(loss, value) == (0.0,)
 
 
 def train(objective, counts=(3, 5)):

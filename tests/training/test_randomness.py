@@ -11,7 +11,7 @@ def test_same_place_same_numbers():
     assert torch.equal(first, second)
 
 
-def test_other_seed_step_or_rank_gives_another_stream():
+def test_other_seed_step_or_micro_batch_gives_another_stream():
     places = list(itertools.product((0, 1, 11), (0, 1, 11), (0, 1, 11)))
     draws = {tuple(torch.rand(2, generator=step_generator(*p)).tolist()) for p in places}
     assert len(draws) == len({step_seed(*p) for p in places}) == len(places)

@@ -12,6 +12,8 @@ from calmkit.training import TrainingSettings
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"steps": True}, "steps must be a whole number of at least 1; got True"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"micro_batch": 0}, "micro_batch must be a whole number of at least 1; got 0"),
+        ({"micro_batch": 1.5}, "micro_batch must be"),
         ({"log_every": 0}, "log_every must be"),
         ({"keep_checkpoints": 0}, "keep_checkpoints must be"),
         ({"warmup_steps": -1}, "warmup_steps must be a whole number of at least 0"),
