@@ -10,7 +10,7 @@ import time
 
 import torch
 
-__all__ = ["DATA_SHEET", "matrix_peak"]
+__all__ = ["DATA_SHEET", "matrix_peak", "peak_of_gpu"]
 
 DATA_SHEET = {
     # name in `torch.cuda.get_device_name`: bfloat16 with tensor cores, float32 without, in TFLOP/s

@@ -62,7 +62,7 @@ class MemoryRun(DryRun):
         """Count nothing yet."""
         super().__init__()
         self.alive = self.most = self.recomputed = 0
-        self._known: set[int] = set()
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._is_backward = False
 
     def __torch_dispatch__(
@@ -93,13 +93,12 @@ class MemoryRun(DryRun):
         if key in self._known:
             return
         size = storage.nbytes()
-        self._known.add(key)
         self.alive += size
         self.most = max(self.most, self.alive)
-        weakref.finalize(storage, self._release, key, size).atexit = False
+        self._known[key] = weakref.ref(storage, lambda _: self._release(key, size))
 
     def _release(self, key: int, size: int) -> None:
-        self._known.discard(key)
+        del self._known[key]
         self.alive -= size
 
 
