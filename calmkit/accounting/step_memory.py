@@ -36,7 +36,8 @@ class StepMemory:
         weights: Parameters and buffers, of frozen parts too.
         gradients: Gradients of the trained parameters.
         optimizer_state: State of the optimiser after its first step.
-        activations: Tensors kept for the backward pass.
+        activations: Tensors kept for the backward pass. At the largest sum some gradients may not
+            exist yet; these count less here, so that the sum of all kinds is the largest sum.
         temporaries: What the largest sum holds beyond all of these: gradients of activations,
             blocks of logits, intermediate results of the optimiser.
     """
