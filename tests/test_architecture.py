@@ -274,8 +274,9 @@ PUBLIC = {
     "rule_for_both_sides sources_of split_into_sections text_of",
     "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
     "training": (
-        "CheckpointError MatrixDecayAdamW Means Objective Progress TrainingDiverged "
-        "TrainingResult TrainingSettings fit fully_sharded learning_rate_factor step_generator"
+        "CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress Speed "
+        "TrainingDiverged TrainingResult TrainingSettings fit fully_sharded learning_rate_factor "
+        "step_generator"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
@@ -289,8 +290,8 @@ PUBLIC = {
     "reports": "Report ReportTables Summary report_folders summarize write_report",
     "cli": "main",
     "testing": "Report Result check_part parametrize_contracts",
-    "accounting": "Account PUBLISHED PublishedModel Residuals TRAINING_TOKENS account "
-    "account_token_lm residuals_to",
+    "accounting": "Account Forecast PUBLISHED PublishedModel Residuals TRAINING_TOKENS "
+    "TrainingPlan account account_token_lm forecast matrix_peak residuals_to",
     "interop": "CheckpointFormatError CheckpointNotFoundError CheckpointWarning "
     "PublishedTimeEmbedding "
     "load_published_autoencoder load_published_calm save_published",

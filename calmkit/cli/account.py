@@ -49,7 +49,7 @@ def _options(
     """Compute the cost of a model: parameters, floating-point operations, memory.
 
     Args:
-        preset: One of the paper's models. None: all of them.
+        preset: One of the paper's models, or `calm-s`. None: all of the paper's.
         config: A config as for `calmkit train`: a YAML file, or a preset's name.
         candidates: Latents drawn per chunk when sampling below temperature 1.
         decoded_share: Measured share of the candidates that are decoded after pruning.

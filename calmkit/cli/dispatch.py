@@ -117,7 +117,7 @@ def _dispatch(given: list[str]) -> int:
     module = importlib.import_module(f"calmkit.cli.{command}")
     from calmkit.disk import WriteError
     from calmkit.text import EncodingError
-    from calmkit.training import TrainingDiverged
+    from calmkit.training import OutOfMemory, TrainingDiverged
 
     from .mistakes import Failed, Mistake
     from .warned import warnings_in_one_line
@@ -131,7 +131,7 @@ def _dispatch(given: list[str]) -> int:
             module.run(given[1:])
     except SystemExit as end:  # raised by --help and --print_config
         return int(end.code or 0)
-    except Mistake as error:
+    except (Mistake, OutOfMemory) as error:
         _print_error(f"{command}: {error}")
         return 2
     except ImportError as error:

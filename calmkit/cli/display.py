@@ -1,7 +1,7 @@
 """The progress of a run: bars on a terminal, plain lines elsewhere.
 
-A bar shows the current loss and the time left. If the output is a file or a pipe, a line with the
-same numbers is printed every ten seconds and at the end of each stage.
+A bar shows the current loss, the speed and the time left. If the output is a file or a pipe, a
+line with the same numbers is printed every ten seconds and at the end of each stage.
 """
 
 import time
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from calmkit.training import Progress
+from calmkit.training import Progress, Speed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,9 +95,15 @@ class Display:
 
 def _state(progress: Progress) -> str:
     loss = "" if progress.loss != progress.loss else f"loss {progress.loss:.4g}, "
+    speed = "" if progress.speed is None else f"{_speed(progress.speed)}, "
     if progress.step == progress.steps:
-        return f"{loss}done in {_clock(progress.steps * progress.seconds_per_step)}"
-    return f"{loss}{_clock(progress.seconds_left)} left"
+        return f"{loss}{speed}done in {_clock(progress.steps * progress.seconds_per_step)}"
+    return f"{loss}{speed}{_clock(progress.seconds_left)} left"
+
+
+def _speed(speed: Speed) -> str:
+    share = "" if speed.share_of_peak is None else f" ({speed.share_of_peak:.0%} of peak)"
+    return f"{speed.tokens_per_second:,.0f} tokens/s{share}"
 
 
 def _clock(seconds: float) -> str:

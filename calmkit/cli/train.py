@@ -8,12 +8,13 @@ others end with the training.
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calmkit import config
+from calmkit.accounting import Forecast
 from calmkit.cluster import LostProcessError, check_agreement, ending_together
 from calmkit.comparison import result_of_one
 from calmkit.data import Corpus
@@ -26,15 +27,19 @@ from calmkit.experiments import (
     code_of_result,
     fabric_of,
     finetune,
+    forecast_finetuning,
+    forecast_training,
+    memory_advice,
     prepare,
     prepare_finetuning,
     train,
 )
-from calmkit.reports import RESULTS
+from calmkit.reports import RESULTS, forecast_notes, forecast_table
 from calmkit.saving import WEIGHTS_FILE
+from calmkit.training import OutOfMemory
 
 from .display import Display
-from .mistakes import Failed, mistakes, mistakes_in_checkpoints
+from .mistakes import Failed, Mistake, mistakes, mistakes_in_checkpoints
 from .output import held, new_console, start_output, write_and_show
 from .trust import without_trust
 
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["run"]
+
+Forecaster = Callable[[config.TrainExperiment, int], Mapping[str, Forecast]]
 
 _HELP = """in addition to the keys of a config below:
   --trust        with --checkpoint: comma-separated packages outside calmkit whose classes the
@@ -66,8 +73,15 @@ def run(options: list[str]) -> None:
         return
     with mistakes(), _display(fabric) as display:
         corpus = prepare(experiment, display)
-    with _held(experiment.output, fabric):
-        _train(experiment, corpus, text, fabric)
+
+    def forecaster(changed: config.TrainExperiment, devices: int) -> Mapping[str, Forecast]:
+        return forecast_training(changed, corpus, devices=devices)
+
+    forecasts = _forecast(experiment, forecaster, fabric)
+    if experiment.dry_run:
+        return
+    with _held(experiment.output, fabric), _advice(experiment, forecaster, fabric):
+        _train(experiment, corpus, text, fabric, forecasts)
 
 
 def _check_no_comparison(output: Path) -> None:
@@ -123,8 +137,40 @@ def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> It
         raise Failed(str(error)) from None
 
 
+def _forecast(
+    experiment: config.TrainExperiment, forecaster: Forecaster, fabric: "Fabric"
+) -> Mapping[str, Forecast]:
+    """Forecast what the training needs, and show it in the first process."""
+    forecasts = forecaster(experiment, fabric.world_size)
+    if fabric.is_global_zero:
+        console = new_console()
+        console.print(forecast_table(forecasts, fabric.device))
+        notes = forecast_notes(forecasts, fabric.device)
+        console.print(notes, markup=False, highlight=False)
+    return forecasts
+
+
+@contextmanager
+def _advice(
+    experiment: config.TrainExperiment, forecaster: Forecaster, fabric: "Fabric"
+) -> Iterator[None]:
+    """Turn an `OutOfMemory` into a `Mistake` that says what to change."""
+    try:
+        yield
+    except OutOfMemory as error:
+        stage = error.stage
+    else:
+        return
+    # Outside of the handler, whose traceback keeps the tensors of the failed step.
+    raise Mistake(memory_advice(stage, experiment, fabric.world_size, forecaster))
+
+
 def _train(
-    experiment: config.TrainExperiment, corpus: Corpus, text: str, fabric: "Fabric"
+    experiment: config.TrainExperiment,
+    corpus: Corpus,
+    text: str,
+    fabric: "Fabric",
+    forecasts: Mapping[str, Forecast],
 ) -> None:
     with mistakes():
         check_resumable(experiment.output, text, text=corpus.digest)
@@ -132,7 +178,14 @@ def _train(
             start_output(experiment.output, "train", text)
     with _all_processes(fabric, text, {"text": corpus.digest}):
         with mistakes_in_checkpoints(), _display(fabric) as display:
-            record = train(experiment, corpus, config_text=text, display=display, fabric=fabric)
+            record = train(
+                experiment,
+                corpus,
+                config_text=text,
+                display=display,
+                fabric=fabric,
+                forecasts=forecasts,
+            )
     if record is None:
         return
     plan = EvaluationPlan.of_training(experiment, corpus, text)
@@ -153,7 +206,14 @@ def _finetune(
     """
     with mistakes():
         prepared = prepare_finetuning(experiment, trust=trust)
-    with _held(experiment.output, fabric):
+
+    def forecaster(changed: config.TrainExperiment, devices: int) -> Mapping[str, Forecast]:
+        return forecast_finetuning(changed, prepared, devices=devices)
+
+    forecasts = _forecast(experiment, forecaster, fabric)
+    if experiment.dry_run:
+        return
+    with _held(experiment.output, fabric), _advice(experiment, forecaster, fabric):
         with mistakes():
             check_resumable(experiment.output, text, **prepared.inputs)
             if fabric.is_global_zero:
@@ -161,7 +221,12 @@ def _finetune(
         with _all_processes(fabric, text, prepared.inputs):
             with mistakes_in_checkpoints(), _display(fabric) as display:
                 result = finetune(
-                    experiment, prepared, config_text=text, display=display, fabric=fabric
+                    experiment,
+                    prepared,
+                    config_text=text,
+                    display=display,
+                    fabric=fabric,
+                    forecasts=forecasts,
                 )
     if result is not None:
         files = f"{experiment.output}/: finetuning.json, config.yaml, the model"

@@ -39,11 +39,7 @@ from .parsing import preset_names as preset_names
 # For the other rooms of calmkit; no part of the public interface.
 from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
-from .errors import Source as Source
 from .experiment import WeightedText as WeightedText
-from .parsing import PRESETS as PRESETS
-from .parsing import explained as explained
-from .parsing import new_parser as new_parser
 from .parsing import parse_for_evaluation as parse_for_evaluation
 from .parsing import parse_function as parse_function
 from .rehearsal import rehearse as rehearse

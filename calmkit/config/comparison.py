@@ -249,8 +249,13 @@ def _check_own(own: Mapping[str, Any]) -> None:
 
 
 def _check_devices(parsed: Mapping[str, Parsed]) -> None:
-    """Refuse models that are trained on several devices."""
+    """Refuse models that are trained on several devices, or not at all."""
     for name, one in parsed.items():
+        if one.experiment.dry_run:
+            raise ConfigError(
+                f"dry_run must be false in a comparison; got true for variant {name}. "
+                "`calmkit train` takes it."
+            )
         for key, only in (("devices", 1), ("num_nodes", 1), ("strategy", "auto")):
             if (value := getattr(one.experiment, key)) != only:
                 raise ConfigError(

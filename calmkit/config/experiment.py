@@ -161,11 +161,14 @@ class TrainExperiment(Experiment):
             train a model from scratch.
         checkpoint: Folder of the model to fine-tune, written by `calmkit train`. As a command-line
             option it also provides the initial config.
+        dry_run: Whether to show what the training needs (memory, operations, time), and stop
+            before its first step.
     """
 
     head: Callable[[int, int], Head]
     finetune: Path | None = None
     checkpoint: Path | None = None
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         """Refuse fine-tuning without a model, or with the model's folder as output."""

@@ -33,7 +33,7 @@ from .experiment import TrainExperiment
 __all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "read_model_config"]
 
 _KEYS = frozenset(entry.name for entry in fields(TrainExperiment))
-FOR_FINETUNING = _KEYS - {"output", "cache_dir", "finetune", "checkpoint"}
+FOR_FINETUNING = _KEYS - {"output", "cache_dir", "finetune", "checkpoint", "dry_run"}
 FOR_EVALUATION = FOR_FINETUNING - {"logger", "optimizer", "autoencoder_optimizer"}
 _PATHS = frozenset(("data", "evaluation_data"))
 _SEEDS = frozenset(("seed", "evaluation_seed"))

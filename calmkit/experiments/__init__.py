@@ -9,6 +9,8 @@ from .evaluating import plan_evaluation as plan_evaluation
 from .evaluation_plan import EvaluationPlan as EvaluationPlan
 from .finetuning import finetune as finetune
 from .finetuning import prepare_finetuning as prepare_finetuning
+from .forecasting import forecast_finetuning as forecast_finetuning
+from .forecasting import forecast_training as forecast_training
 from .hardware import fabric_of as fabric_of
 from .hardware import threads_of_a_run as threads_of_a_run
 from .hardware import with_threads as with_threads
@@ -21,6 +23,7 @@ from .keys import code_of_result as code_of_result
 from .keys import result_key as result_key
 from .keys import training_key as training_key
 from .keys import values_of as values_of
+from .memory_advice import memory_advice as memory_advice
 from .model_accounts import account_parts as account_parts
 from .model_accounts import account_preset as account_preset
 from .model_folder import Checkpoint as Checkpoint

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from calmkit.accounting import Forecast
 from calmkit.cluster import part
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import TextTokenizer
@@ -18,7 +19,7 @@ from calmkit.files import file_digest, replace_file
 from calmkit.models import LanguageModel
 from calmkit.pairs import PairBatches, PairStore, encode_pairs, read_pairs
 from calmkit.saving import WEIGHTS_FILE
-from calmkit.training import fit, step_generator
+from calmkit.training import fit, out_of_memory_in, step_generator
 
 from .hardware import new_fabric
 from .json_converter import to_json
@@ -123,6 +124,7 @@ def finetune(
     config_text: str,
     display: RunProgress,
     fabric: "Fabric | None" = None,
+    forecasts: Mapping[str, Forecast] | None = None,
 ) -> FinetuningResult | None:
     """Train the model on the pairs, or resume the training in the output folder, and save it.
 
@@ -132,6 +134,7 @@ def finetune(
         config_text: The effective config, saved with the model.
         display: Receives the progress.
         fabric: The devices, launched; one device if None.
+        forecasts: The result of `forecast_finetuning`, for the share of the devices' peak.
 
     Returns:
         The result, in the first process. The others end with the training: None.
@@ -156,19 +159,21 @@ def finetune(
         return PairScores(loss(model)["loss"], share)
 
     before = scores() if fabric.is_global_zero else None
-    training = fit(
-        model,
-        model_objective,
-        prepared.train.batch_at,
-        settings=experiment.training,
-        seed=experiment.seed,
-        optimizer=experiment.optimizer,
-        validate=loss,
-        fabric=fabric,
-        directory=checkpoints / "model",
-        loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
-        progress=display.track("finetune"),
-    )
+    with out_of_memory_in("finetune"):
+        training = fit(
+            model,
+            model_objective,
+            prepared.train.batch_at,
+            settings=experiment.training,
+            seed=experiment.seed,
+            optimizer=experiment.optimizer,
+            validate=loss,
+            fabric=fabric,
+            directory=checkpoints / "model",
+            loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
+            progress=display.track("finetune"),
+            flops_per_step=None if forecasts is None else forecasts["finetune"].flops_per_step,
+        )
     part(fabric)
     if before is None:
         return None

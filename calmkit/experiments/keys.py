@@ -39,7 +39,7 @@ __all__ = [
 _IRRELEVANT = {
     "output", "cache_dir", "accelerator", "devices", "num_nodes", "strategy", "logger",
     "evaluation", "evaluation_data", "validation_rows", "sampler", "sample_tokens",
-    "log_every", "validate_every", "checkpoint_every", "keep_checkpoints",
+    "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "dry_run",
 }  # fmt: skip
 # Paths are replaced by the digest of the text.
 _PATHS = {"output", "cache_dir", "data", "evaluation_data"}
@@ -167,7 +167,7 @@ def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:
 
 def _training_code(config: Mapping[str, Any], entry: str) -> dict[str, str]:
     """Digests of the named classes and the training loop; validation does not affect weights."""
-    shell = (*_NO_NUMBERS, "calmkit.experiments")
+    shell = (*_NO_NUMBERS, "calmkit.accounting", "calmkit.experiments")
     entries, alone = (*_TRAINING_MODULES, entry), (_TRAINER_MODULE,)
     return code_of(entries, named=named_in(config), alone=alone, without=shell)
 

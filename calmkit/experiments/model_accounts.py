@@ -1,89 +1,29 @@
-"""Accounts of the paper's models, from presets, and of models described by a config."""
+"""Accounts of models described by a preset or a config."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TypeVar
 
-from calmkit.accounting import PUBLISHED, Account, account_of, account_token_lm
-from calmkit.backbones import Backbone
-from calmkit.config import (
-    PRESETS,
-    ConfigError,
-    ModelParts,
-    Source,
-    assemble,
-    explained,
-    new_parser,
-)
+from calmkit.accounting import PUBLISHED, Account, account_of
+from calmkit.config import ConfigError, ModelParts, assemble, parse
 from calmkit.heads import Head
-from calmkit.models import TokenLM
 from calmkit.nn import without_memory
 
 __all__ = ["account_parts", "account_preset"]
 
-P = TypeVar("P")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkModelParts(ModelParts):
-    """A model over chunks, and the length of its rows.
-
-    Attributes:
-        head: A Head; receives hidden_size and latent_size.
-        positions: Chunks in a row.
-    """
-
-    head: Callable[[int, int], Head]
-    positions: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenLMParts:
-    """A model over tokens, and the length of its rows.
-
-    Attributes:
-        model: `token_lm`.
-        chunk_size: 1.
-        vocab_size: Number of token ids.
-        hidden_size: Features of the backbone's vectors.
-        positions: Tokens in a row.
-        backbone: A Backbone; receives hidden_size.
-        tie_embeddings: Whether the output shares the weights of the embedding.
-    """
-
-    model: Literal["token_lm"]
-    chunk_size: int
-    vocab_size: int
-    hidden_size: int
-    positions: int
-    backbone: Callable[[int], Backbone]
-    tie_embeddings: bool = False
+_PRESETS = ("calm-s", *PUBLISHED)
 
 
 def account_preset(name: str) -> Account:
-    """Account for one of the paper's models.
+    """Account for a preset of one model: one of the paper's, or `calm-s`.
 
     Raises:
-        ConfigError: If the paper has no such model.
+        ConfigError: If there is no such preset.
     """
-    if name not in PUBLISHED:
+    if name not in _PRESETS:
         raise ConfigError(
-            f"--preset {name}: the paper has no such model.", wrong=name, allowed=PUBLISHED
+            f"--preset {name}: there is no such model.", wrong=name, allowed=_PRESETS
         )
-    path = PRESETS / f"{name}.yaml"
-    if "head" in Source.of_file(path).values:
-        parts = _read(path, ChunkModelParts)
-        return account_parts(parts, parts.head, context=parts.positions)
-    parts = _read(path, TokenLMParts)
-    model = without_memory(
-        lambda: TokenLM(
-            parts.vocab_size,
-            backbone=parts.backbone(parts.hidden_size),
-            tie_embeddings=parts.tie_embeddings,
-        )
-    )
-    return account_token_lm(model, context=parts.positions)
+    experiment = parse(["--config", name], command="calmkit account").experiment
+    return account_parts(experiment, experiment.head, context=experiment.positions)
 
 
 def account_parts(parts: ModelParts, head: Callable[[int, int], Head], *, context: int) -> Account:
@@ -98,11 +38,3 @@ def account_parts(parts: ModelParts, head: Callable[[int, int], Head], *, contex
         ConfigError: If a constructor refuses a value; names the part's key.
     """
     return account_of(without_memory(lambda: assemble(parts, head)), context)
-
-
-def _read(path: Path, kind: type[P]) -> P:
-    source = Source.of_file(path)
-    parser = new_parser("calmkit account")
-    parser.add_class_arguments(kind)
-    with explained():
-        return kind(**vars(parser.instantiate(parser.parse_object(dict(source.values)))))

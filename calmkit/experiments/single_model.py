@@ -1,7 +1,9 @@
 """Train, evaluate and save one model."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from calmkit.accounting import Forecast
 from calmkit.cluster import part
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
@@ -25,6 +27,7 @@ def train(
     config_text: str,
     display: RunProgress,
     fabric: "Fabric | None" = None,
+    forecasts: Mapping[str, Forecast] | None = None,
 ) -> RunRecord | None:
     """Train one model, or resume the training in the output folder; evaluate and save it.
 
@@ -34,12 +37,13 @@ def train(
         config_text: The effective config, saved with the model.
         display: Receives the progress.
         fabric: The devices, launched; one device if None.
+        forecasts: The result of `forecast_training`, for the share of the devices' peak.
 
     Returns:
         The record of the model, in the first process. The others end with the training, and do not
         wait for the evaluation: None.
     """
-    trainer = Trainer(experiment, corpus, display, fabric)
+    trainer = Trainer(experiment, corpus, display, fabric, forecasts)
     if trainer.fabric.is_global_zero:
         begin(experiment.output, config_text, text=corpus.digest)
     checkpoints = experiment.output / CHECKPOINTS

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from calmkit.accounting import Forecast
 from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.config import TrainExperiment, assemble
@@ -22,6 +23,7 @@ from calmkit.training import (
     TrainingResult,
     TrainingSettings,
     fit,
+    out_of_memory_in,
     step_generator,
 )
 
@@ -34,7 +36,7 @@ from .run_record import RunRecord
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Trainer", "model_objective"]
+__all__ = ["Trainer", "autoencoder_objective", "model_objective"]
 
 _STANDARDIZE_ON_BATCHES = 16
 # A rough estimate suffices for validation during training.
@@ -50,6 +52,7 @@ class Trainer:
         corpus: Corpus,
         display: RunProgress,
         fabric: "Fabric | None" = None,
+        forecasts: Mapping[str, Forecast] | None = None,
     ) -> None:
         """Plan the evaluation; nothing is built yet.
 
@@ -58,7 +61,9 @@ class Trainer:
             corpus: The prepared text.
             display: Receives the progress.
             fabric: The devices, launched; one device if None.
+            forecasts: Forecasts of the stages, for the share of the devices' peak in the display.
         """
+        self._forecasts = forecasts or {}
         self.experiment, self.corpus, self.display = experiment, corpus, display
         self.fabric = fabric or new_fabric(experiment.accelerator, experiment.precision)
         self.plan = EvaluationPlan.of_training(experiment, corpus)
@@ -81,7 +86,7 @@ class Trainer:
         self._fit(
             "autoencoder",
             autoencoder,
-            _autoencoder_objective,
+            autoencoder_objective,
             experiment.autoencoder_training,
             batch_at,
             lambda module: {"accuracy": self.accuracy(autoencoder)},
@@ -202,25 +207,28 @@ class Trainer:
         *,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> TrainingResult:
-        experiment = self.experiment
-        return fit(
-            module,
-            objective,
-            batch_at,
-            settings=settings,
-            seed=experiment.seed,
-            optimizer=optimizer,
-            validate=validate,
-            fabric=self.fabric,
-            directory=directory,
-            loggers=[experiment.logger(experiment.output / "logs" / name)],
-            progress=self.display.track(name),
-        )
+        experiment, forecast = self.experiment, self._forecasts.get(name)
+        with out_of_memory_in(name):
+            return fit(
+                module,
+                objective,
+                batch_at,
+                settings=settings,
+                seed=experiment.seed,
+                optimizer=optimizer,
+                validate=validate,
+                fabric=self.fabric,
+                directory=directory,
+                loggers=[experiment.logger(experiment.output / "logs" / name)],
+                progress=self.display.track(name),
+                flops_per_step=None if forecast is None else forecast.flops_per_step,
+            )
 
 
-def _autoencoder_objective(
-    module: nn.Module, batch: ChunkBatch, generator: torch.Generator
+def autoencoder_objective(
+    module: nn.Module, batch: ChunkBatch, generator: torch.Generator | None
 ) -> Mapping[str, Tensor]:
+    """The training objective of an autoencoder: its mean loss over all chunks."""
     loss = cast(ChunkAutoencoder, module).loss_rows(batch, generator)
     return {
         "loss": loss.total.mean(),
@@ -229,7 +237,9 @@ def _autoencoder_objective(
     }
 
 
-def model_objective(module: nn.Module, batch: ChunkBatch, generator: torch.Generator) -> Means:
+def model_objective(
+    module: nn.Module, batch: ChunkBatch, generator: torch.Generator | None
+) -> Means:
     """The training objective of a model: its mean loss over the counted positions."""
     loss = cast(LanguageModel, module).loss(batch, generator)
     return Means({"loss": loss.total}, loss.counted.sum())

@@ -32,7 +32,7 @@ def models_table(accounts: Mapping[str, Account], *, candidates: float, share: f
         candidates: Latents drawn per chunk below temperature 1.
         share: Share of the candidates that are decoded.
     """
-    table = _table(
+    table = new_table(
         "model", "parameters\nM", "training\n1e20 FLOPs", "inference\n1e8 FLOPs/token",
         f"N = {candidates:g}\n1e8", "cache\nkB/position", "kept\nGB/row",
     )  # fmt: skip
@@ -66,7 +66,7 @@ def models_table(accounts: Mapping[str, Account], *, candidates: float, share: f
 def parts_table(account: Account, *, candidates: float, share: float) -> "Table":
     """One line for each part of a model."""
     inference, sampling = account.inference_flops(), account.inference_flops(candidates, share)
-    table = _table(
+    table = new_table(
         "per token:", "parameters\nM", "training\nMFLOPs", "inference\nMFLOPs",
         f"N = {candidates:g}\nMFLOPs", "kept\nMB/row",
     )  # fmt: skip
@@ -82,7 +82,7 @@ def parts_table(account: Account, *, candidates: float, share: float) -> "Table"
     return table
 
 
-def _table(first: str, *headings: str) -> "Table":
+def new_table(first: str, *headings: str) -> "Table":
     from rich import box
     from rich.table import Table
 

@@ -7,13 +7,16 @@ from .loop import fit as fit
 from .objective import Means as Means
 from .objective import Objective as Objective
 from .optimizer import MatrixDecayAdamW as MatrixDecayAdamW
+from .out_of_memory import OutOfMemory as OutOfMemory
 from .progress import Progress as Progress
 from .randomness import step_generator as step_generator
 from .schedule import learning_rate_factor as learning_rate_factor
 from .settings import TrainingSettings as TrainingSettings
 from .sharding import fully_sharded as fully_sharded
+from .speed import Speed as Speed
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
 from .micro_batches import share_of as share_of
 from .optimizer import build_optimizer as build_optimizer
+from .out_of_memory import out_of_memory_in as out_of_memory_in

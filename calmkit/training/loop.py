@@ -28,6 +28,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from calmkit.accounting import matrix_peak
 from calmkit.chunking import ChunkBatch
 from calmkit.disk import WriteError
 from calmkit.extras import require
@@ -42,6 +43,7 @@ from .placement import Placement
 from .progress import Progress
 from .run import Run
 from .settings import TrainingSettings
+from .speed import Speedometer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -87,6 +89,7 @@ def fit(
     directory: Path | None = None,
     loggers: "Sequence[Logger] | None" = None,
     progress: Callable[[Progress], None] | None = None,
+    flops_per_step: float | None = None,
 ) -> TrainingResult:
     """Train a module in place.
 
@@ -117,6 +120,8 @@ def fit(
             there is a directory, a new `logs/version_N/metrics.csv` in it. An empty sequence logs
             nothing. A resumed run also logs the earlier points.
         progress: Called after each step.
+        flops_per_step: FLOPs of a step over all devices, for the share of the devices' peak that
+            is logged and told; see `calmkit.accounting.forecast`.
 
     Raises:
         ValueError: If there is nothing to train, the fabric or the optimiser is of an unsupported
@@ -145,12 +150,18 @@ def fit(
     run = Run(placement, objective, batches, built, settings, seed, fabric, directory, identity)
     run.resume()
     curves = Curves(fabric, directory, loggers)
+    meter = Speedometer(
+        tokens=batches.first_batch.tokens.numel(),
+        flops=flops_per_step,
+        peak=None if flops_per_step is None else _peak(fabric),
+        steps=settings.log_every,
+    )
     devices = [fabric.device] if fabric.device.type == "cuda" else []
     interrupts = HeldInterrupts(together=fabric.world_size > 1)
     try:
         with interrupts, torch.random.fork_rng(devices):
             curves.write_all(run.history)
-            _run_to_end(run, curves, interrupts, validate, progress)
+            _run_to_end(run, curves, interrupts, validate, progress, meter)
     except KeyboardInterrupt:
         if interrupts.all_stop:
             run.save()
@@ -178,6 +189,7 @@ def _run_to_end(
     interrupts: HeldInterrupts,
     validate: Callable[[nn.Module], Mapping[str, float]] | None,
     progress: Callable[[Progress], None] | None,
+    meter: Speedometer,
 ) -> None:
     """Steps, validations and checkpoints to the end of the run."""
     settings, history = run.settings, run.history
@@ -198,14 +210,22 @@ def _run_to_end(
             curves.flush()
         if run.step == settings.steps:
             return
-        points = len(history.curve)
+        points, seconds = len(history.curve), history.seconds
         with interrupts.step():
             loss = run.train_step(interrupts)
+        speed = meter.add(history.seconds - seconds)
         if len(history.curve) > points:
-            curves.write("train", history.curve[-1])
+            curves.write("train", history.curve[-1], speed)
         if progress is not None and curves.reports:
             pace = (time.perf_counter() - began) / (run.step - first)
-            progress(Progress(run.step, settings.steps, loss, pace))
+            progress(Progress(run.step, settings.steps, loss, pace, speed))
+
+
+def _peak(fabric: "Fabric") -> float | None:
+    """FLOPs per second of all devices at most."""
+    mixed = str(fabric.strategy.precision.precision).startswith("bf16")
+    peak = matrix_peak(fabric.device, mixed=mixed)
+    return None if peak is None else peak * fabric.world_size
 
 
 def _checked_fabric(fabric: "Fabric | None") -> "Fabric":

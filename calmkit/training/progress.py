@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .speed import Speed
+
 __all__ = ["Progress"]
 
 
@@ -15,12 +17,14 @@ class Progress:
         loss: Loss of the last step.
         seconds_per_step: Mean wall-clock time since `fit` began, including validation and
             checkpoints.
+        speed: Speed of the last steps; None if unknown.
     """
 
     step: int
     steps: int
     loss: float
     seconds_per_step: float
+    speed: Speed | None = None
 
     @property
     def seconds_left(self) -> float:

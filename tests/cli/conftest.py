@@ -9,6 +9,7 @@ from sample_results import variant
 
 import calmkit
 from calmkit import config
+from calmkit.accounting import Forecast, TrainingPlan
 from calmkit.comparison import ComparisonResult
 from calmkit.data import TextTokenizer, prepare_corpus
 from calmkit.experiments.model_folder import load_checkpoint, save_checkpoint
@@ -47,6 +48,12 @@ def run(monkeypatch, tmp_path, cache):
     one = RunRecord("EnergyHead", 10, 5, variant().runs[0], "none")
     record("train", "train", one)
     record("evaluate", "evaluate_checkpoint", one)
+    # A dry run of every training would take half of the time of these tests.
+    plan = TrainingPlan(
+        steps=1, batch_size=1, micro_batch=None, positions=2, chunk_size=1
+    )  # fmt: skip
+    forecasts = {"model": Forecast(plan, {"weights": 1.0}, 1.0)}
+    monkeypatch.setattr("calmkit.cli.train.forecast_training", lambda *a, **k: forecasts)
     # See tests/comparison/test_comparing.py.
     monkeypatch.setattr("calmkit.cli.train.check_resumable", lambda *args, **inputs: None)
     monkeypatch.chdir(tmp_path)

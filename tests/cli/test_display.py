@@ -5,7 +5,7 @@ from rich.console import Console
 
 from calmkit.cli import display
 from calmkit.cli.display import Display
-from calmkit.training import Progress
+from calmkit.training import Progress, Speed
 
 
 def run(console, steps=3, loss=2.5):
@@ -38,3 +38,15 @@ def test_a_bar_on_a_terminal():
     text = run(Console(file=io.StringIO(), width=100, force_terminal=True))
     assert "energy head" in text and "3/3" in text and "loss 2.5, done in 1:30" in text
     assert "energy head ..." not in text
+
+
+def test_the_speed_is_shown_where_it_is_known():
+    console = Console(file=io.StringIO(), width=100)
+    with Display(console) as display:
+        show = display.track("model")
+        show(Progress(3, 3, 2.5, 30.0, Speed(12345.6, 0.417)))
+        show(Progress(3, 3, 2.5, 30.0, Speed(9.8, None)))
+    assert console.file.getvalue().splitlines()[1:] == [
+        "model: 3/3, loss 2.5, 12,346 tokens/s (42% of peak), done in 1:30",
+        "model: 3/3, loss 2.5, 10 tokens/s, done in 1:30",
+    ]

@@ -93,6 +93,53 @@ def test_every_preset_can_be_trained(name):
     assert experiment.model == ("calm" if name.startswith("calm") else "token_lm")
 
 
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_presets_are_the_papers_recipe(name):
+    experiment = parse(["--config", name], command="calmkit train").experiment
+    training = experiment.training
+    tokens = training.batch_size * experiment.positions * experiment.chunk_size
+    assert tokens == 2**21 and training.steps * 2e6 == TRAINING_TOKENS
+    assert (training.warmup_steps, training.decay_to, training.clip_norm) == (2000, 1.0, 1.0)
+    assert (experiment.precision, experiment.devices) == ("bf16-mixed", "auto")
+    # Eight devices divide the batch evenly.
+    assert training.batch_size % (8 * training.micro_batch) == 0
+    optimizers = [experiment.optimizer]
+    if experiment.model == "calm":
+        stage = experiment.autoencoder_training
+        assert stage.batch_size * experiment.positions * experiment.chunk_size == 2**19
+        assert (stage.steps, stage.warmup_steps, stage.decay_to) == (30_000, 1000, 1.0)
+        assert stage.batch_size % (8 * stage.micro_batch) == 0
+        optimizers.append(experiment.autoencoder_optimizer)
+    for build in optimizers:
+        (group,) = build([torch.nn.Parameter(torch.zeros(2, 2))]).param_groups
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.9, 0.95), 0.1)
+
+
+@pytest.mark.parametrize("kind", ["calm", "transformer"])
+def test_presets_of_a_kind_differ_in_size_only(kind):
+    sizes = {"output", "hidden_size", "backbone", "head", "training"}
+    presets = [
+        yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
+        for name in PUBLISHED
+        if name.startswith(kind)
+    ]
+    for preset in presets:
+        preset["training"].pop("micro_batch")
+    kept = [{k: v for k, v in one.items() if k not in sizes - {"training"}} for one in presets]
+    assert kept[0] == kept[1] == kept[2]
+
+
+def test_the_small_preset_takes_about_an_hour_on_one_gpu():
+    """3 FLOPs an operation of a parameter and token, at 40% of the peak of one H100."""
+    experiment = parse(["--config", "calm-s"], command="calmkit train").experiment
+    training = experiment.training
+    tokens = training.steps * training.batch_size * experiment.positions * experiment.chunk_size
+    per_token = sum(account_preset("calm-s").training_flops.values())
+    hours = per_token * tokens / (0.4 * 989e12) / 3600
+    assert 0.6 < hours < 1.0  # the autoencoder comes on top
+    assert experiment.devices == 1
+
+
 def test_residuals():
     ours = Account(
         chunk_size=2, context=3, parameters={"backbone": 6, "autoencoder": 4},
@@ -169,7 +216,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--preset", "calm-s"], "did you mean: calm-"),
+            (["--preset", "calm-xs"], "did you mean: calm-"),
             (["--preset", "calm-m", "--config", "train"], "exclude each other"),
             (["--config", "nowhere.yaml"], "no such file"),
             (["--preset", "calm-m", "--candidates", "0"], "candidates must be at least 1"),

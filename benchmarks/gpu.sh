@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# What one GPU gives, in nine minutes at most.
+#
+#     benchmarks/gpu.sh OUT PREPARED      PREPARED: some books, as `calmkit prepare` leaves them
+#     benchmarks/gpu.sh --rehearse OUT    the same parts on the CPU, at sizes that take a moment
+#
+# Every part writes its files to OUT as soon as it is done, and a line to OUT/parts.jsonl: its exit
+# code, its seconds, the device and versions. A part that fails or takes too long does not stop the
+# others; the last ones get what time is left. The exit code is 1 if any part failed.
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+python=${PYTHON:-python}
+
+rehearse=false
+if [ "${1:-}" = --rehearse ]; then rehearse=true; shift; fi
+if $rehearse; then needed=1; else needed=2; fi
+if [ $# -ne $needed ]; then sed -n '2,6p' "$root/benchmarks/gpu.sh" >&2; exit 2; fi
+mkdir -p "$1" && out=$(realpath "$1") || exit 2
+data=
+if ! $rehearse; then
+  data=$(realpath "$2")
+  if [ ! -f "$data/manifest.json" ]; then
+    echo "$2 must be a folder written by calmkit prepare; it has no manifest.json" >&2; exit 2
+  fi
+fi
+cd "$root" || exit 2
+end=$((SECONDS + ${SECONDS_LEFT:-525}))
+failed=0
+
+# part NAME SECONDS COMMAND...: run a command for at most so many seconds, and note how it went.
+part() {
+  local name=$1 limit=$2 began=$SECONDS code=124
+  shift 2
+  [ "$limit" -le $((end - SECONDS)) ] || limit=$((end - SECONDS))
+  if [ "$limit" -gt 0 ]; then
+    timeout --signal=INT --kill-after=10 "$limit" "$@" > "$out/$name.log" 2>&1
+    code=$?
+  fi
+  printf '{"part": "%s", "exit": %d, "seconds": %d, "environment": %s}\n' \
+    "$name" "$code" $((SECONDS - began)) "$environment" | tee -a "$out/parts.jsonl"
+  [ "$code" -eq 0 ] || failed=1
+}
+
+if $rehearse; then
+  device=cpu
+  export CUDA_VISIBLE_DEVICES=
+  tests=(-m "not gpu" tests/attention/test_gpu_marker.py)
+  attention=(--hidden 16 --depth 1 --heads 2 --ff-size 24 --length 64 --position 4 --llama-rows 1
+    --llama-length 8 --rounds 1 --lengths 32 --kernel-rounds 1 --training-step --step-rows 1
+    --step-length 8 --step-hidden 16 --step-depth 1 --step-heads 2 --step-ff-size 24
+    --step-latent 4 --compiler eager)
+  generation=(--hidden 16 --depth 1 --heads 2 --head-width 16 --head-depth 1 --latent 8 --chunk 2
+    --width 16 --vocab 50 --large-vocab 60 --rows 2 --candidates 4 --batches 1 --prompt-chunks 2
+    --new-chunks 2 --selection-rows 2 --rounds 1 --numbers 4 8)
+  small=(--vocab_size 300 --hidden_size 16 --latent_size 8 --positions 16 --autoencoder.width 16
+    --backbone.depth 1 --backbone.heads 2 --backbone.ff_size 32 --head.width 16 --head.depth 1
+    --evaluation.min_context 2)
+  rows=4
+  compare=(--config ci --training.steps 4 --training.warmup_steps 1 --autoencoder_training.steps 4
+    --autoencoder_training.warmup_steps 1)
+else
+  device=cuda
+  export CALMKIT_REQUIRE_GPU=1
+  tests=(-m gpu tests/attention)
+  attention=(--rounds 3)
+  # CALM-M, with as few rows as the published procedure can hold.
+  generation=(--hidden 1024 --depth 16 --heads 16 --head-width 1024 --head-depth 4 --latent 128
+    --vocab 128257 --large-vocab 128257 --rows 4 --candidates 200 --rounds 2)
+  small=(--evaluation.min_context 64)
+  rows=32
+  compare=(--config books --config books-gpu --autoencoder_training.steps 400
+    --autoencoder_training.warmup_steps 40 --training.steps "${STEPS:-600}"
+    --training.warmup_steps 60 --evaluation.rows 64)
+fi
+
+environment=$("$python" - <<'END'
+import importlib.metadata as metadata, json, platform, torch
+
+names = ("torch", "xformers", "lightning-fabric", "numpy")
+found = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
+name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+print(json.dumps({"device": name, **{n: found.get(n) for n in names}}))
+END
+) || { echo "$python must have calmkit's libraries, such as torch" >&2; exit 2; }
+peak=$("$python" -c "
+import torch
+from calmkit.accounting import matrix_peak
+print((matrix_peak(torch.device('$device'), mixed=True) or 0) / 1e12 or '')")
+
+# 1. Kernels of the attention are right, and how fast they are; a compiled step of CALM-M's shape.
+part gpu_tests 90 "$python" -m pytest -q -p no:cacheprovider "${tests[@]}"
+part attention 120 "$python" benchmarks/attention.py --device $device "${attention[@]}" \
+  ${peak:+--peak-tflops "$peak"} --json "$out/attention.json"
+
+# 2. The whole step of CALM-M by `calmkit train`: tokens per second and share of the peak are in
+#    calm_m.log and in the curves below calm_m/logs.
+part calm_m 100 "$python" -m calmkit train --config calm-m "${small[@]}" --devices 1 \
+  ${data:+--data "$data"} --autoencoder_training.steps 4 --autoencoder_training.warmup_steps 1 \
+  --autoencoder_training.batch_size 4 --autoencoder_training.micro_batch 4 --training.steps 30 \
+  --training.warmup_steps 1 --training.batch_size $rows --training.log_every 5 \
+  --training.micro_batch $((rows / 2)) --training.validate_every 0 --evaluation.rows 8 \
+  --evaluation.draws 2 --validation_rows 2 --sample_tokens 8 --output "$out/calm_m"
+
+# 3. Generation at T = 0.5, against the published procedure.
+part generation 80 "$python" benchmarks/generation.py --device $device "${generation[@]}" \
+  --json "$out/generation.json"
+
+# 4. As long as time is left: four models on books.
+cat > "$out/variants.yaml" <<'END'
+variants:
+  energy: {head: EnergyHead}
+  softmax: {model: token_lm, chunk_size: 1}
+  flow: {head: FlowHead}
+  gaussian: {head: GaussianHead}
+END
+part books 540 "$python" -m calmkit compare "${compare[@]}" --config "$out/variants.yaml" \
+  ${data:+--data "$data"} --output "$out/books"
+exit $failed

@@ -1,0 +1,52 @@
+"""Say what to change when the memory of a device does not suffice for a training."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from calmkit.accounting import Forecast
+from calmkit.config import TrainExperiment
+
+from .resuming import CHECKPOINTS
+
+__all__ = ["memory_advice"]
+
+# Devices that sharding is suggested on if there is only one.
+_SEVERAL = 8
+
+
+def memory_advice(
+    stage: str,
+    experiment: TrainExperiment,
+    devices: int,
+    forecaster: Callable[[TrainExperiment, int], Mapping[str, Forecast]],
+) -> str:
+    """What to change so that a stage needs less memory, with the forecast of each change.
+
+    Args:
+        stage: The stage that ran out of memory.
+        experiment: Its experiment.
+        devices: Number of devices.
+        forecaster: Forecasts the stages of an experiment on a number of devices.
+    """
+
+    def needed(changed: TrainExperiment, count: int = devices) -> str:
+        return f"{forecaster(changed, count)[stage].total_memory / 1e9:.3g} GB"
+
+    key = "autoencoder_training" if stage == "autoencoder" else "training"
+    settings = getattr(experiment, key)
+    rows = settings.micro_batch or max(1, settings.batch_size // devices)
+    changes = []
+    if rows > 1:
+        fewer = rows // 2 if rows % 2 == 0 else 1
+        less = replace(experiment, **{key: replace(settings, micro_batch=fewer)})
+        changes.append(f"{key}.micro_batch to {fewer} ({needed(less)})")
+    if experiment.strategy != "fsdp":
+        count = devices if devices > 1 else _SEVERAL
+        sharded = needed(replace(experiment, strategy="fsdp"), count)
+        changes.append(f"strategy to fsdp on {count} devices ({sharded})")
+    remedy = f"set {', or '.join(changes)}" if changes else "use a smaller model"
+    return (
+        f"memory must suffice for {needed(experiment)} on each device, the forecast for the "
+        f"{stage} with {rows} rows at a time, and an allocation failed: {remedy}; the checkpoints "
+        f"in {experiment.output / CHECKPOINTS} are kept, and the same command resumes from them."
+    )

@@ -1,0 +1,56 @@
+"""What `calmkit train` says before its first step, and when memory runs out."""
+
+import pytest
+
+from calmkit import cli
+from calmkit.training import OutOfMemory
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(monkeypatch, tmp_path, cache):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+def test_a_dry_run_shows_what_is_needed_and_writes_nothing(tmp_path, capsys):
+    """calm-m is forecast on 8 devices without its weights, which would take 1.8 GB."""
+    text = "\n\n".join(f"{n}: " + "The dogs bark at night. " * 50 for n in range(60))
+    (tmp_path / "text.txt").write_text(text)
+    small = ["--vocab_size", "270", "--evaluation.rows", "2", "--evaluation.min_context", "2",
+             "--positions", "64", "--validation_fraction", "0.3", "--cache_dir", "kept",
+             "--sample_tokens", "4"]  # fmt: skip
+    given = ["train", "--config", "calm-m", "--data", "text.txt", *small, "--accelerator", "cpu",
+             "--devices", "1", "--output", "out", "--dry_run", "true"]  # fmt: skip
+    assert cli.main(given) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "steps 30,000 250,000" in lines
+    (flops,) = [line.split() for line in lines if line.startswith("FLOPs")]
+    assert float(flops[2]) > float(flops[1]) > 1e15
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_without_memory_says_what_to_change(monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise OutOfMemory("model")
+
+    monkeypatch.setattr("calmkit.cli.train.train", fail)
+    assert cli.main(["train", "--output", "out", "--training.micro_batch", "4"]) == 2
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
+    assert line.startswith("calmkit train: memory must suffice for 0.")
+    assert "set training.micro_batch to 2 (0." in line and "out/checkpoints are kept" in line
+    # The first number is that of the table, in GB.
+    lines = [" ".join(line.split()).split() for line in told.out.splitlines()]
+    (memory,) = [words for words in lines if words[:1] == ["memory"]]
+    forecast = float(line.partition("suffice for ")[2].split()[0])
+    assert abs(1000 * forecast - float(memory[3])) < 1
+
+
+def test_finetuning_is_forecast_too(trained, tmp_path, capsys):
+    pairs = [f'{{"prompt": "{word}", "response": "of"}}' for word in ("The value", "The sum")]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(pairs))
+    given = ["train", "--checkpoint", "model", "--finetune", "pairs.jsonl", "--dry_run", "true"]
+    assert cli.main(given) == 0
+    assert "each device needs" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,47 @@
+"""What to change if memory does not suffice, with the forecast of each change."""
+
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from train_configs import train
+
+from calmkit.experiments import memory_advice
+
+
+def advice(*options, devices=1, stage="model"):
+    """With forecasts that tell the change: rows at a time, in GB; a third of it in shards."""
+
+    def forecaster(changed, count):
+        settings = changed.autoencoder_training if stage == "autoencoder" else changed.training
+        rows = settings.micro_batch or settings.batch_size // count
+        size = rows * 1e9 / (3 if changed.strategy == "fsdp" else 1)
+        return {stage: types.SimpleNamespace(total_memory=size)}
+
+    experiment = replace(train(*options).experiment, output=Path("out"))
+    return memory_advice(stage, experiment, devices, forecaster)
+
+
+def test_fewer_rows_or_shards():
+    assert advice("--training.batch_size", "24", "--training.micro_batch", "12") == (
+        "memory must suffice for 12 GB on each device, the forecast for the model with 12 rows at "
+        "a time, and an allocation failed: set training.micro_batch to 6 (6 GB), or strategy to "
+        "fsdp on 8 devices (4 GB); the checkpoints in out/checkpoints are kept, and the same "
+        "command resumes from them."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "devices", "stage", "message"),
+    [
+        (["--autoencoder_training.batch_size", "30"], 2, "autoencoder",
+         "set autoencoder_training.micro_batch to 1 (1 GB), or strategy to fsdp on 2 devices (5"),
+        (["--training.batch_size", "8", "--strategy", "fsdp"], 2, "model",
+         "set training.micro_batch to 2 (0.667 GB); the"),
+        (["--training.micro_batch", "1", "--strategy", "fsdp"], 2, "model",
+         "an allocation failed: use a smaller model; the"),
+    ],
+)  # fmt: skip
+def test_only_what_helps_is_said(options, devices, stage, message):
+    assert message in advice(*options, devices=devices, stage=stage)
