@@ -274,8 +274,8 @@ PUBLIC = {
     "rule_for_both_sides sources_of split_into_sections text_of",
     "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
     "training": (
-        "CheckpointError MatrixDecayAdamW Means Objective Progress TrainingDiverged "
-        "TrainingResult TrainingSettings fit learning_rate_factor step_generator"
+        "AveragedWeights CheckpointError MatrixDecayAdamW Means Objective Progress "
+        "TrainingDiverged TrainingResult TrainingSettings fit learning_rate_factor step_generator"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "

@@ -10,6 +10,7 @@ from calmkit.experiments import (
     EvaluationPlan,
     check_resumable,
     finetune,
+    inputs_of,
     prepare,
     prepare_finetuning,
     train,
@@ -60,7 +61,7 @@ def _check_no_comparison(output: Path) -> None:
 
 def _train(experiment: config.TrainExperiment, corpus: Corpus, text: str) -> None:
     with mistakes():
-        check_resumable(experiment.output, text, text=corpus.digest)
+        check_resumable(experiment.output, text, **inputs_of(experiment, corpus))
         start_output(experiment.output, "train", text)
     console = new_console()
     with mistakes_in_checkpoints(), Display(console) as display:

@@ -33,7 +33,8 @@ from .experiment import TrainExperiment
 __all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "read_model_config"]
 
 _KEYS = frozenset(entry.name for entry in fields(TrainExperiment))
-FOR_FINETUNING = _KEYS - {"output", "cache_dir", "finetune", "checkpoint"}
+# The model itself holds its autoencoder.
+FOR_FINETUNING = _KEYS - {"output", "cache_dir", "finetune", "checkpoint", "autoencoder_from"}
 FOR_EVALUATION = FOR_FINETUNING - {"logger", "optimizer", "autoencoder_optimizer"}
 _PATHS = frozenset(("data", "evaluation_data"))
 _SEEDS = frozenset(("seed", "evaluation_seed"))

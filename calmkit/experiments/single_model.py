@@ -3,10 +3,11 @@
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
 
-from .model_folder import save_checkpoint
+from .named_weights import inputs_of
 from .resuming import CHECKPOINTS, begin
 from .run_progress import RunProgress
 from .run_record import RunRecord
+from .trained_weights import save_trained
 from .trainer import Trainer
 
 __all__ = ["train"]
@@ -24,14 +25,15 @@ def train(
         display: Receives the progress.
     """
     trainer = Trainer(experiment, corpus, display)
-    begin(experiment.output, config_text, text=corpus.digest)
+    begin(experiment.output, config_text, **inputs_of(experiment, corpus))
     checkpoints = experiment.output / CHECKPOINTS
     autoencoder = trainer.train_autoencoder(checkpoints / "autoencoder")
     model, training = trainer.train_model("model", autoencoder, checkpoints / "model")
     display.note("measuring on held-out text ...")
     record = trainer.measure(model, training)
-    save_checkpoint(
+    save_trained(
         experiment.output,
+        training,
         model=model,
         tokenizer=corpus.tokenizer,
         config_text=config_text,

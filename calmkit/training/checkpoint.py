@@ -2,6 +2,7 @@
 
     DIRECTORY/step-000123/model.safetensors    weights and buffers
                           optimizer.pt         optimiser state; read with weights_only
+                          ema.safetensors      averaged weights, if the run has them
                           training.json        step, identity of the run, history, checksums of
                                                the files and of this record itself
 
@@ -27,6 +28,7 @@ from calmkit.disk import writing
 from calmkit.extras import require
 from calmkit.files import file_digest, flush, partial_of, replace_file
 
+from .averaged_weights import AveragedWeights
 from .checkpoint_record import (
     RECORD,
     UNREADABLE,
@@ -45,7 +47,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-_MODEL, _OPTIMIZER = "model.safetensors", "optimizer.pt"
+_MODEL, _OPTIMIZER, _AVERAGE = "model.safetensors", "optimizer.pt", "ema.safetensors"
 _NAME = re.compile(r"step-(\d{6,})")
 _PARTIAL = ".partial-"
 
@@ -66,19 +68,22 @@ class Checkpoint:
     identity: dict[str, Any]
     history: History
 
-    def restore(self, module: nn.Module, optimizer: Optimizer) -> None:
+    def restore(
+        self, module: nn.Module, optimizer: Optimizer, average: AveragedWeights | None = None
+    ) -> None:
         """Load weights and optimiser state into parts of the same build.
 
         Args:
             module: The module whose weights were saved.
             optimizer: An optimiser built over the same parameters.
+            average: Averages of the same parameters, if the run has them.
 
         Raises:
             CheckpointError: If names or shapes do not match, or the optimiser's file contains
                 anything but tensors and plain values.
         """
         require("safetensors", "a checkpoint")
-        from safetensors.torch import load_model
+        from safetensors.torch import load_file, load_model
 
         try:
             state = torch.load(self.path / _OPTIMIZER, map_location="cpu", weights_only=True)
@@ -87,6 +92,8 @@ class Checkpoint:
         try:
             load_model(module, self.path / _MODEL)
             optimizer.load_state_dict(state)
+            if average is not None:
+                average.load_state_dict(load_file(self.path / _AVERAGE))
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"checkpoint {self.path} must hold the weights of the module that is trained; "
@@ -100,6 +107,7 @@ def write_checkpoint(
     step: int,
     module: nn.Module,
     optimizer: Optimizer,
+    average: AveragedWeights | None = None,
     identity: Mapping[str, Any],
     history: History,
     keep: int,
@@ -111,6 +119,7 @@ def write_checkpoint(
         step: Number of steps done.
         module: Its weights and buffers are saved.
         optimizer: Its state is saved.
+        average: Averaged weights, if the run has them.
         identity: The run's identity; any JSON content.
         history: The record up to this step.
         keep: Number of newest checkpoints to keep, including this one.
@@ -133,7 +142,7 @@ def write_checkpoint(
             # gained a validation.
             _renew(target, record)
         else:
-            _write_new(target, record, module, optimizer)
+            _write_new(target, record, module, optimizer, average)
         flush(target)
         flush(directory)
     for old in find_checkpoints(directory)[:-keep]:
@@ -154,11 +163,15 @@ def _renew(target: Path, record: Mapping[str, Any]) -> None:
 
 
 def _write_new(
-    target: Path, record: Mapping[str, Any], module: nn.Module, optimizer: Optimizer
+    target: Path,
+    record: Mapping[str, Any],
+    module: nn.Module,
+    optimizer: Optimizer,
+    average: AveragedWeights | None,
 ) -> None:
     """Write a checkpoint atomically."""
     require("safetensors", "a checkpoint")
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file, save_model
 
     partial = partial_of(target)
     partial.mkdir()
@@ -167,7 +180,9 @@ def _write_new(
         # Opened here: PyTorch does not report why it cannot write a file that it opens itself.
         with (partial / _OPTIMIZER).open("wb") as file:
             torch.save(optimizer.state_dict(), file)
-        files = {name: file_digest(partial / name) for name in (_MODEL, _OPTIMIZER)}
+        if average is not None:
+            save_file(average.state_dict(), partial / _AVERAGE)
+        files = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
         for name in files:
             flush(partial / name)
         replace_file(partial / RECORD, seal({**record, "files": files}))
@@ -202,7 +217,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     content = read_record(path)
     try:
-        for name in (_MODEL, _OPTIMIZER):
+        for name in {_MODEL, _OPTIMIZER, *content["files"]}:
             if file_digest(path / name) != content["files"][name]:
                 raise damaged(path, f"{name} does not match its checksum")
         history = History.from_json(content["history"])

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from calmkit.chunking import ChunkBatch
 from calmkit.finite import NonFiniteError
 
+from .averaged_weights import AveragedWeights
 from .checkpoint import find_checkpoints, read_checkpoint, write_checkpoint
 from .checkpoint_record import CheckpointError
 from .divergence import check_values, check_weights, diverged, non_finite_parameter
@@ -64,6 +65,8 @@ class Run:
         self._saved: tuple[int, int] | None = None
         self._consistent = True
         self._caller, self._stepper = fabric.setup(Caller(module), optimizer)
+        # Built now: `setup` may have divided the parameters among processes.
+        self.average = None if settings.ema is None else AveragedWeights(module, settings.ema)
 
     def due(self, every: int) -> bool:
         """Whether an operation is due that is done every `every` steps and at the end."""
@@ -124,6 +127,8 @@ class Run:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
         self._stepper.step()
+        if self.average is not None:
+            self.average.update(self.step)
         return {**values, "learning_rate": self._peaks[0] * factor}
 
     def _forward(self) -> tuple[dict[str, Tensor], Tensor]:
@@ -157,12 +162,17 @@ class Run:
         check_weights(self.module, step=self.step - 1)
 
     def validate(self, measure: Callable[[nn.Module], Mapping[str, float]]) -> Point:
-        """Measure the module, without affecting training."""
+        """Measure the module, and also its averaged weights as "ema_...", without any effect."""
         devices = [self._fabric.device] if self._fabric.device.type == "cuda" else []
         self.module.eval()
         try:
             with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
-                point = (self.step, {k: float(v) for k, v in measure(self.module).items()})
+                values = {k: float(v) for k, v in measure(self.module).items()}
+                if self.average is not None:
+                    with self.average.applied():
+                        averaged = measure(self.module)
+                    values |= {f"ema_{k}": float(v) for k, v in averaged.items()}
+                point = (self.step, values)
         except NonFiniteError as error:
             reason = f"validation cannot be computed: {str(error).rstrip('.')}"
             raise diverged(
@@ -184,7 +194,7 @@ class Run:
                 f"steps must be at least the {checkpoint.step} steps that {checkpoint.path} has "
                 f"done already; got {self.settings.steps}. Use another directory."
             )
-        checkpoint.restore(self.module, self._optimizer)
+        checkpoint.restore(self.module, self._optimizer, self.average)
         self.step, self.history = checkpoint.step, checkpoint.history
         self._saved = self._mark()
 
@@ -200,6 +210,7 @@ class Run:
                 step=self.step,
                 module=self.module,
                 optimizer=self._optimizer,
+                average=self.average,
                 identity=self._identity,
                 history=self.history,
                 keep=self.settings.keep_checkpoints,
