@@ -34,7 +34,7 @@ from .tally import Evaluation, Tally
 
 __all__ = ["evaluate_softmax"]
 
-_LOGITS_AT_ONCE = 2**22  # 16 MB in float32; several times as much is needed for their squares
+_LOGITS_AT_ONCE = 2**22  # 16 MB in float32; the squares of probabilities take 64 MB more
 
 
 @torch.no_grad()

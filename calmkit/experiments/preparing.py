@@ -46,7 +46,9 @@ def prepare(experiment: TrainExperiment, display: RunProgress | None = None) -> 
     rehearse(experiment, model)
     corpus = _text_of(experiment, display or Silent())
     if experiment.autoencoder_from is not None:
-        _check_tokenizer(experiment.autoencoder_from, corpus, display or Silent())
+        _check_tokenizer(
+            experiment.autoencoder_from, experiment.vocab_size, corpus, display or Silent()
+        )
     if experiment.evaluation_data is not None:
         try:
             corpus = with_other_text(corpus, experiment.evaluation_data)
@@ -63,8 +65,21 @@ def prepare(experiment: TrainExperiment, display: RunProgress | None = None) -> 
     return corpus
 
 
-def _check_tokenizer(folder: Path, corpus: Corpus, display: RunProgress) -> None:
-    """Refuse a named autoencoder whose token ids are not those of the text."""
+def _check_tokenizer(folder: Path, vocab_size: int, corpus: Corpus, display: RunProgress) -> None:
+    """Refuse a named autoencoder whose token ids are not those of the text.
+
+    Args:
+        folder: Folder of the autoencoder.
+        vocab_size: Number of its token ids.
+        corpus: The text.
+        display: Is told if the tokenizer of the autoencoder is not known.
+    """
+    if (found := corpus.tokenizer.vocab_size) != vocab_size:
+        raise ValueError(
+            f"data must have the {vocab_size} token ids of the autoencoder in {folder}; "
+            f"{corpus.name} has {found}. Prepare it with the autoencoder's tokenizer: "
+            f"calmkit prepare SOURCE --tokenizer {folder}"
+        )
     try:
         tokenizer = tokenizer_of(folder)
     except ValueError:
@@ -89,10 +104,12 @@ def _same_ids(first: TextTokenizer, second: TextTokenizer, text: str) -> bool:
 
 def _text_of(experiment: TrainExperiment, display: RunProgress) -> Corpus:
     """The text of an experiment, read from prepared folders or prepared into the cache."""
+    named = experiment.autoencoder_from is not None  # then its tokenizer is checked, not the size
     if not isinstance(experiment.data, dict):
+        prepared = experiment.data is not None and is_prepared(experiment.data)
         return prepare_corpus(
             experiment.data,
-            vocab_size=experiment.vocab_size,
+            vocab_size=None if named and prepared else experiment.vocab_size,
             validation_fraction=experiment.validation_fraction,
             seed=experiment.evaluation_seed,
             cache_dir=experiment.cache_dir,
@@ -100,7 +117,7 @@ def _text_of(experiment: TrainExperiment, display: RunProgress) -> Corpus:
             progress=bytes_encoded(display),
         )
     mixed = mixed_corpus({name: (t.path, t.weight) for name, t in experiment.data.items()})
-    if mixed.tokenizer.vocab_size != experiment.vocab_size:
+    if not named and mixed.tokenizer.vocab_size != experiment.vocab_size:
         raise ValueError(
             f"vocab_size must be {mixed.tokenizer.vocab_size}, that of the tokenizer of "
             f"{', '.join(experiment.data)}; got {experiment.vocab_size}. Leave it out."

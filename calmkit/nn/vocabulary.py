@@ -9,8 +9,9 @@ computes the logits anew, p = exp(W h - logsumexp), and adds a block's share to 
 
     dh = u W^T (p - e_y),    dW = u (p - e_y) h^T
 
-for the gradient u of a target's nats. This takes a product with W more than the plain form. Values
-and gradients agree with it to rounding.
+for the gradient u of a target's nats. This takes a product with W more than the plain form, which
+is nevertheless slower: it moves all logits through memory several times. Values and gradients
+agree with it to rounding.
 
 `torch.nn.functional.linear_cross_entropy` of PyTorch 2.13 also computes the logits twice to return
 the nats of each target. It takes a few targets and all tokens at a time, which is slower if the
@@ -33,8 +34,8 @@ __all__ = ["IGNORED", "vocabulary_nats"]
 IGNORED = -100
 """A target that is not counted, as in `torch.nn.functional.cross_entropy`."""
 
-_LOGITS_KEPT = 2**22  # 16 MB in float32; the plain form holds them three times
-_LOGITS_AT_ONCE = 2**22
+# 8 MB in float32, which caches hold: larger blocks are slower. Fewer logits take the plain form.
+_LOGITS_AT_ONCE = 2**21
 _TARGETS_AT_ONCE = 4096
 
 
@@ -56,7 +57,7 @@ def vocabulary_nats(
     """
     rows, tokens = features.flatten(0, -2), target.flatten().long()
     _check_tokens(tokens, len(weight))
-    if len(rows) * len(weight) <= _LOGITS_KEPT:
+    if len(rows) * len(weight) <= _LOGITS_AT_ONCE:
         nats = _nats(rows, weight, tokens)
     else:
         # Autocast does not reach the products of the backward pass.

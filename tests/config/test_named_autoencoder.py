@@ -3,6 +3,7 @@
 import pytest
 import torch
 import yaml
+from published_files import autoencoder_checkpoint, calm_checkpoint, write
 
 import calmkit
 from calmkit.autoencoders import (
@@ -12,7 +13,9 @@ from calmkit.autoencoders import (
     StandardizedAutoencoder,
 )
 from calmkit.config import ConfigError, build, parse, parse_comparison, parse_text
-from calmkit.saving import UntrustedCodeError
+from calmkit.experiments import convert_checkpoint
+from calmkit.interop import load_published_autoencoder, load_published_calm
+from calmkit.saving import SavedAutoencoder, UntrustedCodeError
 
 
 def parsed(*options, **more):
@@ -116,10 +119,27 @@ def build_token_lm():
     return build({**values, "model": "token_lm", "chunk_size": 1})
 
 
+@pytest.mark.parametrize("kind", ["autoencoder", "energy"])
+def test_a_published_one_is_converted_first(tmp_path, kind):
+    if kind == "autoencoder":
+        published = write(tmp_path / "published", *autoencoder_checkpoint())
+        want = load_published_autoencoder(published)
+    else:
+        published = write(tmp_path / "published", *calm_checkpoint(kind))
+        want = load_published_calm(published).autoencoder
+    assert "`calmkit convert`" in message(f"--autoencoder={published}")
+    convert_checkpoint(published, tmp_path / "converted")
+    experiment = parsed(f"--autoencoder={tmp_path / 'converted'}").experiment
+    sizes = experiment.chunk_size, experiment.vocab_size, experiment.latent_size
+    got = experiment.autoencoder(*sizes)
+    SavedAutoencoder.of_folder(tmp_path / "converted").fill(got)
+    torch.testing.assert_close(got.state_dict(), want.state_dict(), rtol=0, atol=0)
+
+
 class OwnAutoencoder(MLPAutoencoder):
     """A user's."""
 
-    def __init__(self, chunk_size, vocab_size, latent_size, *, width=4):
+    def __init__(self, chunk_size: int, vocab_size: int, latent_size: int, *, width: int = 4):
         super().__init__(chunk_size, vocab_size, latent_size, width=width)
 
 
@@ -172,8 +192,6 @@ def test_not_with_a_model_to_fine_tune(folder, tmp_path):
 
 
 def test_weights_are_read_in_the_precision_of_the_model(folder):
-    from calmkit.saving import SavedAutoencoder
-
     saved = calmkit.load(folder, StandardizedAutoencoder).bfloat16()
     calmkit.save(saved, folder)
     new = MLPAutoencoder(3, 40, 5, width=8)

@@ -2,10 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from prepared_folders import write_prepared
 
 import calmkit
+from calmkit.data import TextTokenizer
 from calmkit.experiments import inputs_of, load_checkpoint, plan_evaluation, prepare
 from calmkit.experiments.keys import autoencoder_key, training_key
 from calmkit.experiments.resuming import check_resumable
@@ -103,6 +106,17 @@ def test_the_text_must_have_its_tokenizer(base, small):
         f"--autoencoder={base}", f"--data={small.folder / 'other.jsonl'}", output="other"
     )
     with pytest.raises(ValueError, match="data must be prepared with the tokenizer of the autoe"):
+        prepare(parsed.experiment)
+
+
+def test_prepared_text_must_have_its_token_ids(base, small):
+    documents = [np.arange(9)]
+    folder = write_prepared(
+        small.folder / "prepared", train=documents, validation=documents, shard_tokens=8,
+        vocab_size=257, tokenizer=TextTokenizer.train(["text"], vocab_size=257).to_json(),
+    )  # fmt: skip
+    parsed = small.parsed(f"--autoencoder={base}", f"--data={folder}", output="other")
+    with pytest.raises(ValueError, match="data must have the 280 token ids of the autoencoder in"):
         prepare(parsed.experiment)
 
 
