@@ -53,7 +53,7 @@ def with_named_autoencoder(
     for option in options:
         name, equals, text = option.partition("=")
         key = name.removeprefix("--")
-        values = {key: loaded(text) if key == _FROM else text} if equals else {}
+        values = {key: loaded(text)} if equals else {}
         before, named = named, _named_in(values, named, " (command line)")
         given |= named is not before
         if key.startswith(f"{_KEY}.") and not key.endswith(".help"):

@@ -79,8 +79,9 @@ def test_a_file_may_name_it_and_what_comes_later_counts(folder, tmp_path, monkey
     assert "ContextualAutoencoder" in got.text
     got = parsed("--config", "class.yaml", "--config", "named.yaml")
     assert got.experiment.autoencoder_from == folder
-    got = parsed("--config", "named.yaml", "--autoencoder", "MLPAutoencoder")
-    assert got.experiment.autoencoder_from is None
+    for own in ("MLPAutoencoder", "{class_path: MLPAutoencoder, init_args: {width: 9}}"):
+        got = parsed("--config", "named.yaml", "--autoencoder", own)
+        assert got.experiment.autoencoder_from is None
     got = parsed("--config", "named.yaml", "--autoencoder_from", "null")
     assert got.experiment.autoencoder_from is None
     (tmp_path / "args.yaml").write_text("autoencoder: {init_args: {width: 9}}")
