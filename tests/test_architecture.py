@@ -25,6 +25,7 @@ FLOORS = [
     {"experiments"},
     {"provenance"},
     {"config"},
+    {"schema"},
     {"diagnostics"},
     {"evaluation"},
     {"training"},

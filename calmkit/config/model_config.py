@@ -26,8 +26,8 @@ from calmkit.foreign_data import ForeignDataError, parse_yaml
 from calmkit.saving import SavedModelError
 from calmkit.saving.limits import check_numbers
 from calmkit.saving.trust import check_name, find
+from calmkit.schema import ConfigError, Source
 
-from .errors import ConfigError, Source
 from .experiment import TrainExperiment
 
 __all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "read_model_config"]

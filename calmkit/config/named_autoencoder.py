@@ -7,17 +7,13 @@ fine-tuned without that folder.
 """
 
 import dataclasses
-import inspect
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from calmkit.saving import WEIGHTS_FILE, SavedAutoencoder, UntrustedCodeError
-from calmkit.saving.trust import find
-
-from .errors import ConfigError, Source
-from .values import loaded, shown, wanted
+from calmkit.schema import ConfigError, Source, loaded, shown, wanted
 
 __all__ = ["with_named_autoencoder"]
 
@@ -120,10 +116,7 @@ def _layer_of(folder: Path, trust: Collection[str]) -> Source:
     except ValueError as error:
         raise ConfigError(f"{_KEY}: {error}") from None
     arguments = {name: _plain(value, name) for name, value in saved.arguments.items()}
-    parameters = inspect.signature(find(saved.class_path, trust)).parameters.values()
-    # None is no part of a description, but an argument of another source must not show through.
-    nothing = {one.name: None for one in parameters if one.default is None}
-    part = {"class_path": saved.class_path, "init_args": {**nothing, **arguments}}
+    part = {"class_path": saved.class_path, "init_args": arguments}
     values = {**saved.sizes, _KEY: part, _FROM: str(folder)}
     return Source(f"autoencoder of {folder}", values)
 

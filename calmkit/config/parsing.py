@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import calmkit
 from calmkit.extras import require
+from calmkit.schema import (
+    Argument,
+    ConfigError,
+    HelpAsked,
+    Source,
+    arguments_of,
+    check_layers,
+    explain,
+    refusals_named,
+    shown,
+    wanted,
+)
 
-from .classes import Argument, arguments_of
-from .errors import ConfigError, Source, explain
 from .experiment import TrainExperiment
 from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
 from .named_autoencoder import with_named_autoencoder
-from .refusals import refusals_named
-from .schema import HelpAsked, check_layers
-from .values import shown, wanted
 from .vocab_size import vocabulary_of_data
 
 if TYPE_CHECKING:

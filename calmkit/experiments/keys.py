@@ -61,7 +61,7 @@ _BUILDING_MODULE = "calmkit.config.building"
 _TRAINER_MODULE = "calmkit.experiments.trainer"
 # Modules that read configs, display progress or save models compute no numbers.
 _NO_NUMBERS = (
-    "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving",
+    "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving", "calmkit.schema",
     "calmkit.experiments.run_progress",
 )  # fmt: skip
 

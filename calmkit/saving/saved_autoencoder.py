@@ -5,6 +5,7 @@ names class and arguments; its tensors are those of the file below a prefix. The
 a `StandardizedAutoencoder` are not part of it: they belong to the text that they were measured on.
 """
 
+import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from calmkit.recording import dotted_path
 from .errors import SavedModelError
 from .files import WEIGHTS_FILE, load_tensors, read_content, read_model_file
 from .rebuilding import check_trusted
+from .trust import find
 
 __all__ = ["SavedAutoencoder"]
 
@@ -31,7 +33,8 @@ class SavedAutoencoder:
         file: The file of its weights.
         class_path: Its class, by its dotted path.
         sizes: chunk_size, vocab_size and latent_size.
-        arguments: The other arguments of its constructor, as in a description.
+        arguments: The other arguments of its constructor, as in a description, with those that
+            are None.
         prefix: Beginning of the names of its tensors.
     """
 
@@ -67,6 +70,9 @@ class SavedAutoencoder:
                 f"{description['class_path'].rpartition('.')[2]}."
             )
         sizes = {size: arguments.pop(size) for size in _SIZES}
+        # A description leaves out defaults of None.
+        parameters = inspect.signature(find(description["class_path"], trust)).parameters.values()
+        arguments = {one.name: None for one in parameters if one.default is None} | arguments
         return SavedAutoencoder(file, description["class_path"], sizes, arguments, prefix)
 
     def fill(self, autoencoder: ChunkAutoencoder) -> None:

@@ -61,9 +61,9 @@ def test_scores_are_those_of_the_averaged_weights(averaged):
 
 def test_curves_are_those_of_the_averaged_weights(averaged):
     (log,) = (averaged.folder / "logs" / "model").rglob("metrics.csv")
-    names = log.read_text().splitlines()[0].split(",")
-    assert {"validation/loss", "validation/ema_loss", "validation/ema_brier_1"} <= set(names)
-    logged = [line.split(",")[names.index("validation/ema_loss")] for line in log.open()][1:]
-    want = [float(value) for value in logged if value.strip()]
+    header, *lines = (line.split(",") for line in log.read_text().splitlines())
+    assert {"validation/loss", "validation/ema_loss", "validation/ema_brier_1"} <= set(header)
+    logged = [line[header.index("validation/ema_loss")] for line in lines]
+    want = [float(value) for value in logged if value]
     assert [loss for _, loss in averaged.record.result.validation_losses] == want
     assert [step for step, _ in averaged.record.result.validation_brier] == [3, 6]
