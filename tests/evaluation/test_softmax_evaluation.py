@@ -153,13 +153,13 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 model = TokenLM(128257, backbone=MinGRUBackbone(8, depth=1))
 tokens = torch.randint(128257, (8, 129, 1))
 batch = ChunkBatch(tokens, torch.ones_like(tokens).bool(), ((129,),) * 8)
-settings = EvaluationSettings(rows=8, draws=8, min_context=128, bootstrap=10)
+settings = EvaluationSettings(rows=8, draws=8, min_context=125, bootstrap=10)
 before = peak()
 evaluate_softmax(model, EvaluationRows(batch, torch.arange(8)), settings, seed=0)
 print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert float(done.stdout) < 300, done.stderr
+    assert float(done.stdout) < 250, done.stderr  # measured: 176
 
 
 def test_the_protocol_is_told():

@@ -113,6 +113,8 @@ def test_no_rows():
     assert vocabulary_nats(*empty).shape == (0,)
 
 
+# PyTorch's own compiler makes an instance of the class, which PyTorch deprecates.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiles_without_a_break(monkeypatch):
     monkeypatch.setattr(vocabulary, "_LOGITS_AT_ONCE", 14)
     features, weight, target = problem(torch.float32)
@@ -138,4 +140,4 @@ vocabulary_nats(features, weight, torch.zeros(8, 512, dtype=torch.long)).sum().b
 print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert float(done.stdout) < 100, done.stderr  # measured: 40
+    assert float(done.stdout) < 100, done.stderr  # measured: 67
