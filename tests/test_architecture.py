@@ -25,6 +25,7 @@ FLOORS = [
     {"experiments"},
     {"provenance"},
     {"config"},
+    {"schema"},
     {"diagnostics"},
     {"evaluation"},
     {"training"},
@@ -274,9 +275,9 @@ PUBLIC = {
     "rule_for_both_sides sources_of split_into_sections text_of",
     "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
     "training": (
-        "CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress Speed "
-        "TrainingDiverged TrainingResult TrainingSettings fit fully_sharded learning_rate_factor "
-        "step_generator"
+        "AveragedWeights CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress "
+        "Speed TrainingDiverged TrainingResult TrainingSettings fit fully_sharded "
+        "learning_rate_factor step_generator"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "

@@ -8,6 +8,8 @@ Loss and regularisers: see `regularized`.
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
+import math
+
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,6 +41,7 @@ class MLPAutoencoder(RegularizedAutoencoder):
         kl_clip: float = 0.5,
         token_masking: float = 0.15,
         latent_dropout: float = 0.15,
+        norm_eps: float = 1e-6,
     ) -> None:
         """Build encoder and decoder.
 
@@ -55,13 +58,16 @@ class MLPAutoencoder(RegularizedAutoencoder):
             token_masking: Share of input tokens replaced by the mask embedding in training.
             latent_dropout: Share of latent dimensions set to zero in training, the others
                 being scaled up to keep the mean.
+            norm_eps: Added to the mean square in the norms.
 
         Raises:
-            ValueError: If a size, weight or share is out of range.
+            ValueError: If a size, weight, share or `norm_eps` is out of range.
         """
         decoder_depth = depth if decoder_depth is None else decoder_depth
         check_at_least(1, width=width)
         check_at_least(0, depth=depth, decoder_depth=decoder_depth)
+        if not 0 <= norm_eps < math.inf:
+            raise ValueError(f"norm_eps must be finite and must not be negative; got {norm_eps}.")
         super().__init__(
             chunk_size,
             vocab_size,
@@ -72,16 +78,16 @@ class MLPAutoencoder(RegularizedAutoencoder):
             token_masking=token_masking,
             latent_dropout=latent_dropout,
         )
-        self.encoder_token_blocks = _blocks(depth, width, ff_size)
+        self.encoder_token_blocks = _blocks(depth, width, ff_size, norm_eps)
         self.squeeze = nn.Linear(chunk_size * width, width)
-        self.encoder_chunk_blocks = _blocks(depth, width, ff_size)
-        self.encoder_norm = nn.RMSNorm(width, eps=1e-6)
+        self.encoder_chunk_blocks = _blocks(depth, width, ff_size, norm_eps)
+        self.encoder_norm = nn.RMSNorm(width, eps=norm_eps)
         self.to_posterior = nn.Linear(width, 2 * latent_size)
         self.from_latent = nn.Linear(latent_size, width)
-        self.decoder_chunk_blocks = _blocks(decoder_depth, width, ff_size)
+        self.decoder_chunk_blocks = _blocks(decoder_depth, width, ff_size, norm_eps)
         self.expand = nn.Linear(width, chunk_size * width)
-        self.decoder_token_blocks = _blocks(decoder_depth, width, ff_size)
-        self.decoder_norm = nn.RMSNorm(width, eps=1e-6)
+        self.decoder_token_blocks = _blocks(decoder_depth, width, ff_size, norm_eps)
+        self.decoder_norm = nn.RMSNorm(width, eps=norm_eps)
         self.reset_parameters()
 
     @typed
@@ -112,5 +118,6 @@ class MLPAutoencoder(RegularizedAutoencoder):
         return self.decoder_norm(self.decoder_token_blocks(hidden))
 
 
-def _blocks(depth: int, width: int, ff_size: int | None) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(width, ff_size) for _ in range(depth)))
+def _blocks(depth: int, width: int, ff_size: int | None, norm_eps: float) -> nn.Sequential:
+    blocks = (ResidualBlock(width, ff_size, norm_eps=norm_eps) for _ in range(depth))
+    return nn.Sequential(*blocks)

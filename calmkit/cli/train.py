@@ -29,6 +29,7 @@ from calmkit.experiments import (
     finetune,
     forecast_finetuning,
     forecast_training,
+    inputs_of,
     memory_advice,
     prepare,
     prepare_finetuning,
@@ -173,10 +174,11 @@ def _train(
     forecasts: Mapping[str, Forecast],
 ) -> None:
     with mistakes():
-        check_resumable(experiment.output, text, text=corpus.digest)
+        inputs = inputs_of(experiment, corpus)
+        check_resumable(experiment.output, text, **inputs)
         if fabric.is_global_zero:
             start_output(experiment.output, "train", text)
-    with _all_processes(fabric, text, {"text": corpus.digest}):
+    with _all_processes(fabric, text, inputs):
         with mistakes_in_checkpoints(), _display(fabric) as display:
             record = train(
                 experiment,

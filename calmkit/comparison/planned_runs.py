@@ -24,7 +24,7 @@ from calmkit.experiments import (
     code_of_result,
     from_plain,
     prepare,
-    save_checkpoint,
+    save_trained,
     to_json,
 )
 from calmkit.files import replace_file
@@ -133,8 +133,9 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
         display.note(f"{run.label}: measuring on held-out text ...")
         record = trainer.measure(model, training)
         if run.saves:
-            save_checkpoint(
+            save_trained(
                 run.output / "models" / run.variant,
+                training,
                 model=model,
                 tokenizer=trainer.corpus.tokenizer,
                 config_text=run.text,

@@ -20,13 +20,14 @@ data and is read by `model_config`. jsonargparse (extra `cli`) does the parsing;
 the functions that need it, not by this module.
 """
 
+from calmkit.schema import ConfigError as ConfigError
+
 from .building import assemble as assemble
 from .building import build as build
 from .building import check_parts as check_parts
 from .comparison import Comparison as Comparison
 from .comparison import Variant as Variant
 from .comparison import parse_comparison as parse_comparison
-from .errors import ConfigError as ConfigError
 from .experiment import Experiment as Experiment
 from .experiment import ModelParts as ModelParts
 from .experiment import TrainExperiment as TrainExperiment
@@ -37,6 +38,8 @@ from .parsing import preset_names as preset_names
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from calmkit.schema import Source as Source
+
 from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
 from .experiment import WeightedText as WeightedText

@@ -22,13 +22,11 @@ from calmkit.models import (
     TokenLM,
 )
 from calmkit.nn import without_memory
+from calmkit.schema import ConfigError, Source, check_layers, refused
 from calmkit.training import build_optimizer
 
-from .errors import ConfigError, Source
 from .experiment import ModelParts, TrainExperiment
 from .parsing import experiment_schema, explained, new_parser
-from .refusals import refused
-from .schema import check_layers
 
 __all__ = ["assemble", "build", "build_autoencoder", "check_device", "check_parts"]
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import ConfigError, Source
+from calmkit.schema import ConfigError, Source, shown, wanted
+
 from .experiment import TrainExperiment
 from .parsing import Parsed, option_pairs, parse_layers, preset_source, source_of
-from .values import shown, wanted
 from .variants import Entry, expand
 
 __all__ = ["Budget", "Comparison", "Variant", "parse_comparison"]

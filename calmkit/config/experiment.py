@@ -157,6 +157,9 @@ class TrainExperiment(Experiment):
 
     Attributes:
         head: A Head; receives hidden_size and latent_size.
+        autoencoder_from: Folder of a saved model whose trained autoencoder is used, instead of
+            training one; `--autoencoder FOLDER` sets it. Class, sizes and arguments are those of
+            the saved one. None: train one.
         finetune: A .jsonl file of prompt and response pairs to fine-tune a saved model on. None:
             train a model from scratch.
         checkpoint: Folder of the model to fine-tune, written by `calmkit train`. As a command-line
@@ -166,6 +169,7 @@ class TrainExperiment(Experiment):
     """
 
     head: Callable[[int, int], Head]
+    autoencoder_from: Path | None = None
     finetune: Path | None = None
     checkpoint: Path | None = None
     dry_run: bool = False
@@ -182,6 +186,11 @@ class TrainExperiment(Experiment):
             raise ValueError(
                 f"{missing} must be given with {given}: a .jsonl file of pairs, and the folder of "
                 f"the model to train on them; got {given} alone."
+            )
+        if self.checkpoint is not None and self.autoencoder_from is not None:
+            raise ValueError(
+                "autoencoder_from must be left out with checkpoint, which holds an autoencoder; "
+                f"got {self.autoencoder_from}."
             )
         if self.checkpoint is not None and self.checkpoint.resolve() == self.output.resolve():
             raise ValueError(

@@ -26,14 +26,17 @@ from calmkit.foreign_data import ForeignDataError, parse_yaml
 from calmkit.saving import SavedModelError
 from calmkit.saving.limits import check_numbers
 from calmkit.saving.trust import check_name, find
+from calmkit.schema import ConfigError, Source
 
-from .errors import ConfigError, Source
 from .experiment import TrainExperiment
 
 __all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "read_model_config"]
 
 _KEYS = frozenset(entry.name for entry in fields(TrainExperiment))
-FOR_FINETUNING = _KEYS - {"output", "cache_dir", "finetune", "checkpoint", "dry_run"}
+# The model itself holds its autoencoder.
+FOR_FINETUNING = _KEYS - {
+    "output", "cache_dir", "finetune", "checkpoint", "dry_run", "autoencoder_from"
+}  # fmt: skip
 FOR_EVALUATION = FOR_FINETUNING - {"logger", "optimizer", "autoencoder_optimizer"}
 _PATHS = frozenset(("data", "evaluation_data"))
 _SEEDS = frozenset(("seed", "evaluation_seed"))

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import calmkit
 from calmkit.extras import require
+from calmkit.schema import (
+    Argument,
+    ConfigError,
+    HelpAsked,
+    Source,
+    arguments_of,
+    check_layers,
+    explain,
+    refusals_named,
+    shown,
+    wanted,
+)
 
-from .classes import Argument, arguments_of
-from .errors import ConfigError, Source, explain
 from .experiment import TrainExperiment
 from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
-from .refusals import refusals_named
-from .schema import HelpAsked, check_layers
-from .values import shown, wanted
+from .named_autoencoder import with_named_autoencoder
 from .vocab_size import vocabulary_of_data
 
 if TYPE_CHECKING:
@@ -61,7 +69,8 @@ def parse(
             preset `finetune` to the defaults.
         preset: The preset with the default values, which override those of `base`.
         command: The command as typed, for the help text.
-        trust: Packages outside calmkit whose classes the config of that saved model may name.
+        trust: Packages outside calmkit whose classes the config of that saved model, or a saved
+            autoencoder, may name.
 
     Raises:
         SavedModelError: If that config names other code, or is damaged.
@@ -76,7 +85,7 @@ def parse(
             layers.append(source_of(value))
         else:
             options.append(option if value is None else f"{option}={value}")
-    return parse_layers(layers, options, command=command)
+    return parse_layers(layers, options, command=command, trust=trust)
 
 
 def parse_for_evaluation(
@@ -118,20 +127,29 @@ def parse_text(text: str) -> Parsed:
     return parse_layers([Source("config", yaml.safe_load(text))], [], command="calmkit train")
 
 
-def parse_layers(layers: Sequence[Source], options: Sequence[str], *, command: str) -> Parsed:
+def parse_layers(
+    layers: Sequence[Source],
+    options: Sequence[str],
+    *,
+    command: str,
+    trust: Collection[str] = (),
+) -> Parsed:
     """Merge configs and options; later ones override earlier ones.
 
     Args:
         layers: Configs in the order of merging.
         options: Options that override them, as `--key=value`.
         command: The command as typed, for the help text.
+        trust: Packages outside calmkit that may define a saved autoencoder.
 
     Raises:
         ConfigError: As in `parse`.
+        UntrustedCodeError: If a saved autoencoder is of a class that is not in `trust`.
     """
     import yaml
 
     schema = experiment_schema()
+    layers, options = with_named_autoencoder(layers, options, trust)
     layers = [*layers, *vocabulary_of_data(layers, options)]
     answer_help(check_layers(schema, layers, options), command)
     parser = new_experiment_parser(command)

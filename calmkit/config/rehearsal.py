@@ -20,10 +20,10 @@ from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import MinGRUBackbone
 from calmkit.heads import GaussianHead
 from calmkit.models import LanguageModel
+from calmkit.schema import ConfigError
 from calmkit.testing import UnfitPart, try_model, try_part
 
 from .building import assemble, build_autoencoder
-from .errors import ConfigError
 from .experiment import TrainExperiment
 
 __all__ = ["rehearse"]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ConfigError
+from calmkit.schema import ConfigError
 
 __all__ = ["Entry", "expand"]
 

@@ -4,9 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from calmkit.data import Manifest, is_prepared
-
-from .errors import ConfigError, Source
-from .values import loaded, wanted
+from calmkit.schema import ConfigError, Source, loaded, wanted
 
 __all__ = ["vocabulary_of_data"]
 

@@ -4,6 +4,9 @@ The positions, n-grams and errors are those of `evaluate`, so the scores are com
 of a CALM. Known probabilities replace draws: Brier-1 and the hit term of each Brier-n are exact,
 and draws are used only for the prefixes in the collision term of Brier-2 and above (see
 `calmkit.metrics.softmax`).
+
+Logits of all tokens exist for a block of positions at a time: rows times positions times the
+vocabulary would take gigabytes.
 """
 
 import torch
@@ -14,7 +17,7 @@ from calmkit.data import EvaluationRows
 from calmkit.finite import read_together, require_finite
 from calmkit.metrics import softmax_collision
 from calmkit.models import TokenLM
-from calmkit.nn import evaluation_view
+from calmkit.nn import evaluation_view, vocabulary_nats
 from calmkit.sampling import drawable
 
 from .scored_text import (
@@ -30,6 +33,8 @@ from .scored_text import (
 from .tally import Evaluation, Tally
 
 __all__ = ["evaluate_softmax"]
+
+_LOGITS_AT_ONCE = 2**22  # 16 MB in float32; the squares of probabilities take 64 MB more
 
 
 @torch.no_grad()
@@ -71,9 +76,9 @@ def evaluate_softmax(
             longest = positions_read(tokens.shape[1], 1, highest_order)
             cache = model.backbone.new_cache(len(tokens), longest)
             states = model.backbone(model.input_encoder(tokens, real), cache=cache)
-            logs = _log_probabilities(model, states)
-            after = logs[targets.row, targets.place - 1]
-            hits = _hits(logs, targets)
+            require_finite("states of the backbone", states)
+            hits = _hits(model, states, tokens, targets)
+            after = states[targets.row, targets.place - 1]
             collisions = _collisions(model, cache, targets, after, settings.draws, generator)
             tally.add_rates(chosen, targets, hits.exp()[..., None], collisions[..., None])
             tally.add_values(chosen, targets, -hits[:, 0])
@@ -91,13 +96,14 @@ def _log_probabilities(model: TokenLM, states: Tensor) -> Tensor:
     return logits.log_softmax(dim=-1)
 
 
-def _hits(logs: Tensor, targets: Targets) -> Tensor:
+def _hits(model: TokenLM, states: Tensor, tokens: Tensor, targets: Targets) -> Tensor:
     """Log-probability of the first n true tokens for n = 1, 2, ..., (points, orders)."""
-    steps = torch.arange(targets.tokens.shape[1], device=logs.device)
+    nats = vocabulary_nats(states[:, :-1], model.output.weight, tokens[:, 1:, 0])
+    require_finite("logits of the softmax", nats)
+    steps = torch.arange(targets.tokens.shape[1], device=nats.device)
     # Places beyond the row's end hold no text; their values are not counted.
-    places = (targets.place[:, None] - 1 + steps).clamp_max(logs.shape[1] - 1)
-    each = logs[targets.row[:, None], places, targets.tokens]
-    return each.double().cumsum(dim=-1)
+    places = (targets.place[:, None] - 1 + steps).clamp_max(nats.shape[1] - 1)
+    return -nats[targets.row[:, None], places].double().cumsum(dim=-1)
 
 
 def _collisions(
@@ -111,8 +117,9 @@ def _collisions(
     """The collision term for n = 1, 2, ..., (points, orders), in branches of the cache."""
     # Sort the points by length, since a step costs as much as its longest row.
     order = targets.place.argsort(stable=True)
+    branches = min(BRANCHES_AT_ONCE, _LOGITS_AT_ONCE // model.vocab_size)
     own, found = None, []
-    for points in order.split(max(1, BRANCHES_AT_ONCE // draws)):
+    for points in order.split(max(1, branches // draws)):
         branch = points.repeat(draws)
         own = cache.select(targets.row[branch], targets.place[branch], out=own)
         orders = targets.tokens.shape[1]
@@ -123,7 +130,7 @@ def _collisions(
 def _collisions_after(
     model: TokenLM,
     cache: Cache,
-    logs: Tensor,
+    states: Tensor,
     draws: int,
     orders: int,
     generator: torch.Generator,
@@ -133,12 +140,12 @@ def _collisions_after(
     Args:
         model: The model.
         cache: A cache with `draws` rows per point, which is extended.
-        logs: Log-probabilities of the next token after each point, (points, vocab).
+        states: The state before each point, (points, hidden).
         draws: Prefixes per point.
         orders: The highest n.
         generator: Source of the draws.
     """
-    points = len(logs)
+    points, logs = len(states), _log_probabilities(model, states)
     found = [softmax_collision(logs.new_zeros(1, points, 0), logs[None])]
     logs = logs.repeat(draws, 1)
     drawn: list[Tensor] = []

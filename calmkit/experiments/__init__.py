@@ -29,7 +29,7 @@ from .model_accounts import account_preset as account_preset
 from .model_folder import Checkpoint as Checkpoint
 from .model_folder import convert_checkpoint as convert_checkpoint
 from .model_folder import load_checkpoint as load_checkpoint
-from .model_folder import save_checkpoint as save_checkpoint
+from .named_weights import inputs_of as inputs_of
 from .preparing import prepare as prepare
 from .resuming import CHECKPOINTS as CHECKPOINTS
 from .resuming import check_resumable as check_resumable
@@ -42,5 +42,6 @@ from .texts import choose_sampler as choose_sampler
 from .texts import pieces_of_text as pieces_of_text
 from .texts import read_prompts as read_prompts
 from .texts import write_texts as write_texts
+from .trained_weights import save_trained as save_trained
 from .trainer import Trainer as Trainer
 from .trainer import model_objective as model_objective

@@ -23,10 +23,11 @@ from calmkit.training import fit, out_of_memory_in, step_generator
 
 from .hardware import new_fabric
 from .json_converter import to_json
-from .model_folder import check_config_fits, load_checkpoint, save_checkpoint
+from .model_folder import check_config_fits, load_checkpoint
 from .pair_scores import FinetuningResult, PairScores, reproduced
 from .resuming import CHECKPOINTS, begin
 from .run_progress import RunProgress
+from .trained_weights import save_trained
 from .trainer import model_objective
 
 if TYPE_CHECKING:
@@ -177,9 +178,15 @@ def finetune(
     part(fabric)
     if before is None:
         return None
-    save_checkpoint(
-        experiment.output, model=model, tokenizer=prepared.tokenizer, config_text=config_text
+    save_trained(
+        experiment.output,
+        training,
+        model=model,
+        tokenizer=prepared.tokenizer,
+        config_text=config_text,
     )
+    with training.averaged():
+        after = scores()
     result = FinetuningResult(
         name=prepared.name,
         digest=prepared.digest,
@@ -187,7 +194,8 @@ def finetune(
         held_out_pairs=len(prepared.held_out.pairs),
         seed=experiment.seed,
         before=before,
-        after=scores(),
+        after=after,
+        ema=experiment.training.ema,
         training_seconds=training.seconds,
     )
     replace_file(experiment.output / "finetuning.json", to_json(result) + "\n")

@@ -24,6 +24,7 @@ from calmkit.data import Corpus
 from calmkit.provenance import code_of, named_in
 
 from .evaluation_plan import EvaluationPlan
+from .named_weights import inputs_of
 
 __all__ = [
     "autoencoder_key",
@@ -35,14 +36,15 @@ __all__ = [
     "values_of",
 ]
 
-# Config keys that do not affect the weights.
+# Config keys that do not affect the weights; of a named autoencoder, the digest does.
 _IRRELEVANT = {
+    "autoencoder_from",
     "output", "cache_dir", "accelerator", "devices", "num_nodes", "strategy", "logger",
     "evaluation", "evaluation_data", "validation_rows", "sampler", "sample_tokens",
     "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "dry_run",
 }  # fmt: skip
-# Paths are replaced by the digest of the text.
-_PATHS = {"output", "cache_dir", "data", "evaluation_data"}
+# Paths are replaced by the digest of what they hold.
+_PATHS = {"autoencoder_from", "output", "cache_dir", "data", "evaluation_data"}
 _AUTOENCODER_KEYS = (
     "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize", "seed",
     "autoencoder_optimizer", "autoencoder_training", "precision",
@@ -59,7 +61,7 @@ _BUILDING_MODULE = "calmkit.config.building"
 _TRAINER_MODULE = "calmkit.experiments.trainer"
 # Modules that read configs, display progress or save models compute no numbers.
 _NO_NUMBERS = (
-    "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving",
+    "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving", "calmkit.schema",
     "calmkit.experiments.run_progress",
 )  # fmt: skip
 
@@ -110,7 +112,8 @@ def autoencoder_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> s
     """
     config = deciding(_config(text, experiment))
     kept = {key: config[key] for key in _AUTOENCODER_KEYS}
-    return _digest(kept, corpus, _training_code(kept, "calmkit.autoencoders.standardized"))
+    code = _training_code(kept, "calmkit.autoencoders.standardized")
+    return _digest(kept, experiment, corpus, code)
 
 
 def training_key(
@@ -135,7 +138,7 @@ def training_key(
             arguments = config["head"].get("init_args", {})
             kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
             config["head"] = {**config["head"], "init_args": kept}
-    return _digest(config, corpus, _training_code(config, _BUILDING_MODULE))
+    return _digest(config, experiment, corpus, _training_code(config, _BUILDING_MODULE))
 
 
 def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
@@ -147,7 +150,7 @@ def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
     measured = [rows.batch.tokens, rows.batch.real, rows.document]
     content = b"".join([prompt.tobytes(), *(tensor.numpy().tobytes() for tensor in measured)])
     kept["measured on"] = hashlib.sha256(content).hexdigest()
-    return _digest(kept, corpus, code_of_result(text))
+    return _digest(kept, experiment, corpus, code_of_result(text))
 
 
 @functools.lru_cache(maxsize=512)
@@ -172,7 +175,12 @@ def _training_code(config: Mapping[str, Any], entry: str) -> dict[str, str]:
     return code_of(entries, named=named_in(config), alone=alone, without=shell)
 
 
-def _digest(config: Mapping[str, Any], corpus: Corpus, code: Mapping[str, str]) -> str:
-    content = {"config": config, "text": corpus.digest, "code": code}
+def _digest(
+    config: Mapping[str, Any],
+    experiment: TrainExperiment,
+    corpus: Corpus,
+    code: Mapping[str, str],
+) -> str:
+    content = {"config": config, "code": code, **inputs_of(experiment, corpus)}
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

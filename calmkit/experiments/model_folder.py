@@ -48,6 +48,7 @@ __all__ = [
     "is_published",
     "load_checkpoint",
     "save_checkpoint",
+    "tokenizer_of",
 ]
 
 _CONFIG, _PUBLISHED, _TOKENIZER = "config.yaml", "config.json", "tokenizer_config.json"
@@ -117,7 +118,7 @@ def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoi
         model = load(directory, nn.Module, trust=trust)
         if not isinstance(model, LanguageModel):
             raise _no_language_model(directory, f"a {type(model).__name__}")
-        tokenizer = _tokenizer(directory)
+        tokenizer = tokenizer_of(directory)
     if tokenizer.vocab_size > model.vocab_size:
         raise ValueError(
             f"tokenizer of {directory} must have at most the {model.vocab_size} token ids of the "
@@ -192,7 +193,7 @@ def convert_checkpoint(
             (folder / TOKENIZER_FILE).write_text(tokenizer, encoding="utf-8")
             if written != "calmkit's format" and not (source / _TOKENIZER).exists():
                 # Readers of the published format look for the end token here.
-                end = _tokenizer(source).end
+                end = tokenizer_of(source).end
                 tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end}
                 (folder / _TOKENIZER).write_text(
                     json.dumps(tokenizer_config, indent=1), encoding="utf-8"
@@ -245,7 +246,12 @@ def _pretrained(directory: Path) -> TextTokenizer:
     return cast(TextTokenizer, PretrainedTokenizer.of_folder(directory))
 
 
-def _tokenizer(directory: Path) -> TextTokenizer:
+def tokenizer_of(directory: Path) -> TextTokenizer:
+    """The tokenizer of a folder in calmkit's own format: inside the weights, or beside them.
+
+    Raises:
+        ValueError: If there is none, or it cannot be read.
+    """
     content = saved_tokenizer(directory)
     if not content:
         return _pretrained(directory)

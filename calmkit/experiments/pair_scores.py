@@ -35,7 +35,8 @@ class FinetuningResult:
         held_out_pairs: Number of held-out pairs.
         seed: Seed of all random choices.
         before: Scores of the loaded model.
-        after: Scores of the saved model.
+        after: Scores of the saved model, with its averaged weights if it has them.
+        ema: Decay of the averaged weights; None without.
         training_seconds: Time of the training steps.
     """
 
@@ -46,14 +47,17 @@ class FinetuningResult:
     seed: int
     before: PairScores
     after: PairScores
+    ema: float | None
     training_seconds: float
 
     def __str__(self) -> str:
         """A summary in two lines."""
+        averaged = "" if self.ema is None else f" (averaged weights, decay {self.ema:g})"
         return (
             f"{self.name}: trained on {self.pairs} pairs in {self.training_seconds:.0f} s, "
             f"{self.held_out_pairs} held out\n"
-            f"held out, before and after: loss {self.before.loss:.4g} and {self.after.loss:.4g}, "
+            f"held out, before and after{averaged}: "
+            f"loss {self.before.loss:.4g} and {self.after.loss:.4g}, "
             f"responses reproduced {self.before.reproduced:.0%} and {self.after.reproduced:.0%}"
         )
 

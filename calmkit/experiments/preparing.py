@@ -21,6 +21,7 @@ from calmkit.evaluation import positions_read, positions_written
 from calmkit.models import LanguageModel
 
 from .evaluation_plan import EvaluationPlan
+from .model_folder import tokenizer_of
 from .run_progress import RunProgress, Silent, bytes_encoded
 
 __all__ = ["check_positions", "prepare", "text_to_measure", "with_other_text"]
@@ -37,12 +38,17 @@ def prepare(experiment: TrainExperiment, display: RunProgress | None = None) -> 
 
     Raises:
         ValueError: If a part refuses its arguments, a part from outside calmkit cannot be used,
-            the backbone has too few positions, or the text cannot be read or is too short.
+            the backbone has too few positions, the text cannot be read or is too short, or was
+            prepared with another tokenizer than the named autoencoder.
     """
     model = check_parts(experiment)
     check_positions(model, experiment)
     rehearse(experiment, model)
     corpus = _text_of(experiment, display or Silent())
+    if experiment.autoencoder_from is not None:
+        _check_tokenizer(
+            experiment.autoencoder_from, experiment.vocab_size, corpus, display or Silent()
+        )
     if experiment.evaluation_data is not None:
         try:
             corpus = with_other_text(corpus, experiment.evaluation_data)
@@ -59,12 +65,51 @@ def prepare(experiment: TrainExperiment, display: RunProgress | None = None) -> 
     return corpus
 
 
+def _check_tokenizer(folder: Path, vocab_size: int, corpus: Corpus, display: RunProgress) -> None:
+    """Refuse a named autoencoder whose token ids are not those of the text.
+
+    Args:
+        folder: Folder of the autoencoder.
+        vocab_size: Number of its token ids.
+        corpus: The text.
+        display: Is told if the tokenizer of the autoencoder is not known.
+    """
+    if (found := corpus.tokenizer.vocab_size) != vocab_size:
+        raise ValueError(
+            f"data must have the {vocab_size} token ids of the autoencoder in {folder}; "
+            f"{corpus.name} has {found}. Prepare it with the autoencoder's tokenizer: "
+            f"calmkit prepare SOURCE --tokenizer {folder}"
+        )
+    try:
+        tokenizer = tokenizer_of(folder)
+    except ValueError:
+        display.note(
+            f"{folder} has no tokenizer: nothing shows that its autoencoder was trained on the "
+            "token ids of this text."
+        )
+        return
+    text = tokenizer.decode(corpus.validation.document(0)[:_COMPARED].tolist())
+    if not _same_ids(tokenizer, corpus.tokenizer, text):
+        raise ValueError(
+            f"data must be prepared with the tokenizer of the autoencoder in {folder}; it has "
+            f"another one. Prepare it with: calmkit prepare SOURCE --tokenizer {folder}"
+        )
+
+
+def _same_ids(first: TextTokenizer, second: TextTokenizer, text: str) -> bool:
+    """Whether two tokenizers, perhaps of different classes, give a text the same ids."""
+    kinds = [(one.vocab_size, one.end_id, one.encode(text)) for one in (first, second)]
+    return kinds[0] == kinds[1]
+
+
 def _text_of(experiment: TrainExperiment, display: RunProgress) -> Corpus:
     """The text of an experiment, read from prepared folders or prepared into the cache."""
+    named = experiment.autoencoder_from is not None  # then its tokenizer is checked, not the size
     if not isinstance(experiment.data, dict):
+        prepared = experiment.data is not None and is_prepared(experiment.data)
         return prepare_corpus(
             experiment.data,
-            vocab_size=experiment.vocab_size,
+            vocab_size=None if named and prepared else experiment.vocab_size,
             validation_fraction=experiment.validation_fraction,
             seed=experiment.evaluation_seed,
             cache_dir=experiment.cache_dir,
@@ -72,7 +117,7 @@ def _text_of(experiment: TrainExperiment, display: RunProgress) -> Corpus:
             progress=bytes_encoded(display),
         )
     mixed = mixed_corpus({name: (t.path, t.weight) for name, t in experiment.data.items()})
-    if mixed.tokenizer.vocab_size != experiment.vocab_size:
+    if not named and mixed.tokenizer.vocab_size != experiment.vocab_size:
         raise ValueError(
             f"vocab_size must be {mixed.tokenizer.vocab_size}, that of the tokenizer of "
             f"{', '.join(experiment.data)}; got {experiment.vocab_size}. Leave it out."
@@ -129,10 +174,8 @@ def text_to_measure(data: Path | None, tokenizer: TextTokenizer) -> tuple[TokenS
         return TokenStore.from_documents(documents, tokenizer), digest_of(documents)
     store, manifest = TokenStore.open(data, "validation"), Manifest.read(data)
     prepared_with = TextTokenizer.load(data / TOKENIZER_FILE)
-    # The model's tokenizer may have another class; both must give the same ids.
     text = prepared_with.decode(store.read(0, min(_COMPARED, store.num_tokens)).tolist())
-    kinds = [(one.vocab_size, one.end_id, one.encode(text)) for one in (prepared_with, tokenizer)]
-    if kinds[0] != kinds[1]:
+    if not _same_ids(prepared_with, tokenizer, text):
         raise ValueError(
             f"data {data} must be prepared with the model's tokenizer; it was prepared with "
             f"{manifest.tokenizer.name}, which gives other ids. Prepare it with --tokenizer and "

@@ -8,10 +8,11 @@ from calmkit.cluster import part
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
 
-from .model_folder import save_checkpoint
+from .named_weights import inputs_of
 from .resuming import CHECKPOINTS, begin
 from .run_progress import RunProgress
 from .run_record import RunRecord
+from .trained_weights import save_trained
 from .trainer import Trainer
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train(
     """
     trainer = Trainer(experiment, corpus, display, fabric, forecasts)
     if trainer.fabric.is_global_zero:
-        begin(experiment.output, config_text, text=corpus.digest)
+        begin(experiment.output, config_text, **inputs_of(experiment, corpus))
     checkpoints = experiment.output / CHECKPOINTS
     autoencoder = trainer.train_autoencoder(checkpoints / "autoencoder")
     model, training = trainer.train_model("model", autoencoder, checkpoints / "model")
@@ -54,8 +55,9 @@ def train(
         return None
     display.note("measuring on held-out text ...")
     record = trainer.measure(model, training)
-    save_checkpoint(
+    save_trained(
         experiment.output,
+        training,
         model=model,
         tokenizer=corpus.tokenizer,
         config_text=config_text,

@@ -30,6 +30,7 @@ from calmkit.training import (
 from .evaluation_plan import EvaluationPlan
 from .hardware import new_fabric
 from .measuring import measure
+from .named_weights import fill_named_autoencoder
 from .run_progress import RunProgress
 from .run_record import RunRecord
 
@@ -70,7 +71,9 @@ class Trainer:
         self.validation_rows = self.plan.some_rows(max(2, experiment.validation_rows))
 
     def train_autoencoder(self, directory: Path | None) -> ChunkAutoencoder | None:
-        """Train and freeze the autoencoder; None for a model without one.
+        """Train, or load, and freeze the autoencoder; None for a model without one.
+
+        With `ema`, its averaged weights are the ones that the model is trained on.
 
         Args:
             directory: Folder of its training; a finished training in it is loaded.
@@ -83,16 +86,22 @@ class Trainer:
             sizes = experiment.chunk_size, experiment.vocab_size, experiment.latent_size
             autoencoder = experiment.autoencoder(*sizes)
         batch_at = self.batches(experiment.autoencoder_training)
-        self._fit(
-            "autoencoder",
-            autoencoder,
-            autoencoder_objective,
-            experiment.autoencoder_training,
-            batch_at,
-            lambda module: {"accuracy": self.accuracy(autoencoder)},
-            directory,
-            optimizer=experiment.autoencoder_optimizer,
-        )
+        if experiment.autoencoder_from is None:
+            training = self._fit(
+                "autoencoder",
+                autoencoder,
+                autoencoder_objective,
+                experiment.autoencoder_training,
+                batch_at,
+                lambda module: {"accuracy": self.accuracy(autoencoder)},
+                directory,
+                optimizer=experiment.autoencoder_optimizer,
+            )
+            if training.average is not None:
+                training.average.copy_to_module()
+        else:
+            fill_named_autoencoder(autoencoder, experiment.autoencoder_from)
+            autoencoder.to(self.fabric.device)
         if experiment.standardize:
             autoencoder = StandardizedAutoencoder(autoencoder.eval()).to(self.fabric.device)
             rows = slice(experiment.autoencoder_training.micro_batch)  # as many as fit in memory
@@ -139,7 +148,7 @@ class Trainer:
         return model, training
 
     def measure(self, model: LanguageModel, training: TrainingResult) -> RunRecord:
-        """Evaluate a trained model.
+        """Evaluate a trained model, with its averaged weights if it has them.
 
         Args:
             model: The model, from `train_model`.
@@ -148,16 +157,20 @@ class Trainer:
         experiment, steps = self.experiment, training.steps
         batch_size = experiment.training.batch_size
         tokens = steps * batch_size * experiment.positions * experiment.chunk_size
+        kind = "" if training.average is None else "ema_"
         curves = {
-            name: tuple((step, values[name]) for step, values in training.validation)
+            name: tuple((step, values[kind + name]) for step, values in training.validation)
             for name in ("loss", "brier_1")
         }
+        with training.averaged():
+            measured = measure(model, self.plan, trained_tokens=tokens)
         result = replace(
-            measure(model, self.plan, trained_tokens=tokens),
+            measured,
             steps=steps,
             training_seconds=training.seconds,
             validation_losses=curves["loss"],
             validation_brier=curves["brier_1"],
+            protocol=measured.protocol + _averaged(training),
         )
         return RunRecord.of(model, result)
 
@@ -235,6 +248,13 @@ def autoencoder_objective(
         "reconstruction": loss.reconstruction.mean(),
         "kl": loss.kl.mean(),
     }
+
+
+def _averaged(training: TrainingResult) -> str:
+    """The end of a protocol's sentence."""
+    if training.average is None:
+        return ""
+    return f"; averaged weights, decay {training.average.decay:g}"
 
 
 def model_objective(

@@ -1,7 +1,6 @@
 """Parts with the sizes of a published config, on the meta device, still without weights."""
 
 import torch
-from torch import nn
 
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
@@ -41,7 +40,6 @@ FLOW_OFFSET = 0.0
 STEP_OFFSET = 0.5
 
 
-@recorded
 def new_autoencoder(settings: Settings) -> MLPAutoencoder:
     """The autoencoder; the last of an odd number of layers is dropped, as published."""
     settings.require(hidden_act="silu", mlp_bias=False)
@@ -49,7 +47,7 @@ def new_autoencoder(settings: Settings) -> MLPAutoencoder:
     depth, decoder_depth = (settings.size(f"num_{side}_layers") // 2 for side in sides)
     dropout = settings.number("ae_dropout")
     with torch.device("meta"):
-        autoencoder = MLPAutoencoder(
+        return MLPAutoencoder(
             settings.size("patch_size"),
             settings.size("vocab_size"),
             settings.size("latent_size"),
@@ -61,11 +59,8 @@ def new_autoencoder(settings: Settings) -> MLPAutoencoder:
             kl_clip=settings.number("kl_clamp"),
             token_masking=dropout,
             latent_dropout=dropout,
+            norm_eps=settings.number("rms_norm_eps"),
         )
-    for module in autoencoder.modules():
-        if isinstance(module, nn.RMSNorm):
-            module.eps = settings.number("rms_norm_eps")
-    return autoencoder
 
 
 def new_input_encoder(settings: Settings) -> ChunkEmbedding:

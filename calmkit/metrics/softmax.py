@@ -42,4 +42,5 @@ def softmax_collision(
         last: Log-probabilities of the token after them, over the vocabulary.
     """
     prefix = drawn.double().sum(dim=-1).exp()
-    return (prefix * last.double().exp().square().sum(dim=-1)).mean(dim=0)
+    squares = (2 * last.double()).exp_().sum(dim=-1)
+    return (prefix * squares).mean(dim=0)

@@ -25,18 +25,19 @@ __all__ = ["ResidualBlock", "ResidualMLP"]
 class ResidualBlock(nn.Module):
     """`x + swiglu(norm(x))`."""
 
-    def __init__(self, width: int, ff_size: int | None = None) -> None:
+    def __init__(self, width: int, ff_size: int | None = None, *, norm_eps: float = 1e-6) -> None:
         """Build the block.
 
         Args:
             width: Features in and out.
             ff_size: Hidden features; see `SwiGLU`.
+            norm_eps: Added to the mean square in the norm.
 
         Raises:
             ValueError: If a size is not positive.
         """
         super().__init__()
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = nn.RMSNorm(width, eps=norm_eps)
         self.feed_forward = SwiGLU(width, ff_size)
 
     @typed

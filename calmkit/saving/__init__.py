@@ -13,3 +13,4 @@ from .saving import saved_tokenizer as saved_tokenizer
 from .files import TOKENIZER_FILE as TOKENIZER_FILE
 from .files import WEIGHTS_FILE as WEIGHTS_FILE
 from .pretrained import TOKENIZER_FILES as TOKENIZER_FILES
+from .saved_autoencoder import SavedAutoencoder as SavedAutoencoder

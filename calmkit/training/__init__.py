@@ -1,5 +1,6 @@
 """Training: one loop for all parts, with checkpoints that resume to the same numbers."""
 
+from .averaged_weights import AveragedWeights as AveragedWeights
 from .checkpoint_record import CheckpointError as CheckpointError
 from .divergence import TrainingDiverged as TrainingDiverged
 from .loop import TrainingResult as TrainingResult

@@ -1,7 +1,9 @@
 """Checkpoints: a folder per step, complete or absent.
 
-    DIRECTORY/step-000123/model.safetensors    weights and buffers, and
-                          optimizer.pt         optimiser state, or their shards: see `state_files`
+    DIRECTORY/step-000123/model.safetensors    weights and buffers,
+                          optimizer.pt         optimiser state, and
+                          ema.safetensors      averaged weights, if the run has them; or their
+                                               shards: see `state_files`
                           training.json        step, identity of the run, history, checksums of
                                                the files and of this record itself
 
@@ -27,6 +29,7 @@ from calmkit.cluster import first_writes
 from calmkit.disk import writing
 from calmkit.files import file_digest, flush, partial_of, replace_file
 
+from .averaged_weights import AveragedWeights
 from .checkpoint_record import (
     RECORD,
     UNREADABLE,
@@ -70,19 +73,22 @@ class Checkpoint:
     identity: dict[str, Any]
     history: History
 
-    def restore(self, placement: Placement, optimizer: Optimizer) -> None:
+    def restore(
+        self, placement: Placement, optimizer: Optimizer, average: AveragedWeights | None = None
+    ) -> None:
         """Load weights and optimiser state into parts of the same build, in every process.
 
         Args:
             placement: The module whose weights were saved.
             optimizer: An optimiser built over its trained parameters.
+            average: Averages of these parameters, if the run has them.
 
         Raises:
             CheckpointError: If names or shapes do not match, or the optimiser's file contains
                 anything but tensors and plain values.
         """
         try:
-            read_state(self.path, placement, optimizer)
+            read_state(self.path, placement, optimizer, average)
         except pickle.UnpicklingError as error:
             raise damaged(self.path, f"{OPTIMIZER_FILE} holds more than tensors") from error
         except (RuntimeError, ValueError) as error:
@@ -98,6 +104,7 @@ def write_checkpoint(
     step: int,
     placement: Placement,
     optimizer: Optimizer,
+    average: AveragedWeights | None = None,
     identity: Mapping[str, Any],
     history: History,
     keep: int,
@@ -110,6 +117,7 @@ def write_checkpoint(
         step: Number of steps done.
         placement: The module, whose weights and buffers are saved.
         optimizer: Its state is saved.
+        average: Averaged weights, if the run has them.
         identity: The run's identity; any JSON content.
         history: The record up to this step.
         keep: Number of newest checkpoints to keep, including this one.
@@ -136,13 +144,13 @@ def write_checkpoint(
         if fabric.broadcast(target.exists()):
             first(lambda: _renew(target, record))
         elif placement.is_sharded:
-            tensors, rest = divided(placement.trained, optimizer)
+            tensors, rest = divided(placement.trained, optimizer, average)
             first(lambda: write_rest(_made(partial), rest))
             _guarded(lambda: write_shards(partial, tensors), target)
             digests = _shared_digests(partial, fabric)
             first(lambda: _complete(partial, target, record, digests))
         else:
-            first(lambda: write_whole(_made(partial), placement.module, optimizer))
+            first(lambda: write_whole(_made(partial), placement.module, optimizer, average))
             first(lambda: _complete(partial, target, record, _digests(sorted(partial.iterdir()))))
         first(lambda: _delete_old(directory, keep))
     except BaseException:

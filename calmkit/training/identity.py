@@ -49,6 +49,7 @@ def run_identity(
         # A run at a constant rate can be extended; a decay depends on the number of steps.
         "steps of the decay": None if settings.decay_to == 1.0 else settings.steps,
         "clip_norm": settings.clip_norm,
+        "ema": settings.ema,
         "precision": str(fabric.strategy.precision.precision),
         "micro_batch": len(first_batch.lengths) // batches.share.count,
     }

@@ -18,8 +18,8 @@ gradients are not finite, the run stops *before* the optimiser changes the weigh
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from calmkit.chunking import ChunkBatch
 from calmkit.disk import WriteError
 from calmkit.extras import require
 
+from .averaged_weights import AveragedWeights
 from .curves import Curves
 from .identity import run_identity
 from .interrupts import HeldInterrupts
@@ -62,18 +63,31 @@ class TrainingResult:
             resumed run.
         curve: One point per `log_every` steps: the number of steps done, and means over these
             steps of the objective's parts, "gradient_norm" (before clipping) and "learning_rate".
-        validation: Number of steps done, and the result of `validate`.
+        validation: Number of steps done, and the result of `validate`; with `ema`, also for the
+            averaged weights, under names that begin with "ema_".
+        average: The averaged weights of the run with `ema`; None without. The module itself has
+            the last weights.
     """
 
     steps: int
     seconds: float
     curve: tuple[tuple[int, Mapping[str, float]], ...]
     validation: tuple[tuple[int, Mapping[str, float]], ...]
+    average: AveragedWeights | None = None
 
     @property
     def losses(self) -> tuple[tuple[int, float], ...]:
         """Number of steps done, and mean loss over the steps since the previous point."""
         return tuple((step, values["loss"]) for step, values in self.curve)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Context in which the trained module has its averaged weights, if there are any."""
+        if self.average is None:
+            yield
+            return
+        with self.average.applied():
+            yield
 
 
 def fit(
@@ -179,7 +193,11 @@ def fit(
     curves.close("success")
     history = run.history
     return TrainingResult(
-        run.step, history.seconds, tuple(history.curve), tuple(history.validation)
+        run.step,
+        history.seconds,
+        tuple(history.curve),
+        tuple(history.validation),
+        run.whole_average(),
     )
 
 

@@ -18,6 +18,7 @@ from calmkit.chunking import ChunkBatch
 from calmkit.cluster import any_of
 from calmkit.finite import NonFiniteError
 
+from .averaged_weights import AveragedWeights
 from .checkpoint import find_checkpoints, read_checkpoint, write_checkpoint
 from .checkpoint_record import CheckpointError
 from .divergence import check_values, check_weights, diverged, non_finite_parameter
@@ -70,6 +71,9 @@ class Run:
         self._saved: tuple[int, int] | None = None
         self._consistent = True
         self._stepper = cast(Optimizer, fabric.setup_optimizers(optimizer))
+        self.average = (
+            None if settings.ema is None else AveragedWeights(placement.trained, settings.ema)
+        )
 
     def due(self, every: int) -> bool:
         """Whether an operation is due that is done every `every` steps and at the end."""
@@ -136,6 +140,8 @@ class Run:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
         self._stepper.step()
+        if self.average is not None:
+            self.average.update(self.step)
         return {**values, "learning_rate": self._peaks[0] * factor}
 
     def _norm_of(self, gradients: list[Tensor]) -> Tensor:
@@ -195,14 +201,22 @@ class Run:
         check_weights(self.module, step=self.step - 1, over_all=self._over_all)
 
     def validate(self, measure: Callable[[nn.Module], Mapping[str, float]]) -> Point:
-        """Measure the module in the first process, without affecting training."""
+        """Measure the module in the first process, without affecting training.
+
+        With averaged weights, they are measured as well, as "ema_...".
+        """
         devices = [self._fabric.device] if self._fabric.device.type == "cuda" else []
         values, failure = {}, ""
+        average = self.whole_average()
         with self.placement.measured() as module:
             if self._fabric.is_global_zero:
                 try:
                     with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
                         values = {k: float(v) for k, v in measure(module).items()}
+                        if average is not None:
+                            with average.applied():
+                                averaged = measure(module)
+                            values |= {f"ema_{k}": float(v) for k, v in averaged.items()}
                 except NonFiniteError as error:
                     failure = str(error).rstrip(".")
         values, failure = self._fabric.broadcast((values, failure))
@@ -212,6 +226,12 @@ class Run:
         point = (self.step, values)
         self.history.validation.append(point)
         return point
+
+    def whole_average(self) -> AveragedWeights | None:
+        """The averages for the caller's module, if there are any; every process must call it."""
+        if self.average is None or not self.placement.is_sharded:
+            return self.average
+        return self.average.of_whole(self.placement.module)
 
     def resume(self) -> None:
         """Load the newest checkpoint of the directory, if there is one."""
@@ -232,7 +252,7 @@ class Run:
                 f"steps must be at least the {checkpoint.step} steps that {checkpoint.path} has "
                 f"done already; got {self.settings.steps}. Use another directory."
             )
-        checkpoint.restore(self.placement, self._optimizer)
+        checkpoint.restore(self.placement, self._optimizer, self.average)
         self.step, self.history = checkpoint.step, checkpoint.history
         self._saved = self._mark()
 
@@ -247,6 +267,7 @@ class Run:
             step=self.step,
             placement=self.placement,
             optimizer=self._optimizer,
+            average=self.average,
             identity=self._identity,
             history=self.history,
             keep=self.settings.keep_checkpoints,

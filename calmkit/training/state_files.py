@@ -1,7 +1,9 @@
 """The files of a checkpoint that hold tensors: weights and optimiser state, whole or sharded.
 
-    model.safetensors, optimizer.pt           whole
-    shard-00001-model-....safetensors, ...    sharded: weights and moments, a file of each process
+    model.safetensors, optimizer.pt,          whole
+    ema.safetensors                           averaged weights, if there are any
+    shard-00001-model-....safetensors, ...    sharded: weights, moments and averages, a file of
+                                              each process
     optimizer.pt                              the rest of the optimiser's state
 
 Either form can be read in any number of processes, with any strategy. Shards are written and read
@@ -19,31 +21,39 @@ from torch.optim import Optimizer
 
 from calmkit.extras import require
 
+from .averaged_weights import AveragedWeights
 from .placement import Placement
 from .sharding import distribute_like, whole
 
 __all__ = ["OPTIMIZER_FILE", "divided", "read_state", "write_rest", "write_shards", "write_whole"]
 
 OPTIMIZER_FILE = "optimizer.pt"
-_MODEL_FILE = "model.safetensors"
-_WEIGHTS, _STATE = "weights.", "optimizer."  # of names in shards
+_MODEL_FILE, _AVERAGE_FILE = "model.safetensors", "ema.safetensors"
+_WEIGHTS, _STATE, _AVERAGES = "weights.", "optimizer.", "average."  # of names in shards
 
 
-def write_whole(folder: Path, module: nn.Module, optimizer: Optimizer) -> None:
-    """Write the weights and the optimiser's state of a module that is not sharded."""
+def write_whole(
+    folder: Path, module: nn.Module, optimizer: Optimizer, average: AveragedWeights | None
+) -> None:
+    """Write the weights, averages and optimiser's state of a module that is not sharded."""
     require("safetensors", "a checkpoint")
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file, save_model
 
     save_model(module, str(folder / _MODEL_FILE))
+    if average is not None:
+        save_file(average.state_dict(), folder / _AVERAGE_FILE)
     _save(optimizer.state_dict(), folder / OPTIMIZER_FILE)
 
 
-def divided(module: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def divided(
+    module: nn.Module, optimizer: Optimizer, average: AveragedWeights | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and state of a sharded module; every process must call it.
 
     Args:
         module: The module.
         optimizer: Its optimiser.
+        average: Its averaged weights, if there are any.
 
     Returns:
         The tensors that are written as shards, by name, and the rest of the optimiser's state: its
@@ -51,7 +61,7 @@ def divided(module: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor],
     """
     rest = optimizer.state_dict()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    tensors = _weights(module)
+    tensors = _weights(module) | _averages(average)
     for number, values in rest["state"].items():
         shape = parameters[number].shape
         sharded = {k: v for k, v in values.items() if isinstance(v, Tensor) and v.shape == shape}
@@ -92,26 +102,34 @@ def write_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
         raise RuntimeError(str(error)) from None
 
 
-def read_state(folder: Path, placement: Placement, optimizer: Optimizer) -> None:
+def read_state(
+    folder: Path, placement: Placement, optimizer: Optimizer, average: AveragedWeights | None
+) -> None:
     """Load weights and state into parts of the same build, in every process.
 
     Args:
         folder: The checkpoint.
         placement: The module, sharded or not.
         optimizer: An optimiser over its trained parameters.
+        average: Averages of these parameters, if there are any.
 
     Raises:
         RuntimeError, ValueError: If names or shapes do not match.
         pickle.UnpicklingError: If the optimiser's file holds more than tensors.
     """
     require("safetensors", "a checkpoint")
-    from safetensors.torch import load_model
+    from safetensors.torch import load_file, load_model
 
     state = torch.load(folder / OPTIMIZER_FILE, map_location="cpu", weights_only=True)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     if (folder / _MODEL_FILE).exists():
         load_model(placement.module, folder / _MODEL_FILE)
         placement.scatter()
+        if average is not None:
+            saved, own = load_file(folder / _AVERAGE_FILE), average.state_dict()
+            average.load_state_dict(
+                {n: distribute_like(a, own[n]) if n in own else a for n, a in saved.items()}
+            )
         for number, values in state["state"].items():
             state["state"][number] = {
                 name: distribute_like(value, parameters[number])
@@ -120,16 +138,19 @@ def read_state(folder: Path, placement: Placement, optimizer: Optimizer) -> None
                 for name, value in values.items()
             }
     else:
-        for name, value in _read_shards(folder, placement, parameters).items():
+        for name, value in _read_shards(folder, placement, parameters, average).items():
             number, _, key = name.partition(".")
             state["state"].setdefault(int(number), {})[key] = value
     optimizer.load_state_dict(state)
 
 
 def _read_shards(
-    folder: Path, placement: Placement, parameters: list[nn.Parameter]
+    folder: Path,
+    placement: Placement,
+    parameters: list[nn.Parameter],
+    average: AveragedWeights | None,
 ) -> dict[str, Tensor]:
-    """Load weights from shards, in place, and return the tensors of the optimiser's state."""
+    """Load weights and averages in place, and return the tensors of the optimiser's state."""
     from torch.distributed.checkpoint import (
         CheckpointException,
         HuggingFaceStorageReader,
@@ -143,7 +164,7 @@ def _read_shards(
         for name, stored in reader.read_metadata().state_dict_metadata.items()
         if isinstance(stored, TensorStorageMetadata)  # the others hold pickles
     }
-    targets = _weights(placement.trained)
+    targets = _weights(placement.trained) | _averages(average)
     state: dict[str, Tensor] = {}
     for name, stored in found.items():
         if name.startswith(_STATE):
@@ -170,6 +191,11 @@ def _weights(module: nn.Module) -> dict[str, Any]:
     for name, value in module.state_dict(keep_vars=True).items():
         found.setdefault(id(value), (_WEIGHTS + name, value.detach()))
     return dict(found.values())
+
+
+def _averages(average: AveragedWeights | None) -> dict[str, Tensor]:
+    averages = {} if average is None else average.state_dict()
+    return {_AVERAGES + name: value for name, value in averages.items()}
 
 
 def _save(content: Any, path: Path) -> None:

@@ -20,12 +20,12 @@ import pytest
 import calmkit
 from calmkit import cli
 from calmkit.cli import dispatch
-from calmkit.config.classes import arguments_of, find_class, known_classes
 from calmkit.config.comparison import _DEFAULTS
 from calmkit.config.parsing import experiment_schema
-from calmkit.config.values import part_of
 from calmkit.data import TextTokenizer
 from calmkit.heads import EnergyHead
+from calmkit.schema.classes import arguments_of, find_class, known_classes
+from calmkit.schema.values import part_of
 from calmkit.training import fit
 
 # What a mistake can look like. Some are right for some options: those are not refused.

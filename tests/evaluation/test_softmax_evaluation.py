@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -122,6 +124,42 @@ def test_many_rows_go_in_pieces(monkeypatch):
     pieces = evaluate_softmax(model, held_out, settings(), seed=0)
     assert pieces.brier.brier[0].value == pytest.approx(whole.brier.brier[0].value)
     assert pieces.cross_entropy.value == pytest.approx(whole.cross_entropy.value)
+
+
+def test_a_large_vocabulary_goes_in_pieces(monkeypatch):
+    """Few logits at a time: the same hits and nats, and other draws of the same law."""
+    model, held_out = tiny(), rows()
+    whole = evaluate_softmax(model, held_out, settings(), seed=0)
+    monkeypatch.setattr(softmax_evaluation, "_LOGITS_AT_ONCE", 3 * VOCAB)
+    monkeypatch.setattr("calmkit.nn.vocabulary._LOGITS_AT_ONCE", 2)
+    pieces = evaluate_softmax(model, held_out, settings(), seed=0)
+    assert pieces.brier.brier[0].value == pytest.approx(whole.brier.brier[0].value)
+    assert pieces.cross_entropy.value == pytest.approx(whole.cross_entropy.value)
+    for one, other in zip(pieces.brier.brier[1:], whole.brier.brier[1:], strict=True):
+        assert one.value == pytest.approx(other.value, abs=0.5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in KiB of Linux")
+def test_memory_is_bounded():
+    """1,032 positions of 128,257 tokens: their logits alone would take 530 MB."""
+    program = """
+import resource, torch
+from calmkit.backbones import MinGRUBackbone
+from calmkit.chunking import ChunkBatch
+from calmkit.data import EvaluationRows
+from calmkit.evaluation import EvaluationSettings, evaluate_softmax
+from calmkit.models import TokenLM
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+model = TokenLM(128257, backbone=MinGRUBackbone(8, depth=1))
+tokens = torch.randint(128257, (8, 129, 1))
+batch = ChunkBatch(tokens, torch.ones_like(tokens).bool(), ((129,),) * 8)
+settings = EvaluationSettings(rows=8, draws=8, min_context=125, bootstrap=10)
+before = peak()
+evaluate_softmax(model, EvaluationRows(batch, torch.arange(8)), settings, seed=0)
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert float(done.stdout) < 250, done.stderr  # measured: 176
 
 
 def test_the_protocol_is_told():

@@ -24,6 +24,9 @@ from calmkit.training import TrainingSettings
         ({"decay_to": math.nan}, "decay_to"),
         ({"clip_norm": 0.0}, "clip_norm must be above 0; use inf"),
         ({"clip_norm": math.nan}, "clip_norm"),
+        ({"ema": 0.0}, r"ema must be in \(0, 1\)"),
+        ({"ema": 1}, r"ema must be in \(0, 1\), the share .* got 1"),
+        ({"ema": math.nan}, "ema"),
     ],
 )
 def test_bad_number_is_refused_by_name(changes, match):
