@@ -41,6 +41,7 @@ from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows, TokenStore, TrainingBatches, evaluation_rows
 from calmkit.evaluation import EvaluationSettings, evaluate, restored_share
 from calmkit.heads import EnergyHead
+from calmkit.metrics import Estimate
 from calmkit.models import CALM, ChunkEmbedding
 from calmkit.training import MatrixDecayAdamW, Progress, TrainingSettings, fast_products, fit
 
@@ -166,9 +167,7 @@ class Race:
             autoencoder, self.new_head(), depth=args.depth, heads=args.heads, inner=inner
         )
         initialize(model, but=autoencoder)
-        step = PublishedStep(
-            model, self.text.batch_at, rate=contender.rate, warmup=args.warmup
-        )
+        step = PublishedStep(model, self.text.batch_at, rate=contender.rate, warmup=args.warmup)
         began = time.process_time()
         while time.process_time() - began < args.seconds:
             step()
@@ -196,7 +195,10 @@ class Race:
         )
         with fast_products(CPU):
             found = evaluate(model, self.held_out, settings, seed=args.seed, highest_order=2)
-        estimates = {"energy_score": found.energy_score, "brier_1": found.brier.brier[0]}
+        estimates = {
+            "energy_score": cast(Estimate, found.energy_score),
+            "brier_1": found.brier.brier[0],
+        }
         return {
             name: {"value": x.value, "standard_error": x.standard_error}
             for name, x in estimates.items()
@@ -289,8 +291,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for name in args.contenders:
         model, steps = race.train(CONTENDERS[name])
-        found = results["contenders"][name] = {"steps": steps, **race.score(model)}
-        score, brier = found["energy_score"], found["brier_1"]
+        scores = race.score(model)
+        results["contenders"][name] = {"steps": steps, **scores}
+        score, brier = scores["energy_score"], scores["brier_1"]
         print(
             f"{name:22s}{steps:6d} steps   energy score {score['value']:.3f} ± "
             f"{score['standard_error']:.3f}   Brier-1 {brier['value']:.2f} ± "

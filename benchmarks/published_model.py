@@ -100,9 +100,10 @@ class PublishedAutoencoder(nn.Module):
         latents = dropout(mean + std * torch.randn_like(mean), 0.15)
         logits = self.decode(latents).flatten(0, -2)
         kl = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log())
-        return self.chunk * cross_entropy(logits, tokens.flatten()) + 1e-3 * kl.clamp(
-            min=0.5
-        ).sum(-1).mean()
+        return (
+            self.chunk * cross_entropy(logits, tokens.flatten())
+            + 1e-3 * kl.clamp(min=0.5).sum(-1).mean()
+        )
 
 
 class Layer(nn.Module):

@@ -139,12 +139,12 @@ def zipf_text(vocab: int, tokens: int) -> TokenStore:
 
 
 def our_autoencoder(size: Size) -> MLPAutoencoder:
-    """calmkit's autoencoder of that size."""
+    """The autoencoder of calmkit of that size."""
     return MLPAutoencoder(size.chunk, size.vocab, size.latent, width=size.width)
 
 
 def our_model(size: Size) -> CALM:
-    """calmkit's model of that size."""
+    """The model of calmkit of that size."""
     return CALM(
         autoencoder=our_autoencoder(size),
         input_encoder=ChunkEmbedding(size.vocab, size.chunk, size.hidden),
@@ -161,9 +161,7 @@ def new_head(size: Size) -> EnergyHead:
 def their_autoencoder(size: Size) -> PublishedAutoencoder:
     """The published autoencoder of that size."""
     inner = -(-size.width // 3) * 8
-    return PublishedAutoencoder(
-        size.chunk, size.vocab, size.latent, width=size.width, inner=inner
-    )
+    return PublishedAutoencoder(size.chunk, size.vocab, size.latent, width=size.width, inner=inner)
 
 
 def their_model(size: Size) -> PublishedModel:

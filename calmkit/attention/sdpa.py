@@ -4,8 +4,8 @@ Packed documents are computed one after the other, each with the kernel's own ca
 work and memory are those of the documents, not of the row. A compiled graph cannot depend on their
 lengths. There, and for windows and padded keys, the mask is a boolean tensor.
 
-The kernel of the CPU is made for long rows. Short ones, in training, are computed by plain products
-with all scores in memory: forward and backward together take a half to a quarter of the time.
+The kernel of the CPU is made for long rows. Short ones, in training, are computed by plain
+products with all scores in memory, in a half to a quarter of the time.
 """
 
 import math

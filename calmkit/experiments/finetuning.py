@@ -16,9 +16,9 @@ from calmkit.files import file_digest, replace_file
 from calmkit.models import LanguageModel
 from calmkit.pairs import PairBatches, PairStore, encode_pairs, read_pairs
 from calmkit.saving import WEIGHTS_FILE
-from calmkit.training import fit, step_generator
+from calmkit.training import fit, step_generator, uncompiled
 
-from .hardware import new_fabric
+from .hardware import at_speed, new_fabric
 from .json_converter import to_json
 from .model_folder import check_config_fits, load_checkpoint, save_checkpoint
 from .pair_scores import FinetuningResult, PairScores, reproduced
@@ -141,19 +141,20 @@ def finetune(
         return PairScores(loss(model)["loss"], share)
 
     before = scores()
-    training = fit(
-        model,
-        model_objective,
-        prepared.train.batch_at,
-        settings=experiment.training,
-        seed=experiment.seed,
-        optimizer=experiment.optimizer,
-        validate=loss,
-        fabric=fabric,
-        directory=checkpoints / "model",
-        loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
-        progress=display.track("finetune"),
-    )
+    with at_speed(model, fabric, compiled=experiment.compile):
+        training = fit(
+            model,
+            model_objective,
+            prepared.train.batch_at,
+            settings=experiment.training,
+            seed=experiment.seed,
+            optimizer=experiment.optimizer,
+            validate=uncompiled(loss),
+            fabric=fabric,
+            directory=checkpoints / "model",
+            loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
+            progress=display.track("finetune"),
+        )
     save_checkpoint(
         experiment.output, model=model, tokenizer=prepared.tokenizer, config_text=config_text
     )

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from calmkit.config import Comparison
+from calmkit.training import compiled_blocks, fast_products
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["describe_hardware", "new_fabric", "threads_of_a_run", "with_threads"]
+__all__ = ["at_speed", "describe_hardware", "new_fabric", "threads_of_a_run", "with_threads"]
 
 
 def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
@@ -30,6 +32,19 @@ def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
     from lightning_fabric import Fabric
 
     return Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyrefly: ignore
+
+
+@contextlib.contextmanager
+def at_speed(module: nn.Module, fabric: "Fabric", *, compiled: bool) -> Iterator[None]:
+    """Train a module inside the context with the fastest products, and compiled if wanted.
+
+    Args:
+        module: The module that is trained.
+        fabric: Its device.
+        compiled: Whether to compile its blocks.
+    """
+    with fast_products(fabric.device), compiled_blocks(module, when=compiled):
+        yield
 
 
 def threads_of_a_run(comparison: Comparison) -> int:

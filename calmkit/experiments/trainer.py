@@ -23,10 +23,11 @@ from calmkit.training import (
     TrainingSettings,
     fit,
     step_generator,
+    uncompiled,
 )
 
 from .evaluation_plan import EvaluationPlan
-from .hardware import new_fabric
+from .hardware import at_speed, new_fabric
 from .measuring import measure
 from .run_progress import RunProgress
 from .run_record import RunRecord
@@ -185,19 +186,20 @@ class Trainer:
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> TrainingResult:
         experiment = self.experiment
-        return fit(
-            module,
-            objective,
-            batch_at,
-            settings=settings,
-            seed=experiment.seed,
-            optimizer=optimizer,
-            validate=validate,
-            fabric=self.fabric,
-            directory=directory,
-            loggers=[experiment.logger(experiment.output / "logs" / name)],
-            progress=self.display.track(name),
-        )
+        with at_speed(module, self.fabric, compiled=experiment.compile):
+            return fit(
+                module,
+                objective,
+                batch_at,
+                settings=settings,
+                seed=experiment.seed,
+                optimizer=optimizer,
+                validate=uncompiled(validate),
+                fabric=self.fabric,
+                directory=directory,
+                loggers=[experiment.logger(experiment.output / "logs" / name)],
+                progress=self.display.track(name),
+            )
 
 
 def _autoencoder_objective(

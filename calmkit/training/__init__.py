@@ -4,7 +4,7 @@ from .checkpoint_record import CheckpointError as CheckpointError
 from .compiling import compiled_blocks as compiled_blocks
 from .compiling import uncompiled as uncompiled
 from .divergence import TrainingDiverged as TrainingDiverged
-from .fast_products import fast_products as fast_products
+from .float32_products import fast_products as fast_products
 from .loop import TrainingResult as TrainingResult
 from .loop import fit as fit
 from .objective import Means as Means

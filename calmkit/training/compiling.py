@@ -1,18 +1,18 @@
 """Compilation of a model's blocks during training, one by one and in place.
 
-The blocks of a model (layers of the backbone, residual blocks of head and autoencoder) take most of
-a step. Each is compiled by itself as one full graph. Blocks of one kind share a compilation, so
+The blocks of a model (layers of the backbone, residual blocks of head and autoencoder) take most
+of a step. Each is compiled by itself as one full graph. Blocks of one kind share a compilation, so
 that its time does not grow with depth. Everything between them stays plain Python: masks, random
 draws, checks of the data.
 
-`nn.Module.compile` changes only how a module is called. Names in the state, pickling and saving are
-those of the plain module. Measurements between steps see the plain module too: they draw samples of
-many shapes, and each would be compiled anew.
+`nn.Module.compile` changes only how a module is called. Names in the state, pickling and saving
+are those of the plain module. Measurements between steps (`uncompiled`) see the plain module too:
+they draw samples of many shapes, and each would be compiled anew.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -42,14 +42,17 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def compiled_blocks(module: nn.Module, *, backend: str = "inductor") -> Iterator[None]:
+def compiled_blocks(
+    module: nn.Module, *, when: bool = True, backend: str | Callable[..., Any] = "inductor"
+) -> Iterator[None]:
     """Inside the block of code, calls of the module's blocks run compiled.
 
     Args:
         module: The module that is trained.
+        when: Whether to compile; if False, the block has no effect.
         backend: A backend of `torch.compile`.
     """
-    blocks = blocks_of(module)
+    blocks = blocks_of(module) if when else []
     for block in blocks:
         block.compile(fullgraph=True, backend=backend)
     try:

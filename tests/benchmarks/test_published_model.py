@@ -65,7 +65,7 @@ def test_losses_are_equal_in_expectation(published):
 
 
 def test_autoencoder_loss_is_the_formula(published):
-    _, theirs, ours = published
+    _, theirs, _ = published
     autoencoder = theirs.autoencoder.train()
     torch.manual_seed(2)
     loss = autoencoder.loss(TOKENS)
