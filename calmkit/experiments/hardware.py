@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from calmkit.config import Comparison
-from calmkit.training import compiled_blocks, fast_products
+from calmkit.training import check_compiler, compiled_blocks, fast_products
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -42,7 +42,12 @@ def at_speed(module: nn.Module, fabric: "Fabric", *, compiled: bool) -> Iterator
         module: The module that is trained.
         fabric: Its device.
         compiled: Whether to compile its blocks.
+
+    Raises:
+        ValueError: If it is to be compiled for a CPU, without a C++ compiler.
     """
+    if compiled:
+        check_compiler(fabric.device)
     with fast_products(fabric.device), compiled_blocks(module, when=compiled):
         yield
 

@@ -17,4 +17,5 @@ from .settings import TrainingSettings as TrainingSettings
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .compiling import check_compiler as check_compiler
 from .optimizer import build_optimizer as build_optimizer

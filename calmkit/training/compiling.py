@@ -10,15 +10,19 @@ are those of the plain module. Measurements between steps (`uncompiled`) see the
 they draw samples of many shapes, and each would be compiled anew.
 """
 
+import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from calmkit.private_torch import compiled_call, many_compilations, set_compiled_call
 
-__all__ = ["blocks_of", "compiled_blocks", "uncompiled"]
+__all__ = ["blocks_of", "check_compiler", "compiled_blocks", "uncompiled"]
 
 T = TypeVar("T")
 
@@ -61,6 +65,24 @@ def compiled_blocks(
     finally:
         for block in blocks:
             set_compiled_call(block, None)
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse to compile for a CPU without a C++ compiler.
+
+    Args:
+        device: Device of the training.
+
+    Raises:
+        ValueError: If PyTorch would find none.
+    """
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    needed = device.type == "cpu" and sys.platform != "win32"
+    if needed and not any(map(shutil.which, names)):
+        raise ValueError(
+            "compile must be false on a CPU without a C++ compiler; found no "
+            f"{' or '.join(names)}. Install one, or name one in the environment variable CXX."
+        )
 
 
 def uncompiled(measure: Callable[[nn.Module], T]) -> Callable[[nn.Module], T]:

@@ -16,7 +16,13 @@ from calmkit.chunking import ChunkBatch
 from calmkit.heads import EnergyHead, FlowHead
 from calmkit.models import CALM, ChunkEmbedding
 from calmkit.private_torch import compiled_call
-from calmkit.training import TrainingSettings, compiled_blocks, fit, uncompiled
+from calmkit.training import (
+    TrainingSettings,
+    check_compiler,
+    compiled_blocks,
+    fit,
+    uncompiled,
+)
 from calmkit.training.compiling import blocks_of
 
 PACKINGS = [((7,), (7,)), ((3, 4), (7,)), ((2, 5), (1, 6)), ((7,), (5, 1, 1)), ((1, 6), (7,))]
@@ -142,8 +148,17 @@ def test_without_compilation_nothing_changes():
         assert compiled_call(model.backbone.layers[0]) is None
 
 
+def test_a_missing_compiler_is_told_before_the_first_step(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match=r"found no no-such-compiler\. Install one"):
+        check_compiler(torch.device("cpu"))
+    check_compiler(torch.device("cuda"))
+    monkeypatch.setenv("CXX", "python3")  # any program will do
+    check_compiler(torch.device("cpu"))
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="the compiler of PyTorch needs a C++ one")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler of PyTorch needs a C++ one")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_code_trains_to_the_same_weights():
     plain, compiled = build(), build()
