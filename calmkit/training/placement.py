@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from .compiling import compile_alike
 from .processes import Caller
 from .sharding import distribute_like, local, whole
 
@@ -41,6 +42,7 @@ class Placement:
         if self.is_sharded:
             # Each unit of the copy is moved to the device when it is sharded, the rest here.
             self.trained = copy.deepcopy(module.to("cpu"))
+            compile_alike(self.trained, module)
             for parameter in self.trained.parameters():
                 if not parameter.requires_grad:
                     parameter.data = parameter.to(fabric.device)
