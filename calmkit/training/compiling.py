@@ -13,6 +13,7 @@ they draw samples of many shapes, and each would be compiled anew.
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -56,11 +57,16 @@ def compiled_blocks(
         when: Whether to compile; if False, the block has no effect.
         backend: A backend of `torch.compile`.
     """
-    blocks = blocks_of(module) if when else []
+    if not when:
+        yield
+        return
+    blocks = blocks_of(module)
     for block in blocks:
         block.compile(fullgraph=True, backend=backend)
     try:
-        with many_compilations():
+        with many_compilations(), warnings.catch_warnings():
+            # The compiler itself looks at `.grad` of what a block reads.
+            warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
             yield
     finally:
         for block in blocks:

@@ -9,7 +9,7 @@ from benchmark_runs import results, run_benchmark
 from prepared_folders import write_prepared
 from torch.testing import assert_close
 
-NAMES = ("published, 0.003", "calmkit's step", "bfloat16")
+NAMES = ("published, 0.003", "bfloat16")
 OPTIONS = {
     "chunk": 2, "positions": 20, "rows": 2, "latent": 6, "hidden": 16, "depth": 1, "heads": 2,
     "head_depth": 1, "warmup": 2, "autoencoder_steps": 10, "evaluation_rows": 4, "draws": 2,
@@ -40,14 +40,14 @@ def test_contenders_are_trained_for_equal_time_and_scored(text, tmp_path):
         assert found[name]["brier_1"]["standard_error"] > 0
 
 
-@torch.no_grad()
 def test_folding_a_head_into_another_space_changes_no_sample(text, load):
     race = load("equal_time").Race(argparse.Namespace(data=text, **OPTIONS))
     torch.manual_seed(1)
     model = race.new_model(race.autoencoder)
     folded = race.in_standard_space(model)
     cond, noise = torch.randn(3, 16), torch.rand(5, 3, 64) - 0.5
-    raw, standard = (part.head.sample_from(cond, noise) for part in (model, folded))
+    with torch.no_grad():
+        raw, standard = (part.head.sample_from(cond, noise) for part in (model, folded))
     assert not torch.allclose(raw, standard, atol=0.1)
     assert_close(standard * race.standardized.scale + race.standardized.shift, raw)
     assert_close(folded.autoencoder.decode(standard), model.autoencoder.decode(raw))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from benchmark_runs import results, run_benchmark
 
-WAYS = ("published, float32, oneDNN", "float32", "bfloat16")
+WAYS = ("published, bfloat16", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_every_way_is_raced_against_the_published_step(written):
             assert 0 < row["share_of_peak"] < 1
         operations = found["sizes"]["tiny"][task]["operations"]
         assert 0 < operations["calmkit"] < 1.1 * operations["published"]
-    assert found["sizes"]["tiny"]["model"]["ways"]["bfloat16"]["times_faster_wanted"] == 4.0
+    assert found["sizes"]["tiny"]["model"]["ways"]["float32"]["times_faster_wanted"] == 2.0
 
 
 def test_parts_of_the_step_are_timed(written):
