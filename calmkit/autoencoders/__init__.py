@@ -4,4 +4,7 @@ from .base import AutoencoderLoss as AutoencoderLoss
 from .base import ChunkAutoencoder as ChunkAutoencoder
 from .contextual import ContextualAutoencoder as ContextualAutoencoder
 from .mlp import MLPAutoencoder as MLPAutoencoder
+from .normalized import RMSNormalizedAutoencoder as RMSNormalizedAutoencoder
+from .normalized import SphericalAutoencoder as SphericalAutoencoder
 from .standardized import StandardizedAutoencoder as StandardizedAutoencoder
+from .wrapped import WrappedAutoencoder as WrappedAutoencoder

@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
+from calmkit.autoencoders import (
+    ChunkAutoencoder,
+    RMSNormalizedAutoencoder,
+    SphericalAutoencoder,
+    StandardizedAutoencoder,
+)
 from calmkit.heads import Head
 from calmkit.models import (
     CALM,
@@ -18,6 +23,7 @@ from calmkit.models import (
     InputEncoder,
     LanguageModel,
     LatentEmbedding,
+    NoisyInput,
     TokenAndLatentEmbedding,
     TokenLM,
 )
@@ -30,7 +36,14 @@ from .parsing import experiment_schema, explained, new_parser
 from .refusals import refused
 from .schema import check_layers
 
-__all__ = ["assemble", "build", "build_autoencoder", "check_device", "check_parts"]
+__all__ = [
+    "assemble",
+    "build",
+    "build_autoencoder",
+    "check_device",
+    "check_parts",
+    "wrapped_autoencoder",
+]
 
 
 def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
@@ -110,9 +123,19 @@ def check_parts(experiment: TrainExperiment) -> LanguageModel:
 
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
-    """The untrained autoencoder, standardized if the config says so."""
-    new = parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
-    return StandardizedAutoencoder(new) if parts.standardize else new
+    """The untrained autoencoder in the wrappers of the config, which are not fitted."""
+    return wrapped_autoencoder(
+        parts, parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
+    )
+
+
+def wrapped_autoencoder(parts: ModelParts, autoencoder: ChunkAutoencoder) -> ChunkAutoencoder:
+    """An autoencoder in the wrappers of the config, which are not fitted."""
+    if parts.standardize:
+        autoencoder = StandardizedAutoencoder(autoencoder)
+    normalized = {"rms": RMSNormalizedAutoencoder, "sphere": SphericalAutoencoder}
+    wrapper = normalized.get(parts.normalize)
+    return autoencoder if wrapper is None else wrapper(autoencoder)
 
 
 def _assemble(
@@ -140,16 +163,27 @@ def _assemble(
         backbone = call(lambda: parts.backbone(parts.hidden_size))
     with _blame("head"):
         built = call(lambda: head(parts.hidden_size, parts.latent_size))
-        return CALM(autoencoder=autoencoder, input_encoder=encoder, backbone=backbone, head=built)
+        return CALM(
+            autoencoder=autoencoder,
+            input_encoder=encoder,
+            backbone=backbone,
+            head=built,
+            cross_entropy_weight=parts.cross_entropy_weight,
+            pull_weight=parts.pull_weight,
+        )
 
 
 def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncoder:
     """The input encoder of a CALM."""
     if parts.input == "latents":
-        return LatentEmbedding(autoencoder, parts.hidden_size)
-    if parts.input == "both":
-        return TokenAndLatentEmbedding(autoencoder, parts.hidden_size)
-    return ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
+        encoder = LatentEmbedding(autoencoder, parts.hidden_size)
+    elif parts.input == "both":
+        encoder = TokenAndLatentEmbedding(autoencoder, parts.hidden_size)
+    else:
+        encoder = ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
+    if not parts.input_noise:
+        return encoder
+    return NoisyInput(encoder, size=parts.input_noise, warmup_steps=parts.input_noise_warmup)
 
 
 def check_device(accelerator: str) -> None:

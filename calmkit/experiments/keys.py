@@ -44,8 +44,8 @@ _IRRELEVANT = {
 # Paths are replaced by the digest of the text.
 _PATHS = {"output", "cache_dir", "data", "evaluation_data"}
 _AUTOENCODER_KEYS = (
-    "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize", "seed",
-    "autoencoder_optimizer", "autoencoder_training", "precision",
+    "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize",
+    "normalize", "seed",    "autoencoder_optimizer", "autoencoder_training", "precision",
     "evaluation_seed", "validation_fraction",  # they determine the held-out split
 )  # fmt: skip
 
@@ -110,7 +110,7 @@ def autoencoder_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> s
     """
     config = deciding(_config(text, experiment))
     kept = {key: config[key] for key in _AUTOENCODER_KEYS}
-    return _digest(kept, corpus, _training_code(kept, "calmkit.autoencoders.standardized"))
+    return _digest(kept, corpus, _training_code(kept, "calmkit.autoencoders"))
 
 
 def training_key(
@@ -131,7 +131,7 @@ def training_key(
         del config["head"], config["latent_size"], config["standardize"]
     else:
         # A function that makes a head has no arguments in the config.
-        if isinstance(config["head"], Mapping):
+        if isinstance(config["head"], Mapping) and not _trains_on_samples(config):
             arguments = config["head"].get("init_args", {})
             kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
             config["head"] = {**config["head"], "init_args": kept}
@@ -148,6 +148,11 @@ def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
     content = b"".join([prompt.tobytes(), *(tensor.numpy().tobytes() for tensor in measured)])
     kept["measured on"] = hashlib.sha256(content).hexdigest()
     return _digest(kept, corpus, code_of_result(text))
+
+
+def _trains_on_samples(config: Mapping[str, Any]) -> bool:
+    """Whether the loss reads samples of the head, and therefore its sampling arguments."""
+    return bool(config["cross_entropy_weight"] or config["pull_weight"])
 
 
 @functools.lru_cache(maxsize=512)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
+from calmkit.autoencoders import ChunkAutoencoder, WrappedAutoencoder
 from calmkit.chunking import ChunkBatch
-from calmkit.config import TrainExperiment, assemble
+from calmkit.config import TrainExperiment, assemble, wrapped_autoencoder
 from calmkit.data import Corpus, TrainingBatches
 from calmkit.evaluation import restored_share, score
 from calmkit.metrics import Estimate
@@ -33,7 +33,7 @@ from .run_record import RunRecord
 
 __all__ = ["Trainer", "model_objective"]
 
-_STANDARDIZE_ON_BATCHES = 16
+_WRAPPERS_FIT_ON_BATCHES = 16
 # A rough estimate suffices for validation during training.
 _FEW_DRAWS = 2
 
@@ -71,9 +71,9 @@ class Trainer:
             directory,
             optimizer=experiment.autoencoder_optimizer,
         )
-        if experiment.standardize:
-            autoencoder = StandardizedAutoencoder(autoencoder.eval()).to(self.fabric.device)
-            batches = (batch_at(step) for step in range(_STANDARDIZE_ON_BATCHES))
+        autoencoder = wrapped_autoencoder(experiment, autoencoder.eval()).to(self.fabric.device)
+        if isinstance(autoencoder, WrappedAutoencoder):
+            batches = (batch_at(step) for step in range(_WRAPPERS_FIT_ON_BATCHES))
             autoencoder.fit_rows([batch.to(self.fabric.device) for batch in batches])
         return autoencoder.freeze()
 
@@ -214,4 +214,4 @@ def _autoencoder_objective(
 def model_objective(module: nn.Module, batch: ChunkBatch, generator: torch.Generator) -> Means:
     """The training objective of a model: its mean loss over the counted positions."""
     loss = cast(LanguageModel, module).loss(batch, generator)
-    return Means({"loss": loss.total}, loss.counted.sum())
+    return Means({"loss": loss.total, **loss.parts}, loss.counted.sum())
