@@ -48,7 +48,11 @@ _AUTOENCODER_KEYS = (
     "normalize", "seed",    "autoencoder_optimizer", "autoencoder_training", "precision",
     "evaluation_seed", "validation_fraction",  # they determine the held-out split
 )  # fmt: skip
-
+# A softmax model ignores these, and those of the autoencoder.
+_ONLY_OF_CALM = {
+    "head", "latent_size", "standardize", "normalize", "input", "input_noise",
+    "input_noise_warmup", "cross_entropy_weight", "pull_weight",
+}  # fmt: skip
 
 # Entry modules of the code that trains, builds, and evaluates models.
 _TRAINING_MODULES = (
@@ -128,7 +132,7 @@ def training_key(
     del config["data"]
     if experiment.model == "token_lm":
         config = {key: config[key] for key in config if not key.startswith("autoencoder")}
-        del config["head"], config["latent_size"], config["standardize"]
+        config = {key: config[key] for key in config if key not in _ONLY_OF_CALM}
     else:
         # A function that makes a head has no arguments in the config.
         if isinstance(config["head"], Mapping) and not _trains_on_samples(config):

@@ -155,5 +155,5 @@ class TokenAndLatentEmbedding(InputEncoder):
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
         """
-        both = (part.perturbed(tokens, real, perturb) for part in (self.tokens, self.latents))
-        return sum(both) / math.sqrt(2)
+        of_tokens = self.tokens.perturbed(tokens, real, perturb)
+        return (of_tokens + self.latents.perturbed(tokens, real, perturb)) / math.sqrt(2)
