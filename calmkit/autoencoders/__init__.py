@@ -7,4 +7,7 @@ from .mlp import MLPAutoencoder as MLPAutoencoder
 from .normalized import RMSNormalizedAutoencoder as RMSNormalizedAutoencoder
 from .normalized import SphericalAutoencoder as SphericalAutoencoder
 from .standardized import StandardizedAutoencoder as StandardizedAutoencoder
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
 from .wrapped import WrappedAutoencoder as WrappedAutoencoder

@@ -6,8 +6,8 @@ the mean m(y). With v_i the variance of all latents,
 
     head noise = sqrt(mean of (y_i - m_i(y))^2 / v_i)    over points and dimensions that vary.
 
-A head that draws from posteriors has the posterior's own noise. The measure is a lower bound: where
-noise makes the decoder choose another chunk, y is near that chunk.
+A head that draws from posteriors has the posterior's own noise. The measure is a lower bound:
+where noise makes the decoder choose another chunk, y is near that chunk.
 
 The gate adds Gaussian noise of this size to the means of real chunks, as in `noise_curve`, and
 passes if at least 95 % of the tokens are restored *at every place of the chunk*. A mean over
