@@ -30,7 +30,7 @@ from calmkit.heads import (
     Solver,
     TimeDistribution,
 )
-from calmkit.models import CALM, ChunkEmbedding, InputEncoder, TokenLM
+from calmkit.models import CALM, ChunkEmbedding, InputEncoder, NoisyInput, TokenLM
 from calmkit.scoring import EnergyScore, Kernel, PairwiseScore, ScoringRule
 
 PACKAGES = (
@@ -98,6 +98,8 @@ BY_NAME = {
     "attention_factor": st.none() | positive,
     "offset": st.floats(0.001, 0.1), "first": st.just(1e-4), "last": st.floats(0.01, 0.02),
     "betas": st.lists(st.floats(0.01, 0.9), min_size=2, max_size=4).map(torch.tensor),
+    "size": st.floats(0.0, 2.0), "warmup_steps": st.integers(0, 9),
+    "encoder": st.builds(ChunkEmbedding, st.just(VOCAB), st.just(CHUNK), st.just(HIDDEN)),
     "full_length": st.none(), "autoencoder": st.builds(
         lambda width: MLPAutoencoder(CHUNK, VOCAB, LATENT, width=width), st.integers(2, 8)
     ),
@@ -115,13 +117,19 @@ def models(draw, cls):
     if cls is TokenLM:
         return TokenLM(VOCAB, backbone=backbone, tie_embeddings=draw(st.booleans()))
     autoencoder = draw(_simple(ChunkAutoencoder))
-    reads = draw(st.sampled_from(finals(InputEncoder)))
+    kinds = [kind for kind in finals(InputEncoder) if kind is not NoisyInput]
+    reads = draw(st.sampled_from(kinds))
     own = (VOCAB, CHUNK) if reads is ChunkEmbedding else (autoencoder,)
+    encoder = reads(*own, HIDDEN)
+    if draw(st.booleans()):
+        encoder = NoisyInput(encoder, size=draw(share), warmup_steps=draw(few))
     return CALM(
         autoencoder=autoencoder,
-        input_encoder=reads(*own, HIDDEN),
+        input_encoder=encoder,
         backbone=backbone,
         head=draw(_simple(Head)),
+        cross_entropy_weight=draw(st.sampled_from([0.0, 0.1])),
+        pull_weight=draw(st.sampled_from([0.0, 2.0])),
     )
 
 
