@@ -11,3 +11,4 @@ from .standardized import StandardizedAutoencoder as StandardizedAutoencoder
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
 from .wrapped import WrappedAutoencoder as WrappedAutoencoder
+from .wrapping import wrapped as wrapped

@@ -39,7 +39,6 @@ from .parsing import preset_names as preset_names
 # For the other rooms of calmkit; no part of the public interface.
 from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
-from .building import wrapped_autoencoder as wrapped_autoencoder
 from .errors import Source as Source
 from .experiment import WeightedText as WeightedText
 from .parsing import PRESETS as PRESETS

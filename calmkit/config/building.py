@@ -10,23 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from calmkit.autoencoders import (
-    ChunkAutoencoder,
-    RMSNormalizedAutoencoder,
-    SphericalAutoencoder,
-    StandardizedAutoencoder,
-)
+from calmkit.autoencoders import ChunkAutoencoder, wrapped
 from calmkit.heads import Head
-from calmkit.models import (
-    CALM,
-    ChunkEmbedding,
-    InputEncoder,
-    LanguageModel,
-    LatentEmbedding,
-    NoisyInput,
-    TokenAndLatentEmbedding,
-    TokenLM,
-)
+from calmkit.models import CALM, LanguageModel, TokenLM, encoder_of
 from calmkit.nn import without_memory
 from calmkit.training import build_optimizer
 
@@ -36,14 +22,7 @@ from .parsing import experiment_schema, explained, new_parser
 from .refusals import refused
 from .schema import check_layers
 
-__all__ = [
-    "assemble",
-    "build",
-    "build_autoencoder",
-    "check_device",
-    "check_parts",
-    "wrapped_autoencoder",
-]
+__all__ = ["assemble", "build", "build_autoencoder", "check_device", "check_parts"]
 
 
 def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
@@ -124,18 +103,8 @@ def check_parts(experiment: TrainExperiment) -> LanguageModel:
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
     """The untrained autoencoder in the wrappers of the config, which are not fitted."""
-    return wrapped_autoencoder(
-        parts, parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
-    )
-
-
-def wrapped_autoencoder(parts: ModelParts, autoencoder: ChunkAutoencoder) -> ChunkAutoencoder:
-    """An autoencoder in the wrappers of the config, which are not fitted."""
-    if parts.standardize:
-        autoencoder = StandardizedAutoencoder(autoencoder)
-    normalized = {"rms": RMSNormalizedAutoencoder, "sphere": SphericalAutoencoder}
-    wrapper = normalized.get(parts.normalize)
-    return autoencoder if wrapper is None else wrapper(autoencoder)
+    new = parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
+    return wrapped(new, standardize=parts.standardize, normalize=parts.normalize)
 
 
 def _assemble(
@@ -158,7 +127,15 @@ def _assemble(
         with _blame("autoencoder"):
             autoencoder = call(lambda: build_autoencoder(parts))
     with _blame("hidden_size"):
-        encoder = call(lambda: _build_input(parts, autoencoder))
+        encoder = call(
+            lambda: encoder_of(
+                parts.input,
+                autoencoder,
+                parts.hidden_size,
+                noise=parts.input_noise,
+                warmup_steps=parts.input_noise_warmup,
+            )
+        )
     with _blame("backbone"):
         backbone = call(lambda: parts.backbone(parts.hidden_size))
     with _blame("head"):
@@ -171,19 +148,6 @@ def _assemble(
             cross_entropy_weight=parts.cross_entropy_weight,
             pull_weight=parts.pull_weight,
         )
-
-
-def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncoder:
-    """The input encoder of a CALM."""
-    if parts.input == "latents":
-        encoder = LatentEmbedding(autoencoder, parts.hidden_size)
-    elif parts.input == "both":
-        encoder = TokenAndLatentEmbedding(autoencoder, parts.hidden_size)
-    else:
-        encoder = ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
-    if not parts.input_noise:
-        return encoder
-    return NoisyInput(encoder, size=parts.input_noise, warmup_steps=parts.input_noise_warmup)
 
 
 def check_device(accelerator: str) -> None:

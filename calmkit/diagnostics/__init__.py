@@ -32,8 +32,8 @@ from .skill import energy_skill as energy_skill
 from .skill import marginal_samples as marginal_samples
 from .spread import SampleSpread as SampleSpread
 from .spread import sample_spread as sample_spread
-from .states import StateRank as StateRank
-from .states import state_rank as state_rank
+from .state_rank import StateRank as StateRank
+from .state_rank import state_rank as state_rank
 from .votes import SampleVotes as SampleVotes
 from .votes import sample_votes as sample_votes
 

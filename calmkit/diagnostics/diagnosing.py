@@ -32,7 +32,7 @@ from .next_chunk import next_chunk_accuracy
 from .noise import noise_curve
 from .skill import energy_skill, marginal_samples
 from .spread import sample_spread
-from .states import state_rank
+from .state_rank import state_rank
 from .votes import sample_votes
 
 __all__ = ["check_points", "diagnose", "enough_rows"]

@@ -24,7 +24,7 @@ from .next_chunk import NextChunkAccuracy
 from .noise import NoiseCurve
 from .skill import EnergySkill
 from .spread import SampleSpread
-from .states import StateRank
+from .state_rank import StateRank
 from .votes import SampleVotes
 
 __all__ = ["Diagnosis", "LatentPlaces"]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from calmkit.autoencoders import ChunkAutoencoder, WrappedAutoencoder
+from calmkit.autoencoders import ChunkAutoencoder, WrappedAutoencoder, wrapped
 from calmkit.chunking import ChunkBatch
-from calmkit.config import TrainExperiment, assemble, wrapped_autoencoder
+from calmkit.config import TrainExperiment, assemble
 from calmkit.data import Corpus, TrainingBatches
 from calmkit.evaluation import restored_share, score
 from calmkit.metrics import Estimate
@@ -71,7 +71,8 @@ class Trainer:
             directory,
             optimizer=experiment.autoencoder_optimizer,
         )
-        autoencoder = wrapped_autoencoder(experiment, autoencoder.eval()).to(self.fabric.device)
+        keys = {"standardize": experiment.standardize, "normalize": experiment.normalize}
+        autoencoder = wrapped(autoencoder.eval(), **keys).to(self.fabric.device)
         if isinstance(autoencoder, WrappedAutoencoder):
             batches = (batch_at(step) for step in range(_WRAPPERS_FIT_ON_BATCHES))
             autoencoder.fit_rows([batch.to(self.fabric.device) for batch in batches])
