@@ -13,7 +13,8 @@ The gate adds Gaussian noise of this size to the means of real chunks, as in `no
 passes if at least 95 % of the tokens are restored *at every place of the chunk*. A mean over
 places hides a last token that is lost in the noise.
 
-Before there is a head, choose the size: 0.5 is a demand that trained heads here stay below.
+Before there is a head, choose the size. A small energy head after 500 steps made a noise of 0.78,
+ten times that of the posterior (0.08).
 """
 
 from dataclasses import dataclass

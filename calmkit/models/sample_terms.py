@@ -19,7 +19,8 @@ that this is the energy score of that law against the aggregate posterior of the
 proper for it. It is least where the aggregate law is right, whatever the conditional laws are, so
 that the right head minimises it together with its own score: unlike the cross entropy, the pull
 does not move the optimum. It alone teaches nothing about the text. It punishes samples that are
-nowhere near the latents of text. With N or fewer positions in a batch it is zero.
+nowhere near the latents of text. Positions of one row are related, so that a batch should hold
+several rows; with N or fewer positions it is zero.
 
 Source: for the cross entropy, "SONAR-LLM", arXiv 2508.05305.
 """
