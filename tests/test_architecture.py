@@ -236,7 +236,7 @@ PUBLIC = {
     "backbones": "Backbone Cache HuggingFaceBackbone LinearScaling Llama3Scaling "
     "MinGRUBackbone RopeScaling TransformerBackbone YarnScaling",
     "autoencoders": "AutoencoderLoss ChunkAutoencoder ContextualAutoencoder MLPAutoencoder "
-    "StandardizedAutoencoder",
+    "RMSNormalizedAutoencoder SphericalAutoencoder StandardizedAutoencoder",
     "sampling": "BatchTemperature Draw DrawBudgetError ExactTemperature MostFrequent PlainSampler "
     "SampledChunks Sampler SoftmaxSampler batch_temperature exact_temperature most_frequent",
     "scoring": "ChunkedScore DawidSebastianiScore EnergyScore GaussianKernel "
@@ -256,14 +256,15 @@ PUBLIC = {
     "metrics": "BrierLM BrierLMResult DocumentScores Estimate NgramScore NgramSums "
     "bootstrap_ratio brier brier_ngram combine_brier counted_ngrams expected_brier "
     "paired_difference reconstructed_tokens softmax_brier softmax_collision summarize_brier",
-    "diagnostics": "CollisionCalibration ConditioningGap Diagnosis Diagnostic EnergySkill "
-    "Interpolation LatentUse NearestChunks NextChunkAccuracy NoiseCurve "
-    "PrincipalMap PriorGap SampleSpread collision_calibration conditioning_gap "
-    "diagnose energy_skill interpolate latent_use latent_variance marginal_samples "
-    "mean_over_groups nearest_chunks next_chunk_accuracy noise_curve principal_map "
-    "prior_gap sample_spread tsne_map",
+    "diagnostics": "CollisionCalibration ConditioningGap DecoderGate Diagnosis Diagnostic "
+    "EnergySkill Interpolation LatentUse NearestChunks NextChunkAccuracy NoiseCurve "
+    "PrincipalMap PriorGap SampleSpread SampleVotes StateRank collision_calibration "
+    "conditioning_gap decoder_gate diagnose energy_skill head_noise interpolate "
+    "latent_use latent_variance marginal_samples mean_over_groups nearest_chunks "
+    "next_chunk_accuracy noise_curve principal_map prior_gap sample_spread "
+    "sample_votes state_rank tsne_map",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
-    "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM rank",
+    "ModelLoss NoisyInput RankedContinuation TokenAndLatentEmbedding TokenLM rank",
     "data": "Corpus EvaluationRows Manifest Preparation TextMixture TextTokenizer TokenStore "
     "TrainingBatches digest_of evaluation_rows find_tokenizer is_prepared "
     "mixed_corpus prepare_corpus read_documents",

@@ -11,6 +11,9 @@ Every part runs its training pass once, on a row of `context` positions without 
 Attention is thus counted at full context in both, as in the paper's Table 1. Decoding includes the
 projection onto the vocabulary; for N >= 2 candidates (sampling below temperature 1) it dominates.
 
+With terms beside the head's loss (`sample_terms`), the head also draws one sample of each position
+and scores the pull, and the autoencoder decodes the sample, forward and backward.
+
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, Table 1.
 """
 
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
-from calmkit.models import CALM
+from calmkit.models import CALM, pooled_score
 
 from .cost import Cost, cache_bytes_per_position, cost_of
 from .dry_run import DryRun
@@ -84,12 +87,28 @@ def _training_costs(run: DryRun, model: CALM, context: int) -> dict[str, Cost]:
     vectors = torch.zeros(shape, dtype=_dtype(model.input_encoder), requires_grad=True)
     states = torch.zeros(shape, dtype=_dtype(model.backbone), requires_grad=True)
     posteriors = []
+    latents = torch.zeros(
+        (1, context - 1, model.head.latent_size),
+        dtype=_dtype(model.autoencoder),
+        requires_grad=True,
+    )
 
     def encode() -> Tensor:
         with torch.no_grad():
             row = model.autoencoder.encode_rows(batch)
         posteriors.append(DiagonalGaussian(row.mean[:, 1:], row.std[:, 1:]))
-        return row.mean
+        if not model.cross_entropy_weight:
+            return row.mean
+        return model.autoencoder.token_nats(latents, tokens[:, 1:])
+
+    def lose() -> Tensor:
+        loss = model.head.loss(states[:, :-1], posteriors[0])
+        if not (model.cross_entropy_weight or model.pull_weight):
+            return loss
+        drawn = model.head.sample(states[:, :-1], 1).squeeze(0)
+        if not model.pull_weight:
+            return loss + drawn.sum()
+        return loss + pooled_score(drawn, posteriors[0], real[:, 1:].all(dim=-1))
 
     return {
         "input_encoder": cost_of(
@@ -98,10 +117,10 @@ def _training_costs(run: DryRun, model: CALM, context: int) -> dict[str, Cost]:
         "backbone": cost_of(
             run, lambda: model.backbone(vectors), weights=_tensors(model.backbone)
         ),
-        "autoencoder": cost_of(run, encode),
+        "autoencoder": cost_of(run, encode, weights=_tensors(model.autoencoder)),
         "head": cost_of(
             run,
-            lambda: model.head.loss(states[:, :-1], posteriors[0]),
+            lose,
             weights=_tensors(model.head),
         ),
     }

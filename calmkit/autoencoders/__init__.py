@@ -4,4 +4,11 @@ from .base import AutoencoderLoss as AutoencoderLoss
 from .base import ChunkAutoencoder as ChunkAutoencoder
 from .contextual import ContextualAutoencoder as ContextualAutoencoder
 from .mlp import MLPAutoencoder as MLPAutoencoder
+from .normalized import RMSNormalizedAutoencoder as RMSNormalizedAutoencoder
+from .normalized import SphericalAutoencoder as SphericalAutoencoder
 from .standardized import StandardizedAutoencoder as StandardizedAutoencoder
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .wrapped import WrappedAutoencoder as WrappedAutoencoder
+from .wrapping import wrapped as wrapped

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
@@ -150,6 +152,31 @@ class ChunkAutoencoder(nn.Module, Recorded, abc.ABC):
         block = max(1, self._logits_at_once // (self.chunk_size * self.vocab_size))
         tokens = [self._most_likely(self.decode(part)) for part in rows.split(block)]
         return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
+
+    @typed
+    def token_nats(
+        self, latents: Float[Tensor, "*batch latent"], tokens: Int[Tensor, "*batch chunk"]
+    ) -> Float[Tensor, "*batch chunk"]:
+        """Cross entropy of each token given its chunk's latent, -log p(x_k | z), in nats.
+
+        It is differentiable in the latents, and at least in float32. The logits are those of
+        `decode`, of a block of latents at a time; the backward pass computes them anew.
+
+        Raises:
+            ValueError: If chunks or latents have the wrong size.
+        """
+        self._check_chunks(tokens)
+        self._check_latents(latents)
+        rows, ids = latents.reshape(-1, latents.shape[-1]), tokens.reshape(-1, self.chunk_size)
+        block = max(1, self._logits_at_once // (self.chunk_size * self.vocab_size))
+        parts = zip(rows.split(block), ids.split(block), strict=True)
+        nats = [checkpoint(self._nats, *part, use_reentrant=False) for part in parts]
+        return torch.cat(nats).view(tokens.shape)
+
+    def _nats(self, latents: Tensor, tokens: Tensor) -> Tensor:
+        logits = self.decode(latents)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return cross_entropy(logits.transpose(-1, -2), tokens.long(), reduction="none")
 
     def start_decoding(
         self, latents: Float[Tensor, "*batch latent"]

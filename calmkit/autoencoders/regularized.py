@@ -137,6 +137,20 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         return linear(features, self.embedding.weight)
 
     @typed
+    def token_nats(
+        self, latents: Float[Tensor, "*batch latent"], tokens: Int[Tensor, "*batch chunk"]
+    ) -> Float[Tensor, "*batch chunk"]:
+        """Cross entropy of each token; see `ChunkAutoencoder.token_nats` and `vocabulary_nats`.
+
+        Raises:
+            ValueError: If chunks or latents have the wrong size.
+        """
+        self._check_chunks(tokens)
+        self._check_latents(latents)
+        features = self._features_at(self.start_decoding(latents), range(self.chunk_size))
+        return vocabulary_nats(features, self.embedding.weight, tokens)
+
+    @typed
     def logits_at(
         self, started: Float[Tensor, "*batch started"], place: int
     ) -> Float[Tensor, "*batch vocab"]:
@@ -219,8 +233,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
             known = known & (self._uniform(read.shape, generator) >= self.token_masking)
         posterior = self._encode(read, known)
         latents = self._disturb(posterior, generator) if self.training else posterior.mean
-        features = self._features_at(self.start_decoding(latents), range(self.chunk_size))
-        reconstruction = vocabulary_nats(features, self.embedding.weight, tokens).sum(dim=-1)
+        reconstruction = self.token_nats(latents, tokens).sum(dim=-1)
         posterior = DiagonalGaussian(
             _at_least_float32(posterior.mean), _at_least_float32(posterior.std)
         )

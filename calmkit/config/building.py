@@ -10,17 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
+from calmkit.autoencoders import ChunkAutoencoder, wrapped
 from calmkit.heads import Head
-from calmkit.models import (
-    CALM,
-    ChunkEmbedding,
-    InputEncoder,
-    LanguageModel,
-    LatentEmbedding,
-    TokenAndLatentEmbedding,
-    TokenLM,
-)
+from calmkit.models import CALM, LanguageModel, TokenLM, encoder_of
 from calmkit.nn import without_memory
 from calmkit.schema import ConfigError, Source, check_layers, refused
 from calmkit.training import build_optimizer
@@ -108,9 +100,9 @@ def check_parts(experiment: TrainExperiment) -> LanguageModel:
 
 
 def build_autoencoder(parts: ModelParts) -> ChunkAutoencoder:
-    """The untrained autoencoder, standardized if the config says so."""
+    """The untrained autoencoder in the wrappers of the config, which are not fitted."""
     new = parts.autoencoder(parts.chunk_size, parts.vocab_size, parts.latent_size)
-    return StandardizedAutoencoder(new) if parts.standardize else new
+    return wrapped(new, standardize=parts.standardize, normalize=parts.normalize)
 
 
 def _assemble(
@@ -133,21 +125,27 @@ def _assemble(
         with _blame("autoencoder"):
             autoencoder = call(lambda: build_autoencoder(parts))
     with _blame("hidden_size"):
-        encoder = call(lambda: _build_input(parts, autoencoder))
+        encoder = call(
+            lambda: encoder_of(
+                parts.input,
+                autoencoder,
+                parts.hidden_size,
+                noise=parts.input_noise,
+                warmup_steps=parts.input_noise_warmup,
+            )
+        )
     with _blame("backbone"):
         backbone = call(lambda: parts.backbone(parts.hidden_size))
     with _blame("head"):
         built = call(lambda: head(parts.hidden_size, parts.latent_size))
-        return CALM(autoencoder=autoencoder, input_encoder=encoder, backbone=backbone, head=built)
-
-
-def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncoder:
-    """The input encoder of a CALM."""
-    if parts.input == "latents":
-        return LatentEmbedding(autoencoder, parts.hidden_size)
-    if parts.input == "both":
-        return TokenAndLatentEmbedding(autoencoder, parts.hidden_size)
-    return ChunkEmbedding(parts.vocab_size, parts.chunk_size, parts.hidden_size)
+        return CALM(
+            autoencoder=autoencoder,
+            input_encoder=encoder,
+            backbone=backbone,
+            head=built,
+            cross_entropy_weight=parts.cross_entropy_weight,
+            pull_weight=parts.pull_weight,
+        )
 
 
 def check_device(accelerator: str, devices: int | str = 1) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
+from calmkit.bounds import check_in
 from calmkit.evaluation import EvaluationSettings
 from calmkit.heads import Head
 from calmkit.orders import shares_of
@@ -49,7 +50,14 @@ class ModelParts:
         hidden_size: Features of the backbone's vectors.
         autoencoder: A ChunkAutoencoder; receives chunk_size, vocab_size and latent_size.
         standardize: Whether to scale the latents to mean 0 and variance 1 in each dimension.
+        normalize: Whether to divide latents by their root mean square (rms) or to put them on a
+            sphere (sphere), after the standardisation.
         input: Input of the backbone for each chunk: its tokens, its latent, or both.
+        input_noise: Largest noise on this input in training, relative to its size; see
+            `NoisyInput`.
+        input_noise_warmup: Training steps over which this noise grows from 0.
+        cross_entropy_weight: Weight of the cross entropy of the head's decoded sample in the loss.
+        pull_weight: Weight of the pull of the head's samples to the aggregate posterior.
         backbone: A Backbone; receives hidden_size.
         tie_embeddings: Whether a token_lm's output shares the weights of its embedding.
     """
@@ -61,7 +69,12 @@ class ModelParts:
     hidden_size: int
     autoencoder: Callable[[int, int, int], ChunkAutoencoder]
     standardize: bool = True
+    normalize: Literal["none", "rms", "sphere"] = "none"
     input: Literal["tokens", "latents", "both"] = "tokens"
+    input_noise: float = 0.0
+    input_noise_warmup: int = 0
+    cross_entropy_weight: float = 0.0
+    pull_weight: float = 0.0
     backbone: Callable[[int], Backbone]
     tie_embeddings: bool = False
 
@@ -141,6 +154,13 @@ class Experiment(ModelParts):
                 "chunk_size must be 1 for model token_lm, which reads tokens; got "
                 f"{self.chunk_size}."
             )
+        check_in(
+            "[0, inf)",
+            input_noise=self.input_noise,
+            input_noise_warmup=self.input_noise_warmup,
+            cross_entropy_weight=self.cross_entropy_weight,
+            pull_weight=self.pull_weight,
+        )
         # The first chunk of a document is never predicted.
         _at_least("positions", self.positions, 2)
         if self.evaluation.min_context >= self.positions:

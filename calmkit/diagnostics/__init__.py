@@ -10,6 +10,9 @@ from .conditioning import ConditioningGap as ConditioningGap
 from .conditioning import conditioning_gap as conditioning_gap
 from .diagnosing import diagnose as diagnose
 from .diagnosis import Diagnosis as Diagnosis
+from .gate import DecoderGate as DecoderGate
+from .gate import decoder_gate as decoder_gate
+from .gate import head_noise as head_noise
 from .groups import mean_over_groups as mean_over_groups
 from .interpolation import Interpolation as Interpolation
 from .interpolation import interpolate as interpolate
@@ -29,6 +32,10 @@ from .skill import energy_skill as energy_skill
 from .skill import marginal_samples as marginal_samples
 from .spread import SampleSpread as SampleSpread
 from .spread import sample_spread as sample_spread
+from .state_rank import StateRank as StateRank
+from .state_rank import state_rank as state_rank
+from .votes import SampleVotes as SampleVotes
+from .votes import sample_votes as sample_votes
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

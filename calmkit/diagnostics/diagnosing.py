@@ -18,11 +18,12 @@ from calmkit.finite import read_together
 from calmkit.models import CALM, draw_latents
 from calmkit.nn import evaluation_view
 
-from .aggregate import prior_gap
+from .aggregate import latent_variance, prior_gap
 from .chunk_texts import texts_of_interpolations, texts_of_samples
 from .collisions import collision_calibration
 from .conditioning import conditioning_gap
 from .diagnosis import Diagnosis, LatentPlaces
+from .gate import decoder_gate, head_noise
 from .interpolation import interpolate
 from .latents import latent_use
 from .maps import principal_map, tsne_map
@@ -31,12 +32,16 @@ from .next_chunk import next_chunk_accuracy
 from .noise import noise_curve
 from .skill import energy_skill, marginal_samples
 from .spread import sample_spread
+from .state_rank import state_rank
+from .votes import sample_votes
 
 __all__ = ["check_points", "diagnose", "enough_rows"]
 
 _NOISE_SAMPLES = 2
 _MARGINAL_DRAWS = 16
 _POINTS_ON_A_MAP = 300
+# Each encodes a whole row to measure the head's noise.
+_POINTS_ENCODED_AGAIN = 256
 # Enough positions for errors of a few per cent, in seconds on a CPU.
 _POSITIONS = 1536
 
@@ -46,15 +51,21 @@ class _Points:
     """Points of the text: the true chunk, and what the head draws.
 
     Attributes:
+        row: Row of each point.
+        position: Its position there.
         tokens: The true chunk, (points, chunk).
         target: Its posterior.
+        states: What the head reads, (points, hidden).
         samples: The head's latents, (samples, points, latent).
         group: Document of each point, or its row if there are few documents.
         unit: `documents` or `rows`.
     """
 
+    row: Tensor
+    position: Tensor
     tokens: Tensor
     target: DiagonalGaussian
+    states: Tensor
     samples: Tensor
     group: Tensor
     unit: str
@@ -118,12 +129,23 @@ def diagnose(
         # The bank holds every other point, so that samples and real latents are equally likely
         # to find a near chunk: a head knows the text around its point.
         near = nearest_chunks(points.samples[0, 1::2], real[1::2], points.target.mean[::2])
+        few = _evenly(len(points.tokens), _POINTS_ENCODED_AGAIN)
+        size = head_noise(
+            model.autoencoder,
+            batch,
+            points.row[few],
+            points.position[few],
+            points.samples[0, few],
+            latent_variance(posterior),
+        )
         return Diagnosis(
             noise=noise_curve(model.autoencoder, posterior, tokens, noise),
+            gate=decoder_gate(model.autoencoder, posterior, tokens, noise, size=size),
             latents=latent_use(posterior),
             prior=prior_gap(posterior),
             map=plane,
             interpolation=between,
+            states=state_rank(points.states),
             conditioning=conditioning_gap(points.samples, points.target, points.group),
             skill=energy_skill(points.samples, marginal, points.target, points.group),
             spread=sample_spread(points.samples, points.target),
@@ -132,6 +154,7 @@ def diagnose(
                 model.autoencoder, points.samples, points.tokens, points.group
             ),
             collisions=collision_calibration(drawn_tokens, points.tokens, points.group),
+            votes=sample_votes(drawn_tokens, points.tokens, points.group),
             principal=LatentPlaces(plane.place(real), plane.place(points.samples[0])),
             tsne=_tsne(real, points.samples[0]),
             examples=(
@@ -190,6 +213,9 @@ def _draw(
     tokens = batch.tokens[row, position]
     few = len(rows.document[row].unique()) < ENOUGH_DOCUMENTS
     return _Points(
+        row=row.to(tokens.device),
+        position=position.to(tokens.device),
+        states=states,
         tokens=tokens,
         target=encoded[row, position],
         samples=draw_latents(model.head, states, draws, generator),
@@ -202,6 +228,11 @@ def _tsne(real: Tensor, drawn: Tensor) -> LatentPlaces | None:
     """Real and drawn latents in one map; None if scikit-learn is not installed."""
     if not is_installed("sklearn"):
         return None
-    chosen = torch.linspace(0, len(real) - 1, min(len(real), _POINTS_ON_A_MAP)).long().unique()
+    chosen = _evenly(len(real), _POINTS_ON_A_MAP)
     placed = tsne_map(torch.cat((real[chosen], drawn[chosen])))
     return LatentPlaces(placed[: len(chosen)], placed[len(chosen) :])
+
+
+def _evenly(points: int, most: int) -> Tensor:
+    """Indices of at most so many points, spread over all."""
+    return torch.linspace(0, points - 1, min(points, most)).long().unique()

@@ -15,6 +15,7 @@ from .aggregate import PriorGap
 from .base import Diagnostic
 from .collisions import CollisionCalibration
 from .conditioning import ConditioningGap
+from .gate import DecoderGate
 from .interpolation import Interpolation
 from .latents import LatentUse
 from .maps import PrincipalMap
@@ -23,6 +24,8 @@ from .next_chunk import NextChunkAccuracy
 from .noise import NoiseCurve
 from .skill import EnergySkill
 from .spread import SampleSpread
+from .state_rank import StateRank
+from .votes import SampleVotes
 
 __all__ = ["Diagnosis", "LatentPlaces"]
 
@@ -47,16 +50,19 @@ class Diagnosis:
 
     Attributes:
         noise: Accuracy of the autoencoder under noise.
+        gate: Accuracy by place, at the noise that the head makes.
         latents: Active dimensions and KL.
         prior: Aggregate posterior against the prior.
         map: Principal components of the latents.
         interpolation: Interpolations between chunks.
+        states: Effective rank of the states that the head reads.
         conditioning: Whether the head uses its condition.
         skill: The head's energy score between marginal and posterior.
         spread: Width of the head's samples.
         neighbours: Whether samples are near latents of real text.
         next_chunk: Accuracy of the next chunk's tokens, without the head's noise.
         collisions: Whether draws agree with the text as often as with each other.
+        votes: Whether draws agree on one chunk.
         principal: Latents on the map of principal components.
         tsne: Latents by t-SNE; None without scikit-learn.
         examples: Texts of a few samples and interpolations.
@@ -64,16 +70,19 @@ class Diagnosis:
     """
 
     noise: NoiseCurve
+    gate: DecoderGate
     latents: LatentUse
     prior: PriorGap
     map: PrincipalMap
     interpolation: Interpolation
+    states: StateRank
     conditioning: ConditioningGap
     skill: EnergySkill
     spread: SampleSpread
     neighbours: NearestChunks
     next_chunk: NextChunkAccuracy
     collisions: CollisionCalibration
+    votes: SampleVotes
     principal: LatentPlaces
     tsne: LatentPlaces | None
     examples: tuple[str, ...]

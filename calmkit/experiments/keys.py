@@ -46,11 +46,15 @@ _IRRELEVANT = {
 # Paths are replaced by the digest of what they hold.
 _PATHS = {"autoencoder_from", "output", "cache_dir", "data", "evaluation_data"}
 _AUTOENCODER_KEYS = (
-    "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize", "seed",
-    "autoencoder_optimizer", "autoencoder_training", "precision", "compile",
+    "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize",
+    "normalize", "seed", "autoencoder_optimizer", "autoencoder_training", "precision", "compile",
     "evaluation_seed", "validation_fraction",  # they determine the held-out split
 )  # fmt: skip
-
+# A softmax model ignores these, and those of the autoencoder.
+_ONLY_OF_CALM = {
+    "head", "latent_size", "standardize", "normalize", "input", "input_noise",
+    "input_noise_warmup", "cross_entropy_weight", "pull_weight",
+}  # fmt: skip
 
 # Entry modules of the code that trains, builds, and evaluates models.
 _TRAINING_MODULES = (
@@ -112,7 +116,7 @@ def autoencoder_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> s
     """
     config = deciding(_config(text, experiment))
     kept = {key: config[key] for key in _AUTOENCODER_KEYS}
-    code = _training_code(kept, "calmkit.autoencoders.standardized")
+    code = _training_code(kept, "calmkit.autoencoders")
     return _digest(kept, experiment, corpus, code)
 
 
@@ -131,10 +135,10 @@ def training_key(
     del config["data"]
     if experiment.model == "token_lm":
         config = {key: config[key] for key in config if not key.startswith("autoencoder")}
-        del config["head"], config["latent_size"], config["standardize"]
+        config = {key: config[key] for key in config if key not in _ONLY_OF_CALM}
     else:
         # A function that makes a head has no arguments in the config.
-        if isinstance(config["head"], Mapping):
+        if isinstance(config["head"], Mapping) and not _trains_on_samples(config):
             arguments = config["head"].get("init_args", {})
             kept = {name: v for name, v in arguments.items() if name not in sampling_arguments}
             config["head"] = {**config["head"], "init_args": kept}
@@ -151,6 +155,11 @@ def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
     content = b"".join([prompt.tobytes(), *(tensor.numpy().tobytes() for tensor in measured)])
     kept["measured on"] = hashlib.sha256(content).hexdigest()
     return _digest(kept, experiment, corpus, code_of_result(text))
+
+
+def _trains_on_samples(config: Mapping[str, Any]) -> bool:
+    """Whether the loss reads samples of the head, and therefore its sampling arguments."""
+    return bool(config["cross_entropy_weight"] or config["pull_weight"])
 
 
 @functools.lru_cache(maxsize=512)

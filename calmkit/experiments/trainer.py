@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from calmkit.accounting import Forecast
-from calmkit.autoencoders import ChunkAutoencoder, StandardizedAutoencoder
+from calmkit.autoencoders import ChunkAutoencoder, WrappedAutoencoder, wrapped
 from calmkit.chunking import ChunkBatch
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import Corpus, TrainingBatches
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trainer", "autoencoder_objective", "model_objective"]
 
-_STANDARDIZE_ON_BATCHES = 16
+_WRAPPERS_FIT_ON_BATCHES = 16
 # A rough estimate suffices for validation during training.
 _FEW_DRAWS = 2
 
@@ -103,10 +103,11 @@ class Trainer:
         else:
             fill_named_autoencoder(autoencoder, experiment.autoencoder_from)
             autoencoder.to(self.fabric.device)
-        if experiment.standardize:
-            autoencoder = StandardizedAutoencoder(autoencoder.eval()).to(self.fabric.device)
+        keys = {"standardize": experiment.standardize, "normalize": experiment.normalize}
+        autoencoder = wrapped(autoencoder.eval(), **keys).to(self.fabric.device)
+        if isinstance(autoencoder, WrappedAutoencoder):
             rows = slice(experiment.autoencoder_training.micro_batch)  # as many as fit in memory
-            batches = (batch_at(step, rows) for step in range(_STANDARDIZE_ON_BATCHES))
+            batches = (batch_at(step, rows) for step in range(_WRAPPERS_FIT_ON_BATCHES))
             autoencoder.fit_rows([batch.to(self.fabric.device) for batch in batches])
         return autoencoder.freeze()
 
@@ -264,4 +265,4 @@ def model_objective(
 ) -> Means:
     """The training objective of a model: its mean loss over the counted positions."""
     loss = cast(LanguageModel, module).loss(batch, generator)
-    return Means({"loss": loss.total}, loss.counted.sum())
+    return Means({"loss": loss.total, **loss.parts}, loss.counted.sum())

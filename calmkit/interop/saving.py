@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder
 from calmkit.backbones import Backbone, TransformerBackbone
-from calmkit.models import CALM, ChunkEmbedding, InputEncoder
+from calmkit.models import CALM, ChunkEmbedding, InputEncoder, NoisyInput
 
 from .conversion import published_tensors
 from .folding import folded
@@ -126,6 +126,8 @@ def _mlp_autoencoder(autoencoder: ChunkAutoencoder) -> MLPAutoencoder:
 
 
 def _chunk_embedding(encoder: InputEncoder) -> ChunkEmbedding:
+    if isinstance(encoder, NoisyInput):
+        encoder = encoder.encoder  # noise is for training only
     if not isinstance(encoder, ChunkEmbedding):
         raise ValueError(
             "input_encoder must be a ChunkEmbedding, as the format has no other; got "

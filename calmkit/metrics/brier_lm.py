@@ -89,12 +89,23 @@ class BrierLMResult:
         """The orders n whose Brier-n is zero or negative, which makes BrierLM 0."""
         return tuple(n for n, brier in enumerate(self.brier, start=1) if brier.value <= 0)
 
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether all draws equal each other but not the text, as without any randomness.
+
+        Each Brier-n is then 2 hit - 100 and says nothing of the model's distribution.
+        """
+        equal = all(score.collision.value > 100 - 1e-7 for score in self.ngrams)
+        return equal and self.ngrams[0].hit.value < 100 - 1e-7
+
     def __str__(self) -> str:
         """The numbers as a table, why there is no BrierLM if there is none, and the protocol."""
         lines = [f"BrierLM  {_text(self.estimate)}"]
         if self.not_positive:
             which = ", ".join(f"Brier-{n}" for n in self.not_positive)
             lines = [f"BrierLM  0, since not positive: {which}"]
+        if self.is_deterministic:
+            lines.append("         ALARM: all draws are equal, as from a deterministic sampler")
         for n, (score, places) in enumerate(zip(self.ngrams, self.places, strict=True), start=1):
             terms = f"hit {score.hit.value:.2f}, collision {score.collision.value:.2f}"
             lines.append(f"Brier-{n}  {_text(score.brier)}; {terms}")

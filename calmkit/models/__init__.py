@@ -8,6 +8,7 @@ from .generation import Generation as Generation
 from .input_encoder import InputEncoder as InputEncoder
 from .latent_embedding import LatentEmbedding as LatentEmbedding
 from .latent_embedding import TokenAndLatentEmbedding as TokenAndLatentEmbedding
+from .noisy_input import NoisyInput as NoisyInput
 from .ranking import RankedContinuation as RankedContinuation
 from .ranking import rank as rank
 from .token_lm import TokenLM as TokenLM
@@ -15,3 +16,5 @@ from .token_lm import TokenLM as TokenLM
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
 from .draws import draw_latents as draw_latents
+from .encoder_choice import encoder_of as encoder_of
+from .sample_terms import pooled_score as pooled_score

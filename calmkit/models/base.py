@@ -7,8 +7,8 @@ over single tokens has chunks of one token.
 """
 
 import abc
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -45,17 +45,32 @@ class ModelLoss:
         total: Mean over the counted positions; zero if there are none.
         per_position: Loss of predicting the chunk after each position.
         counted: False where that chunk is the first of a document, empty or not scored.
+        parts: Means of the terms that the total is a weighted sum of, without their weights; empty
+            if there is only one.
     """
 
     total: Float[Tensor, ""]
     per_position: Float[Tensor, "batch predictions"]
     counted: Bool[Tensor, "batch predictions"]
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
-    def over(per_position: Tensor, counted: Tensor) -> "ModelLoss":
-        """Build the loss, with the mean over the counted positions."""
-        total = torch.where(counted, per_position, 0.0).sum() / counted.sum().clamp_min(1)
-        return ModelLoss(total, per_position, counted)
+    def over(
+        per_position: Tensor, counted: Tensor, parts: Mapping[str, Tensor] | None = None
+    ) -> "ModelLoss":
+        """Build the loss, with means over the counted positions.
+
+        Args:
+            per_position: The loss at each position.
+            counted: Which of them count.
+            parts: Its terms at each position.
+        """
+
+        def mean(values: Tensor) -> Tensor:
+            return torch.where(counted, values, 0.0).sum() / counted.sum().clamp_min(1)
+
+        means = {name: mean(values).detach() for name, values in (parts or {}).items()}
+        return ModelLoss(mean(per_position), per_position, counted, means)
 
 
 class LanguageModel(nn.Module, Recorded, abc.ABC):
@@ -107,19 +122,22 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
     @typed
     def hidden_states(self, batch: ChunkBatch) -> Float[Tensor, "batch positions hidden"]:
         """The backbone's state after each chunk, with packed documents kept separate."""
-        vectors = self.input_encoder(batch.tokens, batch.real)
+        return self._states(self.input_encoder(batch.tokens, batch.real), batch)
+
+    def _states(self, vectors: Tensor, batch: ChunkBatch) -> Tensor:
         one_document_each = all(len(row) == 1 for row in batch.lengths)
         mask = AttentionMask.causal() if one_document_each else AttentionMask.packed(batch.lengths)
         return self.backbone(vectors, mask)
 
-    def _predicting_states(self, batch: ChunkBatch) -> Tensor:
-        """The states before a next chunk, (batch, predictions, hidden)."""
+    def _predicting_states(self, batch: ChunkBatch, generator: torch.Generator | None) -> Tensor:
+        """The states before a next chunk, (batch, predictions, hidden), as training reads it."""
         if batch.tokens.shape[1] < 2:
             raise ValueError(
                 "batch must be at least 2 chunks long to predict one; "
                 f"got {batch.tokens.shape[1]}."
             )
-        return self.hidden_states(batch)[:, :-1]
+        vectors = self.input_encoder.training_vectors(batch.tokens, batch.real, generator)
+        return self._states(vectors, batch)[:, :-1]
 
     def generate(
         self,

@@ -6,8 +6,13 @@ r"""CALM: a language model over chunks.
 At every position, the head is trained to sample the frozen autoencoder's posterior of the next
 chunk. The first chunk of a document is read but never predicted.
 
+Two terms can be added to the head's loss, cross entropy through the decoder and a pull to the
+aggregate posterior; see `sample_terms`. Without them nothing is drawn for them.
+
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
+
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +20,9 @@ from torch import Tensor
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
+from calmkit.bounds import check_in
 from calmkit.chunking import ChunkBatch
+from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head
 from calmkit.nn import evaluation_view
 from calmkit.typing import typed
@@ -23,6 +30,7 @@ from calmkit.typing import typed
 from .base import LanguageModel, ModelLoss
 from .draws import ChunkDraws, draw_latents
 from .input_encoder import InputEncoder
+from .sample_terms import decoded_nats, differentiable_latents, pooled_score
 
 __all__ = ["CALM"]
 
@@ -37,14 +45,28 @@ class CALM(LanguageModel):
         input_encoder: InputEncoder,
         backbone: Backbone,
         head: Head,
+        cross_entropy_weight: float = 0.0,
+        pull_weight: float = 0.0,
     ) -> None:
         """Assemble the parts and freeze the autoencoder.
 
+        Args:
+            autoencoder: Maps chunks to latents and back.
+            input_encoder: Reads chunks.
+            backbone: Maps vectors to states.
+            head: Draws latents given states.
+            cross_entropy_weight: Weight of the cross entropy of a decoded sample in the loss, in
+                nats per token.
+            pull_weight: Weight of the pull of samples to the aggregate posterior.
+
         Raises:
-            ValueError: If shared sizes of two parts differ, or the input encoder reads latents of
-                another autoencoder.
+            ValueError: If shared sizes of two parts differ, the input encoder reads latents of
+                another autoencoder, or a weight is negative or not finite.
         """
         super().__init__()
+        check_in("[0, inf)", cross_entropy_weight=cross_entropy_weight, pull_weight=pull_weight)
+        self.cross_entropy_weight = cross_entropy_weight
+        self.pull_weight = pull_weight
         for name, first, second in (
             ("chunk_size of autoencoder and input_encoder",
              autoencoder.chunk_size, input_encoder.chunk_size),
@@ -80,8 +102,12 @@ class CALM(LanguageModel):
         return self.autoencoder.vocab_size
 
     def loss(self, batch: ChunkBatch, generator: torch.Generator | None = None) -> ModelLoss:
-        """The head's loss for every next chunk; see `LanguageModel.loss`."""
-        cond = self._predicting_states(batch)
+        """The head's loss for every next chunk, with the terms; see `LanguageModel.loss`.
+
+        Raises:
+            ValueError: As there, or if a term is to train a head whose samples have no gradient.
+        """
+        cond = self._predicting_states(batch, generator)
         with torch.no_grad():
             posterior = self.autoencoder.encode_rows(batch)
         per_position = self.head.loss(cond, posterior[:, 1:], generator)
@@ -90,7 +116,30 @@ class CALM(LanguageModel):
                 f"loss of {type(self.head).__name__} must give one number per position, "
                 f"{tuple(cond.shape[:-1])}; got {tuple(per_position.shape)}."
             )
-        return ModelLoss.over(per_position, batch.predictable()[:, 1:])
+        counted = batch.predictable()[:, 1:]
+        if not self.cross_entropy_weight and not self.pull_weight:
+            return ModelLoss.over(per_position, counted)
+        parts = {"head": per_position}
+        for name, weight, term in self._terms(cond, posterior[:, 1:], batch, generator):
+            parts[name] = term
+            per_position = per_position + weight * term
+        return ModelLoss.over(per_position, counted, parts)
+
+    def _terms(
+        self,
+        cond: Tensor,
+        target: DiagonalGaussian,
+        batch: ChunkBatch,
+        generator: torch.Generator | None,
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        """Name, weight and values of each term; all read the same sample of each position."""
+        latents = differentiable_latents(self.head, cond, generator)
+        if weight := self.cross_entropy_weight:
+            tokens, real = batch.tokens[:, 1:], batch.real[:, 1:]
+            yield "cross_entropy", weight, decoded_nats(self.autoencoder, latents, tokens, real)
+        if weight := self.pull_weight:
+            counted = batch.predictable()[:, 1:]
+            yield "pull", weight, pooled_score(latents, target, counted, generator)
 
     @typed
     def draws(

@@ -8,6 +8,8 @@ Tokens were the best input in the paper (BrierLM 4.70 against 3.25 with latents;
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
+from collections.abc import Callable
+
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from calmkit.bounds import check_at_least
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
-from .input_encoder import InputEncoder
+from .input_encoder import InputEncoder, unchanged
 
 __all__ = ["ChunkEmbedding"]
 
@@ -63,10 +65,24 @@ class ChunkEmbedding(InputEncoder):
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
         """
+        return self.perturbed(tokens, real, unchanged)
+
+    @typed
+    def perturbed(
+        self,
+        tokens: Int[Tensor, "*batch chunk"],
+        real: Bool[Tensor, "*batch chunk"],
+        perturb: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Encode chunks with a change of their token embeddings, `*batch chunk hidden`.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
         if tokens.shape[-1] != self.chunk_size:
             raise ValueError(
                 f"tokens must come in chunks of chunk_size = {self.chunk_size}; "
                 f"the last axis has {tokens.shape[-1]}."
             )
-        embedded = self.tokens(tokens.long()) * real[..., None]
+        embedded = perturb(self.tokens(tokens.long()) * real[..., None])
         return self.mlp(rearrange(embedded, "... chunk hidden -> ... (chunk hidden)"))

@@ -7,14 +7,16 @@ continued chunk by chunk.
 """
 
 import abc
+from collections.abc import Callable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.recording import Recorded
 
-__all__ = ["InputEncoder"]
+__all__ = ["InputEncoder", "unchanged"]
 
 
 class InputEncoder(nn.Module, Recorded, abc.ABC):
@@ -50,3 +52,49 @@ class InputEncoder(nn.Module, Recorded, abc.ABC):
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
         """
+
+    def training_vectors(
+        self,
+        tokens: Int[Tensor, "*batch chunk"],
+        real: Bool[Tensor, "*batch chunk"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "*batch hidden"]:
+        """The vectors that the loss of a model reads; by default those of `forward`.
+
+        In evaluation mode they are always those of `forward`.
+
+        Args:
+            tokens: Token ids.
+            real: False at places without text; their ids are ignored.
+            generator: Source of randomness; torch's global one if None.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        return self(tokens, real)
+
+    def perturbed(
+        self,
+        tokens: Int[Tensor, "*batch chunk"],
+        real: Bool[Tensor, "*batch chunk"],
+        perturb: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Encode chunks with a change of the features that are read; see `NoisyInput`.
+
+        By default the vectors are changed. An encoder that reads token embeddings or latents
+        changes these instead.
+
+        Args:
+            tokens: Token ids.
+            real: False at places without text; their ids are ignored.
+            perturb: Maps features `*batch ... features` to features of the same shape.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        return perturb(self(tokens, real))
+
+
+def unchanged(features: Tensor) -> Tensor:
+    """The identity, for `InputEncoder.perturbed`."""
+    return features

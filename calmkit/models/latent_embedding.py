@@ -22,6 +22,7 @@ Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,7 +34,7 @@ from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
 from .embedding import ChunkEmbedding
-from .input_encoder import InputEncoder
+from .input_encoder import InputEncoder, unchanged
 
 __all__ = ["LatentEmbedding", "TokenAndLatentEmbedding"]
 
@@ -86,9 +87,23 @@ class LatentEmbedding(InputEncoder):
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
         """
+        return self.perturbed(tokens, real, unchanged)
+
+    @typed
+    def perturbed(
+        self,
+        tokens: Int[Tensor, "*batch chunk"],
+        real: Bool[Tensor, "*batch chunk"],
+        perturb: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Encode chunks with a change of their latents, `*batch latent`.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
         with torch.no_grad():
             posterior = self.autoencoder.encode_partial(tokens, real)
-        return self.mlp(posterior.mean)
+        return self.mlp(perturb(posterior.mean))
 
 
 class TokenAndLatentEmbedding(InputEncoder):
@@ -126,4 +141,19 @@ class TokenAndLatentEmbedding(InputEncoder):
         Raises:
             ValueError: If the chunks do not have `chunk_size` tokens.
         """
-        return (self.tokens(tokens, real) + self.latents(tokens, real)) / math.sqrt(2)
+        return self.perturbed(tokens, real, unchanged)
+
+    @typed
+    def perturbed(
+        self,
+        tokens: Int[Tensor, "*batch chunk"],
+        real: Bool[Tensor, "*batch chunk"],
+        perturb: Callable[[Tensor], Tensor],
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Encode chunks with a change of both, token embeddings and latents.
+
+        Raises:
+            ValueError: If the chunks do not have `chunk_size` tokens.
+        """
+        of_tokens = self.tokens.perturbed(tokens, real, perturb)
+        return (of_tokens + self.latents.perturbed(tokens, real, perturb)) / math.sqrt(2)

@@ -109,7 +109,7 @@ class TokenLM(LanguageModel):
             raise ValueError(
                 f"batch must hold chunks of one token for a TokenLM; got {batch.tokens.shape[2]}."
             )
-        states, target = self._predicting_states(batch), batch.tokens[:, 1:, 0]
+        states, target = self._predicting_states(batch, generator), batch.tokens[:, 1:, 0]
         nats = vocabulary_nats(states, self.output.weight, target)
         return ModelLoss.over(nats, batch.predictable()[:, 1:])
 

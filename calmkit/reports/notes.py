@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 
 from calmkit.comparison import ComparisonResult, VariantResult
+from calmkit.experiments import RunResult
 
 from .lines import Line, listed
 
@@ -27,7 +28,11 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
         lines: The lines of its report.
     """
     scored = [line for line in lines if not line.has_failed]
-    found = [note for line in lines for note in (*_not_positive(line), *_failures(line.variant))]
+    found = [
+        note
+        for line in lines
+        for note in (*_identical(line), *_not_positive(line), *_failures(line.variant))
+    ]
     if not scored:
         return [*found, _text(result), f"Hardware: {result.hardware}."]
     unknown = [line.name for line in scored if not line.baselines]
@@ -61,6 +66,27 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
     protocols = _by_variant(lines, lambda line: line.variant.runs[0].protocol.rstrip("."))
     found += [f"Protocol{of}: {protocol}." for of, protocol in protocols]
     return [*found, _text(result), f"Hardware: {result.hardware}."]
+
+
+def _identical(line: Line) -> list[str]:
+    """An alarm where all draws are equal."""
+    if line.has_failed or not any(map(_draws_are_equal, line.variant.runs)):
+        return []
+    return [
+        f"{line.name}: ALARM: all draws are equal and not the text, as from a deterministic "
+        "sampler (noise_scale 0, an argmax inside). Each Brier-n is then 2 hit - 100 %, and "
+        "BrierLM says nothing of the model."
+    ]
+
+
+def _draws_are_equal(run: RunResult) -> bool:
+    """Whether all draws of a run were equal and some were wrong, from its sums over documents."""
+    scores = run.documents
+    rates = dict(
+        zip(scores.names, (scores.sums.sum(0) / scores.counts.sum(0)).tolist(), strict=True)
+    )
+    collisions = [rate for name, rate in rates.items() if name.startswith("collision_")]
+    return bool(collisions) and min(collisions) > 1 - 1e-9 and rates["hit_1"] < 1 - 1e-9
 
 
 def _not_positive(line: Line) -> list[str]:

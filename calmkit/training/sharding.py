@@ -50,8 +50,10 @@ def _shard(caller: nn.Module, mesh: "DeviceMesh") -> nn.Module:
     frozen = {p for p in caller.parameters() if not p.requires_grad}
     for unit in units_of(caller):
         fully_shard(unit, mesh=mesh, ignored_params=frozen)
-        if isinstance(unit, Head):
-            register_fsdp_forward_method(unit, "loss")
+        # What a model calls besides `forward`.
+        called = ("loss", "sample") if isinstance(unit, Head) else ("training_vectors",)
+        for method in called if isinstance(unit, Head | InputEncoder) else ():
+            register_fsdp_forward_method(unit, method)
     fully_shard(caller, mesh=mesh, ignored_params=frozen)
     return caller
 

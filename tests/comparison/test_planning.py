@@ -76,6 +76,15 @@ class TestKeys:
         assert trainings["few"] == trainings["many"] == trainings["cold"] != trainings["wide"]
         assert len(set(runs.values())) == 4
 
+    def test_a_loss_that_reads_samples_depends_on_how_they_are_drawn(self, tmp_path):
+        """With the pull, ways to sample one head are different trainings."""
+        variants = "{a: {}, b: {head: {class_path: EnergyHead, init_args: {noise_scale: 0.5}}}}"
+        plain, _ = keys(tmp_path, "--variants", variants)
+        assert plain["a"] == plain["b"]
+        for key in ("pull_weight", "cross_entropy_weight"):
+            pulled, _ = keys(tmp_path, "--variants", variants, f"--{key}=1.0")
+            assert pulled["a"] != pulled["b"] and plain["a"] not in pulled.values()
+
     def test_what_only_shows_or_measures_is_not_in_a_training(self, tmp_path):
         trainings, runs = keys(tmp_path)
         for option in ("--evaluation.draws=3", "--sample_tokens=7", "--validation_rows=5"):

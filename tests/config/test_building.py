@@ -5,10 +5,23 @@ import torch
 import yaml
 from train_configs import MODEL, message, train
 
+from calmkit.autoencoders import (
+    MLPAutoencoder,
+    RMSNormalizedAutoencoder,
+    SphericalAutoencoder,
+    StandardizedAutoencoder,
+)
 from calmkit.backbones import TransformerBackbone
 from calmkit.config import ConfigError, assemble, build, check_parts
 from calmkit.heads import EnergyHead, FlowHead
-from calmkit.models import CALM, ChunkEmbedding, LatentEmbedding, TokenAndLatentEmbedding, TokenLM
+from calmkit.models import (
+    CALM,
+    ChunkEmbedding,
+    LatentEmbedding,
+    NoisyInput,
+    TokenAndLatentEmbedding,
+    TokenLM,
+)
 
 
 class TestHeads:
@@ -119,6 +132,29 @@ class TestModels:
 
     def test_a_softmax_model_reads_single_tokens(self):
         assert "chunk_size must be 1 for model token_lm" in message("--model", "token_lm")
+
+    def test_regularisers_are_off_unless_the_config_says_so(self):
+        plain = build(MODEL)
+        assert (plain.cross_entropy_weight, plain.pull_weight) == (0.0, 0.0)
+        assert type(plain.autoencoder) is StandardizedAutoencoder
+        regular = build({
+            **MODEL, "input_noise": 0.5, "input_noise_warmup": 7, "cross_entropy_weight": 0.1,
+            "pull_weight": 2.0, "normalize": "sphere",
+        })  # fmt: skip
+        assert (regular.cross_entropy_weight, regular.pull_weight) == (0.1, 2.0)
+        assert type(regular.input_encoder) is NoisyInput
+        assert (regular.input_encoder.size, regular.input_encoder.warmup_steps) == (0.5, 7)
+        assert type(regular.autoencoder) is SphericalAutoencoder
+        assert type(regular.autoencoder.autoencoder) is StandardizedAutoencoder
+        rooted = build({**MODEL, "normalize": "rms", "standardize": False}).autoencoder
+        assert type(rooted) is RMSNormalizedAutoencoder
+        assert type(rooted.autoencoder) is MLPAutoencoder
+
+    @pytest.mark.parametrize(
+        "key", ["input_noise", "input_noise_warmup", "cross_entropy_weight", "pull_weight"]
+    )
+    def test_negative_regularisers_are_refused_by_name(self, key):
+        assert f"{key} must be in [0, inf); got -1" in message(f"--{key}", "-1")
 
     @pytest.mark.parametrize(
         ("name", "kind"),

@@ -16,6 +16,7 @@ from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import EnergyHead, FlowHead, MixtureHead
 from calmkit.models import CALM, ChunkEmbedding
 
 COND, LATENT = 7, 5
@@ -129,13 +130,14 @@ def test_autoencoders(name, compute):
     assert dry_cost(autoencoder, compute) == real_cost(autoencoder, compute)
 
 
-def tiny(kind):
+def tiny(kind, **weights):
     torch.manual_seed(0)
     return CALM(
         autoencoder=MLPAutoencoder(3, 11, LATENT, width=8),
         input_encoder=ChunkEmbedding(11, 3, 8),
         backbone=TransformerBackbone(8, depth=2, heads=4, kv_heads=2),
         head=HEADS[kind](8, LATENT),
+        **weights,
     ).train()
 
 
@@ -154,6 +156,20 @@ def test_training_of_a_whole_model(kind):
     # The mean over the positions that count keeps which these are: measured 18 bytes.
     kept = real.kept_bytes - sum(ours.activation_bytes.values())
     assert 0 <= kept <= 18
+
+
+@pytest.mark.parametrize("kind", [EnergyHead, FlowHead, MixtureHead], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("weights", [(0.1, 0.0), (0.0, 1.0), (0.1, 1.0)], ids=str)
+def test_training_with_terms_beside_the_heads_loss(kind, weights):
+    context = 11
+    tokens = torch.zeros(1, context, 3, dtype=torch.long)
+    batch = ChunkBatch(tokens, tokens == 0, ((context,),))
+    model = tiny(kind, cross_entropy_weight=weights[0], pull_weight=weights[1])
+    real = real_cost(model, lambda model: model.loss(batch).total)
+    ours = account(model, context=context)
+    assert sum(ours.training_flops.values()) * tokens.numel() == pytest.approx(
+        real.forward + real.backward, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("kind", list(HEADS), ids=lambda kind: kind.__name__)

@@ -4,7 +4,13 @@ from exported import exported_finals
 
 from calmkit import models
 from calmkit.autoencoders import ContextualAutoencoder, MLPAutoencoder
-from calmkit.models import ChunkEmbedding, InputEncoder, LatentEmbedding, TokenAndLatentEmbedding
+from calmkit.models import (
+    ChunkEmbedding,
+    InputEncoder,
+    LatentEmbedding,
+    NoisyInput,
+    TokenAndLatentEmbedding,
+)
 from calmkit.testing import parametrize_contracts
 
 
@@ -20,11 +26,17 @@ def reading(kind, autoencoder):
     return lambda vocab, chunk, hidden: kind(autoencoder(vocab, chunk), hidden)
 
 
+def noisy(make):
+    return lambda *sizes: NoisyInput(make(*sizes), size=0.5, warmup_steps=2)
+
+
 ENCODERS = {
     "ChunkEmbedding": ChunkEmbedding,
     "LatentEmbedding": reading(LatentEmbedding, mlp),
     "LatentEmbedding of a contextual one": reading(LatentEmbedding, contextual),
     "TokenAndLatentEmbedding": reading(TokenAndLatentEmbedding, mlp),
+    "NoisyInput of tokens": noisy(ChunkEmbedding),
+    "NoisyInput of both": noisy(reading(TokenAndLatentEmbedding, mlp)),
 }
 
 

@@ -151,6 +151,12 @@ class TestKnownHeads:
         assert known.skill.floor == pytest.approx(floor, rel=1e-6)
         assert known.skill.model.value == pytest.approx(floor, rel=0.05)
         assert known.noise.from_mean == 1.0 and known.latents.active == CHUNK
+        # The head draws posteriors: its noise is theirs, up to the error of 346 numbers.
+        assert known.gate.size == pytest.approx(known.noise.posterior_size, rel=0.15)
+        assert known.gate.by_place == (1.0, 1.0)
+        # States are pairs (a, a + 1) of digits counted in circles: two directions.
+        assert 1.0 < known.states.effective <= known.states.possible == 2
+        assert known.votes.vote[1].value == 1.0 and not known.votes.is_deterministic
 
     def test_a_head_that_ignores_its_condition(self):
         found = diagnosis("ignores")
@@ -161,6 +167,7 @@ class TestKnownHeads:
         found = diagnosis("collapsed")
         assert found.spread.head == 0.0 and found.spread.is_bad
         assert found.collisions.collision[1].value == 1.0 and found.collisions.is_bad
+        assert found.votes.is_deterministic and found.votes.is_bad
         assert found.conditioning.gap.value == pytest.approx(0.0, abs=1e-12)
 
     def test_points_are_paired_with_the_state_before_them(self):
@@ -217,8 +224,8 @@ class TestPoints:
 class TestReport:
     def test_text_has_a_line_for_each_and_examples(self, known):
         lines = known.to_text().splitlines()
-        assert [line.split()[0] for line in lines[:11]] == list(known.diagnostics)
-        assert len(known.diagnostics) == 11
+        assert [line.split()[0] for line in lines[:14]] == list(known.diagnostics)
+        assert len(known.diagnostics) == 14
         texts = [line for line in lines if line.startswith("sample '")]
         assert len(texts) == 4
         for line in texts:  # a sample of each chunk is near that chunk, which the text has too

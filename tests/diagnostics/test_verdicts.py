@@ -10,6 +10,7 @@ from calmkit import diagnostics
 from calmkit.diagnostics import (
     CollisionCalibration,
     ConditioningGap,
+    DecoderGate,
     Diagnostic,
     EnergySkill,
     Interpolation,
@@ -20,6 +21,8 @@ from calmkit.diagnostics import (
     PrincipalMap,
     PriorGap,
     SampleSpread,
+    SampleVotes,
+    StateRank,
 )
 from calmkit.metrics import Estimate
 
@@ -76,6 +79,11 @@ def guesses(of_mean, of_draws):
     )
 
 
+def votes(agreement, *, equal=False):
+    rate = (Estimate(agreement, 0.01),)
+    return SampleVotes(rate, rate, rate, rate, draws=8, is_deterministic=equal)
+
+
 # Just on the right side of each limit, and just on the wrong one.
 CASES = [
     (curve(0.99, 0.95), curve(0.989, 1.0)),
@@ -96,6 +104,10 @@ CASES = [
     (plane(1.0, 1.0), plane(1.0, 0.9)),
     (guesses(0.11, 0.0), guesses(0.1, 0.1)),
     (guesses(0.0, 0.11), guesses(0.0, 0.0)),
+    (DecoderGate(0.3, (1.0, 0.95), (1.0, 1.0)), DecoderGate(0.3, (1.0, 0.949), (1.0, 1.0))),
+    (StateRank(6.4, 64, 0.9), StateRank(6.3, 64, 0.0)),
+    (votes(1 / 19_900), votes(1 / 20_000)),
+    (votes(1.0), votes(1.0, equal=True)),
 ]  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from calmkit.interop import (
     load_published_calm,
     save_published,
 )
-from calmkit.models import CALM, ChunkEmbedding, LatentEmbedding
+from calmkit.models import CALM, ChunkEmbedding, LatentEmbedding, NoisyInput
 from calmkit.scoring import EnergyScore, MarginalCRPS
 
 
@@ -187,6 +187,24 @@ def test_a_standardized_autoencoder_is_folded_into_a_plain_one(tmp_path):
     assert_close(second.decode(latents), first.decode(latents))
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_regularisers_of_the_training_are_left_out(tmp_path):
+    """Noise on the input and terms of the loss; neither changes what the model writes."""
+    plain, first = model(), model()
+    first.input_encoder = NoisyInput(first.input_encoder, size=0.5)
+    first.load_state_dict(
+        {name.replace("input_encoder.", "input_encoder.encoder."): x
+         for name, x in plain.state_dict().items()} | {"input_encoder.steps": torch.tensor(7)}
+    )  # fmt: skip
+    first.cross_entropy_weight = first.pull_weight = 1.0
+    for one, name in ((plain, "plain"), (first, "noisy")):
+        save_published(one, tmp_path / name)
+    want, got = (load_published_calm(tmp_path / name) for name in ("plain", "noisy"))
+    for (name, tensor), other in zip(
+        want.state_dict().items(), got.state_dict().values(), strict=True
+    ):
+        assert torch.equal(tensor, other), name
 
 
 def test_a_model_trained_here_is_published_with_its_standardized_autoencoder(tmp_path):

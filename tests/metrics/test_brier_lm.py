@@ -55,6 +55,16 @@ def test_no_number_of_negative_scores_passes(orders, bad):
     assert str(result).startswith(f"BrierLM  0, since not positive: {which}\n")
 
 
+def test_identical_draws_raise_an_alarm():
+    """Two hit - collision with collision 1: 2 x 0.3 - 1, and BrierLM is 0 without a word."""
+    found = summarize_brier(sums_of([-0.4] * 4, collision=1.0))
+    assert found.brier_lm == 0 and found.is_deterministic
+    assert "ALARM: all draws are equal" in str(found)
+    for brier, collision in (([-0.4] * 4, 0.999), ([1.0] * 4, 1.0)):  # draws differ; all right
+        other = summarize_brier(sums_of(brier, collision=collision))
+        assert not other.is_deterministic and "ALARM" not in str(other)
+
+
 def score_draws(draws, target):
     counted = counted_ngrams(torch.ones_like(target, dtype=torch.bool), 4, target.shape[1])
     group = torch.arange(len(target)) % 3

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import sample_results as samples
+import torch
 
 from calmkit.reports import Report
 from calmkit.reports.lines import listed
@@ -27,6 +28,27 @@ class TestWhatSurprises:
         low = dataclasses.replace(run, documents=dataclasses.replace(run.documents, sums=sums))
         lines = told(dataclasses.replace(samples.variant(), runs=(low,)), samples.variant("flow"))
         assert lines[0] == f"energy: BrierLM is 0 because Brier{words} not positive."
+        assert not any(line.startswith("flow:") for line in lines)
+
+    @pytest.mark.parametrize(("collision", "hit", "alarm"), [
+        (1.0, 0.1, True), (1.0, 1.0, False), (0.999, 0.1, False)
+    ])  # fmt: skip
+    def test_identical_draws_raise_an_alarm(self, collision, hit, alarm):
+        run = samples.run()
+        known = {"hit_1": hit, "collision_1": collision, "collision_2": collision}
+        documents = dataclasses.replace(
+            run.documents,
+            names=(*run.documents.names, *known),
+            sums=torch.cat([run.documents.sums, *(
+                rate * run.documents.counts[:, :1] for rate in known.values()
+            )], dim=1),
+            counts=torch.cat([run.documents.counts, run.documents.counts[:, :3]], dim=1),
+        )  # fmt: skip
+        one = dataclasses.replace(samples.variant(), runs=(dataclasses.replace(
+            run, documents=documents),))  # fmt: skip
+        lines = told(one, samples.variant("flow"))
+        words = "energy: ALARM: all draws are equal and not the text"
+        assert lines[0].startswith(words) == alarm
         assert not any(line.startswith("flow:") for line in lines)
 
     def test_names_failures_with_seeds_and_reason(self):

@@ -5,6 +5,8 @@ import torch
 from calmkit.autoencoders import (
     ContextualAutoencoder,
     MLPAutoencoder,
+    RMSNormalizedAutoencoder,
+    SphericalAutoencoder,
     StandardizedAutoencoder,
 )
 
@@ -20,10 +22,15 @@ def contextual(**arguments):
     return ContextualAutoencoder(3, 11, 5, **small | arguments)
 
 
-def standardized(make=mlp):
+def wrapped(wrapper, make=mlp):
     """A wrapper that has been fitted."""
     tokens = torch.randint(11, (20, 3), generator=torch.Generator().manual_seed(7))
-    return StandardizedAutoencoder(make()).fit(tokens)
+    return wrapper(make()).fit(tokens)
+
+
+def standardized(make=mlp):
+    """A standardised autoencoder that has been fitted."""
+    return wrapped(StandardizedAutoencoder, make)
 
 
 AUTOENCODERS = {
@@ -36,4 +43,11 @@ AUTOENCODERS = {
     ),
     "StandardizedAutoencoder": standardized,
     "StandardizedAutoencoder of a contextual one": lambda: standardized(contextual),
+    "RMSNormalizedAutoencoder": lambda: wrapped(RMSNormalizedAutoencoder),
+    "RMSNormalizedAutoencoder of a contextual one": lambda: wrapped(
+        RMSNormalizedAutoencoder, contextual
+    ),
+    "SphericalAutoencoder of a standardised one": lambda: wrapped(
+        SphericalAutoencoder, standardized
+    ),
 }

@@ -174,6 +174,22 @@ class ScaledStart(Right):
         return 0.9 * latents
 
 
+class MeanNats(Right):
+    def token_nats(self, latents, tokens):
+        nats = super().token_nats(latents, tokens)
+        return nats.mean(dim=-1, keepdim=True).expand_as(nats)
+
+
+class SummedNats(Right):
+    def token_nats(self, latents, tokens):
+        return super().token_nats(latents, tokens).sum(dim=-1)
+
+
+class DetachedNats(Right):
+    def token_nats(self, latents, tokens):
+        return super().token_nats(latents.detach(), tokens) + 0 * latents.sum()
+
+
 class ReadsUnknown(Right):
     def encode_partial(self, tokens, real):
         return self.encode(tokens)
@@ -440,6 +456,11 @@ MUTANTS = {
         NextPlace: "logits at place 0",
         FirstPlace: "tokens at places 1 to 1",
         ScaledStart: "logits at place 0",
+    },
+    "nats_are_those_of_decode": {
+        MeanNats: "-log p of decode's logits",
+        SummedNats: "the cross entropy of each token",
+        DetachedNats: "its gradient",
     },
     "unknown_places_do_not_matter": {
         ReadsUnknown: "the same as with other unknown ids",

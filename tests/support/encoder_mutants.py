@@ -295,6 +295,22 @@ class ManyTerms(Right):
         return total
 
 
+class NoisyAlways(Right):
+    def training_vectors(self, tokens, real, generator=None):
+        vectors = self(tokens, real)
+        return vectors + torch.randn(vectors.shape, generator=generator).to(vectors)
+
+
+class ShortNoise(Right):
+    def training_vectors(self, tokens, real, generator=None):
+        return self(tokens, real).mean(dim=-2) if self.training else self(tokens, real)
+
+
+class ForgetsRealInTraining(Right):
+    def training_vectors(self, tokens, real, generator=None):
+        return self(tokens, torch.ones_like(real))
+
+
 class LayersInAList(Right):
     def __init__(self, *sizes):
         super().__init__(*sizes)
@@ -460,6 +476,11 @@ MUTANTS = {
         Dropping: "global generator was moved",
         Noisy: "global generator was moved",
         Counting: "the same as of the same chunks before",
+    },
+    "noise_is_for_training_only": {
+        NoisyAlways: "training_vectors in evaluation mode",
+        ForgetsRealInTraining: "training_vectors in evaluation mode",
+        ShortNoise: "training_vectors in training mode has shape (2, 8)",
     },
     "dtype_is_kept": {
         Double: "what it returns is torch.float64",

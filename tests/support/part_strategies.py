@@ -30,7 +30,7 @@ from calmkit.heads import (
     Solver,
     TimeDistribution,
 )
-from calmkit.models import CALM, ChunkEmbedding, InputEncoder, TokenLM
+from calmkit.models import CALM, ChunkEmbedding, InputEncoder, NoisyInput, TokenLM
 from calmkit.scoring import EnergyScore, Kernel, PairwiseScore, ScoringRule
 
 PACKAGES = (
@@ -98,6 +98,7 @@ BY_NAME = {
     "attention_factor": st.none() | positive,
     "offset": st.floats(0.001, 0.1), "first": st.just(1e-4), "last": st.floats(0.01, 0.02),
     "betas": st.lists(st.floats(0.01, 0.9), min_size=2, max_size=4).map(torch.tensor),
+    "size": st.floats(0.0, 2.0), "warmup_steps": st.integers(0, 9),
     "full_length": st.none(), "autoencoder": st.builds(
         lambda width: MLPAutoencoder(CHUNK, VOCAB, LATENT, width=width), st.integers(2, 8)
     ),
@@ -105,6 +106,10 @@ BY_NAME = {
 OF_CLASS = {
     (NoiseSchedule, "steps"): st.none(),
     (ContextualAutoencoder, "width"): st.sampled_from([4, 8]),  # a multiple of the heads
+    # Others refer to an autoencoder, without which they cannot be saved.
+    (NoisyInput, "encoder"): st.builds(
+        ChunkEmbedding, st.just(VOCAB), st.just(CHUNK), st.just(HIDDEN)
+    ),
 }
 
 
@@ -115,13 +120,19 @@ def models(draw, cls):
     if cls is TokenLM:
         return TokenLM(VOCAB, backbone=backbone, tie_embeddings=draw(st.booleans()))
     autoencoder = draw(_simple(ChunkAutoencoder))
-    reads = draw(st.sampled_from(finals(InputEncoder)))
+    kinds = [kind for kind in finals(InputEncoder) if kind is not NoisyInput]
+    reads = draw(st.sampled_from(kinds))
     own = (VOCAB, CHUNK) if reads is ChunkEmbedding else (autoencoder,)
+    encoder = reads(*own, HIDDEN)
+    if draw(st.booleans()):
+        encoder = NoisyInput(encoder, size=draw(share), warmup_steps=draw(few))
     return CALM(
         autoencoder=autoencoder,
-        input_encoder=reads(*own, HIDDEN),
+        input_encoder=encoder,
         backbone=backbone,
         head=draw(_simple(Head)),
+        cross_entropy_weight=draw(st.sampled_from([0.0, 0.1])),
+        pull_weight=draw(st.sampled_from([0.0, 2.0])),
     )
 
 
@@ -135,6 +146,9 @@ def parts(cls):
 
 
 def _argument(cls, parameter):
+    special = OF_CLASS.get((cls, parameter.name))
+    if special is not None:
+        return special
     annotation = parameter.annotation
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
     for option in options or (annotation,):
@@ -142,8 +156,7 @@ def _argument(cls, parameter):
             if option is kind and parameter.name not in ("rules", "autoencoder"):
                 shallow = _simple(kind)
                 return shallow | st.none() if options else shallow
-    special = OF_CLASS.get((cls, parameter.name))
-    return BY_NAME[parameter.name] if special is None else special
+    return BY_NAME[parameter.name]
 
 
 def _simple(kind):

@@ -22,6 +22,7 @@ __all__ = [
     "decoding_is_the_argmax",
     "empty_batches_are_empty",
     "encoding_is_deterministic",
+    "nats_are_those_of_decode",
     "packed_documents_are_apart",
     "places_can_be_decoded_alone",
     "shapes_fit_any_batch",
@@ -122,6 +123,24 @@ def _expect_same_tokens(got: Tensor, want: Tensor, what: str, cause: str) -> Non
     wrong = int((got != want).sum())
     seen = f"{what}: {wrong} of {got.numel()} tokens are others"
     expect(wrong == 0, seen=seen, expected="the argmax of decode's logits", cause=cause)
+
+
+@contract()
+def nats_are_those_of_decode(trial: AutoencoderTrial) -> None:
+    """`token_nats` is -log p of each token by `decode`, with the same gradient for the latent."""
+    model, tokens = trial.build().eval(), trial.tokens(7, 2)
+    latents = trial.latents(7, 2).requires_grad_()
+    got = trial.call(model.token_nats, latents, tokens)
+    logs = trial.call(model.decode, latents).log_softmax(dim=-1)
+    want = -logs.gather(-1, tokens[..., None])[..., 0]
+    cause = "`token_nats` is overridden, and decodes otherwise, or takes a mean"
+    what, than = "the cross entropy of each token", "-log p of decode's logits"
+    expect_shape(got, want.shape, what=what, cause=cause)
+    expect_same(got, want, what=what, than=than, cause=cause)
+    weights = torch.rand(got.shape, generator=trial.generator(3))
+    slopes = [torch.autograd.grad((x * weights).sum(), latents)[0] for x in (got, want)]
+    cause = "the latent is detached or rounded on the way"
+    expect_same(*slopes, what="its gradient", than=f"of {than}", cause=cause)
 
 
 @contract()

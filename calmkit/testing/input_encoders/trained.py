@@ -5,7 +5,13 @@ from torch import Tensor, nn
 
 from calmkit.testing.compiling import expect_one_graph
 from calmkit.testing.contract import contract, expect
-from calmkit.testing.expecting import expect_dtype, expect_same, expect_untouched_randomness
+from calmkit.testing.expecting import (
+    expect_dtype,
+    expect_finite,
+    expect_same,
+    expect_shape,
+    expect_untouched_randomness,
+)
 from calmkit.testing.input_encoders.trial import CHUNK, HIDDEN, VOCAB, EncoderTrial
 from calmkit.testing.modules import (
     autocast,
@@ -21,6 +27,7 @@ __all__ = [
     "dtype_is_kept",
     "evaluation_is_deterministic",
     "every_parameter_learns",
+    "noise_is_for_training_only",
     "saved_and_loaded_it_is_the_same",
     "the_autoencoder_is_only_read",
 ]
@@ -49,6 +56,22 @@ def evaluation_is_deterministic(trial: EncoderTrial) -> None:
     first = expect_untouched_randomness(lambda: trial.vectors(encoder, tokens), cause=cause)
     again = trial.vectors(encoder, tokens)
     expect_same(again, first, what="the vectors", than="of the same chunks before", cause=cause)
+
+
+@contract()
+@torch.no_grad()
+def noise_is_for_training_only(trial: EncoderTrial) -> None:
+    """`training_vectors` has the axes of `forward`, and equals it in evaluation mode."""
+    encoder, tokens = trial.build(), trial.tokens(2, 4)
+    real = trial.tokens(2, 4, number=2) > 3
+    want = trial.vectors(encoder, tokens, real)
+    got = trial.call(encoder.training_vectors, tokens, real, trial.generator(3))
+    what, cause = "training_vectors in evaluation mode", "noise is not left out where not training"
+    expect_same(got, want, what=what, than="of forward", cause=cause)
+    got = trial.call(encoder.train().training_vectors, tokens, real, trial.generator(3))
+    cause = "noise is drawn in another shape, and broadcast"
+    expect_shape(got, (2, 4, HIDDEN), what="training_vectors in training mode", cause=cause)
+    expect_finite(got, what="training_vectors in training mode", cause="a division by zero")
 
 
 @contract()
