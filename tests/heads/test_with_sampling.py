@@ -162,7 +162,7 @@ def test_a_setting_that_is_a_module_is_the_copys_alone():
         (
             GuidedHead(5, 3, head=lambda c, n: FlowHead(c, n, width=4)),
             {"sampler": None},
-            "sampler must be .* GuidedHead samples with: noise_scale, scale, solver, truncation",
+            "sampler must be .* GuidedHead samples with: scale, noise_scale, solver, truncation",
         ),
         (FlowHead(5, 3, width=4), {"solver": None}, "solver must be a Solver; got None"),
         (DiffusionHead(5, 3, width=4), {"sampler": 3}, "sampler must be a ReverseSampler; got 3"),
