@@ -26,6 +26,7 @@ EXTRAS = {
     "huggingface_hub": "hf",
     "transformers": "hf",
     "torchdiffeq": "ode",
+    "zuko": "flows",
     "tensorboard": "tensorboard",
     "xformers": "xformers",
 }

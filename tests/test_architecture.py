@@ -246,13 +246,13 @@ PUBLIC = {
     "expected_dissimilarity expected_distance folded_normal_mean gaussian_norm_moment hit_rate "
     "kernel_score log_score median_heuristic sliced_crps spherical_score variogram_score",
     "heads": "AdaptiveSolver CleanPrediction ContrastiveHead CosineSchedule DDIMSampler "
-    "DDPMSampler DPMSolverSampler DiffusionHead EnergyHead EulerSolver FixedVariance "
-    "FlowHead FlowMapHead GaussianHead GaussianNoise GuidedHead Head HeunSolver "
-    "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead "
-    "MidpointSolver MinSNRWeighting MixtureHead Noise NoisePrediction NoiseSchedule "
-    "Prediction ReverseSampler ReverseVariance RungeKutta4Solver Solver TimeDistribution "
-    "UniformNoise UniformTimes UniformWeighting VelocityPrediction ZeroTerminalSNR "
-    "check_num_samples",
+    "DDPMSampler DPMSolverSampler DiffusionHead Drift DriftingHead EnergyHead EulerSolver "
+    "FixedVariance FlowHead FlowMapHead GaussianHead GaussianNoise GuidedHead Head HeunSolver "
+    "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead MeanShiftDrift "
+    "MidpointSolver MinSNRWeighting MixtureHead Noise NoisePrediction NoiseSchedule Prediction "
+    "ReverseSampler ReverseVariance RungeKutta4Solver Solver SplineFlowHead TimeDistribution "
+    "UnbiasedDrift UniformNoise UniformTimes UniformWeighting VelocityPrediction "
+    "ZeroTerminalSNR check_num_samples",
     "metrics": "BrierLM BrierLMResult DocumentScores Estimate NgramScore NgramSums "
     "bootstrap_ratio brier brier_ngram combine_brier counted_ngrams expected_brier "
     "paired_difference reconstructed_tokens softmax_brier softmax_collision summarize_brier",
@@ -393,7 +393,7 @@ LIGHT = (
 EXTRAS = (
     "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
     "pyarrow zstandard tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq "
-    "sklearn torchmetrics"
+    "sklearn torchmetrics zuko"
 ).split()
 
 

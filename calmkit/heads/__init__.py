@@ -4,6 +4,10 @@ from .base import Head as Head
 from .base import check_num_samples as check_num_samples
 from .contrastive import ContrastiveHead as ContrastiveHead
 from .diffusion import DiffusionHead as DiffusionHead
+from .drift import Drift as Drift
+from .drift import MeanShiftDrift as MeanShiftDrift
+from .drift import UnbiasedDrift as UnbiasedDrift
+from .drifting import DriftingHead as DriftingHead
 from .energy import EnergyHead as EnergyHead
 from .flow import FlowHead as FlowHead
 from .flow_map import FlowMapHead as FlowMapHead
@@ -32,6 +36,7 @@ from .schedule import CosineSchedule as CosineSchedule
 from .schedule import LinearSchedule as LinearSchedule
 from .schedule import NoiseSchedule as NoiseSchedule
 from .schedule import ZeroTerminalSNR as ZeroTerminalSNR
+from .spline_flow import SplineFlowHead as SplineFlowHead
 from .times import LogitNormalTimes as LogitNormalTimes
 from .times import TimeDistribution as TimeDistribution
 from .times import UniformTimes as UniformTimes

@@ -35,16 +35,17 @@ from calmkit.distributions import Target, standard_uniform
 from calmkit.nn import AverageVelocity
 from calmkit.typing import typed
 
-from .base import Head, guided, starting_noise
+from .base import guided, starting_noise
+from .temperature import TemperedHead
 from .times import TimeDistribution, UniformTimes, stratified
 
 __all__ = ["AverageVelocityHead"]
 
 
-class AverageVelocityHead(Head):
+class AverageVelocityHead(TemperedHead):
     """A head for average velocities; subclasses define the loss of a jump."""
 
-    sampling_arguments = frozenset({"steps"})
+    sampling_arguments = TemperedHead.sampling_arguments | {"steps"}
 
     def __init__(
         self,
@@ -57,6 +58,8 @@ class AverageVelocityHead(Head):
         jumps: int = 1,
         steps: int = 1,
         times: TimeDistribution | None = None,
+        noise_scale: float = 1.0,
+        truncation: float | None = None,
     ) -> None:
         """Build the network.
 
@@ -69,6 +72,8 @@ class AverageVelocityHead(Head):
             jumps: Number of these draws that are jumps, with an end after their time.
             steps: Evaluations per sample, on equal parts of the path.
             times: Distribution of the training times; uniform if None.
+            noise_scale: Factor on the noise of samples; it is 1 in training. See `temperature`.
+            truncation: Bound on that noise before scaling, in standard deviations; None for none.
 
         Raises:
             ValueError: If a number is out of range.
@@ -79,11 +84,14 @@ class AverageVelocityHead(Head):
         self.draws = draws
         self.jumps = jumps
         self.steps = steps
+        self.noise_scale = noise_scale
+        self.truncation = truncation
         self._check_sampling()
         self.times = UniformTimes() if times is None else times
         self.velocity = AverageVelocity(cond_size, latent_size, width=width, depth=depth)
 
     def _check_sampling(self) -> None:
+        super()._check_sampling()
         check_at_least(1, steps=self.steps)
 
     @property
@@ -148,7 +156,7 @@ class AverageVelocityHead(Head):
     ) -> Float[Tensor, "samples *batch latent"]:
         """Draw independent samples for each condition; see `Head.sample`."""
         self._check_cond(cond)
-        noise = starting_noise(cond, num_samples, self.latent_size, generator)
+        noise = self._tempered_noise(cond, num_samples, generator)
         return self.sample_from(cond, noise)
 
     @typed
@@ -166,7 +174,7 @@ class AverageVelocityHead(Head):
         def velocity(*jump: Tensor) -> Tensor:
             return guided(lambda c: self._velocity(jump, c), cond, null, scale)
 
-        noise = starting_noise(cond, num_samples, self.latent_size, generator)
+        noise = self._tempered_noise(cond, num_samples, generator)
         return self._follow(velocity, noise)
 
     def _velocity(self, jump: tuple[Tensor, ...], cond: Tensor) -> Tensor:

@@ -30,20 +30,21 @@ from calmkit.distributions import Target
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
 
-from .base import Head, starting_noise
+from .base import starting_noise
 from .prediction import Prediction, VelocityPrediction
 from .reverse import DDPMSampler, Denoised, Denoiser, ReverseSampler, guided_denoiser
 from .schedule import NoiseSchedule
+from .temperature import TemperedHead
 from .variance import LearnedVariance, ReverseVariance
 from .weighting import LossWeighting, UniformWeighting
 
 __all__ = ["DiffusionHead"]
 
 
-class DiffusionHead(Head):
+class DiffusionHead(TemperedHead):
     """Denoising diffusion, assembled from schedule, prediction, variance, weights and sampler."""
 
-    sampling_arguments = frozenset({"sampler"})
+    sampling_arguments = TemperedHead.sampling_arguments | {"sampler"}
 
     def __init__(
         self,
@@ -58,6 +59,8 @@ class DiffusionHead(Head):
         variance: ReverseVariance | None = None,
         weighting: LossWeighting | None = None,
         sampler: ReverseSampler | None = None,
+        noise_scale: float = 1.0,
+        truncation: float | None = None,
     ) -> None:
         """Build the network.
 
@@ -72,9 +75,12 @@ class DiffusionHead(Head):
             variance: Variance of the reverse steps; learned if None.
             weighting: Weight of each step's squared error; uniform if None.
             sampler: Reverse sampler; DDPM with 100 steps if None.
+            noise_scale: Factor on the noise of samples, at the start and at each step that adds
+                noise; it is 1 in training. See `temperature`.
+            truncation: Bound on that noise before scaling, in standard deviations; None for none.
 
         Raises:
-            ValueError: If a size is out of range, or the parts are incompatible.
+            ValueError: If a number is out of range, or the parts are incompatible.
         """
         super().__init__(cond_size, latent_size)
         check_at_least(1, draws=draws)
@@ -84,6 +90,8 @@ class DiffusionHead(Head):
         self.variance = LearnedVariance() if variance is None else variance
         self.weighting = UniformWeighting() if weighting is None else weighting
         self.sampler = DDPMSampler() if sampler is None else sampler
+        self.noise_scale = noise_scale
+        self.truncation = truncation
         self._check_sampling()
         self._weights = self._checked_weights()
         self.network = AdaptiveMLP(
@@ -91,6 +99,7 @@ class DiffusionHead(Head):
         )
 
     def _check_sampling(self) -> None:
+        super()._check_sampling()
         if not isinstance(self.sampler, ReverseSampler):
             raise ValueError(f"sampler must be a ReverseSampler; got {self.sampler!r}.")
         self.sampler.visited(self.schedule)  # refuses a schedule that is too short
@@ -242,7 +251,7 @@ class DiffusionHead(Head):
         generator: torch.Generator | None,
     ) -> Tensor:
         def draw() -> Tensor:
-            return starting_noise(cond, num_samples, self.latent_size, generator)
+            return self._tempered_noise(cond, num_samples, generator)
 
         return self.sampler.run(denoise, self.schedule, draw(), draw)
 

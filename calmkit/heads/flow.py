@@ -28,9 +28,10 @@ from calmkit.distributions import Target, standard_uniform
 from calmkit.nn import AdaptiveMLP
 from calmkit.typing import typed
 
-from .base import Head, guided, starting_noise
+from .base import guided, starting_noise
 from .density import estimated_log_density, log_density
 from .ode import Field, MidpointSolver, RungeKutta4Solver, Solver
+from .temperature import TemperedHead
 from .times import TimeDistribution, UniformTimes, stratified
 
 __all__ = ["FlowHead"]
@@ -45,10 +46,10 @@ _DENSITY_SOLVER = RungeKutta4Solver(25)
 _RESOLUTION = 30.0
 
 
-class FlowHead(Head):
+class FlowHead(TemperedHead):
     """Flow matching with a residual MLP."""
 
-    sampling_arguments = frozenset({"solver"})
+    sampling_arguments = TemperedHead.sampling_arguments | {"solver"}
 
     def __init__(
         self,
@@ -60,6 +61,8 @@ class FlowHead(Head):
         draws: int = 4,
         solver: Solver | None = None,
         times: TimeDistribution | None = None,
+        noise_scale: float = 1.0,
+        truncation: float | None = None,
     ) -> None:
         """Build the network.
 
@@ -71,21 +74,26 @@ class FlowHead(Head):
             draws: Draws of time, noise and latent per position in a training step.
             solver: Solver for sampling; 10 midpoint steps if None.
             times: Distribution of the training times; uniform if None.
+            noise_scale: Factor on the noise of samples; it is 1 in training. See `temperature`.
+            truncation: Bound on that noise before scaling, in standard deviations; None for none.
 
         Raises:
-            ValueError: If a size is out of range.
+            ValueError: If a number is out of range.
         """
         super().__init__(cond_size, latent_size)
         check_at_least(1, draws=draws)
         self.draws = draws
         self.solver = MidpointSolver(10) if solver is None else solver
         self.times = UniformTimes() if times is None else times
+        self.noise_scale = noise_scale
+        self.truncation = truncation
         self.velocity = AdaptiveMLP(
             cond_size, latent_size, latent_size, width=width, depth=depth, resolution=_RESOLUTION
         )
         self._check_sampling()
 
     def _check_sampling(self) -> None:
+        super()._check_sampling()
         if not isinstance(self.solver, Solver):
             raise ValueError(f"solver must be a Solver; got {self.solver!r}.")
 
@@ -163,7 +171,7 @@ class FlowHead(Head):
     ) -> Float[Tensor, "samples *batch latent"]:
         """Draw independent samples for each condition; see `Head.sample`."""
         self._check_cond(cond)
-        noise = starting_noise(cond, num_samples, self.latent_size, generator)
+        noise = self._tempered_noise(cond, num_samples, generator)
         return self.sample_from(cond, noise)
 
     @typed
@@ -181,7 +189,7 @@ class FlowHead(Head):
         def field(x: Tensor, time: Tensor) -> Tensor:
             return guided(lambda c: self.field(c)(x, time), cond, null, scale)
 
-        noise = starting_noise(cond, num_samples, self.latent_size, generator)
+        noise = self._tempered_noise(cond, num_samples, generator)
         return self.solver.integrate(field, noise)
 
     @typed
@@ -194,7 +202,8 @@ class FlowHead(Head):
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one latent per position, in nats, with the exact divergence.
 
-        It is computed without autocast, since a density sums many small differences. Each
+        It is that of samples at noise scale 1 without truncation, whatever the head's settings. It
+        is computed without autocast, since a density sums many small differences. Each
         evaluation of the solver also costs latent_size backward passes through the network.
 
         Args:

@@ -64,6 +64,8 @@ class MeanFlowHead(AverageVelocityHead):
         times: TimeDistribution | None = None,
         power: float = 0.0,
         own_velocity: bool = False,
+        noise_scale: float = 1.0,
+        truncation: float | None = None,
     ) -> None:
         """Build the network.
 
@@ -79,6 +81,8 @@ class MeanFlowHead(AverageVelocityHead):
             power: Exponent p of the adaptive weight, in [0, 1]; 0 disables it.
             own_velocity: Whether the derivative follows the network's velocity instead of the
                 draw's.
+            noise_scale: Factor on the noise of samples; it is 1 in training. See `temperature`.
+            truncation: Bound on that noise before scaling, in standard deviations; None for none.
 
         Raises:
             ValueError: If a number is out of range.
@@ -92,6 +96,8 @@ class MeanFlowHead(AverageVelocityHead):
             jumps=jumps,
             steps=steps,
             times=times,
+            noise_scale=noise_scale,
+            truncation=truncation,
         )
         check_in("[0, 1]", power=power)
         self.power = power

@@ -110,7 +110,13 @@ def new_energy_head(settings: Settings, *, noise_scale: float = 1.0) -> EnergyHe
 
 
 @recorded
-def new_flow_head(settings: Settings, *, solver: Solver | None = None) -> FlowHead:
+def new_flow_head(
+    settings: Settings,
+    *,
+    solver: Solver | None = None,
+    noise_scale: float = 1.0,
+    truncation: float | None = None,
+) -> FlowHead:
     """The flow head, with 10 midpoint steps if no solver is given."""
     hidden_size = settings.size("hidden_size")
     with torch.device("meta"):
@@ -120,6 +126,8 @@ def new_flow_head(settings: Settings, *, solver: Solver | None = None) -> FlowHe
             width=hidden_size,
             depth=settings.size("num_mlp_layers"),
             solver=solver,
+            noise_scale=noise_scale,
+            truncation=truncation,
         )
         _embed_steps(head.velocity, hidden_size, FLOW_OFFSET)
     return head
@@ -127,7 +135,11 @@ def new_flow_head(settings: Settings, *, solver: Solver | None = None) -> FlowHe
 
 @recorded
 def new_diffusion_head(
-    settings: Settings, *, sampler: ReverseSampler | None = None
+    settings: Settings,
+    *,
+    sampler: ReverseSampler | None = None,
+    noise_scale: float = 1.0,
+    truncation: float | None = None,
 ) -> DiffusionHead:
     """The diffusion head: noise prediction, learned variance, 1000 cosine steps."""
     hidden_size = settings.size("hidden_size")
@@ -139,6 +151,8 @@ def new_diffusion_head(
             depth=settings.size("num_mlp_layers"),
             prediction=NoisePrediction(),
             sampler=sampler,
+            noise_scale=noise_scale,
+            truncation=truncation,
         )
         _embed_steps(head.network, hidden_size, STEP_OFFSET)
     return head

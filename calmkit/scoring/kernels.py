@@ -92,6 +92,19 @@ class Kernel(abc.ABC):
             like: A tensor of the wanted dtype and device.
         """
 
+    def log_sharp(self, ratio: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The logarithm of k_sharp(r) = int_r^oo s k(s) ds / b^2, at `ratio` = r / b.
+
+        It is the kernel whose gradient in x is k(||x - y||) (y - x) / b^2.
+
+        Raises:
+            ValueError: If this kernel has no such companion.
+        """
+        raise ValueError(
+            f"kernel must have a sharp companion, the integral of s k(s) from r to infinity; "
+            f"{type(self).__name__} does not give one. Use GaussianKernel or LaplaceKernel."
+        )
+
     @property
     def all_bandwidths(self) -> tuple[float, ...]:
         """The bandwidths as a tuple, also if there is only one."""
@@ -136,6 +149,11 @@ class GaussianKernel(Kernel):
         return 0.5 * ratio.square()
 
     @typed
+    def log_sharp(self, ratio: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """-ratio^2 / 2: the kernel itself."""
+        return -self.exponent(ratio)
+
+    @typed
     def mixture(self, like: Tensor) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:
         """One node for each bandwidth, exactly."""
         # Filled one by one: copying a list to an accelerator would wait for it.
@@ -152,6 +170,11 @@ class LaplaceKernel(Kernel):
     def exponent(self, ratio: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """The ratio itself."""
         return ratio
+
+    @typed
+    def log_sharp(self, ratio: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Log(1 + ratio) - ratio, Matern 3/2."""
+        return ratio.log1p() - ratio
 
     @typed
     def mixture(self, like: Tensor) -> tuple[Float[Tensor, " nodes"], Float[Tensor, " nodes"]]:

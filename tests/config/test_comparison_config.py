@@ -180,8 +180,9 @@ class TestQuestions:
     @pytest.mark.parametrize("size", [[], ["--config", "cpu"], ["--config", "gpu"]])
     @pytest.mark.parametrize(
         ("name", "variants"),
-        [("heads", 12), ("rules", 6), ("samples", 6), ("chunk", 5), ("autoencoder", 8),
-         ("input", 3), ("temperature", 7), ("tuning", 16), ("regularisers", 7)],
+        [("heads", 12), ("one-step", 5), ("rules", 6), ("samples", 6), ("chunk", 5),
+         ("autoencoder", 8), ("input", 3), ("temperature", 7), ("tuning", 16),
+         ("regularisers", 7)],
     )  # fmt: skip
     def test_presets_of_any_size_build(self, name, variants, size):
         found = parse_comparison(["--config", name, *size])

@@ -12,8 +12,8 @@ class TestLayers:
     def test_the_presets(self):
         assert preset_names() == [
             "autoencoder", "base", "calm-l", "calm-m", "calm-xl", "chunk", "ci", "compare", "cpu",
-            "finetune", "gpu", "heads", "input", "rules", "samples", "temperature", "train",
-            "transformer-l", "transformer-m", "transformer-s", "tuning",
+            "finetune", "gpu", "heads", "input", "one-step", "rules", "samples", "temperature",
+            "train", "transformer-l", "transformer-m", "transformer-s", "tuning",
         ]  # fmt: skip
         for parsed in (train(), train("--config", "gpu")):
             check_parts(parsed.experiment)

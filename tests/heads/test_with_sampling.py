@@ -93,7 +93,7 @@ def test_a_guided_head_takes_the_settings_of_the_head_inside(tmp_path, factory):
     head = GuidedHead(5, 3, head=factory, scale=2.0).double()
     name, value = ("noise_scale", 0.5) if factory is None else ("solver", HeunSolver(3))
     other = head.with_sampling(**{name: value, "scale": 0.5})
-    assert other.sampling_settings == {name: value, "scale": 0.5}
+    assert other.sampling_settings == {**head.sampling_settings, name: value, "scale": 0.5}
     assert isinstance(other.head, inside) and getattr(other.head, name) == value
     assert head.sampling_settings[name] != value and head.scale == 2.0
     assert all(a is b for a, b in zip(other.parameters(), head.parameters(), strict=True))
@@ -147,12 +147,12 @@ def test_a_setting_that_is_a_module_is_the_copys_alone():
         (
             FlowHead(5, 3, width=4),
             {"steps": 4},
-            "steps must be one of the settings that FlowHead samples with: solver",
+            "steps must be one of the settings that FlowHead samples with: noise_scale, solver",
         ),
         (
             FlowHead(5, 3, width=4),
             {"solver": EulerSolver(), "width": 8},
-            "width must be one of the settings that FlowHead samples with: solver",
+            "width must be one of the settings that FlowHead samples with: noise_scale, solver",
         ),
         (
             GaussianHead(5, 3, width=4),
@@ -162,7 +162,7 @@ def test_a_setting_that_is_a_module_is_the_copys_alone():
         (
             GuidedHead(5, 3, head=lambda c, n: FlowHead(c, n, width=4)),
             {"sampler": None},
-            "sampler must be one of the settings that GuidedHead samples with: scale, solver",
+            "sampler must be .* GuidedHead samples with: scale, noise_scale, solver, truncation",
         ),
         (FlowHead(5, 3, width=4), {"solver": None}, "solver must be a Solver; got None"),
         (DiffusionHead(5, 3, width=4), {"sampler": 3}, "sampler must be a ReverseSampler; got 3"),

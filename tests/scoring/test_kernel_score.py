@@ -17,7 +17,12 @@ from score_problems import expectation, finite_problem, problems, seeds
 from calmkit.distributions import DiagonalGaussian
 from calmkit.scoring import ScoringRule
 from calmkit.scoring.combined import SpreadWeighted
-from calmkit.scoring.kernel import KernelScore, expected_dissimilarity, kernel_score
+from calmkit.scoring.kernel import (
+    KernelScore,
+    expected_dissimilarity,
+    expected_pull,
+    kernel_score,
+)
 from calmkit.scoring.kernels import GaussianKernel, InverseMultiquadricKernel, LaplaceKernel
 
 FORMULAS = {
@@ -371,3 +376,32 @@ def test_bad_targets_are_refused():
         expected_dissimilarity(x, DiagonalGaussian(zero, zero - 1), kernel=GaussianKernel())
     with pytest.raises(ValueError, match="samples must have shape"):
         expected_dissimilarity(x[:, :2], DiagonalGaussian(zero, zero), kernel=GaussianKernel())
+
+
+@every_kernel
+@pytest.mark.parametrize("std", [0.0, 1e-3, 0.4, 3.0])
+def test_expected_pull_is_an_integral_over_the_target(kind, std):
+    """In one dimension, by the target's quantiles; at a point mass the pull itself."""
+    kernel = kind([0.5, 2.0])
+    x = torch.tensor([-1.0, 0.3, 0.31, 4.0])[:, None, None]
+    mean = torch.tensor([[0.3]])
+    found = expected_pull(x, DiagonalGaussian(mean, torch.full_like(mean, std)), kernel=kernel)
+    quantiles = torch.special.ndtri((torch.arange(200_000) + 0.5) / 200_000)
+    away = mean + std * quantiles[:, None] - x
+    want = (kernel.value(away.abs()) * away).mean(dim=1, keepdim=True)
+    torch.testing.assert_close(found, want, rtol=0.0, atol=2e-5 * max(std, 1e-2))
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_expected_pull_of_a_gaussian_kernel_is_the_gradient_of_its_expectation(batch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, *batch, 5, generator=generator)
+    mean, std = torch.randn(2, *batch, 5, generator=generator)
+    target, kernel = DiagonalGaussian(mean, std.abs()), GaussianKernel(1.3)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(
+        expected_dissimilarity(leaf, target, kernel=kernel).sum(), leaf
+    )
+    found = expected_pull(leaf, target, kernel=kernel)
+    torch.testing.assert_close(found, -(1.3**2) * gradient)
+    assert not found.requires_grad

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
+from scipy import integrate
 
 from calmkit.scoring.kernels import (
     GaussianKernel,
@@ -99,3 +100,16 @@ def test_median_refuses_bad_input():
         median_heuristic(torch.tensor([[0.0], [math.nan]]))
     with pytest.raises(TypeCheckError):
         median_heuristic(torch.zeros(2, 3, 4))
+
+
+@pytest.mark.parametrize("kind", [GaussianKernel, LaplaceKernel])
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 2.0, 20.0])
+def test_the_sharp_kernel_is_the_integral_of_s_times_the_kernel(kind, ratio):
+    area, _ = integrate.quad(lambda s: s * FORMULAS[kind](s, 1.0), ratio, np.inf, epsabs=0.0)
+    found = kind().log_sharp(torch.tensor(ratio)).exp()
+    torch.testing.assert_close(found, torch.tensor(area), rtol=1e-7, atol=0.0)
+
+
+def test_a_kernel_without_a_sharp_one_says_so():
+    with pytest.raises(ValueError, match=r"kernel must have a sharp companion.*InverseMulti"):
+        InverseMultiquadricKernel().log_sharp(torch.tensor(1.0))

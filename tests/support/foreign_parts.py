@@ -1,6 +1,6 @@
-"""Parts made of what calmkit knows nothing of: a flow of zuko, a Llama of transformers, logits.
+"""Parts made of what calmkit knows nothing of: a Llama of transformers, logits.
 
-Each is followed by itself with one mistake.
+Each is followed by itself with one mistake; so is a head made of a flow of zuko.
 """
 
 from dataclasses import dataclass
@@ -10,48 +10,15 @@ from torch import nn
 
 from calmkit.attention import AttentionMask
 from calmkit.backbones import Backbone
-from calmkit.distributions import standard_normal
-from calmkit.heads import Head, check_num_samples
+from calmkit.heads import SplineFlowHead, check_num_samples
 from calmkit.sampling import SampledChunks
 
 
-class ZukoHead(Head):
-    """A neural spline flow: an exact density, and samples through the inverse."""
+class UnseededFlowHead(SplineFlowHead):
+    """Samples as zuko does by itself, from torch's global generator."""
 
     def __init__(self, cond_size, latent_size):
-        import zuko
-
-        super().__init__(cond_size, latent_size)
-        self.flow = zuko.flows.NSF(latent_size, cond_size, transforms=1, hidden_features=(16,))
-
-    @property
-    def evaluations_per_sample(self):
-        return self.latent_size  # the inverse of an autoregressive map goes place by place
-
-    def log_prob(self, cond, latents):
-        self._check_cond(cond)
-        latents = self._checked_latents(latents)
-        if latents.shape[:-1] != cond.shape[:-1]:
-            raise ValueError(
-                f"latents must have the batch of cond, {tuple(cond.shape[:-1])}; got "
-                f"{tuple(latents.shape[:-1])}."
-            )
-        return self.flow(self._read(cond)).log_prob(self._read(latents))
-
-    def loss(self, cond, target, generator=None):
-        target = self._checked_target(target)
-        return -self.log_prob(cond, target.sample(1, generator)[0])
-
-    def sample(self, cond, num_samples, generator=None):
-        self._check_cond(cond)
-        check_num_samples(num_samples)
-        shape = (num_samples, *cond.shape[:-1], self.latent_size)
-        noise = standard_normal(shape, generator, dtype=self._dtype(), device=cond.device)
-        return self.flow(self._read(cond)).transform.inv(noise)
-
-
-class UnseededZukoHead(ZukoHead):
-    """Samples as zuko does by itself, from torch's global generator."""
+        super().__init__(cond_size, latent_size, width=16, depth=1, transforms=1)
 
     def sample(self, cond, num_samples, generator=None):
         self._check_cond(cond)

@@ -12,6 +12,7 @@ from calmkit.heads import (
     DDIMSampler,
     DDPMSampler,
     DiffusionHead,
+    DriftingHead,
     EnergyHead,
     EulerSolver,
     FixedVariance,
@@ -23,16 +24,20 @@ from calmkit.heads import (
     Head,
     LogitNormalTimes,
     MeanFlowHead,
+    MeanShiftDrift,
     MidpointSolver,
     MinSNRWeighting,
     MixtureHead,
     NoisePrediction,
     NoiseSchedule,
+    SplineFlowHead,
 )
-from calmkit.scoring import EnergyScore
+from calmkit.scoring import EnergyScore, LaplaceKernel
 
 SMALL = {"width": 8, "depth": 2}
 NARROW = {"width": 6, "depth": 1}
+# Another noise temperature than without one.
+COOLER = {"noise_scale": 0.5, "truncation": 1.5}
 LEARNING = {"width": 32, "depth": 2}
 # The spread of the contrastive head, which no training moves.
 TEMPERATURE = 0.3
@@ -82,12 +87,34 @@ KNOWN_HEADS = {
         network="output",
         guided=True,
     ),
+    DriftingHead: KnownHead(
+        small=lambda cond, latent: DriftingHead(
+            cond, latent, **SMALL, noise_size=3, num_samples=3
+        ),
+        learner=lambda cond, latent: DriftingHead(cond, latent, **LEARNING, noise_size=8),
+        others={
+            **NARROW,
+            "noise_size": 4,
+            "num_samples": 4,
+            "noise": GaussianNoise(),
+            "drift": MeanShiftDrift(LaplaceKernel([0.3, 1.0])),
+            "noise_scale": 0.5,
+        },
+        network="output",
+        guided=True,
+    ),
     FlowHead: KnownHead(
         small=lambda cond, latent: FlowHead(
             cond, latent, **SMALL, draws=2, solver=MidpointSolver(2)
         ),
         learner=lambda cond, latent: FlowHead(cond, latent, **LEARNING),
-        others={**NARROW, "draws": 3, "solver": EulerSolver(2), "times": LogitNormalTimes()},
+        others={
+            **NARROW,
+            "draws": 3,
+            "solver": EulerSolver(2),
+            "times": LogitNormalTimes(),
+            **COOLER,
+        },
         network="velocity",
         guided=True,
     ),
@@ -111,6 +138,7 @@ KNOWN_HEADS = {
             "variance": FixedVariance(),
             "weighting": MinSNRWeighting(0.5),
             "sampler": DDIMSampler(3),
+            **COOLER,
         },
         network="network",
         guided=True,
@@ -128,6 +156,7 @@ KNOWN_HEADS = {
             "times": LogitNormalTimes(),
             "power": 0.0,
             "own_velocity": True,
+            **COOLER,
         },
         network="velocity",
         guided=True,
@@ -135,7 +164,14 @@ KNOWN_HEADS = {
     FlowMapHead: KnownHead(
         small=lambda cond, latent: FlowMapHead(cond, latent, **SMALL, draws=3, jumps=1, steps=2),
         learner=lambda cond, latent: FlowMapHead(cond, latent, **LEARNING),
-        others={**NARROW, "draws": 4, "jumps": 2, "steps": 3, "times": LogitNormalTimes()},
+        others={
+            **NARROW,
+            "draws": 4,
+            "jumps": 2,
+            "steps": 3,
+            "times": LogitNormalTimes(),
+            **COOLER,
+        },
         network="velocity",
         guided=True,
     ),
@@ -151,6 +187,22 @@ KNOWN_HEADS = {
         learner=lambda cond, latent: MixtureHead(cond, latent, **LEARNING, components=16),
         others={**NARROW, "components": 2, "rank": 2, "draws": 5, "min_std": 0.1},
         network="network",
+    ),
+    SplineFlowHead: KnownHead(
+        small=lambda cond, latent: SplineFlowHead(
+            cond, latent, width=8, depth=1, transforms=2, bins=4, passes=None
+        ),
+        learner=lambda cond, latent: SplineFlowHead(cond, latent, **LEARNING),
+        others={
+            **NARROW,
+            "depth": 2,
+            "transforms": 3,
+            "bins": 5,
+            "passes": 2,
+            "draws": 3,
+            **COOLER,
+        },
+        network="flow.transform.transforms.0.hyper",
     ),
     ContrastiveHead: KnownHead(
         small=ContrastiveHead,

@@ -6,8 +6,7 @@ from foreign_parts import (
     LlamaBackbone,
     LogitSampler,
     SeeingLlamaBackbone,
-    UnseededZukoHead,
-    ZukoHead,
+    UnseededFlowHead,
 )
 from rejecting import assert_rejected
 
@@ -16,11 +15,6 @@ from calmkit.models import TokenLM
 from calmkit.testing import UnfitPart, check_part, try_model, try_part
 
 RIGHT = {
-    "zuko": ("head", ZukoHead, {
-        "empty_batches_are_empty": "zuko reshapes with -1",
-        "loss_compiles": "zuko's distributions are no graph",
-        "sampling_compiles": "zuko's distributions are no graph",
-    }),
     "llama": ("backbone", LlamaBackbone, {"empty_batches_are_empty": "reshapes with -1"}),
     "logits": ("sampler", LogitSampler, {}),
 }  # fmt: skip
@@ -28,7 +22,7 @@ RIGHT = {
 
 @pytest.fixture(autouse=True)
 def libraries(request):
-    if "zuko" in request.node.name.lower():
+    if "flowhead" in request.node.name.lower():
         pytest.importorskip("zuko")
     if "llama" in request.node.name.lower():
         pytest.importorskip("transformers")
@@ -45,8 +39,8 @@ def test_right_parts_pass(name):
 @pytest.mark.parametrize(
     ("kind", "part", "contract", "words"),
     [
-        ("head", UnseededZukoHead, "global_randomness_is_left_alone", "generator was moved"),
-        ("head", UnseededZukoHead, "same_seed_same_numbers", "samples: "),
+        ("head", UnseededFlowHead, "global_randomness_is_left_alone", "generator was moved"),
+        ("head", UnseededFlowHead, "same_seed_same_numbers", "samples: "),
         ("backbone", SeeingLlamaBackbone, "packed_documents_are_apart", "numbers differ"),
         ("sampler", HotLogitSampler, "law_is_tempered", "at temperature 0.7 shares"),
         ("sampler", HotLogitSampler, "temperature_is_used", "has the share"),
@@ -56,8 +50,7 @@ def test_one_mistake_breaks_its_contract(kind, part, contract, words):
     assert_rejected(kind, part, contract, words)
 
 
-def test_zuko_and_llama_are_tried_without_the_suites():
-    try_part(ZukoHead(6, 4))
+def test_llama_is_tried_without_the_suites():
     try_part(LlamaBackbone(8))
 
 
