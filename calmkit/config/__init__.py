@@ -47,3 +47,4 @@ from .parsing import new_parser as new_parser
 from .parsing import parse_for_evaluation as parse_for_evaluation
 from .parsing import parse_function as parse_function
 from .rehearsal import rehearse as rehearse
+from .variants import expand as expand
