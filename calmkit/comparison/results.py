@@ -7,7 +7,8 @@ the variance between seeds.
 
 The schema is versioned. Schemas 3 to 5 can be read as well; files of other versions are refused.
 In schemas 3 and 4, obsolete fields are dropped, the unigram is the only baseline, and an unknown
-estimate, stored as an object of nulls, becomes null. Before schema 6 there is no tuning.
+estimate, stored as an object of nulls, becomes null. Before schema 6 there is no tuning, and one
+sample text without numbers.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calmkit.evaluation import SampleText
 from calmkit.experiments import RunResult, from_json, from_plain, to_json, to_plain
 from calmkit.metrics import Estimate
 
@@ -174,6 +176,10 @@ def _in_schema_6(content: dict[str, Any]) -> dict[str, Any]:
     """Convert content of schema 5."""
     for variant in _mappings(content.get("variants")):
         variant["trials"] = []
+        for run in _mappings(variant.get("runs")):
+            text = run.pop("sample_text", "")
+            sample = SampleText(name="", temperature=None, texts=(text,))
+            run["samples"] = [to_plain(sample)] if text else []
     return content | {"tuning": ""}
 
 
