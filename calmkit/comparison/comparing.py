@@ -77,8 +77,16 @@ def compare(
         config=comparison.text,
         hardware="; ".join(sorted({one.hardware for _, one in found})) or "no run succeeded",
         versions=_versions(),
-        tuning=prepared.tuning,
+        remarks=_remarks(prepared),
     )
+
+
+def _remarks(prepared: Preparation) -> tuple[str, ...]:
+    comparison = prepared.comparison
+    found = [f"Tuning: {prepared.tuning}."] if prepared.tuning else []
+    if comparison.softmax is not None:
+        found.append(f"{SOFTMAX}: the training FLOPs of {comparison.variants[0].name}.")
+    return tuple(found)
 
 
 def _config_of(differing: Mapping[str, Any], trials: Sequence[TrialResult]) -> str:

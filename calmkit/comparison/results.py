@@ -105,7 +105,7 @@ class ComparisonResult:
         config: The effective config as YAML.
         hardware: Device and threads.
         versions: Versions of Python and of the numerical libraries.
-        tuning: How the values of tuned keys were chosen, as a sentence; empty if there are none.
+        remarks: What else was done to compare them, such as tuning, as sentences.
     """
 
     name: str
@@ -117,7 +117,7 @@ class ComparisonResult:
     config: str
     hardware: str
     versions: Mapping[str, str]
-    tuning: str = ""
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Strict JSON; unknown values are null."""
@@ -180,7 +180,7 @@ def _in_schema_6(content: dict[str, Any]) -> dict[str, Any]:
             text = run.pop("sample_text", "")
             sample = SampleText(name="", temperature=None, texts=(text,))
             run["samples"] = [to_plain(sample)] if text else []
-    return content | {"tuning": ""}
+    return content | {"remarks": []}
 
 
 def _mappings(node: Any) -> list[dict[str, Any]]:

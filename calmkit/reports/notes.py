@@ -53,7 +53,7 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
         if seeds > 1
         else "±: standard error over resampled text; with one seed it says nothing about training."
     )
-    found += _tuning(result)
+    found += [*result.remarks, *_trials(result)]
     found += _few_documents(scored)
     if len(lines) > 1:
         budget = SEVERAL.join(BUDGETS.get(b, b) for b in result.budget.split(SEVERAL))
@@ -101,11 +101,9 @@ def _differences(lines: Sequence[Line]) -> list[str]:
     return found
 
 
-def _tuning(result: ComparisonResult) -> list[str]:
-    """How the values of tuned keys were chosen, and what each variant got."""
-    if not result.tuning:
-        return []
-    return [f"Tuning: {result.tuning}."] + [
+def _trials(result: ComparisonResult) -> list[str]:
+    """The trials of tuning and the chosen values of each variant."""
+    return [
         f"{variant.name}, tuned: {SEVERAL.join(map(_trial, variant.trials))}."
         for variant in result.variants
         if variant.trials

@@ -32,7 +32,7 @@ def in_schema_5(found):
     """As it was written before tuning."""
     content = json.loads(found.to_json())
     content["schema_version"] = 5
-    del content["tuning"]
+    del content["remarks"]
     for variant in content["variants"]:
         del variant["trials"]
         for run in variant["runs"]:

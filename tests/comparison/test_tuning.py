@@ -186,6 +186,8 @@ def test_a_tuned_comparison_states_its_trials(tmp_path, capsys):
         chosen = fast if fast.is_chosen else slow
         assert f"optimizer.lr: '{chosen.values['optimizer.lr']}'" in variant.config
         assert chosen.steps == round(variant.runs[0].steps / 10)
+    assert [remark.partition(":")[0] for remark in first.remarks] == ["Tuning", "softmax"]
+    assert first.remarks[1] == "softmax: the training FLOPs of energy."
     assert "Tuning: 2 trials of each variant" in (out / "report.html").read_text()
     assert "energy, tuned: optimizer.lr = 0.0001 (" in capsys.readouterr().out.replace("\n", " ")
     assert main(["compare", f"--config={out / 'config.yaml'}"]) == 0

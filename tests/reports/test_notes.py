@@ -41,8 +41,9 @@ class TestWhatSurprises:
 class TestWhatTheNumbersMean:
     def test_says_how_values_were_tuned_and_what_each_variant_got(self):
         lines = lines_of(samples.tuned())
-        first = lines.index("Tuning: 3 trials of each variant; chosen by Brier-1 on 64 rows.")
-        assert lines[first + 1 : first + 3] == [
+        first = lines.index("Tuning: 3 trials of each variant.")
+        assert lines[first + 1 : first + 4] == [
+            "softmax: the FLOPs.",
             "energy, tuned: optimizer.lr = 0.001 (1.52 ±0.25); optimizer.lr = 0.003 (2.61 ±0.25, "
             "chosen); optimizer.lr = 0.1 (failed).",
             "flow, tuned: optimizer.lr = 0.001 (3.02 ±0.25, chosen); optimizer.lr = 0.003 (2.93 "

@@ -142,7 +142,7 @@ def tuned():
             for rate, score in zip(("0.001", "0.003", "0.1"), scores, strict=True)
         )
         found.append(dataclasses.replace(variant(name), trials=trials))
-    return result(*found, tuning="3 trials of each variant; chosen by Brier-1 on 64 rows")
+    return result(*found, remarks=("Tuning: 3 trials of each variant.", "softmax: the FLOPs."))
 
 
 def only_measured(**changes):
