@@ -19,7 +19,12 @@ for name, variant in variants.items():
     numbers += [score["value"] for score in run["brier"]]
     assert all(isinstance(x, int | float) and math.isfinite(x) for x in numbers), (name, numbers)
     assert run["validation_losses"][-1][1] < run["validation_losses"][0][1], name
-    assert run["sample_text"], name
+    assert [sample["name"] for sample in run["samples"]] == [
+        "T = 1",
+        "T = 1/2, N = 200",
+        "T = 1/3, N = 200",
+        "held-out text",
+    ], name
     evaluations.append(run["evaluations_per_sample"])
     model = output / "models" / name
     missing = {"model.safetensors", "config.yaml", "tokenizer.json"} - {

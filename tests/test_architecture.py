@@ -284,8 +284,8 @@ PUBLIC = {
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
         "build check_parts parse parse_comparison parse_text preset_names"
     ),
-    "evaluation": "Choices Evaluation EvaluationSettings NgramModel check_context choose "
-    "evaluate evaluate_ngrams evaluate_softmax evaluate_unigram microseconds_per_token "
+    "evaluation": "Choices Evaluation EvaluationSettings NgramModel SampleText check_context "
+    "choose evaluate evaluate_ngrams evaluate_softmax evaluate_unigram microseconds_per_token "
     "restored_share score",
     "experiments": "RunResult",
     "comparison": "ComparisonResult VariantResult read_results",

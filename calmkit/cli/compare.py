@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from calmkit.comparison import Preparation, compare, plan_runs, prepare_all
+from calmkit.comparison import Preparation, compare, plan_runs, prepare_all, tune
 from calmkit.config import parse_comparison
 from calmkit.saving import WEIGHTS_FILE
 
@@ -22,6 +22,10 @@ _HELP = """keys of a comparison, beside those of `calmkit train` below:
   processes      number of runs in parallel
   threads        CPU threads of each run; reproducing a number takes the same number of threads
   trained        folder of trainings to share with other comparisons
+  tune           --tune KEY=[VALUES], also for several keys: each variant takes the values with
+                 which it scores best after a tenth of its steps, on rows that are not evaluated
+  softmax        true: a softmax model over tokens beside the variants, with the training FLOPs of
+                 the first one; or the keys in which it differs
 """
 
 _MOST_FILES = 4
@@ -54,6 +58,7 @@ def _compare(prepared: Preparation, console: Console) -> None:
         start_output(comparison.output, "compare", comparison.text)
     with Display(console) as display:
         with mistakes():
+            prepared = tune(prepared, display)
             runs = plan_runs(prepared, display)
         with mistakes_in_checkpoints():
             result = compare(prepared, runs, display)

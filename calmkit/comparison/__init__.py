@@ -11,3 +11,5 @@ from .comparing import result_of_one as result_of_one
 from .planning import Preparation as Preparation
 from .planning import plan_runs as plan_runs
 from .planning import prepare_all as prepare_all
+from .results import TrialResult as TrialResult
+from .tuning import tune as tune

@@ -6,6 +6,8 @@ steps cost c_v each,
 
     steps_v = round(steps_1 c_1 / c_v).
 
+A softmax baseline takes the FLOPs of the first variant, whatever the budget of the others.
+
 FLOPs come from accounting. Seconds per step are measured on throw-away models, with the variants
 taking turns so that a slow phase of the machine affects all of them. Warm-up and validation
 intervals keep their share of the steps.
@@ -22,6 +24,8 @@ from calmkit.accounting import account_of
 from calmkit.config import Comparison, ConfigError, assemble
 from calmkit.experiments import Trainer, model_objective
 from calmkit.training import TrainingSettings
+
+from .softmax_baseline import is_softmax
 
 __all__ = ["plan_steps", "with_steps"]
 
@@ -44,22 +48,29 @@ def plan_steps(
         ConfigError: If a variant has no fixed number of FLOPs, or too few steps in its budget.
     """
     steps = {v.name: v.experiment.training.steps for v in comparison.variants}
-    if comparison.budget == "steps":
-        return steps
-    measure = _flops if comparison.budget == "flops" else _seconds
-    one_of = {key: name for name, key in trainings.items()}
-    found = measure({name: trainers[name] for name in one_of.values()})
-    costs = {name: found[one_of[key]] for name, key in trainings.items()}
-    first = comparison.variants[0].name
-    planned = {name: round(steps[first] * costs[first] / cost) for name, cost in costs.items()}
-    for name, count in planned.items():
-        if count < _FEWEST_STEPS:
-            raise ConfigError(
-                f"variant {name}: a budget of {steps[first]} steps of {first} must be at least "
-                f"{_FEWEST_STEPS} of its own, or rounding makes it unequal; it is {count}. Give "
-                f"{first} more steps, or use budget: steps."
-            )
-    return planned
+    first, of_first = next(iter(steps.items()))
+    softmax = [name for name in steps if is_softmax(comparison, name)]
+    groups = [(_flops, [first, *softmax])] if softmax else []
+    if comparison.budget != "steps":
+        measure = _flops if comparison.budget == "flops" else _seconds
+        groups.append((measure, [name for name in steps if name not in softmax]))
+    for measure, names in groups:
+        one_of = {trainings[name]: name for name in names}
+        found = measure({name: trainers[name] for name in one_of.values()})
+        budget = of_first * found[one_of[trainings[first]]]
+        for name in names:
+            steps[name] = round(budget / found[one_of[trainings[name]]])
+            _check_enough(name, steps[name], first, of_first)
+    return steps
+
+
+def _check_enough(name: str, count: int, first: str, of_first: int) -> None:
+    if count < _FEWEST_STEPS:
+        raise ConfigError(
+            f"variant {name}: a budget of {of_first} steps of {first} must be at least "
+            f"{_FEWEST_STEPS} of its own, or rounding makes it unequal; it is {count}. Give "
+            f"{first} more steps, or use budget: steps."
+        )
 
 
 def with_steps(settings: TrainingSettings, steps: int) -> TrainingSettings:

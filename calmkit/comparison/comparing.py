@@ -6,8 +6,9 @@ autoencoder, backbone or input start from the same weights in it.
 """
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import yaml
 
@@ -15,7 +16,8 @@ from calmkit.experiments import EvaluationPlan, RunProgress, RunRecord, threads_
 
 from .planned_runs import PlannedRun, read_record, why_again
 from .planning import Preparation
-from .results import ComparisonResult, Failure, VariantResult
+from .results import ComparisonResult, Failure, TrialResult, VariantResult
+from .softmax_baseline import SOFTMAX
 from .waves import run_all
 
 __all__ = ["compare", "result_of_one"]
@@ -47,16 +49,20 @@ def compare(
     )
     found = [(run, record) for run in runs if (record := read_record(run)) is not None]
     shared = yaml.safe_load(comparison.text)
+    differing = shared["variants"]
+    if comparison.softmax is not None:  # it is no variant of the config
+        differing |= {SOFTMAX: {"model": "token_lm", **comparison.softmax}}
     variants = tuple(
         _variant(
             variant.name,
-            yaml.safe_dump(shared["variants"][variant.name], sort_keys=False),
+            _config_of(differing[variant.name], prepared.trials.get(variant.name, ())),
             [record for run, record in found if run.variant == variant.name],
             tuple(
                 failures[variant.name, seed]
                 for seed in comparison.seeds
                 if (variant.name, seed) in failures
             ),
+            prepared.trials.get(variant.name, ()),
         )
         for variant in comparison.variants
     )
@@ -71,7 +77,22 @@ def compare(
         config=comparison.text,
         hardware="; ".join(sorted({one.hardware for _, one in found})) or "no run succeeded",
         versions=_versions(),
+        remarks=_remarks(prepared),
     )
+
+
+def _remarks(prepared: Preparation) -> tuple[str, ...]:
+    comparison = prepared.comparison
+    found = [f"Tuning: {prepared.tuning}."] if prepared.tuning else []
+    if comparison.softmax is not None:
+        found.append(f"{SOFTMAX}: the training FLOPs of {comparison.variants[0].name}.")
+    return tuple(found)
+
+
+def _config_of(differing: Mapping[str, Any], trials: Sequence[TrialResult]) -> str:
+    """The keys in which a variant differs, with the values that tuning has chosen for it."""
+    chosen = next((trial.values for trial in trials if trial.is_chosen), {})
+    return yaml.safe_dump({**differing, **chosen}, sort_keys=False)
 
 
 def _reasons(runs: Iterable[PlannedRun]) -> dict[str, str]:
@@ -87,7 +108,11 @@ def _reasons(runs: Iterable[PlannedRun]) -> dict[str, str]:
 
 
 def _variant(
-    name: str, config: str, records: Sequence[RunRecord], failures: tuple[Failure, ...]
+    name: str,
+    config: str,
+    records: Sequence[RunRecord],
+    failures: tuple[Failure, ...] = (),
+    trials: tuple[TrialResult, ...] = (),
 ) -> VariantResult:
     """The results and failures of one variant."""
     first = records[0] if records else None
@@ -99,6 +124,7 @@ def _variant(
         config=config,
         runs=tuple(record.result for record in records),
         failures=failures,
+        trials=trials,
     )
 
 
@@ -113,7 +139,7 @@ def result_of_one(record: RunRecord, plan: EvaluationPlan, name: str) -> Compari
     seed = record.result.seed
     return ComparisonResult(
         name=name,
-        variants=(_variant("model", "", [record], ()),),
+        variants=(_variant("model", "", [record]),),
         seeds=() if seed is None else (seed,),
         budget="steps",
         corpus_name=plan.text_name,

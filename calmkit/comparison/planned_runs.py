@@ -2,6 +2,7 @@
 
     TRAINED/KEY/                    training of an autoencoder or a model, under its key
     OUTPUT/runs/VARIANT/seed-S.json the result, with its key
+           trials/VARIANT/VALUES/   the same of a trial, which is short; see `tuning`
            models/VARIANT/          the model of the first seed, as written by `calmkit.save`
 
 A key is a hash of everything that determines the content; see `calmkit.experiments.keys`. A run
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from calmkit.config import TrainExperiment, parse_text
 from calmkit.experiments import (
@@ -29,12 +30,15 @@ from calmkit.experiments import (
 )
 from calmkit.files import replace_file
 from calmkit.locks import turn_in
+from calmkit.metrics import Estimate
 from calmkit.provenance import code_changes
 
 from .budget import with_steps
 from .results import Failure
 
-__all__ = ["PlannedRun", "do_run", "read_record", "why_again"]
+__all__ = ["PlannedRun", "do_run", "read_record", "read_trial", "why_again"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class PlannedRun:
         autoencoder: Key of the autoencoder it needs.
         code: Digests of the code when the keys were computed, from `code_of_result`.
         saves: Whether to save its model.
+        is_trial: Whether it is a trial of tuning, of which only Brier-1 is measured, on rows of
+            its own.
         output: The comparison's folder.
         trained: Folder of trainings.
     """
@@ -66,6 +72,7 @@ class PlannedRun:
     saves: bool
     output: Path
     trained: Path
+    is_trial: bool = False
 
     @property
     def label(self) -> str:
@@ -75,7 +82,8 @@ class PlannedRun:
     @property
     def file(self) -> Path:
         """The file of its result."""
-        return self.output / "runs" / self.variant / f"seed-{self.seed}.json"
+        kind = "trials" if self.is_trial else "runs"
+        return self.output / kind / self.variant / f"seed-{self.seed}.json"
 
     @property
     def error_file(self) -> Path:
@@ -113,6 +121,21 @@ class _Kept:
     record: RunRecord
 
 
+@dataclass(frozen=True)
+class _KeptTrial:
+    """The content of a trial's file.
+
+    Attributes:
+        key: Key of the result.
+        code: Digests of the run's code.
+        brier_1: Its Brier-1 on the rows for tuning, in per cent.
+    """
+
+    key: str
+    code: Mapping[str, str]
+    brier_1: Estimate
+
+
 def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
     """Train the model unless it is stored, evaluate it, and store the result.
 
@@ -131,6 +154,9 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
         with turn_in(directory, tell=display.note):
             model, training = trainer.train_model(run.label, autoencoder, directory)
         display.note(f"{run.label}: measuring on held-out text ...")
+        if run.is_trial:
+            _keep(run, _KeptTrial(run.key, run.code, trainer.tuning_brier(model)))
+            return None
         record = trainer.measure(model, training)
         if run.saves:
             save_trained(
@@ -142,24 +168,40 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
                 metrics=record.metrics(),
                 protocol=record.result.protocol,
             )
-        run.file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(run.file, to_json(_Kept(run.key, run.code, record)))
+        _keep(run, _Kept(run.key, run.code, record))
     except Exception as error:  # of any kind: the other runs continue
         run.error_file.parent.mkdir(parents=True, exist_ok=True)
         run.error_file.write_text(traceback.format_exc(), encoding="utf-8")
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
         return Failure(seed=run.seed, reason=reason)
-    run.error_file.unlink(missing_ok=True)
     return None
 
 
 def read_record(run: PlannedRun) -> RunRecord | None:
     """The stored result of a run; None if it is missing or from another config, text or code."""
+    kept = _read_kept(run, _Kept)
+    return None if kept is None else kept.record
+
+
+def read_trial(run: PlannedRun) -> Estimate | None:
+    """The stored Brier-1 of a trial; None as in `read_record`."""
+    kept = _read_kept(run, _KeptTrial)
+    return None if kept is None else kept.brier_1
+
+
+def _keep(run: PlannedRun, content: object) -> None:
+    """Store what a run has found."""
+    run.file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(run.file, to_json(content))
+    run.error_file.unlink(missing_ok=True)
+
+
+def _read_kept(run: PlannedRun, kind: type[T]) -> T | None:
     content = _read(run)
     if content is None or content["key"] != run.key:
         return None
     try:
-        return from_plain(content, _Kept).record
+        return from_plain(content, kind)
     except ValueError:
         return None  # damaged: the run is repeated
 

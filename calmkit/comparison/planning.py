@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calmkit.config import Comparison, ConfigError, Variant
@@ -27,8 +27,10 @@ from calmkit.locks import turn_in
 
 from .budget import plan_steps, with_steps
 from .planned_runs import PlannedRun
+from .results import TrialResult
+from .softmax_baseline import with_softmax
 
-__all__ = ["Preparation", "plan_runs", "prepare_all"]
+__all__ = ["Preparation", "plan_runs", "planned_run", "prepare_all", "steps_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +41,17 @@ class Preparation:
         comparison: The comparison.
         corpora: The text of each variant, by name.
         code: Digests of each variant's code, by name.
+        steps: Steps of each variant, by name; None if they have not been planned.
+        trials: The trials of tuning, by the name of the variant.
+        tuning: How values were chosen by them, as a sentence.
     """
 
     comparison: Comparison
     corpora: Mapping[str, Corpus]
     code: Mapping[str, Mapping[str, str]]
+    steps: Mapping[str, int] | None = None
+    trials: Mapping[str, tuple[TrialResult, ...]] = field(default_factory=dict)
+    tuning: str = ""
 
 
 def prepare_all(comparison: Comparison, display: RunProgress | None = None) -> Preparation:
@@ -56,6 +64,7 @@ def prepare_all(comparison: Comparison, display: RunProgress | None = None) -> P
     Raises:
         ConfigError: If a part refuses its arguments, or a text is too short; names the variant.
     """
+    comparison = with_softmax(comparison)
     # Reading text takes long. Digests taken before it are those of the code imported just now.
     code = {variant.name: code_of_result(variant.text) for variant in comparison.variants}
     corpora = {}
@@ -80,39 +89,60 @@ def plan_runs(prepared: Preparation, display: RunProgress) -> list[PlannedRun]:
         ConfigError: As in `plan_steps`.
     """
     comparison = prepared.comparison
-    steps = _steps(prepared, display)
-    runs = []
-    for variant in comparison.variants:
-        corpus, arguments = prepared.corpora[variant.name], _sampling_arguments(variant)
-        for seed in comparison.seeds:
-            experiment = variant.with_seed(seed)
-            training = with_steps(experiment.training, steps[variant.name])
-            experiment = replace(experiment, training=training)
-            runs.append(
-                PlannedRun(
-                    variant=variant.name,
-                    text=variant.text,
-                    seed=seed,
-                    steps=steps[variant.name],
-                    key=result_key(variant.text, experiment, corpus),
-                    training=training_key(variant.text, experiment, corpus, arguments),
-                    autoencoder=""
-                    if experiment.model == "token_lm"
-                    else autoencoder_key(variant.text, experiment, corpus),
-                    code=prepared.code[variant.name],
-                    saves=seed == comparison.seeds[0],
-                    output=comparison.output,
-                    trained=comparison.trained,
-                )
-            )
-    return runs
+    steps = prepared.steps or steps_of(prepared, display)
+    return [
+        planned_run(prepared, variant, seed, steps[variant.name])
+        for variant in comparison.variants
+        for seed in comparison.seeds
+    ]
 
 
-def _steps(prepared: Preparation, display: RunProgress) -> dict[str, int]:
-    """Steps of each variant. Timings are stored beside the trainings and made only once.
+def planned_run(
+    prepared: Preparation, variant: Variant, seed: int, steps: int, *, is_trial: bool = False
+) -> PlannedRun:
+    """Plan one run.
 
-    A resumed comparison, or one that evaluates the same models on other text, thus has the same
-    steps.
+    Args:
+        prepared: The comparison.
+        variant: The variant.
+        seed: Seed of training.
+        steps: Optimiser steps.
+        is_trial: Whether it is a trial of tuning.
+    """
+    comparison, corpus = prepared.comparison, prepared.corpora[variant.name]
+    experiment = variant.with_seed(seed)
+    experiment = replace(experiment, training=with_steps(experiment.training, steps))
+    arguments = _sampling_arguments(variant)
+    return PlannedRun(
+        variant=variant.name,
+        text=variant.text,
+        seed=seed,
+        steps=steps,
+        key=result_key(variant.text, experiment, corpus, tuning=is_trial),
+        training=training_key(variant.text, experiment, corpus, arguments),
+        autoencoder=""
+        if experiment.model == "token_lm"
+        else autoencoder_key(variant.text, experiment, corpus),
+        code=prepared.code[variant.name],
+        saves=seed == comparison.seeds[0] and not is_trial,
+        output=comparison.output,
+        trained=comparison.trained,
+        is_trial=is_trial,
+    )
+
+
+def steps_of(prepared: Preparation, display: RunProgress) -> dict[str, int]:
+    """Steps of each variant under the budget.
+
+    Timings are stored beside the trainings and made only once. A resumed comparison, or one that
+    evaluates the same models on other text, thus has the same steps.
+
+    Args:
+        prepared: The comparison.
+        display: Receives a note when steps are timed.
+
+    Raises:
+        ConfigError: As in `plan_steps`.
     """
     comparison = prepared.comparison
     trainers = {

@@ -5,9 +5,10 @@ estimate of a small score can be negative. Energy score and cross entropy are lo
 better. The errors of one run are over resampled held-out documents; `summary` combines them with
 the variance between seeds.
 
-The schema is versioned. Schemas 3 and 4 can be read as well: their obsolete fields are dropped,
-the unigram is their only baseline, and an unknown estimate, which they store as an object of
-nulls, becomes null as in schema 5. Files of other versions are refused.
+The schema is versioned. Schemas 3 to 5 can be read as well; files of other versions are refused.
+In schemas 3 and 4, obsolete fields are dropped, the unigram is the only baseline, and an unknown
+estimate, stored as an object of nulls, becomes null. Before schema 6 there is no tuning, and one
+sample text without numbers.
 """
 
 from collections.abc import Mapping
@@ -15,11 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calmkit.evaluation import SampleText
 from calmkit.experiments import RunResult, from_json, from_plain, to_json, to_plain
+from calmkit.metrics import Estimate
 
-__all__ = ["SCHEMA_VERSION", "ComparisonResult", "Failure", "VariantResult", "read_results"]
+__all__ = [
+    "SCHEMA_VERSION", "ComparisonResult", "Failure", "TrialResult", "VariantResult",
+    "read_results",
+]  # fmt: skip
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
+_OLDEST = 3
 # In schemas 3 and 4: obsolete fields, fields that are 0 if the training is unknown, and the form
 # of an unknown estimate.
 _DROPPED = ("untrained_brier", "brier_places", "training_losses")
@@ -41,6 +48,25 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """A trial of tuning.
+
+    Attributes:
+        values: The value of each tuned key, as text.
+        steps: Its optimiser steps.
+        brier_1: Brier-1 on the rows for tuning, in per cent; None if it failed.
+        is_chosen: Whether the variant has its values.
+        failure: The error; empty if there is none.
+    """
+
+    values: Mapping[str, str]
+    steps: int
+    brier_1: Estimate | None
+    is_chosen: bool
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VariantResult:
     """All runs of one variant.
 
@@ -52,6 +78,7 @@ class VariantResult:
         config: The keys in which it differs from the other variants, as YAML.
         runs: The successful runs, one per seed.
         failures: The failed runs.
+        trials: Its trials, if it was tuned; the config has the chosen values.
     """
 
     name: str
@@ -61,6 +88,7 @@ class VariantResult:
     config: str
     runs: tuple[RunResult, ...]
     failures: tuple[Failure, ...] = ()
+    trials: tuple[TrialResult, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +105,7 @@ class ComparisonResult:
         config: The effective config as YAML.
         hardware: Device and threads.
         versions: Versions of Python and of the numerical libraries.
+        remarks: What else was done to compare them, such as tuning, as sentences.
     """
 
     name: str
@@ -88,6 +117,7 @@ class ComparisonResult:
     config: str
     hardware: str
     versions: Mapping[str, str]
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Strict JSON; unknown values are null."""
@@ -102,13 +132,15 @@ class ComparisonResult:
         """
         content = from_json(text, dict[str, Any])
         version = content.pop("schema_version", None)
-        if version not in (3, 4, SCHEMA_VERSION):
+        if type(version) is not int or not _OLDEST <= version <= SCHEMA_VERSION:
             raise ValueError(
-                f"schema_version must be 3, 4 or {SCHEMA_VERSION}; got {version}. Another calmkit "
-                "wrote it: read it with that one, or compare again."
+                f"schema_version must be from {_OLDEST} to {SCHEMA_VERSION}; got {version}. "
+                "Another calmkit wrote it: read it with that one, or compare again."
             )
-        if version < SCHEMA_VERSION:
+        if version < 5:
             content = _in_schema_5(content)
+        if version < 6:
+            content = _in_schema_6(content)
         return from_plain(content, ComparisonResult)
 
 
@@ -138,3 +170,19 @@ def _in_schema_5(node: Any) -> Any:
             new["baselines"] = None if unigram is None else {"unigram": unigram}
         return new
     return [_in_schema_5(x) for x in node] if isinstance(node, list) else node
+
+
+def _in_schema_6(content: dict[str, Any]) -> dict[str, Any]:
+    """Convert content of schema 5."""
+    for variant in _mappings(content.get("variants")):
+        variant["trials"] = []
+        for run in _mappings(variant.get("runs")):
+            text = run.pop("sample_text", "")
+            sample = SampleText(name="", temperature=None, texts=(text,))
+            run["samples"] = [to_plain(sample)] if text else []
+    return content | {"remarks": []}
+
+
+def _mappings(node: Any) -> list[dict[str, Any]]:
+    """The mappings in a list; a wrong value is named by the reader."""
+    return [x for x in node if isinstance(x, dict)] if isinstance(node, list) else []

@@ -46,3 +46,4 @@ from .experiment import WeightedText as WeightedText
 from .parsing import parse_for_evaluation as parse_for_evaluation
 from .parsing import parse_function as parse_function
 from .rehearsal import rehearse as rehearse
+from .variants import expand as expand

@@ -14,8 +14,10 @@ variant's own keys, options for all variants (`--head.width 256`), the grid, opt
 variant (`--variants.flow.head.depth 6`). Everything is parsed before anything is built.
 
 `context` (tokens in a row) and `scored_after` (tokens before the first scored one) give the rows
-of all variants the same text for any K. `trained` is the folder of stored trainings, which several
-comparisons can share; by default it lies in the output folder.
+of all variants the same text for any K. `tune` has keys with values to try for every variant, and
+`softmax` the keys of a softmax baseline; `calmkit.comparison` expands both. `trained` is the
+folder of stored trainings, which several comparisons can share; by default it lies in the output
+folder.
 """
 
 import dataclasses
@@ -38,7 +40,8 @@ _BUDGETS = ("steps", "flops", "seconds")
 
 _DEFAULTS: dict[str, Any] = {
     "variants": {}, "grid": {}, "seeds": None, "budget": "steps", "context": None,
-    "scored_after": None, "processes": 1, "threads": None, "trained": None,
+    "scored_after": None, "processes": 1, "threads": None, "trained": None, "tune": {},
+    "softmax": None,
 }  # fmt: skip
 # Keys that the comparison sets for all variants.
 _NOT_IN_VARIANTS = ("output", "seed", "evaluation_seed", "cache_dir", "finetune", "checkpoint")
@@ -78,6 +81,8 @@ class Comparison:
         output: Folder for results.
         trained: Folder of finished and unfinished trainings; several comparisons may share it.
         text: The effective config as YAML; parsing it again gives the same comparison.
+        tune: Keys as in options, each with the values to try for every variant.
+        softmax: The keys of a softmax baseline over those of the first variant; None: without one.
     """
 
     variants: tuple[Variant, ...]
@@ -88,6 +93,8 @@ class Comparison:
     output: Path
     trained: Path
     text: str
+    tune: Mapping[str, Any]
+    softmax: Mapping[str, Any] | None
 
 
 def parse_comparison(
@@ -107,6 +114,7 @@ def parse_comparison(
     own: dict[str, Any] = dict(_DEFAULTS)
     sources, common = [], []
     of_variant: dict[str, list[str]] = {}
+    of_options: dict[str, Any] = {}
 
     def add_layer(source: Source) -> None:
         own.update({k: v for k, v in source.values.items() if k in _DEFAULTS})
@@ -124,11 +132,15 @@ def parse_comparison(
             is_help = inner.endswith(".help") and value is None
             given = f"--{inner}" if is_help else f"--{inner}={_given(option, value)}"
             of_variant.setdefault(name, []).append(given)
+        elif option == "--tune":  # --tune KEY=[VALUES]
+            tuned, _, values = _given(option, value).partition("=")
+            of_options[tuned] = _yaml(f"--tune {tuned}", values)
         elif key in _DEFAULTS and not rest:
             own[key] = _yaml(option, _given(option, value))
         else:
             common.append(option if value is None else f"{option}={value}")
     _check_own(own)
+    own["tune"] = {**own["tune"], **of_options}
     entries = expand(own["variants"], own["grid"])
     _check_names(of_variant, entries)
     parsed = {
@@ -203,9 +215,8 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
         name: {key: value for key, value in config.items() if key not in shared}
         for name, config in configs.items()
     }
-    comparison_keys = {key: own[key] for key in ("budget", "processes", "threads", "trained")} | {
-        "seeds": list(seeds)
-    }
+    kept = ("budget", "processes", "threads", "trained", "tune", "softmax")
+    comparison_keys = {key: own[key] for key in kept} | {"seeds": list(seeds)}
     text = yaml.safe_dump(
         comparison_keys | shared | {"variants": variants, "grid": {}}, sort_keys=False
     )
@@ -218,11 +229,19 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
         output=first.output,
         trained=Path(own["trained"] or first.output / "trained").expanduser(),
         text=text,
+        tune=own["tune"],
+        softmax=own["softmax"],
     )
 
 
-def _check_own(own: Mapping[str, Any]) -> None:
-    """Check the comparison's own keys: seeds, trained, budget and the whole numbers."""
+def _check_own(own: dict[str, Any]) -> None:
+    """Check the comparison's own keys, and replace their short forms."""
+    own["tune"] = {} if own["tune"] is None else own["tune"]
+    if isinstance(own["softmax"], bool):
+        own["softmax"] = {} if own["softmax"] else None
+    for key in ("tune", "softmax"):
+        if own[key] is not None and not isinstance(own[key], Mapping):
+            raise ConfigError(f"{key} must be keys and values; got {own[key]!r}.")
     seeds = own["seeds"]
     counted = isinstance(seeds, int) and 0 < seeds <= _MOST_SEEDS
     listed = list(range(seeds)) if counted else seeds

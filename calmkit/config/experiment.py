@@ -102,9 +102,10 @@ class Experiment(ModelParts):
         evaluation_seed: Seed of the held-out split, the scored rows and the draws; it stays
             fixed while `seed` varies.
         validation_rows: Rows of held-out text for the validation loss during training.
-        sampler: Sampler of the sample text, of the measured speed and of the sampler accuracy; a
-            class of `calmkit.sampling` by its dotted path. None: one draw, at temperature 1.
-        sample_tokens: Length of the sample text of each model, in tokens.
+        sampler: Sampler of the measured speed and of the sampler accuracy, and of sample texts
+            beside those at fixed temperatures; a class of `calmkit.sampling` by its dotted path.
+            None: one draw, at temperature 1.
+        sample_tokens: Length of each sample text, in tokens.
         accelerator: Kind of device to compute on.
         devices: Devices of each machine to train on, or `auto` for all its GPUs; on a CPU, the
             number of processes.

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,15 +116,23 @@ def parse_for_evaluation(
     return Parsed(parsed.experiment, yaml.safe_dump(kept, sort_keys=False))
 
 
-def parse_text(text: str) -> Parsed:
+def parse_text(
+    text: str, overrides: Mapping[str, Any] | None = None, options: Sequence[str] = ()
+) -> Parsed:
     """Parse an effective config, as in `Parsed.text`.
+
+    Args:
+        text: The config.
+        overrides: Keys laid over it.
+        options: Options that override both, as `--key=value`.
 
     Raises:
         ConfigError: If the config is invalid.
     """
     import yaml
 
-    return parse_layers([Source("config", yaml.safe_load(text))], [], command="calmkit train")
+    layers = [Source("config", yaml.safe_load(text)), Source("overrides", overrides or {})]
+    return parse_layers(layers, options, command="calmkit train")
 
 
 def parse_layers(

@@ -43,23 +43,24 @@ class Entry:
     options: tuple[str, ...]
 
 
-def expand(variants: object, grid: object) -> list[Entry]:
+def expand(variants: object, grid: object, *, name_of_grid: str = "grid") -> list[Entry]:
     """Every variant with every combination of the grid's values, in order.
 
     Args:
         variants: Names, each with the keys that the variant sets.
         grid: Keys as in options (`head.width`), each with a list of values or a mapping from names
             to values.
+        name_of_grid: Its key in the config, for messages.
 
     Raises:
         ConfigError: If there is nothing to compare, two entries have the same name, a name cannot
             be that of a folder, or a value has the wrong form.
     """
     variants = _mapping("variants", {} if variants is None else variants)
-    grid = _mapping("grid", {} if grid is None else grid)
+    grid = _mapping(name_of_grid, {} if grid is None else grid)
     if not variants and not grid:
         raise ConfigError("variants must name at least one model to compare; got none.")
-    axes = [_labelled(key, values) for key, values in grid.items()]
+    axes = [_labelled(name_of_grid, key, values) for key, values in grid.items()]
     entries: dict[str, Entry] = {}
     for variant, overrides in (variants or {"": {}}).items():
         overrides = _mapping(f"variants.{variant}", {} if overrides is None else overrides)
@@ -97,16 +98,16 @@ def _check_name(name: str) -> None:
         )
 
 
-def _labelled(key: str, values: object) -> list[tuple[str, str]]:
+def _labelled(grid: str, key: str, values: object) -> list[tuple[str, str]]:
     """A label and an option for each value of one key of the grid."""
     if isinstance(values, Mapping):
         pairs = [(str(name), value) for name, value in values.items()]
     elif isinstance(values, Sequence) and not isinstance(values, str):
         pairs = [(_label(key, value), value) for value in values]
     else:
-        raise ConfigError(f"grid.{key} must be a list of values; got {values!r}.")
+        raise ConfigError(f"{grid}.{key} must be a list of values; got {values!r}.")
     if not pairs:
-        raise ConfigError(f"grid.{key} must hold at least one value; got none.")
+        raise ConfigError(f"{grid}.{key} must hold at least one value; got none.")
     return [(label, f"--{key}={_text(value)}") for label, value in pairs]
 
 

@@ -44,7 +44,13 @@ class EvaluationRows:
 
 
 def evaluation_rows(
-    text: TokenStore | TextMixture, *, chunk_size: int, positions: int, max_rows: int, seed: int
+    text: TokenStore | TextMixture,
+    *,
+    chunk_size: int,
+    positions: int,
+    max_rows: int,
+    seed: int,
+    after: int = 0,
 ) -> EvaluationRows:
     """Select rows, spread as evenly over all documents as their lengths allow.
 
@@ -60,9 +66,11 @@ def evaluation_rows(
         positions: Chunks in a row, at least 2.
         max_rows: Maximum number of rows; a short text has fewer.
         seed: The same seed gives the same rows.
+        after: Leave out the rows that a call with this `max_rows` gives, and select others.
 
     Raises:
-        ValueError: If an argument is out of range or no document has a second chunk.
+        ValueError: If an argument is out of range, no document has a second chunk, or no other
+            row is left.
     """
     check_sizes(chunk_size=chunk_size, positions=positions, max_rows=max_rows, seed=seed)
     if positions < 2:
@@ -70,16 +78,23 @@ def evaluation_rows(
             f"positions must be at least 2, since a row's first chunk is given; got {positions}."
         )
     mixture = TextMixture.of(text)
-    of_text, _ = Turns(mixture.shares).at(np.arange(max_rows))
+    of_text, _ = Turns(mixture.shares).at(np.arange(after + max_rows))
     window, rows, documents, counted = positions * chunk_size, [], [], 0
     for number, (name, store) in enumerate(mixture.stores.items()):
         if wanted := int((of_text == number).sum()):
-            chosen = _RowSelection(store, window, chunk_size, key_of(seed, number)).rows(
-                wanted, name
-            )
+            selection = _RowSelection(store, window, chunk_size, key_of(seed, number))
+            chosen = selection.rows(wanted, name)
+            if before := int((of_text[:after] == number).sum()):
+                # More rows contain fewer: rounds and permutations do not depend on their number.
+                chosen = _without(chosen, selection.rows(before, name))
             rows += [store.read(begin, end) for begin, end in _places(store, chosen, window)]
             documents.append(chosen[:, 0] + counted)
         counted += store.num_documents
+    if not rows:
+        raise ValueError(
+            f"the held-out text must have rows of {window} tokens beside the first {after}; it "
+            "has none. Evaluate fewer rows, or give more text."
+        )
     tokens = np.full((len(rows), window), mixture.end_id, dtype=np.int64)
     real = np.zeros((len(rows), window), dtype=bool)
     for row, ids in enumerate(rows):
@@ -92,6 +107,13 @@ def evaluation_rows(
         ((positions,),) * len(rows),
     )
     return EvaluationRows(batch, torch.from_numpy(np.concatenate(documents)))
+
+
+def _without(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Pairs (document, row in the document) that are not among the others."""
+    known = set(map(tuple, others.tolist()))
+    left = [pair for pair in rows.tolist() if tuple(pair) not in known]
+    return np.array(left, dtype=np.int64).reshape(-1, 2)
 
 
 def _places(store: TokenStore, chosen: np.ndarray, window: int) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from .chosen_chunks import Choices as Choices
 from .chosen_chunks import choose as choose
 from .ngram_evaluation import evaluate_ngrams as evaluate_ngrams
 from .ngram_model import NgramModel as NgramModel
+from .sample_texts import SampleText as SampleText
 from .sampled_evaluation import evaluate as evaluate
 from .sampled_evaluation import evaluate_unigram as evaluate_unigram
 from .scored_text import EvaluationSettings as EvaluationSettings
@@ -16,6 +17,10 @@ from .writing_speed import microseconds_per_token as microseconds_per_token
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .sample_texts import HELD_OUT as HELD_OUT
+from .sample_texts import nearest_variety as nearest_variety
+from .sample_texts import prompts_of as prompts_of
+from .sample_texts import write_samples as write_samples
 from .scored_text import positions_read as positions_read
 from .tally import ENOUGH_DOCUMENTS as ENOUGH_DOCUMENTS
 from .writing_speed import PROMPT_TOKENS as PROMPT_TOKENS

@@ -27,9 +27,10 @@ import numpy as np
 from calmkit.bounds import check_at_least
 from calmkit.data import TextMixture, TokenStore
 
+from .text_blocks import text_blocks
+
 __all__ = ["NgramModel"]
 
-_BLOCK = 2**22  # tokens that are counted together
 _ABSENT = -1
 
 
@@ -103,7 +104,7 @@ class NgramModel:
                 "Lower the order."
             )
         counted = [_Counts() for _ in range(order)]
-        for tokens, begins in _blocks(text, most_tokens):
+        for tokens, begins in text_blocks(text, most_tokens):
             keys, whole = np.zeros_like(tokens), np.ones(len(tokens), dtype=bool)
             for n in range(1, order + 1):
                 if n > 1:  # the n-gram that ends at a token has one token more to its left
@@ -209,20 +210,3 @@ class _Counts:
 
     def table(self, vocab_size: int) -> _Table:
         return _Table.of(self._keys, self._counts, vocab_size)
-
-
-def _blocks(
-    text: TokenStore | TextMixture, most_tokens: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Stretches of the stream of each text, and where in them a document begins."""
-    mixture = TextMixture.of(text)
-    for store, share in zip(mixture.stores.values(), mixture.shares, strict=True):
-        blocks = -(-store.num_tokens // _BLOCK)
-        counted = min(blocks, max(1, int(share * most_tokens) // _BLOCK))
-        for number in range(counted):
-            begin = number * blocks // counted * _BLOCK
-            end = min(begin + _BLOCK, store.num_tokens)
-            first, last = np.searchsorted(store.offsets, [begin, end])
-            begins = np.zeros(end - begin, dtype=bool)
-            begins[np.asarray(store.offsets[first:last]) - begin] = True
-            yield store.read(begin, end).astype(np.int64), begins

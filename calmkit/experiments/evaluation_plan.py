@@ -38,8 +38,9 @@ class EvaluationPlan:
         positions: Chunks in a row.
         settings: Rows, draws, context and resamples.
         seed: Seed of the rows and draws.
-        sampler: Sampler of the sample text; None: as in `Experiment`.
-        sample_tokens: Length of the sample text in tokens.
+        sampler: Sampler of the speed and the accuracy, and of texts beside the temperatures; None:
+            one draw.
+        sample_tokens: Length of each sample text in tokens.
         accelerator: Device to compute on.
         config: The explicitly set values as YAML.
     """
@@ -97,15 +98,26 @@ class EvaluationPlan:
         """Seed of the draws that no score depends on: the sample text and the diagnosis."""
         return self.seed if self.training_seed is None else self.training_seed
 
-    def some_rows(self, count: int) -> EvaluationRows:
-        """At most `count` rows, spread over the documents."""
+    def some_rows(self, count: int, *, after: int = 0) -> EvaluationRows:
+        """At most `count` rows, spread over the documents; others than the first `after`."""
         return evaluation_rows(
             self.text,
             chunk_size=self.chunk_size,
             positions=self.positions,
             max_rows=count,
             seed=self.seed,
+            after=after,
         )
+
+    def rows_to_tune(self) -> EvaluationRows:
+        """As many rows again as are scored, none of which is scored: for choices before that.
+
+        Raises:
+            ValueError: If fewer than two such rows have text after the context.
+        """
+        rows = self.some_rows(self.settings.rows, after=self.settings.rows)
+        check_context(rows, self.settings.min_context)
+        return rows
 
     def check(self) -> None:
         """Check that there is enough text to evaluate on.

@@ -145,10 +145,13 @@ def training_key(
     return _digest(config, experiment, corpus, _training_code(config, _BUILDING_MODULE))
 
 
-def result_key(text: str, experiment: TrainExperiment, corpus: Corpus) -> str:
-    """The key of a config's result."""
+def result_key(
+    text: str, experiment: TrainExperiment, corpus: Corpus, *, tuning: bool = False
+) -> str:
+    """The key of a config's result; of a score on the rows for tuning, if that is what it is."""
     kept = {key: v for key, v in _config(text, experiment).items() if key not in _PATHS}
-    rows = EvaluationPlan.of_training(experiment, corpus).rows
+    plan = EvaluationPlan.of_training(experiment, corpus)
+    rows = plan.rows_to_tune() if tuning else plan.rows
     # The rows are scored, and the first document provides the prompt of the sample text.
     prompt = corpus.validation.document(0)
     measured = [rows.batch.tokens, rows.batch.real, rows.document]

@@ -1,4 +1,4 @@
-"""All measurements of a model: scores, sampler accuracy, speed, a sample text."""
+"""All measurements of a model: scores, sampler accuracy, speed, sample texts."""
 
 import torch
 
@@ -13,8 +13,10 @@ from calmkit.evaluation import (
     evaluate_ngrams,
     evaluate_unigram,
     microseconds_per_token,
+    prompts_of,
     restored_share,
     score,
+    write_samples,
 )
 from calmkit.metrics import Estimate
 from calmkit.models import CALM, LanguageModel
@@ -23,7 +25,6 @@ from calmkit.sampling import PlainSampler
 
 from .evaluation_plan import EvaluationPlan
 from .run_result import RunResult
-from .texts import sample_text
 
 __all__ = ["measure"]
 
@@ -79,13 +80,15 @@ def measure(
         draws_per_chunk=choices.draws_per_chunk,
         unsettled=choices.unsettled,
         chosen_accuracy=accuracy.scaled(100.0),
-        sample_text=sample_text(
+        samples=write_samples(
             model,
             plan.tokenizer,
-            prompt,
+            prompts_of(rows, PROMPT_TOKENS),
             sampler=plan.sampler,
             max_new_tokens=plan.sample_tokens,
+            positions=plan.positions,
             seed=plan.drawing_seed,
+            training_text=plan.training_text,
         ),
         validation_losses=(),
         validation_brier=(),

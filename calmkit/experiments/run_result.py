@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from calmkit.evaluation import SampleText
 from calmkit.metrics import DocumentScores, Estimate
 
 __all__ = ["Curve", "RunResult"]
@@ -43,7 +44,7 @@ class RunResult:
         draws_per_chunk: Mean number of candidates that the sampler used per chunk.
         unsettled: Share of chunks for which the candidates did not suffice.
         chosen_accuracy: Sampler accuracy, in per cent.
-        sample_text: A short generated text.
+        samples: Short generated texts, by temperature.
         validation_losses: The model's own loss on held-out text by step; not comparable between
             heads.
         validation_brier: Brier-1 on a few held-out rows by step, in per cent.
@@ -69,7 +70,7 @@ class RunResult:
     draws_per_chunk: float
     unsettled: float
     chosen_accuracy: Estimate | None
-    sample_text: str
+    samples: tuple[SampleText, ...]
     validation_losses: Curve
     validation_brier: Curve
     protocol: str

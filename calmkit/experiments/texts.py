@@ -16,7 +16,7 @@ from calmkit.sampling import (
 )
 from calmkit.text import read_json_lines, read_text
 
-__all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "sample_text", "write_texts"]
+__all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "write_texts"]
 
 # Number of texts generated in parallel.
 _ROWS = 16
@@ -139,36 +139,3 @@ def pieces_of_text(
             yield text[len(shown) :]
             shown = text
     yield tokenizer.decode(read)[len(shown) :]
-
-
-def sample_text(
-    model: LanguageModel,
-    tokenizer: TextTokenizer,
-    prompt: list[int],
-    *,
-    sampler: Sampler | None,
-    max_new_tokens: int,
-    seed: int,
-) -> str:
-    """Generate a text, and return it after its prompt in brackets.
-
-    Args:
-        model: The model, on any device.
-        tokenizer: Its tokenizer.
-        prompt: Tokens of the prompt.
-        sampler: Chooses chunks. None: temperature 1/2, at which texts become fluent (the batch
-            algorithm with 64 candidates, or the softmax).
-        max_new_tokens: Maximum number of tokens to generate.
-        seed: Seed of the draws.
-    """
-    if sampler is None:
-        softmax = isinstance(model, TokenLM)
-        sampler = SoftmaxSampler(0.5) if softmax else BatchTemperature(0.5, candidates=64)
-    (written,) = model.generate(
-        [prompt],
-        max_new_tokens=max_new_tokens,
-        eos_id=tokenizer.end_id,
-        sampler=sampler,
-        generator=torch.Generator(model.backbone.device).manual_seed(seed),
-    )
-    return f"[{tokenizer.decode(prompt)}]{tokenizer.decode(written.tokens)}"

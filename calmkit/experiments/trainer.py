@@ -13,7 +13,7 @@ from calmkit.accounting import Forecast
 from calmkit.autoencoders import ChunkAutoencoder, WrappedAutoencoder, wrapped
 from calmkit.chunking import ChunkBatch
 from calmkit.config import TrainExperiment, assemble
-from calmkit.data import Corpus, TrainingBatches
+from calmkit.data import Corpus, EvaluationRows, TrainingBatches
 from calmkit.evaluation import restored_share, score
 from calmkit.metrics import Estimate
 from calmkit.models import LanguageModel
@@ -191,14 +191,18 @@ class Trainer:
 
     def rough_brier(self, model: LanguageModel) -> Estimate:
         """Brier-1 in per cent, from few rows and draws."""
-        settings = replace(self.experiment.evaluation, draws=_FEW_DRAWS)
-        return score(
-            model,
-            self.validation_rows,
-            settings,
-            seed=self.experiment.evaluation_seed,
-            highest_order=1,
-        ).brier.brier[0]
+        return self._brier_1(model, self.validation_rows, draws=_FEW_DRAWS)
+
+    def tuning_brier(self, model: LanguageModel) -> Estimate:
+        """Brier-1 in per cent, on held-out rows that `measure` does not score."""
+        return self._brier_1(
+            model, self.plan.rows_to_tune(), draws=self.experiment.evaluation.draws
+        )
+
+    def _brier_1(self, model: LanguageModel, rows: EvaluationRows, *, draws: int) -> Estimate:
+        settings = replace(self.experiment.evaluation, draws=draws)
+        seed = self.experiment.evaluation_seed
+        return score(model, rows, settings, seed=seed, highest_order=1).brier.brier[0]
 
     def batches(self, settings: TrainingSettings) -> Callable[..., ChunkBatch]:
         """The function that returns the batch of a step, or some of its rows."""

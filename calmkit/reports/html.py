@@ -12,6 +12,7 @@ from .base import Report
 from .lines import listed
 from .notes import BUDGETS, SEVERAL
 from .plots import Plot
+from .texts_to_read import texts_to_read
 
 __all__ = ["to_page"]
 
@@ -33,16 +34,14 @@ def to_page(report: Report, plots: Sequence[Plot]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["base64"] = _base64
-    result, lines = report.result, report.lines
+    result = report.result
     versions = [f"{name} {version}" for name, version in result.versions.items()]
     return environment.get_template("page.html").render(
         report=report,
         plots=plots,
         lead=_lead(report),
         tables=_tables(report),
-        written=[
-            line for line in lines if not line.has_failed and line.variant.runs[0].sample_text
-        ],
+        written=texts_to_read(report.lines),
         versions=listed(versions, most=len(versions)),
         configs=_configs(report),
     )

@@ -68,6 +68,7 @@ def merge(results: Sequence[ComparisonResult], names: Sequence[str]) -> Comparis
         ),
         hardware=_joined(result.hardware for result in results),
         versions=versions,
+        remarks=tuple(dict.fromkeys(one for result in results for one in result.remarks)),
     )
 
 

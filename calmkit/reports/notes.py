@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Hashable, Sequence
 
-from calmkit.comparison import ComparisonResult, VariantResult
+from calmkit.comparison import ComparisonResult, TrialResult, VariantResult
 from calmkit.experiments import RunResult
 
+from .columns import rounded
 from .lines import Line, listed
 
 __all__ = ["BUDGETS", "SEVERAL", "notes"]
@@ -57,6 +58,7 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
         if seeds > 1
         else "±: standard error over resampled text; with one seed it says nothing about training."
     )
+    found += [*result.remarks, *_trials(result)]
     found += _few_documents(scored)
     if len(lines) > 1:
         budget = SEVERAL.join(BUDGETS.get(b, b) for b in result.budget.split(SEVERAL))
@@ -123,6 +125,22 @@ def _differences(lines: Sequence[Line]) -> list[str]:
             "differences include those between the texts; variances are added."
         )
     return found
+
+
+def _trials(result: ComparisonResult) -> list[str]:
+    """The trials of tuning and the chosen values of each variant."""
+    return [
+        f"{variant.name}, tuned: {SEVERAL.join(map(_trial, variant.trials))}."
+        for variant in result.variants
+        if variant.trials
+    ]
+
+
+def _trial(trial: TrialResult) -> str:
+    values = ", ".join(f"{key} = {value}" for key, value in trial.values.items())
+    score = rounded(trial.brier_1)
+    shown = "failed" if trial.brier_1 is None else f"{score.value} {score.error}".strip()
+    return f"{values} ({shown}{', chosen' * trial.is_chosen})"
 
 
 def _few_documents(scored: Sequence[Line]) -> list[str]:

@@ -3,26 +3,20 @@
 results.json      all numbers, for `read_results`
 results.csv       one line per variant and seed
 summary.csv       one line per variant: means, errors, differences
-samples.txt       a sample text of each variant
+samples.txt       sample texts of each variant, by temperature
 report.html       a page with tables and plots
 plots/NAME.png    the plots, also as SVG
 """
 
 from pathlib import Path
 
-from calmkit.comparison import ComparisonResult
 from calmkit.files import replace_files
 
 from .base import Report
 from .csv_files import to_csv, to_summary_csv
+from .texts_to_read import to_samples
 
-__all__ = ["to_samples", "write_report"]
-
-
-def to_samples(result: ComparisonResult) -> str:
-    """The sample text of each variant's first seed, under the variant's name."""
-    written = [variant for variant in result.variants if variant.runs]
-    return "\n".join(f"=== {one.name} ===\n{one.runs[0].sample_text}\n" for one in written)
+__all__ = ["write_report"]
 
 
 def write_report(report: Report, directory: Path) -> list[Path]:
@@ -43,7 +37,7 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         "results.json": result.to_json() + "\n",
         "results.csv": to_csv(result),
         "summary.csv": to_summary_csv(report),
-        "samples.txt": to_samples(result),
+        "samples.txt": to_samples(report.lines),
         "report.html": to_page(report, plots),
     }
     for plot in plots:

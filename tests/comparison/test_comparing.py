@@ -172,7 +172,7 @@ def test_saved_models_measure_as_they_did(folder, name, tmp_path):
     (again,) = read_results(out / "results.json").variants
     first = variant(folder, name).runs[0]
     assert again.runs[0].documents == first.documents
-    assert again.runs[0].sample_text == first.sample_text
+    assert again.runs[0].samples == first.samples
     assert again.runs[0].baselines == first.baselines
     assert (again.runs[0].seed, again.runs[0].steps) == (0, None)
     model = load_checkpoint(saved).model

@@ -228,6 +228,25 @@ class TestBudget:
         found = planned(tmp_path, "--budget=seconds", "--variants", variants)
         assert len(asked) == 1 and found[0].training == found[1].training
 
+    @pytest.mark.parametrize("budget", ["steps", "seconds"])
+    def test_a_softmax_takes_the_operations_of_the_first_variant(
+        self, tmp_path, monkeypatch, budget
+    ):
+        monkeypatch.setattr(
+            "calmkit.comparison.budget._seconds", lambda names: dict.fromkeys(names, 1)
+        )
+        options = ["--variants", "{a: {}, b: {head: FlowHead}}", f"--budget={budget}"]
+        options += [f"--output={tmp_path / 'runs'}", "--softmax=true", "--training.steps=500"]
+        prepared = prepare_all(parse_comparison([*SMALL, *options]))
+        steps = {one.variant: one.steps for one in plan_runs(prepared, Quiet())}
+        assert list(steps) == ["a", "b", "softmax"] and steps["a"] == 500
+        costs = {
+            variant.name: step_flops(Trainer(variant.experiment, prepared.corpora["a"], Quiet()))
+            for variant in prepared.comparison.variants
+        }
+        assert steps["softmax"] == round(500 * costs["a"] / costs["softmax"]) != 500
+        assert steps["b"] == 500
+
     def test_budgets_of_a_few_steps_are_refused(self, tmp_path):
         variants = "{a: {}, b: {head: {init_args: {width: 900, depth: 4}}}}"
         with pytest.raises(ConfigError, match=r"variant b: a budget of 30 steps of a must be at"):

@@ -7,24 +7,57 @@ import pytest
 import sample_results as samples
 
 from calmkit.comparison import ComparisonResult, read_results
+from calmkit.evaluation import SampleText
 
 
 @pytest.mark.parametrize(
     "found",
-    [samples.ten(), samples.only_measured(), samples.only_measured(seed=None, baselines=None)],
-    ids=["10", "1", "without a config"],
+    [
+        samples.ten(),
+        samples.only_measured(),
+        samples.only_measured(seed=None, baselines=None),
+        samples.tuned(),
+    ],
+    ids=["10", "1", "without a config", "tuned"],
 )
 def test_round_trip(tmp_path, found):
     path = tmp_path / "results.json"
     path.write_text(found.to_json(), encoding="utf-8")
     again = read_results(path)
     assert again == found
-    assert json.loads(path.read_text())["schema_version"] == 5
+    assert json.loads(path.read_text())["schema_version"] == 6
+
+
+def in_schema_5(found):
+    """As it was written before tuning."""
+    content = json.loads(found.to_json())
+    content["schema_version"] = 5
+    del content["remarks"]
+    for variant in content["variants"]:
+        del variant["trials"]
+        for run in variant["runs"]:
+            run["sample_text"] = run.pop("samples")[0]["texts"][0]
+    return content
+
+
+def with_one_text(found):
+    """What is known of a result of schema 5."""
+    variants = []
+    for variant in found.variants:
+        runs = tuple(
+            dataclasses.replace(
+                run,
+                samples=(SampleText(name="", temperature=None, texts=run.samples[0].texts[:1]),),
+            )
+            for run in variant.runs
+        )
+        variants.append(dataclasses.replace(variant, runs=runs))
+    return dataclasses.replace(found, variants=tuple(variants))
 
 
 def in_schema_4(found):
     """As it was written before: all fields, and unknown numbers with errors of their own."""
-    content = json.loads(found.to_json())
+    content = in_schema_5(found)
     content["schema_version"] = 4
     unknown = {"value": None, "standard_error": None, "interval": None}
     for variant in content["variants"]:
@@ -41,12 +74,17 @@ def in_schema_4(found):
 @pytest.mark.parametrize("found", [samples.ten(), samples.only_measured()], ids=["10", "1"])
 def test_schemas_3_and_4_are_read(found):
     content = in_schema_4(found)
-    assert ComparisonResult.from_json(json.dumps(content)) == found
+    assert ComparisonResult.from_json(json.dumps(content)) == with_one_text(found)
     content["schema_version"] = 3
     for variant in content["variants"]:
         for run in variant["runs"]:
             run["untrained_brier"] = run["brier"]
-    assert ComparisonResult.from_json(json.dumps(content)) == found
+    assert ComparisonResult.from_json(json.dumps(content)) == with_one_text(found)
+
+
+@pytest.mark.parametrize("found", [samples.ten(), samples.only_measured()], ids=["10", "1"])
+def test_schema_5_is_read(found):
+    assert ComparisonResult.from_json(json.dumps(in_schema_5(found))) == with_one_text(found)
 
 
 def test_a_field_of_an_earlier_schema_is_unknown_in_this_one():
@@ -57,10 +95,10 @@ def test_a_field_of_an_earlier_schema_is_unknown_in_this_one():
         ComparisonResult.from_json(json.dumps(content))
 
 
-@pytest.mark.parametrize("version", [2, 6, "5", None])
+@pytest.mark.parametrize("version", [2, 7, "6", True, None])
 def test_another_version_is_refused_by_name(version):
     other = json.dumps({**json.loads(samples.result().to_json()), "schema_version": version})
-    with pytest.raises(ValueError, match=f"schema_version must be 3, 4 or 5; got {version}"):
+    with pytest.raises(ValueError, match=f"schema_version must be from 3 to 6; got {version}"):
         ComparisonResult.from_json(other)
 
 

@@ -176,12 +176,30 @@ class TestSharedKeys:
         }  # fmt: skip
 
 
+class TestTune:
+    def test_options_are_laid_over_the_keys_of_a_file(self, tmp_path):
+        file = written(tmp_path, "tune: {optimizer.lr: [0.1], head.depth: [1, 2]}")
+        found = compare(
+            *file, "--tune", "optimizer.lr=[0.2, 0.3]", "--tune=training.clip_norm=[1]"
+        )
+        want = {"optimizer.lr": [0.2, 0.3], "head.depth": [1, 2], "training.clip_norm": [1]}
+        assert found.tune == want
+        again = compare(*written(tmp_path, found.text, "effective.yaml"))
+        assert (again.tune, again.text) == (want, found.text)
+
+    def test_there_is_nothing_to_tune_by_default(self):
+        assert (compare().tune, compare().softmax) == ({}, None)
+
+    def test_it_has_keys_and_values(self, tmp_path):
+        assert "tune must be keys and values; got [1]" in message(*written(tmp_path, "tune: [1]"))
+
+
 class TestQuestions:
     @pytest.mark.parametrize("size", [[], ["--config", "cpu"], ["--config", "gpu"]])
     @pytest.mark.parametrize(
         ("name", "variants"),
-        [("heads", 12), ("one-step", 5), ("rules", 6), ("samples", 6), ("chunk", 5),
-         ("autoencoder", 8), ("input", 3), ("temperature", 7), ("tuning", 16),
+        [("heads", 12), ("one-step", 5), ("rules", 6), ("samples", 6), ("chunk", 4),
+         ("autoencoder", 8), ("input", 3), ("temperature", 7), ("tuning", 9),
          ("regularisers", 7)],
     )  # fmt: skip
     def test_presets_of_any_size_build(self, name, variants, size):

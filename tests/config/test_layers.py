@@ -11,12 +11,23 @@ from calmkit.config import TrainExperiment, check_parts, parse_comparison, parse
 class TestLayers:
     def test_the_presets(self):
         assert preset_names() == [
-            "autoencoder", "base", "calm-l", "calm-m", "calm-xl", "chunk", "ci", "compare", "cpu",
-            "finetune", "gpu", "heads", "input", "one-step", "rules", "samples", "temperature",
-            "train", "transformer-l", "transformer-m", "transformer-s", "tuning",
+            "autoencoder", "base", "books", "books-gpu", "books-k4", "calm-l",
+            "calm-m", "calm-s", "calm-xl", "chunk", "ci", "compare", "cpu",
+            "finetune", "gpu", "heads", "input", "one-step", "regularisers", "rules",
+            "samples", "temperature", "train", "transformer-l", "transformer-m",
+            "transformer-s", "tuning",
         ]  # fmt: skip
         for parsed in (train(), train("--config", "gpu")):
             check_parts(parsed.experiment)
+
+    def test_books_have_rows_of_one_length_at_every_size(self):
+        for over in ([], ["books-k4"], ["books-gpu"], ["books-k4", "books-gpu"]):
+            options = [word for name in ["books", *over] for word in ("--config", name)]
+            experiment = train(*options).experiment
+            check_parts(experiment)
+            chunk, context = experiment.chunk_size, experiment.evaluation.min_context
+            assert experiment.latent_size == 32 * chunk
+            assert (experiment.positions * chunk, context * chunk) == (256, 64)
 
     def test_a_file_is_laid_over_the_preset_and_options_over_the_file(self, tmp_path):
         file = tmp_path / "my.yaml"

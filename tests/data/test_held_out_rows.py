@@ -152,3 +152,23 @@ def test_memory_and_time_do_not_grow_with_the_documents():
         tracemalloc.stop()
     assert len(set(rows.document.tolist())) == 100
     assert peak < 30_000_000  # one block of documents
+
+
+@given(evaluation(), evaluation(), st.integers(1, 20), st.integers(1, 20), st.booleans())
+def test_rows_after_some_are_others(first, second, after, more, mixed):
+    (store, chunk_size, positions), (other, _, _) = first, second
+    assume(int(np.diff(other.offsets).max()) > chunk_size)
+    text = TextMixture({"a": store, "b": other}, shares_of([2, 1])) if mixed else store
+    arguments = {"chunk_size": chunk_size, "positions": positions, "seed": 5}
+
+    def places(**numbers):
+        rows = evaluation_rows(text, **numbers, **arguments)
+        return set(zip(rows.document.tolist(), rows.batch.tokens[:, 0, 0].tolist(), strict=True))
+
+    before, together = places(max_rows=after), places(max_rows=after + more)
+    if before == together:
+        with pytest.raises(ValueError, match=f"rows of .* beside the first {after}; it has none"):
+            places(max_rows=more, after=after)
+    else:
+        assert places(max_rows=more, after=after) == together - before
+        assert before < together

@@ -124,7 +124,8 @@ def test_nothing_is_said_of_a_training_that_is_not_known(checkpoint):
         "cross_entropy",
     )  # fmt: skip
     assert [getattr(found, name) for name in unknown] == [None] * len(unknown)
-    assert found.sampling_flops > 0 and found.sample_text.startswith("[")
+    assert found.sampling_flops > 0 and found.samples[0].texts[0].startswith("[")
+    assert {sample.known_words for sample in found.samples} == {None}
 
 
 def test_restored_tokens_are_counted_one_by_one(checkpoint, tmp_path, monkeypatch):

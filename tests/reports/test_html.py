@@ -107,7 +107,11 @@ class TestContent:
         assert [row["text"] for row in rows] == [*names, "unigram", "trigram", *names]
         written = [variant.name for variant in found.variants if variant.runs]
         assert [text for text in page.texts("h3") if text in names] == written
-        assert len(page.all("blockquote")) == len(written)
+        headings = page.texts("h4")
+        # At three temperatures, with the softmax beside the others, and the true text.
+        assert len(page.all("blockquote")) == len(headings) == 6 * len(written) - 3 + 1
+        assert headings[0].startswith("T = 1 89.0 % of words") and "softmax" not in headings[0]
+        assert headings[1].startswith("beside it, token_lm, T = 0.7")
         summaries = page.texts("summary")
         assert all(f"Config of {name}" in summaries for name in names)
         assert found.config in [element["text"] for element in page.all("pre")]

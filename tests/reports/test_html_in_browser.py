@@ -14,6 +14,7 @@ import subprocess
 import pytest
 import sample_results as samples
 
+from calmkit.evaluation import SampleText
 from calmkit.reports import Report
 from calmkit.reports.report_files import write_report
 
@@ -124,7 +125,8 @@ def page(tmp_path_factory):
         "energy-alpha-0.5-latent_size-128-with-a-long-name", config="a: " + 300 * "b"
     )
     lost = samples.variant("lost", seeds=(), failures=[(0, "/a/path/" + 200 * "x")])
-    lm = samples.variant("token_lm", softmax=True, sample_text=100 * "wide")
+    wide = SampleText(name="wide", temperature=None, texts=(100 * "wide",))
+    lm = samples.variant("token_lm", softmax=True, samples=(*samples.texts(softmax=True), wide))
     write_report(Report.of(samples.result(samples.variant(), long, lm, lost)), folder)
     return (folder / "report.html").read_text(encoding="utf-8")
 

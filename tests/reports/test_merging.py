@@ -23,6 +23,12 @@ class TestMerge:
         assert both.name == "a, b"
         assert both.corpus_name == "some text" and both.hardware == samples.result().hardware
 
+    def test_remarks_of_all_stand_once(self):
+        one = samples.result(ENERGY, remarks=("Tuning: 3 trials.", "softmax: FLOPs."))
+        two = samples.result(FLOW, remarks=("softmax: FLOPs.", "Tuning: 4 trials."))
+        want = ("Tuning: 3 trials.", "softmax: FLOPs.", "Tuning: 4 trials.")
+        assert merge([one, two], ["a", "b"]).remarks == want
+
     def test_only_names_that_clash_get_the_runs_name(self):
         both = merge([samples.result(ENERGY, FLOW), samples.result(FLOW)], ["a", "b"])
         assert names(both) == ["energy", "a-flow", "b-flow"]

@@ -61,6 +61,18 @@ class TestWhatSurprises:
 
 
 class TestWhatTheNumbersMean:
+    def test_says_how_values_were_tuned_and_what_each_variant_got(self):
+        lines = lines_of(samples.tuned())
+        first = lines.index("Tuning: 3 trials of each variant.")
+        assert lines[first + 1 : first + 4] == [
+            "softmax: the FLOPs.",
+            "energy, tuned: optimizer.lr = 0.001 (1.52 ±0.25); optimizer.lr = 0.003 (2.61 ±0.25, "
+            "chosen); optimizer.lr = 0.1 (failed).",
+            "flow, tuned: optimizer.lr = 0.001 (3.02 ±0.25, chosen); optimizer.lr = 0.003 (2.93 "
+            "±0.25); optimizer.lr = 0.1 (2.81 ±0.25).",
+        ]
+        assert not any("uned" in line or "Tuning" in line for line in told())
+
     def test_the_error_covers_seeds_only_where_there_are_several(self):
         assert any(
             "over resampled text and over 3 seeds" in line for line in lines_of(samples.ten())

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from calmkit.comparison import read_results
 from calmkit.reports import Report, ReportTables, write_report
-from calmkit.reports.report_files import to_samples
 from calmkit.reports.summary import summarize
 
 
@@ -110,11 +109,6 @@ class TestTable:
         text = shown(samples.result(samples.variant(), many))
         assert line_of(text, "flow", after="costs").split()[-2:] == ["64", "25"]
         assert "accuracy" in text and "Δaccuracy" in text
-
-
-def test_samples_stand_under_the_names_of_those_who_wrote_them():
-    text = to_samples(samples.result(samples.variant(seeds=(0, 1)), samples.ten().variants[-1]))
-    assert text == "=== energy ===\n[The value of] a text, in\ntwo lines: ä\n"
 
 
 class TestFiles:

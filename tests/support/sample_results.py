@@ -8,7 +8,8 @@ import math
 
 import torch
 
-from calmkit.comparison.results import ComparisonResult, Failure, VariantResult
+from calmkit.comparison.results import ComparisonResult, Failure, TrialResult, VariantResult
+from calmkit.evaluation import HELD_OUT, SampleText
 from calmkit.experiments.run_result import RunResult
 from calmkit.metrics import DocumentScores, Estimate
 
@@ -18,6 +19,32 @@ UNIGRAM = tuple(Estimate(*x) for x in ((0.89, 0.03), (0.02, 0.002), (2e-4, 0.0),
 NOISE = tuple((0.25 * i, 1 / (1 + (0.2 * i) ** 4)) for i in range(9))
 # What a model may well write.
 HOSTILE = '[The value of] <script>alert(1)</script> & "quoted" $words </blockquote>'
+
+
+def texts(*, softmax=False, hostile=False, quality=1.0):
+    """Sample texts of one run, and the true text after the same prompts."""
+    first = HOSTILE if hostile else "[The value of] a text, in\ntwo lines: ä"
+    names = {1.0: "T = 1", 0.7: "T = 0.7", 0.5: "T = 1/2", 1 / 3: "T = 1/3"}
+    if not softmax:
+        del names[0.7]
+    written = [
+        SampleText(
+            name=name,
+            temperature=t,
+            texts=(first, f"[It] is at {name}."),
+            tokens=80,
+            known_words=0.99 - 0.1 * t * quality,
+            known_chunks=None if softmax else 0.9 - 0.2 * t,
+            known_4grams=0.25,
+            distinct=(0.5, (0.4 if softmax else 0.3) + 0.5 * t, 0.99),
+        )
+        for t, name in names.items()
+    ]
+    true = SampleText(
+        name=HELD_OUT, temperature=None, texts=("[The value of] true text",), tokens=80,
+        known_words=0.995, known_4grams=0.375, distinct=(0.6, 0.95, 1.0),
+    )  # fmt: skip
+    return (*written, true)
 
 
 def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=400, **changes):
@@ -61,7 +88,7 @@ def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=4
         "draws_per_chunk": 1.0,
         "unsettled": 0.0,
         "chosen_accuracy": estimates[5].scaled(100.0),
-        "sample_text": HOSTILE if hostile else "[The value of] a text, in\ntwo lines: ä",
+        "samples": texts(softmax=softmax, hostile=hostile),
         "validation_losses": tuple((40 * i, 5.5 / i + 0.1 * speed) for i in range(1, 11)),
         "validation_brier": tuple(
             (40 * i, 3.0 * quality * (1 - 3 * math.exp(-i / 2))) for i in range(1, 11)
@@ -98,6 +125,24 @@ def result(*variants, seeds=(0,), **changes):
         "versions": {"python": "3.11", "torch": "2.13"},
     }
     return ComparisonResult(**(known | changes))
+
+
+def tuned():
+    """Two variants with three trials each; one trial has failed."""
+    found = []
+    for name, scores in (("energy", (1.52, 2.61, None)), ("flow", (3.02, 2.93, 2.81))):
+        trials = tuple(
+            TrialResult(
+                values={"optimizer.lr": rate},
+                steps=40,
+                brier_1=None if score is None else Estimate(score, 0.25),
+                is_chosen=score == max(x for x in scores if x),
+                failure="" if score else "loss is nan at step 7",
+            )
+            for rate, score in zip(("0.001", "0.003", "0.1"), scores, strict=True)
+        )
+        found.append(dataclasses.replace(variant(name), trials=trials))
+    return result(*found, remarks=("Tuning: 3 trials of each variant.", "softmax: the FLOPs."))
 
 
 def only_measured(**changes):
