@@ -265,7 +265,7 @@ PUBLIC = {
     "ModelLoss RankedContinuation TokenAndLatentEmbedding TokenLM rank",
     "data": "Corpus EvaluationRows Manifest Preparation TextMixture TextTokenizer TokenStore "
     "TrainingBatches digest_of evaluation_rows find_tokenizer is_prepared "
-    "mixed_corpus prepare_corpus read_documents",
+    "mixed_corpus prepare_corpus prepare_folder read_documents",
     "pairs": "PairBatches PairStore TextPair TokenPair encode_pairs read_pairs",
     "text": "BadInputError ByHash DocumentStream EMBEDDED_NAME EncodedBatch EncodedSide "
     "Encoder EncodingError FORMATS Filling Journal OneSide RawDocument Sample Source "
