@@ -80,13 +80,19 @@ def configs():
                 yield pytest.param(found[1], code, id=f"{page_name(page)}:{line}")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Prepared text, shared by all pages; the user's is left alone."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def empty_folder(tmp_path, monkeypatch):
-    """A folder to work in, whose modules can be imported; the user's cache is left alone."""
+def empty_folder(tmp_path, monkeypatch, cache):
+    """A folder to work in, whose modules can be imported."""
     before = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     yield tmp_path
     for name in set(sys.modules) - before:
         file = getattr(sys.modules[name], "__file__", None)

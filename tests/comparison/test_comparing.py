@@ -17,6 +17,7 @@ import yaml
 from calmkit.cli import main
 from calmkit.comparison import read_results
 from calmkit.experiments.model_folder import load_checkpoint
+from calmkit.reports import plots
 
 SMALL = [
     "--config=ci", "--autoencoder_training.steps=20", "--training.steps=6",
@@ -32,8 +33,10 @@ VARIANTS = (
 
 
 @pytest.fixture(autouse=True)
-def float32():
+def float32(monkeypatch):
     """As users run it: the suite's float64 default would not fit checkpoints of float32."""
+    # Drawing takes longer than the training; `folder`, made before, is drawn.
+    monkeypatch.setattr(plots, "draw_plots", lambda lines: [])
     torch.set_default_dtype(torch.float32)
     yield
     torch.set_default_dtype(torch.float64)

@@ -45,18 +45,29 @@ def planned(tmp_path, *options):
     return plan_runs(prepare_all(comparison), Quiet())
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Without options. Where runs are written is in no key."""
+    torch.set_default_dtype(torch.float32)
+    found = planned(tmp_path_factory.mktemp("plain"))
+    torch.set_default_dtype(torch.float64)
+    return found
+
+
 def keys(tmp_path, *options):
+    return keys_of(planned(tmp_path, *options))
+
+
+def keys_of(runs):
     """The key of each variant's training, and that of its run."""
-    found = planned(tmp_path, *options)
-    return {run.variant: run.training for run in found}, {run.variant: run.key for run in found}
+    return {run.variant: run.training for run in runs}, {run.variant: run.key for run in runs}
 
 
 class TestKeys:
-    def test_heads_share_an_autoencoder_and_not_a_training(self, tmp_path):
-        found = planned(tmp_path)
-        assert len({run.autoencoder for run in found}) == 1
-        assert len({run.training for run in found}) == 3
-        assert len({run.key for run in found}) == 3
+    def test_heads_share_an_autoencoder_and_not_a_training(self, plain):
+        assert len({run.autoencoder for run in plain}) == 1
+        assert len({run.training for run in plain}) == 3
+        assert len({run.key for run in plain}) == 3
 
     def test_seeds_share_nothing(self, tmp_path):
         found = planned(tmp_path, "--seeds=2")
@@ -76,8 +87,8 @@ class TestKeys:
         assert trainings["few"] == trainings["many"] == trainings["cold"] != trainings["wide"]
         assert len(set(runs.values())) == 4
 
-    def test_what_only_shows_or_measures_is_not_in_a_training(self, tmp_path):
-        trainings, runs = keys(tmp_path)
+    def test_what_only_shows_or_measures_is_not_in_a_training(self, plain, tmp_path):
+        trainings, runs = keys_of(plain)
         for option in ("--evaluation.draws=3", "--sample_tokens=7", "--validation_rows=5"):
             same, others = keys(tmp_path, option)
             assert same == trainings and others != runs
@@ -92,10 +103,10 @@ class TestKeys:
             ("--evaluation_seed=1", True),
         ],
     )  # fmt: skip
-    def test_what_decides_weights_is(self, tmp_path, option, reaches_autoencoder):
-        before, after = planned(tmp_path), planned(tmp_path, option)
-        assert all(a.training != b.training for a, b in zip(before, after, strict=True))
-        changed = before[0].autoencoder != after[0].autoencoder
+    def test_what_decides_weights_is(self, plain, tmp_path, option, reaches_autoencoder):
+        after = planned(tmp_path, option)
+        assert all(a.training != b.training for a, b in zip(plain, after, strict=True))
+        changed = plain[0].autoencoder != after[0].autoencoder
         assert changed == reaches_autoencoder
 
     def test_a_softmax_model_does_not_depend_on_autoencoder_and_head(self, tmp_path):
@@ -104,12 +115,12 @@ class TestKeys:
         (after,) = planned(tmp_path, *token_lm, "--head.width=48", "--latent_size=9")
         assert before.training == after.training and before.autoencoder == ""
 
-    def test_other_text_is_another_training_and_text_to_measure_on_is_not(self, tmp_path):
+    def test_other_text_is_another_training_and_text_to_measure_on_is_not(self, plain, tmp_path):
         text = tmp_path / "other.txt"
         text.write_text("\n\n".join(f"Some other text, number {n}. " * 9 for n in range(90)))
-        before, measured = planned(tmp_path), planned(tmp_path, f"--evaluation_data={text}")
-        assert [run.training for run in before] == [run.training for run in measured]
-        assert all(a.key != b.key for a, b in zip(before, measured, strict=True))
+        measured = planned(tmp_path, f"--evaluation_data={text}")
+        assert [run.training for run in plain] == [run.training for run in measured]
+        assert all(a.key != b.key for a, b in zip(plain, measured, strict=True))
 
 
 def run(variant, autoencoder, training):
