@@ -101,17 +101,13 @@ def empty_folder(tmp_path, monkeypatch, cache):
 
 
 @pytest.fixture
-def float32():
-    """The precision that a reader has."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+def seeded_globally():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-    torch.set_default_dtype(before)
 
 
-@pytest.mark.usefixtures("empty_folder", "float32")
+@pytest.mark.usefixtures("empty_folder", "float32", "seeded_globally")
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_python_runs(page, monkeypatch):
     # A page may register a backend, which is not to stay for other tests.

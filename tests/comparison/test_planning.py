@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from precision import in_float32
 from torch.utils.flop_counter import FlopCounterMode
 
 from calmkit.comparison import budget, planned_runs
@@ -14,13 +15,16 @@ from calmkit.comparison.planning import plan_runs, prepare_all
 from calmkit.comparison.results import Failure
 from calmkit.comparison.waves import in_waves, run_all
 from calmkit.config import ConfigError, parse_comparison
+from calmkit.experiments import Silent
 from calmkit.experiments.trainer import Trainer, model_objective
 from calmkit.training import TrainingSettings
+
+pytestmark = pytest.mark.usefixtures("float32")
 
 SMALL = ["--config=ci", "--evaluation.bootstrap=10"]
 
 
-class Quiet:
+class Noted(Silent):
     """A display that shows nothing."""
 
     def __init__(self):
@@ -29,29 +33,17 @@ class Quiet:
     def note(self, text):
         self.notes.append(text)
 
-    def track(self, label):
-        return lambda progress: None
-
-
-@pytest.fixture(autouse=True)
-def float32():
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(torch.float64)
-
 
 def planned(tmp_path, *options):
     comparison = parse_comparison([*SMALL, f"--output={tmp_path / 'runs'}", *options])
-    return plan_runs(prepare_all(comparison), Quiet())
+    return plan_runs(prepare_all(comparison), Silent())
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """Without options. Where runs are written is in no key."""
-    torch.set_default_dtype(torch.float32)
-    found = planned(tmp_path_factory.mktemp("plain"))
-    torch.set_default_dtype(torch.float64)
-    return found
+    with in_float32():
+        return planned(tmp_path_factory.mktemp("plain"))
 
 
 def keys(tmp_path, *options):
@@ -150,7 +142,7 @@ class TestWaves:
                 raise Broken("no room\nmore of it")
 
         monkeypatch.setattr(planned_runs, "Trainer", FakeLab)
-        display = Quiet()
+        display = Noted()
         left = planned(tmp_path, "--seeds=2", "--variants", "{a: {}}")
         failures = run_all(left, processes=1, threads=1, display=display)
         assert done == [0, 1]
@@ -173,11 +165,11 @@ class TestBudget:
         options += ["--evaluation.min_context=2", "--backbone.attention_backend=reference"]
         comparison = parse_comparison([*SMALL, f"--output={tmp_path / 'runs'}", *options])
         prepared = prepare_all(comparison)
-        steps = {one.variant: one.steps for one in plan_runs(prepared, Quiet())}
+        steps = {one.variant: one.steps for one in plan_runs(prepared, Silent())}
         assert steps["energy"] == 200 and len(set(steps.values())) == 5
         totals = {}
         for variant in comparison.variants:
-            trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Quiet())
+            trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Silent())
             batch = trainer.batches(variant.experiment.training)(0)
             # One document a row: attention within shorter ones is less work, for all alike.
             whole = ((batch.tokens.shape[1],),) * len(batch.tokens)
@@ -214,7 +206,7 @@ class TestBudget:
     def test_steps_are_timed(self, tmp_path):
         comparison = parse_comparison([*SMALL, f"--output={tmp_path}", "--variants", "{a: {}}"])
         prepared = prepare_all(comparison)
-        trainer = Trainer(comparison.variants[0].experiment, prepared.corpora["a"], Quiet())
+        trainer = Trainer(comparison.variants[0].experiment, prepared.corpora["a"], Silent())
         assert 0 < budget._seconds({"a": trainer})["a"] < 60
 
     def test_one_training_is_measured_once(self, tmp_path, monkeypatch):

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 import yaml
+from precision import in_float32
 from rich.console import Console
 
 from calmkit import cli
@@ -32,11 +32,8 @@ CLOSE = {name: (0.005, 0.06, 0.04) for name in PUBLISHED if name != "calm-xl"}
 
 @pytest.fixture(scope="module")
 def accounts():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    found = {name: account_preset(name) for name in PUBLISHED}
-    torch.set_default_dtype(before)
-    return found
+    with in_float32():
+        return {name: account_preset(name) for name in PUBLISHED}
 
 
 def test_the_table_has_six_models():
