@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from measuring import print_results
 
-from calmkit.data import Preparation, TextTokenizer, TokenStore, TrainingBatches
+from calmkit.data import Preparation, TextTokenizer, TokenStore, TrainingBatches, prepare_folder
 from calmkit.text import DocumentStream, find_sources
 
 # One thread of the tokenizer on either side of a ratio.
@@ -121,10 +121,12 @@ def milliseconds_a_batch(store: TokenStore, rounds: int) -> dict[str, float]:
 def speed_of_preparing(files: Sequence[str], tokenizer: Path, folder: Path) -> dict[str, float]:
     """Characters per second of preparing and of the tokenizer alone, and the peak of the first."""
     program = (
-        "import sys, pathlib, resource, time; from calmkit.data import Preparation; "
-        "from calmkit.text import find_sources; *files, tokenizer, folder = sys.argv[1:]; "
+        "import sys, pathlib, resource, time; from calmkit.text import find_sources; "
+        "from calmkit.data import Preparation, prepare_folder; "
+        "*files, tokenizer, folder = sys.argv[1:]; "
         "asked = Preparation(sources=find_sources(files), tokenizer=tokenizer); "
-        "begun = time.perf_counter(); made = asked.write(pathlib.Path(folder), processes=0); "
+        "begun = time.perf_counter(); "
+        "made = prepare_folder(asked, pathlib.Path(folder), processes=0); "
         "print(made.train.characters + made.validation.characters, time.perf_counter() - begun, "
         "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)"
     )
@@ -188,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as place:
         first, folder = Path(place) / "first", Path(place) / "prepared"
         sources = find_sources(args.files)
-        Preparation(sources=sources, tokenizer=f"train:{args.vocab}").write(first)
+        prepare_folder(Preparation(sources=sources, tokenizer=f"train:{args.vocab}"), first)
         preparing = speed_of_preparing(args.files, first / "tokenizer.json", folder)
         opened = seconds_of(lambda: ready(TokenStore.open(folder, "train")))
         results: dict[str, Any] = {

@@ -80,13 +80,19 @@ def configs():
                 yield pytest.param(found[1], code, id=f"{page_name(page)}:{line}")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Prepared text, shared by all pages; the user's is left alone."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def empty_folder(tmp_path, monkeypatch):
-    """A folder to work in, whose modules can be imported; the user's cache is left alone."""
+def empty_folder(tmp_path, monkeypatch, cache):
+    """A folder to work in, whose modules can be imported."""
     before = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     yield tmp_path
     for name in set(sys.modules) - before:
         file = getattr(sys.modules[name], "__file__", None)
@@ -95,17 +101,13 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def float32():
-    """The precision that a reader has."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
+def seeded_globally():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-    torch.set_default_dtype(before)
 
 
-@pytest.mark.usefixtures("empty_folder", "float32")
+@pytest.mark.usefixtures("empty_folder", "float32", "seeded_globally")
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_python_runs(page, monkeypatch):
     # A page may register a backend, which is not to stay for other tests.

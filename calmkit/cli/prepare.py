@@ -8,7 +8,7 @@ from calmkit.cli.display import Display
 from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import held, new_console
 from calmkit.config import parse_function
-from calmkit.data import SHARD_TOKENS, Manifest, Preparation, source_of_stream
+from calmkit.data import SHARD_TOKENS, Manifest, Preparation, prepare_folder, source_of_stream
 from calmkit.experiments import bytes_encoded
 from calmkit.text import Source, find_sources
 
@@ -33,7 +33,8 @@ def run(options: list[str]) -> None:
         preparation = Preparation(
             sources=[*files, *_stdin(given, output)], validation=held_out, **chosen
         )
-        manifest = preparation.write(
+        manifest = prepare_folder(
+            preparation,
             output,
             skip_bad=skip_bad,
             processes=processes,

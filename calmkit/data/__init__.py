@@ -10,6 +10,7 @@ from .known_tokenizers import find_tokenizer as find_tokenizer
 from .manifest import Manifest as Manifest
 from .manifest import is_prepared as is_prepared
 from .mixed_corpus import mixed_corpus as mixed_corpus
+from .output_folder import prepare_folder as prepare_folder
 from .preparation import Preparation as Preparation
 from .sources import read_documents as read_documents
 from .store import TokenStore as TokenStore
@@ -22,5 +23,5 @@ from .inspecting import FolderContent as FolderContent
 from .inspecting import SideContent as SideContent
 from .inspecting import inspect_folder as inspect_folder
 from .manifest import TOKENIZER_FILE as TOKENIZER_FILE
+from .output_folder import source_of_stream as source_of_stream
 from .preparation import SHARD_TOKENS as SHARD_TOKENS
-from .preparation import source_of_stream as source_of_stream

@@ -21,6 +21,7 @@ from calmkit.locks import LOCK_FILE, FolderInUseError, only_one_in, turn_in
 from calmkit.text import EMBEDDED_NAME, WORK_FOLDER, sources_of
 
 from .manifest import TOKENIZER_FILE, Manifest, is_prepared
+from .output_folder import prepare_folder
 from .preparation import Preparation, key_of
 from .store import TokenStore
 from .text_mixture import TextMixture
@@ -197,7 +198,7 @@ def _fill(
     progress: Callable[[int, int], None],
 ) -> None:
     try:
-        preparation.write(entry, tell=tell, progress=progress)
+        prepare_folder(preparation, entry, tell=tell, progress=progress)
     except ValueError:  # every text with this key would fail
         shutil.rmtree(entry, ignore_errors=True)
         raise

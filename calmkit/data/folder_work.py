@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calmkit.files import file_digest, replace_file
 from calmkit.text import (
@@ -32,10 +32,8 @@ from .manifest import (
     SourceFacts,
     TokenizerFacts,
 )
+from .preparation import Preparation
 from .tokenizer import TextTokenizer
-
-if TYPE_CHECKING:
-    from .preparation import Preparation
 
 __all__ = ["FolderWork"]
 
@@ -48,7 +46,7 @@ class FolderWork:
 
     def __init__(
         self,
-        preparation: "Preparation",
+        preparation: Preparation,
         folder: Path,
         journal: Journal,
         state: State,
@@ -58,7 +56,7 @@ class FolderWork:
         tell: Callable[[str], None],
         progress: Callable[[int, int], None],
     ) -> None:
-        """Store the arguments of `Preparation.write`, with the folder's journal and state."""
+        """Store the arguments of `prepare_folder`, with the folder's journal and state."""
         self._preparation, self._folder = preparation, folder
         self._journal, self._state = journal, state
         self._skip_bad, self._tell, self._progress = skip_bad, tell, progress

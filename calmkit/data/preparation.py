@@ -1,42 +1,25 @@
-"""From sources to a prepared folder, as a stream: any size, all cores, bounded memory.
-
-    files -> documents -> side by hash, token ids -> shards, offsets -> manifest
-                          in worker processes         in order
-
-A killed run resumes where it stopped if its options and sources are unchanged, and writes the same
-bytes. The manifest is written last. The bytes do not depend on the number of processes either.
-"""
+"""What a prepared folder is made of: its sources, its options, and the key of both."""
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from calmkit import __version__
-from calmkit.disk import writing
 from calmkit.extras import require
 from calmkit.files import file_digest
-from calmkit.locks import LOCK_FILE
-from calmkit.text import WORK_FOLDER, Journal, Source, check_same_plan
+from calmkit.text import Source
 
-from .folder_work import FolderWork
 from .known_tokenizers import find_tokenizer
-from .manifest import Manifest, is_prepared
 from .tokenizer import TextTokenizer, check_vocab_size
 
-__all__ = ["SHARD_TOKENS", "Preparation", "key_of", "source_of_stream"]
+__all__ = ["SHARD_TOKENS", "Preparation", "key_of"]
 
 SHARD_TOKENS = 2**27
 
 _LEARN = "train:"
-
-
-def _ignore(*message: object) -> None:
-    """Discard messages and progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,57 +96,6 @@ class Preparation:
         """A key of contents and options, independent of file names."""
         return key_of(self.plan)
 
-    def write(
-        self,
-        folder: Path,
-        *,
-        skip_bad: int = 0,
-        processes: int | None = None,
-        tell: Callable[[str], None] = _ignore,
-        progress: Callable[[int, int], None] = _ignore,
-    ) -> Manifest:
-        """Write or complete a folder; no other process may write to it (`locks`).
-
-        Args:
-            folder: A new or empty folder, or one started by the same preparation.
-            skip_bad: Number of bad documents that may be skipped.
-            processes: Number of encoding processes. None: one per core, or only this process if
-                there is little text.
-            tell: Called with a message before each long step.
-            progress: Called with the bytes of the sources done so far and in total.
-
-        Returns:
-            The manifest; the existing one if the folder is already complete.
-
-        Raises:
-            ValueError: If the folder has other content, or the text cannot be read, is too small
-                or has too many bad documents.
-            WriteError: If the disk is full.
-        """
-        journal, plan = Journal(folder), self.plan
-        if is_prepared(folder):
-            journal.remove()
-            manifest = Manifest.read(folder)
-            check_same_plan(plan, manifest.options, folder)
-            return manifest
-        _check_output(folder)
-        with writing(folder, kept="finished work is kept, and the next run resumes there"):
-            state = journal.begin(plan)
-            work = FolderWork(
-                self,
-                folder,
-                journal,
-                state,
-                skip_bad=skip_bad,
-                processes=processes,
-                tell=tell,
-                progress=progress,
-            )
-            manifest = work.done()
-            manifest.write(folder)
-        journal.remove()
-        return manifest
-
     @property
     def learns(self) -> bool:
         """Whether a tokenizer is trained on the text."""
@@ -211,36 +143,3 @@ def key_of(plan: Mapping[str, Any]) -> str:
     for kind in ("tokenizer", "sources", "validation"):
         nameless[kind] = [facts[1:] for facts in plan[kind]]
     return hashlib.sha256(json.dumps(nameless, sort_keys=True).encode()).hexdigest()
-
-
-def source_of_stream(stream: BinaryIO, folder: Path) -> Source:
-    """Save JSON lines from a pipe beside the folder's journal until the folder is complete.
-
-    Args:
-        stream: The pipe, which is read to its end.
-        folder: The folder to prepare.
-
-    Raises:
-        ValueError: If the folder has other files.
-    """
-    _check_output(folder)
-    path = folder / WORK_FOLDER / "stdin.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(folder, kept="nothing was prepared"), path.open("wb") as file:
-        shutil.copyfileobj(stream, file, 1 << 20)
-    return Source(path, ".jsonl", "standard input")
-
-
-def _check_output(folder: Path) -> None:
-    """Refuse a folder with other files.
-
-    Raises:
-        ValueError: If it has some and was not started by `calmkit prepare`.
-    """
-    if not folder.exists() or (folder / WORK_FOLDER).exists() or is_prepared(folder):
-        return
-    if others := [path.name for path in folder.iterdir() if path.name != LOCK_FILE]:
-        raise ValueError(
-            f"output must be a new, empty or unfinished folder; {folder} holds "
-            f"{sorted(others)[0]}. Choose another."
-        )

@@ -9,13 +9,13 @@ folded into a plain one; see `folding`.
 
 import os
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
 from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder
-from calmkit.backbones import Backbone, TransformerBackbone
-from calmkit.models import CALM, ChunkEmbedding, InputEncoder, NoisyInput
+from calmkit.backbones import TransformerBackbone
+from calmkit.models import CALM, ChunkEmbedding, NoisyInput
 
 from .conversion import published_tensors
 from .folding import folded
@@ -26,6 +26,8 @@ from .rope import rope_config
 from .writing import check_new, write_folder
 
 __all__ = ["save_published"]
+
+P = TypeVar("P")
 
 
 def save_published(model: CALM | ChunkAutoencoder, folder: str | os.PathLike[str]) -> None:
@@ -64,8 +66,10 @@ def _form(model: CALM | ChunkAutoencoder) -> tuple[dict[str, Any], dict[str, Ten
             f"autoencoder must have {DEFAULT_EPS} as eps of its norms inside a CALM, whose config "
             f"does not state it; got {_eps(autoencoder)}."
         )
-    input_encoder = _chunk_embedding(model.input_encoder)
-    backbone = _transformer(model.backbone)
+    noisy = isinstance(model.input_encoder, NoisyInput)  # noise is for training only
+    read = model.input_encoder.encoder if noisy else model.input_encoder
+    input_encoder = _only(read, ChunkEmbedding, "input_encoder")
+    backbone = _only(model.backbone, TransformerBackbone, "backbone")
     head_config, head_rows = head_form(model.head)
     config = {
         **_common(input_encoder),
@@ -125,24 +129,14 @@ def _mlp_autoencoder(autoencoder: ChunkAutoencoder) -> MLPAutoencoder:
     return plain
 
 
-def _chunk_embedding(encoder: InputEncoder) -> ChunkEmbedding:
-    if isinstance(encoder, NoisyInput):
-        encoder = encoder.encoder  # noise is for training only
-    if not isinstance(encoder, ChunkEmbedding):
+def _only(part: object, kind: type[P], name: str) -> P:
+    """The part, if it is of the one kind that the format can express."""
+    if not isinstance(part, kind):
         raise ValueError(
-            "input_encoder must be a ChunkEmbedding, as the format has no other; got "
-            f"{type(encoder).__name__}."
+            f"{name} must be a {kind.__name__}, as the format has no other; got "
+            f"{type(part).__name__}."
         )
-    return encoder
-
-
-def _transformer(backbone: Backbone) -> TransformerBackbone:
-    if not isinstance(backbone, TransformerBackbone):
-        raise ValueError(
-            "backbone must be a TransformerBackbone, as the format has no other; got "
-            f"{type(backbone).__name__}."
-        )
-    return backbone
+    return part
 
 
 def _backbone_config(backbone: TransformerBackbone) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import sys
 import time
 
 import pytest
-import torch
 import yaml
+from precision import in_float32
 
 from calmkit.cli import main
 from calmkit.comparison import read_results
 from calmkit.experiments.model_folder import load_checkpoint
+from calmkit.reports import plots
 
 SMALL = [
     "--config=ci", "--autoencoder_training.steps=20", "--training.steps=6",
@@ -32,20 +33,17 @@ VARIANTS = (
 
 
 @pytest.fixture(autouse=True)
-def float32():
-    """As users run it: the suite's float64 default would not fit checkpoints of float32."""
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(torch.float64)
+def without_pictures(monkeypatch, float32):
+    """Drawing takes longer than the training; `folder`, made before, is drawn."""
+    monkeypatch.setattr(plots, "draw_plots", lambda lines: [])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.set_default_dtype(torch.float32)
     folder = tmp_path_factory.mktemp("runs") / "compare"
     options = ["compare", *SMALL, "--variants", VARIANTS, "--seeds=2", f"--output={folder}"]
-    assert main(options) == 0
-    torch.set_default_dtype(torch.float64)
+    with in_float32():
+        assert main(options) == 0
     return folder
 
 

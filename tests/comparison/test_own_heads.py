@@ -3,7 +3,6 @@
 import dataclasses
 
 import pytest
-import torch
 from own_code import Files, forget
 
 from calmkit.cli import main
@@ -11,6 +10,7 @@ from calmkit.comparison import read_results
 from calmkit.comparison.planned_runs import do_run
 from calmkit.comparison.planning import plan_runs, prepare_all
 from calmkit.config import parse_comparison
+from calmkit.experiments import Silent
 from calmkit.reports import plots
 
 SIZES = [
@@ -31,15 +31,13 @@ class MyHead(EnergyHead):
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
+def files(tmp_path, monkeypatch, float32):
     """A package with a head and a helper of it, in the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plots, "draw_plots", lambda rows: [])
     monkeypatch.syspath_prepend(str(tmp_path))
-    torch.set_default_dtype(torch.float32)
     files = Files(tmp_path)
     yield files.write(own_pack__init="", own_pack__heads=HEAD, own_pack__scales="SCALE = 1.0")
-    torch.set_default_dtype(torch.float64)
     forget()
 
 
@@ -110,15 +108,10 @@ def test_train_does_not_go_on_with_other_code_or_other_text(files, capsys):
 
 def test_a_process_with_other_code_than_was_planned_with_does_no_run(tmp_path):
     """As when a file is edited while a comparison runs, before the next process imports it."""
-
-    class Quiet:
-        def note(self, text):
-            pass
-
     comparison = parse_comparison(["--config=ci", "--variants={a: {}}", f"--output={tmp_path}"])
-    (planned,) = plan_runs(prepare_all(comparison), Quiet())
+    (planned,) = plan_runs(prepare_all(comparison), Silent())
     other = {**planned.code, "calmkit.heads.energy": "0" * 32}
-    failure = do_run(dataclasses.replace(planned, code=other), Quiet())
+    failure = do_run(dataclasses.replace(planned, code=other), Silent())
     assert failure.reason == (
         "ValueError: code must stay the same while a comparison runs; calmkit.heads.energy has "
         "changed. Run it again."

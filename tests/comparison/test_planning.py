@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from precision import in_float32
 from torch.utils.flop_counter import FlopCounterMode
 
 from calmkit.comparison import budget, planned_runs
@@ -14,13 +15,16 @@ from calmkit.comparison.planning import plan_runs, prepare_all
 from calmkit.comparison.results import Failure
 from calmkit.comparison.waves import in_waves, run_all
 from calmkit.config import ConfigError, parse_comparison
+from calmkit.experiments import Silent
 from calmkit.experiments.trainer import Trainer, model_objective
 from calmkit.training import TrainingSettings
+
+pytestmark = pytest.mark.usefixtures("float32")
 
 SMALL = ["--config=ci", "--evaluation.bootstrap=10"]
 
 
-class Quiet:
+class Noted(Silent):
     """A display that shows nothing."""
 
     def __init__(self):
@@ -29,34 +33,33 @@ class Quiet:
     def note(self, text):
         self.notes.append(text)
 
-    def track(self, label):
-        return lambda progress: None
-
-
-@pytest.fixture(autouse=True)
-def float32():
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(torch.float64)
-
 
 def planned(tmp_path, *options):
     comparison = parse_comparison([*SMALL, f"--output={tmp_path / 'runs'}", *options])
-    return plan_runs(prepare_all(comparison), Quiet())
+    return plan_runs(prepare_all(comparison), Silent())
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Without options. Where runs are written is in no key."""
+    with in_float32():
+        return planned(tmp_path_factory.mktemp("plain"))
 
 
 def keys(tmp_path, *options):
+    return keys_of(planned(tmp_path, *options))
+
+
+def keys_of(runs):
     """The key of each variant's training, and that of its run."""
-    found = planned(tmp_path, *options)
-    return {run.variant: run.training for run in found}, {run.variant: run.key for run in found}
+    return {run.variant: run.training for run in runs}, {run.variant: run.key for run in runs}
 
 
 class TestKeys:
-    def test_heads_share_an_autoencoder_and_not_a_training(self, tmp_path):
-        found = planned(tmp_path)
-        assert len({run.autoencoder for run in found}) == 1
-        assert len({run.training for run in found}) == 3
-        assert len({run.key for run in found}) == 3
+    def test_heads_share_an_autoencoder_and_not_a_training(self, plain):
+        assert len({run.autoencoder for run in plain}) == 1
+        assert len({run.training for run in plain}) == 3
+        assert len({run.key for run in plain}) == 3
 
     def test_seeds_share_nothing(self, tmp_path):
         found = planned(tmp_path, "--seeds=2")
@@ -85,8 +88,8 @@ class TestKeys:
             pulled, _ = keys(tmp_path, "--variants", variants, f"--{key}=1.0")
             assert pulled["a"] != pulled["b"] and plain["a"] not in pulled.values()
 
-    def test_what_only_shows_or_measures_is_not_in_a_training(self, tmp_path):
-        trainings, runs = keys(tmp_path)
+    def test_what_only_shows_or_measures_is_not_in_a_training(self, plain, tmp_path):
+        trainings, runs = keys_of(plain)
         for option in ("--evaluation.draws=3", "--sample_tokens=7", "--validation_rows=5"):
             same, others = keys(tmp_path, option)
             assert same == trainings and others != runs
@@ -101,10 +104,10 @@ class TestKeys:
             ("--evaluation_seed=1", True),
         ],
     )  # fmt: skip
-    def test_what_decides_weights_is(self, tmp_path, option, reaches_autoencoder):
-        before, after = planned(tmp_path), planned(tmp_path, option)
-        assert all(a.training != b.training for a, b in zip(before, after, strict=True))
-        changed = before[0].autoencoder != after[0].autoencoder
+    def test_what_decides_weights_is(self, plain, tmp_path, option, reaches_autoencoder):
+        after = planned(tmp_path, option)
+        assert all(a.training != b.training for a, b in zip(plain, after, strict=True))
+        changed = plain[0].autoencoder != after[0].autoencoder
         assert changed == reaches_autoencoder
 
     def test_a_softmax_model_does_not_depend_on_autoencoder_and_head(self, tmp_path):
@@ -113,12 +116,12 @@ class TestKeys:
         (after,) = planned(tmp_path, *token_lm, "--head.width=48", "--latent_size=9")
         assert before.training == after.training and before.autoencoder == ""
 
-    def test_other_text_is_another_training_and_text_to_measure_on_is_not(self, tmp_path):
+    def test_other_text_is_another_training_and_text_to_measure_on_is_not(self, plain, tmp_path):
         text = tmp_path / "other.txt"
         text.write_text("\n\n".join(f"Some other text, number {n}. " * 9 for n in range(90)))
-        before, measured = planned(tmp_path), planned(tmp_path, f"--evaluation_data={text}")
-        assert [run.training for run in before] == [run.training for run in measured]
-        assert all(a.key != b.key for a, b in zip(before, measured, strict=True))
+        measured = planned(tmp_path, f"--evaluation_data={text}")
+        assert [run.training for run in plain] == [run.training for run in measured]
+        assert all(a.key != b.key for a, b in zip(plain, measured, strict=True))
 
 
 def run(variant, autoencoder, training):
@@ -148,7 +151,7 @@ class TestWaves:
                 raise Broken("no room\nmore of it")
 
         monkeypatch.setattr(planned_runs, "Trainer", FakeLab)
-        display = Quiet()
+        display = Noted()
         left = planned(tmp_path, "--seeds=2", "--variants", "{a: {}}")
         failures = run_all(left, processes=1, threads=1, display=display)
         assert done == [0, 1]
@@ -171,11 +174,11 @@ class TestBudget:
         options += ["--evaluation.min_context=2", "--backbone.attention_backend=reference"]
         comparison = parse_comparison([*SMALL, f"--output={tmp_path / 'runs'}", *options])
         prepared = prepare_all(comparison)
-        steps = {one.variant: one.steps for one in plan_runs(prepared, Quiet())}
+        steps = {one.variant: one.steps for one in plan_runs(prepared, Silent())}
         assert steps["energy"] == 200 and len(set(steps.values())) == 5
         totals = {}
         for variant in comparison.variants:
-            trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Quiet())
+            trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Silent())
             batch = trainer.batches(variant.experiment.training)(0)
             # One document a row: attention within shorter ones is less work, for all alike.
             whole = ((batch.tokens.shape[1],),) * len(batch.tokens)
@@ -212,7 +215,7 @@ class TestBudget:
     def test_steps_are_timed(self, tmp_path):
         comparison = parse_comparison([*SMALL, f"--output={tmp_path}", "--variants", "{a: {}}"])
         prepared = prepare_all(comparison)
-        trainer = Trainer(comparison.variants[0].experiment, prepared.corpora["a"], Quiet())
+        trainer = Trainer(comparison.variants[0].experiment, prepared.corpora["a"], Silent())
         assert 0 < budget._seconds({"a": trainer})["a"] < 60
 
     def test_one_training_is_measured_once(self, tmp_path, monkeypatch):

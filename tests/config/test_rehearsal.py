@@ -72,13 +72,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def own_parts(folder, monkeypatch):
+def own_parts(folder, monkeypatch, float32):
     monkeypatch.syspath_prepend(folder)
     monkeypatch.chdir(folder)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(before)
 
 
 def experiment(*options):

@@ -14,6 +14,7 @@ from calmkit.data import (
     TextTokenizer,
     digest_of,
     prepare_corpus,
+    prepare_folder,
     read_documents,
 )
 from calmkit.data import corpus as corpus_module
@@ -91,7 +92,7 @@ def test_the_embedded_text_has_both_sides(tmp_path):
 
 def test_a_prepared_folder_is_taken_as_it_is(text, tmp_path):
     made = Preparation(sources=find_sources([text]), tokenizer="train:300", shard_tokens=500)
-    manifest = made.write(tmp_path / "made")
+    manifest = prepare_folder(made, tmp_path / "made")
     assert len(manifest.train.shards) > 2
     before = sorted((tmp_path / "made").iterdir())
     found = prepare_corpus(tmp_path / "made", vocab_size=300, cache_dir=tmp_path / "cache")

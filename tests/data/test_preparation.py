@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from known_tokenizers_like import LOSSLESS
 from text_files import write_jsonl, write_parquet, write_zst
 
-from calmkit.data import Manifest, Preparation, TextTokenizer
-from calmkit.data.preparation import source_of_stream
+from calmkit.data import Manifest, Preparation, TextTokenizer, prepare_folder
+from calmkit.data.output_folder import source_of_stream
 from calmkit.disk import WriteError
 from calmkit.text import BadInputError, ByHash, EncodingError, content_key, find_sources
 from calmkit.text import filling as filling_module
@@ -67,7 +67,7 @@ def test_every_token_of_every_document_once(
     folder = tmp_path_factory.mktemp("any")
     source = write_jsonl(folder / "a.jsonl", ["first", *texts, "last"])
     asked = preparation(source, tokenizer=tokenizer, shard_tokens=shard_tokens, seed=seed)
-    manifest = asked.write(folder / "out")
+    manifest = prepare_folder(asked, folder / "out")
     manifest.check_digests(folder / "out")
     rule = ByHash(seed, manifest.held_out["below"])
     known = TextTokenizer.load(tokenizer)
@@ -96,7 +96,7 @@ def test_bytes_do_not_depend_on_the_number_of_processes(tokenizer, tmp_path, mon
     found = []
     for processes in (0, 1, 2, 5):
         asked = preparation(*sources, tokenizer=tokenizer, shard_tokens=100)
-        asked.write(tmp_path / str(processes), processes=processes)
+        prepare_folder(asked, tmp_path / str(processes), processes=processes)
         found.append(content(tmp_path / str(processes)))
     assert found[0] == found[1] == found[2] == found[3]
     assert "manifest.json" in found[0] and ".preparing" not in found[0]
@@ -109,7 +109,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, processes, 
     write_jsonl(texts / "a.jsonl", TEXTS[:13])
     write_parquet(texts / "b.parquet", TEXTS[13:20])
     write_zst(texts / "c.jsonl.zst", TEXTS[20:])
-    preparation(texts, **killing.OPTIONS).write(tmp_path / "whole")
+    prepare_folder(preparation(texts, **killing.OPTIONS), tmp_path / "whole")
     given = [texts, tmp_path / "whole", tmp_path / "work", processes, every]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", killing.__file__, *map(str, given)],
@@ -123,9 +123,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, processes, 
 def test_a_whole_folder_is_left_as_it_is(tokenizer, tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     asked = preparation(source, tokenizer=tokenizer)
-    first = asked.write(tmp_path / "out")
+    first = prepare_folder(asked, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    assert asked.write(tmp_path / "out") == first
+    assert prepare_folder(asked, tmp_path / "out") == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -141,7 +141,7 @@ def stopped(asked, folder):
             raise Stop
 
     with pytest.raises(Stop):
-        asked.write(folder, progress=stop)
+        prepare_folder(asked, folder, progress=stop)
 
 
 CHANGES = {
@@ -161,7 +161,7 @@ def test_other_options_on_a_begun_folder_are_refused(tokenizer, tmp_path, option
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     options = {"tokenizer": tokenizer}
     if whole:
-        preparation(source, **options).write(tmp_path / "out")
+        prepare_folder(preparation(source, **options), tmp_path / "out")
     else:
         stopped(preparation(source, **options), tmp_path / "out")
     before = content(tmp_path / "out")
@@ -171,7 +171,7 @@ def test_other_options_on_a_begun_folder_are_refused(tokenizer, tmp_path, option
     else:
         options[option] = value
     with pytest.raises(ValueError, match=message):
-        preparation(source, **options).write(tmp_path / "out")
+        prepare_folder(preparation(source, **options), tmp_path / "out")
     assert content(tmp_path / "out") == before
 
 
@@ -179,16 +179,17 @@ def test_a_folder_in_which_nothing_was_written_takes_other_options(tmp_path):
     """A text too small for the first choice of a vocabulary is no reason to remove a folder."""
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     with pytest.raises(ValueError, match="vocab_size must be at most"):
-        preparation(source, tokenizer="train:30000").write(tmp_path / "out")
-    manifest = preparation(source, tokenizer="train:257").write(tmp_path / "out")
+        prepare_folder(preparation(source, tokenizer="train:30000"), tmp_path / "out")
+    manifest = prepare_folder(preparation(source, tokenizer="train:257"), tmp_path / "out")
     assert manifest.tokenizer.name == "train:257"
-    assert preparation(source, tokenizer="train:257").write(tmp_path / "other") == manifest
+    other = prepare_folder(preparation(source, tokenizer="train:257"), tmp_path / "other")
+    assert other == manifest
 
 
 def test_a_folder_with_other_files_is_refused(tokenizer, tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     with pytest.raises(ValueError, match=r"unfinished folder.*holds a\.jsonl\. Choose another"):
-        preparation(source, tokenizer=tokenizer).write(tmp_path)
+        prepare_folder(preparation(source, tokenizer=tokenizer), tmp_path)
     with pytest.raises(ValueError, match=r"holds a\.jsonl"):
         source_of_stream(io.BytesIO(b""), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
@@ -204,19 +205,19 @@ def test_bad_documents_end_it_or_are_counted_and_it_goes_on_from_there(
     path.write_bytes(b"".join(lines))
     asked = preparation(path, tokenizer=tokenizer)
     with pytest.raises(BadInputError, match=r"jsonl:31 is not: .*Or set skip_bad, the number of"):
-        asked.write(tmp_path / "out")
+        prepare_folder(asked, tmp_path / "out")
     noted = json.loads((tmp_path / "out" / ".preparing" / "state.json").read_text())
     assert noted["document"] == 30
     with pytest.raises(BadInputError, match=r"jsonl:51 has .*Or set.*; 1 were before it"):
-        asked.write(tmp_path / "out", skip_bad=1)
-    manifest = asked.write(tmp_path / "out", skip_bad=2)
+        prepare_folder(asked, tmp_path / "out", skip_bad=1)
+    manifest = prepare_folder(asked, tmp_path / "out", skip_bad=2)
     assert manifest.skipped["count"] == 2
     assert [
         ":31 is not" in manifest.skipped["first"][0],
         ":51 has" in manifest.skipped["first"][1],
     ]
     path.write_bytes(b"".join(line for line in lines if b"more" in line or b"says" in line))
-    plain = preparation(path, tokenizer=tokenizer).write(tmp_path / "plain")
+    plain = prepare_folder(preparation(path, tokenizer=tokenizer), tmp_path / "plain")
     assert (plain.train, plain.validation) == (manifest.train, manifest.validation)
 
 
@@ -224,7 +225,7 @@ def test_a_wrong_field_is_named_even_where_bad_documents_may_be_left_out(tokeniz
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     asked = preparation(source, tokenizer=tokenizer, text_field="words")
     with pytest.raises(BadInputError, match=r'object with a "words" string; .*:1 has'):
-        asked.write(tmp_path / "out", skip_bad=100)
+        prepare_folder(asked, tmp_path / "out", skip_bad=100)
 
 
 def test_a_truncated_file_is_left_out_from_where_it_breaks(tokenizer, tmp_path):
@@ -233,8 +234,8 @@ def test_a_truncated_file_is_left_out_from_where_it_breaks(tokenizer, tmp_path):
     write_jsonl(tmp_path / "c.jsonl", TEXTS[:10])
     asked = preparation(path, tmp_path / "c.jsonl", tokenizer=tokenizer)
     with pytest.raises(BadInputError, match=r"must be a whole \.jsonl\.zst file.*before its last"):
-        asked.write(tmp_path / "out")
-    manifest = asked.write(tmp_path / "out", skip_bad=1)
+        prepare_folder(asked, tmp_path / "out")
+    manifest = prepare_folder(asked, tmp_path / "out", skip_bad=1)
     assert 0 < manifest.sources[0].documents < 60 and manifest.sources[1].documents == 10
 
 
@@ -242,7 +243,7 @@ def test_given_held_out_text(tokenizer, tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     held_out = write_jsonl(tmp_path / "h.jsonl", [f" {TEXTS[3]}\n", "quite another", ""])
     asked = preparation(source, tokenizer=tokenizer, validation=find_sources([held_out]))
-    manifest = asked.write(tmp_path / "out")
+    manifest = prepare_folder(asked, tmp_path / "out")
     known = TextTokenizer.load(tokenizer)
     found = [known.decode(ids) for ids in documents(tmp_path / "out", "train")]
     assert found == [text for text in TEXTS if text != TEXTS[3]]
@@ -253,14 +254,15 @@ def test_given_held_out_text(tokenizer, tmp_path):
     assert [source.documents for source in manifest.sources] == [59]
     write_jsonl(held_out, [" "])
     with pytest.raises(ValueError, match="validation must hold some text; its files are empty"):
-        preparation(source, tokenizer=tokenizer, validation=find_sources([held_out])).write(
-            tmp_path / "other"
+        prepare_folder(
+            preparation(source, tokenizer=tokenizer, validation=find_sources([held_out])),
+            tmp_path / "other",
         )
 
 
 def test_a_learnt_tokenizer_has_not_seen_what_is_held_out(tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
-    manifest = preparation(source, tokenizer="train:275").write(tmp_path / "out")
+    manifest = prepare_folder(preparation(source, tokenizer="train:275"), tmp_path / "out")
     rule = ByHash(0, manifest.held_out["below"])
     train = [text for text in TEXTS if rule.side_of(content_key(text)) == "train"]
     want = TextTokenizer.train(train, vocab_size=275).to_json()
@@ -270,10 +272,14 @@ def test_a_learnt_tokenizer_has_not_seen_what_is_held_out(tmp_path):
 
 def test_standard_input_is_kept_until_the_folder_is_whole(tokenizer, tmp_path):
     lines = write_jsonl(tmp_path / "a.jsonl", TEXTS).read_bytes()
-    want = preparation(tmp_path / "a.jsonl", tokenizer=tokenizer).write(tmp_path / "want")
+    want = prepare_folder(
+        preparation(tmp_path / "a.jsonl", tokenizer=tokenizer), tmp_path / "want"
+    )
     for _ in range(2):  # the second time it is whole already
         source = source_of_stream(io.BytesIO(lines), tmp_path / "out")
-        found = Preparation(sources=[source], tokenizer=tokenizer).write(tmp_path / "out")
+        found = prepare_folder(
+            Preparation(sources=[source], tokenizer=tokenizer), tmp_path / "out"
+        )
         assert found.digest == want.digest and found.sources[0].name == "standard input"
         assert not (tmp_path / "out" / ".preparing").exists()
 
@@ -310,7 +316,7 @@ def test_wrong_options_are_refused_before_anything_is_read(options, message):
 def test_a_full_disk_keeps_what_was_done(tokenizer, tmp_path, monkeypatch):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     asked = preparation(source, tokenizer=tokenizer)
-    want = asked.write(tmp_path / "want")
+    want = prepare_folder(asked, tmp_path / "want")
 
     def full(file):
         raise OSError(28, "No space left on device")
@@ -320,9 +326,9 @@ def test_a_full_disk_keeps_what_was_done(tokenizer, tmp_path, monkeypatch):
         with pytest.raises(
             WriteError, match=r"could not be written: No space.* the next run resumes there"
         ):
-            asked.write(tmp_path / "out")
+            prepare_folder(asked, tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
-    assert asked.write(tmp_path / "out") == want
+    assert prepare_folder(asked, tmp_path / "out") == want
 
 
 def test_a_process_that_dies_is_told(tokenizer, tmp_path, monkeypatch):
@@ -335,15 +341,15 @@ def test_a_process_that_dies_is_told(tokenizer, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("calmkit.text.workers._PROGRAM", program)
         with pytest.raises(EncodingError, match=r"ended with code 7; .*finished work is kept"):
-            asked.write(tmp_path / "out", processes=2)
-    asked.write(tmp_path / "out", processes=2)
+            prepare_folder(asked, tmp_path / "out", processes=2)
+    prepare_folder(asked, tmp_path / "out", processes=2)
 
 
 def test_progress_begins_at_what_is_done_and_ends_with_all(tokenizer, tmp_path):
     source = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     told = []
     asked = preparation(source, tokenizer=tokenizer)
-    asked.write(tmp_path / "out", progress=lambda *progress: told.append(progress))
+    prepare_folder(asked, tmp_path / "out", progress=lambda *progress: told.append(progress))
     total = Path(source).stat().st_size
     assert told[0] == (0, total) and told[-1] == (total, total)
     assert all(done < total for done, _ in told[:-1])

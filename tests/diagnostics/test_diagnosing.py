@@ -10,6 +10,7 @@ import math
 
 import pytest
 import torch
+from precision import in_float32
 from rounding import RoundingAutoencoder
 from torch import nn
 
@@ -295,20 +296,14 @@ def saved(tmp_path_factory):
     ]  # fmt: skip
     parsed = config.parse(options, command="calmkit train")
     corpus = prepare_corpus(None, vocab_size=300, cache_dir=parsed.experiment.cache_dir)
-    torch.set_default_dtype(torch.float32)
-    untrained = config.assemble(parsed.experiment, parsed.experiment.head)
-    torch.set_default_dtype(torch.float64)
+    with in_float32():
+        untrained = config.assemble(parsed.experiment, parsed.experiment.head)
     save_checkpoint(folder, model=untrained, tokenizer=corpus.tokenizer, config_text=parsed.text)
     return folder
 
 
+@pytest.mark.usefixtures("float32")
 class TestCommand:
-    @pytest.fixture(autouse=True)
-    def float32(self):
-        torch.set_default_dtype(torch.float32)
-        yield
-        torch.set_default_dtype(torch.float64)
-
     def test_evaluate_prints_and_writes_all(self, saved, tmp_path, capsys):
         assert main(["evaluate", f"--checkpoint={saved}", f"--output={tmp_path}"]) == 0
         printed = capsys.readouterr().out

@@ -8,7 +8,7 @@ import torch
 
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
-from calmkit.data import Preparation, TextTokenizer, TokenStore, read_documents
+from calmkit.data import Preparation, TextTokenizer, TokenStore, prepare_folder, read_documents
 from calmkit.evaluation import EvaluationSettings, evaluate
 from calmkit.experiments.evaluating import evaluate_checkpoint, plan_evaluation
 from calmkit.experiments.measuring import measure
@@ -74,7 +74,8 @@ def prepared(tmp_path, folder, tokenizer):
     lines = [f'{{"text": "Line {n}, of a text of mine, about {n % 7}."}}' for n in range(300)]
     (tmp_path / "lines.jsonl").write_text("\n".join(lines))
     sources = find_sources([tmp_path / "lines.jsonl"])
-    return Preparation(sources=sources, tokenizer=str(tokenizer)).write(tmp_path / folder)
+    preparation = Preparation(sources=sources, tokenizer=str(tokenizer))
+    return prepare_folder(preparation, tmp_path / folder)
 
 
 def test_of_a_prepared_folder_it_is_measured_on_what_is_held_out(checkpoint, folder, tmp_path):

@@ -17,6 +17,8 @@ from calmkit.experiments.finetuning import finetune, prepare_finetuning
 from calmkit.experiments.model_folder import load_checkpoint, save_checkpoint
 from calmkit.training import step_generator
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 SMALL = [
     "--vocab_size=257", "--latent_size=8", "--hidden_size=16", "--positions=17",
     "--autoencoder.width=16", "--backbone.depth=1", "--backbone.heads=2", "--head.width=16",
@@ -24,14 +26,6 @@ SMALL = [
 ]  # fmt: skip
 FINETUNE = ["--training.steps=6", "--training.warmup_steps=1", "--training.checkpoint_every=2",
             "--training.batch_size=2", "--accelerator=cpu"]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def float32():
-    """As users run it: the suite's float64 default would not fit checkpoints of float32."""
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(torch.float64)
 
 
 @pytest.fixture

@@ -187,29 +187,25 @@ class TestCalmkit:
         assert "calmkit.heads.energy" in training and "calmkit.heads.flow" not in result
         assert "calmkit.metrics.brier" in result
 
-    def test_all_code_that_runs_is_in_it(self, tmp_path):
+    def test_all_code_that_runs_is_in_it(self, float32, tmp_path):
         """What a training and a measurement really call, seen by the interpreter."""
         variants = ["--variants", "{mix: {head: MixtureHead}, flow: {head: FlowHead}}"]
         comparison = parse_comparison([*OPTIONS, *variants, f"--output={tmp_path}"])
         prepared = prepare_all(comparison)
-        torch.set_default_dtype(torch.float32)
-        try:
-            for variant in comparison.variants:
-                trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Quiet())
-                trainer.validation_loss = lambda model: 0.0
-                trainer.rough_brier = lambda model: Zero
-                trainer.accuracy = lambda autoencoder: 0.0
-                with Calls() as trained:
-                    autoencoder = trainer.train_autoencoder(None)
-                    model, training = trainer.train_model("model", autoencoder, None)
-                with Calls() as measured:
-                    trainer.measure(model, training)
-                shell = {"calmkit.provenance.code_digest", "calmkit.config.experiment"}
-                assert trained.modules - shell <= set(code_of_training(variant.text))
-                assert measured.modules - shell <= set(code_of_result(variant.text))
-                assert len(trained.modules) > 30
-        finally:
-            torch.set_default_dtype(torch.float64)
+        for variant in comparison.variants:
+            trainer = Trainer(variant.experiment, prepared.corpora[variant.name], Quiet())
+            trainer.validation_loss = lambda model: 0.0
+            trainer.rough_brier = lambda model: Zero
+            trainer.accuracy = lambda autoencoder: 0.0
+            with Calls() as trained:
+                autoencoder = trainer.train_autoencoder(None)
+                model, training = trainer.train_model("model", autoencoder, None)
+            with Calls() as measured:
+                trainer.measure(model, training)
+            shell = {"calmkit.provenance.code_digest", "calmkit.config.experiment"}
+            assert trained.modules - shell <= set(code_of_training(variant.text))
+            assert measured.modules - shell <= set(code_of_result(variant.text))
+            assert len(trained.modules) > 30
 
 
 class Zero:
@@ -217,6 +213,8 @@ class Zero:
 
 
 class Quiet:
+    """A display of the test's own: calmkit's would be among the calls."""
+
     def note(self, text):
         pass
 

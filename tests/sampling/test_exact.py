@@ -24,8 +24,8 @@ from calmkit.sampling.weights import exponent_of
 TEMPERATURES = [1 / 3, 0.4, 0.5, 0.7, 0.9, 1.0]
 
 
-def key(state):
-    return int(state.held), int(state.run), int(state.misses)
+def key(state, row):
+    return int(state.held[row]), int(state.run[row]), int(state.misses[row])
 
 
 def enumerate_law(p, temperature):
@@ -33,30 +33,38 @@ def enumerate_law(p, temperature):
 
     All decisions are tried on the real state machine: every chunk as the next draw, and numbers
     just below and just above the probability a / i of a restart. A path has the product of its
-    probabilities; it ends in a result or in a restart.
+    probabilities; it ends in a result or in a restart. All paths go on together, a row each.
     """
     n, a = exponent_of(temperature)
     done, draws, restarted = [0.0] * len(p), 0.0, 0.0
-    paths = {None: (ExactState.start(torch.full((1, 1), -1)), 1.0)}
-    while paths:
-        after = {}
-        for state, chance in paths.values():
-            draws += chance
-            limit = a / int(state.misses)
-            for x, share in enumerate(p):
-                for uniform, part in ((limit * (1 - 1e-9), limit), (limit + 1e-9, 1 - limit)):
-                    weight = chance * share * part
-                    if weight < 1e-17:
-                        continue
-                    new = state.after(torch.tensor([[x]]), torch.tensor([uniform]), n, a)
-                    if new.done:
-                        done[int(new.held)] += weight
-                    elif int(new.run) == 0:
-                        restarted += weight
-                    else:
-                        there = after.get(key(new), (new, 0.0))
-                        after[key(new)] = (new, there[1] + weight)
-        paths = after
+    states, chances = ExactState.start(torch.full((1, 1), -1)), [1.0]
+    while chances:
+        draws += sum(chances)
+        tried = [
+            (row, x, uniform, chance * share * part)
+            for row, chance in enumerate(chances)
+            for limit in [a / int(states.misses[row])]
+            for x, share in enumerate(p)
+            for uniform, part in ((limit * (1 - 1e-9), limit), (limit + 1e-9, 1 - limit))
+            if chance * share * part >= 1e-17
+        ]
+        if not tried:
+            break
+        rows, drawn, uniforms, weights = zip(*tried, strict=True)
+        new = states.select(torch.tensor(rows)).after(
+            torch.tensor(drawn)[:, None], torch.tensor(uniforms), n, a
+        )
+        left = {}  # equal states are one path
+        for row, weight in enumerate(weights):
+            if new.done[row]:
+                done[int(new.held[row])] += weight
+            elif int(new.run[row]) == 0:
+                restarted += weight
+            else:
+                first, there = left.get(key(new, row), (row, 0.0))
+                left[key(new, row)] = first, there + weight
+        states = new.select(torch.tensor([row for row, _ in left.values()], dtype=torch.long))
+        chances = [chance for _, chance in left.values()]
     ends = sum(done)
     assert ends + restarted == pytest.approx(1, abs=1e-12)
     # Restarts are independent of what came before.

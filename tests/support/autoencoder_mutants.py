@@ -545,4 +545,4 @@ class StartsAtZero(Right):
         return AutoencoderLoss(loss.reconstruction, loss.reconstruction, loss.kl)
 
 
-STRANGE = (WithoutNoise, StartsAtZero)
+ACCEPTED = dict.fromkeys((Right, WithoutNoise, StartsAtZero), ())

@@ -552,4 +552,4 @@ class DropsInTraining(Right):
                                      self.training)  # fmt: skip
 
 
-STRANGE = (WithoutCache, Windowed, MinGRUBackbone, DropsInTraining)
+ACCEPTED = dict.fromkeys((Right, WithoutCache, Windowed, MinGRUBackbone, DropsInTraining), ())

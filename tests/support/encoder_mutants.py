@@ -529,4 +529,4 @@ class DropsInTraining(Right):
         return super().outcome(nn.functional.dropout(embedded, 0.2, self.training))
 
 
-STRANGE = (MaskToken, DropsInTraining, ReadsLatents)
+ACCEPTED = dict.fromkeys((Right, MaskToken, DropsInTraining, ReadsLatents), ())

@@ -365,4 +365,4 @@ def fixed():
     return Several()
 
 
-STRANGE = (Several, TwoScales, fixed)
+ACCEPTED = dict.fromkeys((Right, Several, TwoScales, fixed), ())

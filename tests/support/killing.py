@@ -15,7 +15,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from calmkit.data import Preparation
+from calmkit.data import Preparation, prepare_folder
 from calmkit.text import filling, find_sources
 
 OPTIONS = {"tokenizer": "train:270", "shard_tokens": 150, "validation_fraction": 0.3}
@@ -24,7 +24,8 @@ EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate
 
 def prepare(source, folder, processes):
     filling._BATCH_DOCUMENTS, filling._SECONDS_BETWEEN_NOTES = 4, 0.0
-    Preparation(sources=find_sources([source]), **OPTIONS).write(folder, processes=processes)
+    asked = Preparation(sources=find_sources([source]), **OPTIONS)
+    prepare_folder(asked, folder, processes=processes)
 
 
 def in_fork(work, moment=None):

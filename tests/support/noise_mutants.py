@@ -318,4 +318,4 @@ class WithoutLaw(Right):
         return -u.clamp(1e-7, 1).log() - 1
 
 
-STRANGE = (Signs, WithoutLaw)
+ACCEPTED = dict.fromkeys((Right, Signs, WithoutLaw), ())

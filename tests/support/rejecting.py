@@ -28,7 +28,7 @@ def assert_accepted(kind, factory, profile="quick", exempt=()):
     assert report.passed, str(report)
 
 
-def mutants_of(kind, table):
+def mutants_of(table):
     """(contract, name, factory, words) of a table {contract: {factory: words}}."""
     for contract, mutants in table.items():
         for factory, words in mutants.items():

@@ -527,4 +527,4 @@ class ManySamples(Right):
     min_samples = 4
 
 
-STRANGE = (OfProjections, MeansOnly, Improper, ManySamples)
+ACCEPTED = dict.fromkeys((Right, OfProjections, MeansOnly, Improper, ManySamples), ())

@@ -308,7 +308,8 @@ class OneByOne(Right):
         return super().__call__(singly, generator)
 
 
-STRANGE = {
+ACCEPTED = {
+    Right: (),
     OneByOne: (),
     SettlesAnyway: (),
     PlainSampler: (),

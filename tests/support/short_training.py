@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.typing import unchecked
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,12 @@ def train(build, target, *, steps, lr, shuffle=False, seed=0, batch=128):
         head = build(2, 2).float()
     optimizer = torch.optim.Adam(head.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        cond = target.conditions(batch, generator)
-        seen = cond[torch.randperm(batch, generator=generator)] if shuffle else cond
-        optimizer.zero_grad()
-        head.loss(seen, target.outcome(cond, generator), generator).mean().backward()
+    for step in range(steps):
+        with unchecked(step > 0):  # shapes are those of the first step
+            cond = target.conditions(batch, generator)
+            seen = cond[torch.randperm(batch, generator=generator)] if shuffle else cond
+            optimizer.zero_grad()
+            head.loss(seen, target.outcome(cond, generator), generator).mean().backward()
         optimizer.step()
         schedule.step()
     return head.requires_grad_(False)

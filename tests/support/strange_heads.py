@@ -91,7 +91,8 @@ class FrozenPart(Right):
         self.unit = nn.Parameter(torch.ones(1), requires_grad=False)
 
 
-STRANGE = {
+ACCEPTED = {
+    Right: ("learns_two_moons",),
     LinearL1: ("loss_depends_on_seed",),
     OnASphere: (),
     NormalisesItsCondition: (),
