@@ -276,8 +276,8 @@ PUBLIC = {
     "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
     "training": (
         "AveragedWeights CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress "
-        "Speed TrainingDiverged TrainingResult TrainingSettings fit fully_sharded "
-        "learning_rate_factor step_generator"
+        "Speed TrainingDiverged TrainingResult TrainingSettings compiled_blocks fast_products fit "
+        "fully_sharded learning_rate_factor step_generator uncompiled"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
