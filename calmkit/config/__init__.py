@@ -20,8 +20,6 @@ data and is read by `model_config`. jsonargparse (extra `cli`) does the parsing;
 the functions that need it, not by this module.
 """
 
-from calmkit.schema import ConfigError as ConfigError
-
 from .building import assemble as assemble
 from .building import build as build
 from .building import check_parts as check_parts
@@ -31,6 +29,7 @@ from .comparison import parse_comparison as parse_comparison
 from .experiment import Experiment as Experiment
 from .experiment import ModelParts as ModelParts
 from .experiment import TrainExperiment as TrainExperiment
+from .parsing import ConfigError as ConfigError
 from .parsing import Parsed as Parsed
 from .parsing import parse as parse
 from .parsing import parse_text as parse_text
@@ -38,8 +37,6 @@ from .parsing import preset_names as preset_names
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
-from calmkit.schema import Source as Source
-
 from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
 from .experiment import WeightedText as WeightedText

@@ -4,7 +4,8 @@ The constructors are the schema: annotations give the type of each value, and th
 annotated class are the classes that a config may name.
 """
 
-# No part of the public interface; `calmkit.config` uses it.
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
 from .classes import Argument as Argument
 from .classes import arguments_of as arguments_of
 from .errors import ConfigError as ConfigError
