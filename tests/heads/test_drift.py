@@ -86,7 +86,7 @@ def test_unbiased_drift_integrates_its_target(kernel):
     quantiles = torch.special.ndtri((torch.arange(10_000) + 0.5) / 10_000)
     drift = UnbiasedDrift(kernel)
     want = drift.field_towards(samples, target.rsample_from(quantiles.view(-1, 1, 1)))
-    torch.testing.assert_close(drift.field(samples, target), want, rtol=0.0, atol=1e-5)
+    torch.testing.assert_close(drift.field(samples, target), want, rtol=0.0, atol=1e-4)
 
 
 def potential(x, points, kernel):
@@ -192,7 +192,7 @@ def mean_field(drift, law, outcomes, samples=3):
 @pytest.mark.parametrize("drift", EVERY_DRIFT, ids=str)
 def test_at_equilibrium_no_sample_moves_in_the_mean(drift):
     outcomes = drift.noise_size(3) or 1
-    assert mean_field(drift, RIGHT, outcomes).abs().max() < 1e-14
+    assert mean_field(drift, RIGHT, outcomes).abs().max() < 1e-13
     assert mean_field(drift, WRONG, outcomes).abs().max() > 1e-2
 
 
@@ -202,7 +202,7 @@ def test_only_a_drift_that_is_linear_in_its_target_can_learn_from_one_outcome(dr
     if isinstance(drift, UnbiasedDrift):
         both, one = (mean_field(drift, WRONG, outcomes) for outcomes in (2, 1))
         torch.testing.assert_close(both, one)
-        assert away < 1e-14
+        assert away < 1e-13
     else:
         assert away > 1e-2
 

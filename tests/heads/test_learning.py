@@ -17,6 +17,7 @@ from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import (
     ContrastiveHead,
     DiffusionHead,
+    DriftingHead,
     EnergyHead,
     FlowHead,
     FlowMapHead,
@@ -25,6 +26,7 @@ from calmkit.heads import (
     MeanFlowHead,
     MixtureHead,
     RungeKutta4Solver,
+    SplineFlowHead,
 )
 
 GENERAL = [kind for kind, known in KNOWN_HEADS.items() if not known.one_mode]
@@ -35,6 +37,8 @@ LIMITED = [kind for kind, known in KNOWN_HEADS.items() if known.one_mode]
 # 0.025 for the moons and 0.055 for the ring.
 MEASURED = {
     EnergyHead: {"gaussian": 0.003, "moons": 0.007, "ring": 0.019},
+    DriftingHead: {"gaussian": 0.001, "moons": 0.007, "ring": 0.015},
+    SplineFlowHead: {"gaussian": 0.003, "moons": 0.003, "ring": 0.008},
     FlowHead: {"gaussian": 0.004, "moons": 0.002, "ring": 0.008},
     DiffusionHead: {"gaussian": 0.004, "moons": 0.003, "ring": 0.008},
     MeanFlowHead: {"gaussian": 0.051, "moons": 0.016, "ring": 0.018},

@@ -130,7 +130,7 @@ def test_half_precision_is_drawn_in_full_and_rounded():
     noise = noise_of(flow_head(truncation=1.5), dtype=torch.bfloat16)
     assert noise.dtype == torch.bfloat16
     # Uniform draws in bfloat16 have at most 256 values, and so would the noise.
-    assert len(noise.unique()) > 1000
+    assert len(noise.float().unique()) > 1000
 
 
 def test_the_smallest_uniform_draw_gives_the_bound(monkeypatch):
