@@ -58,8 +58,9 @@ from torch import Tensor
 
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, standard_normal
+from calmkit.numerics import in_full_precision
 from calmkit.recording import Recorded
-from calmkit.scoring import Kernel, expected_pull, in_full_precision
+from calmkit.scoring import Kernel, expected_pull
 from calmkit.typing import typed
 
 __all__ = ["Drift", "MeanShiftDrift", "UnbiasedDrift"]

@@ -39,7 +39,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring import in_full_precision
+from calmkit.numerics import in_full_precision
 from calmkit.typing import typed
 
 __all__ = ["GaussianMixture"]

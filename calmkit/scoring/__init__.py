@@ -38,4 +38,3 @@ from .variogram import variogram_score as variogram_score
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
 from .kernel import expected_pull as expected_pull
-from .precision import in_full_precision as in_full_precision

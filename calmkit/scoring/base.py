@@ -21,12 +21,11 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian, Target, standard_normal
 from calmkit.finite import check_finite
+from calmkit.numerics import in_full_precision, recomputed
 from calmkit.recording import Recorded
 from calmkit.typing import typed
 
 from .checks import check_count, check_target
-from .derivatives import recomputed
-from .precision import in_full_precision
 
 __all__ = ["ScoringRule"]
 

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from calmkit.bounds import check_at_least, check_positive
 from calmkit.distributions import DiagonalGaussian
+from calmkit.numerics import recomputed
 from calmkit.typing import typed
 
 from .base import ScoringRule
 from .checks import check_count
-from .derivatives import recomputed
 from .pairwise import PairwiseScore
 
 __all__ = ["ChunkedScore", "SampledTarget", "SpreadWeighted", "WeightedSum"]

@@ -35,11 +35,11 @@ from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
+from calmkit.numerics import in_full_precision
 from calmkit.typing import typed
 
 from .base import ScoringRule
 from .checks import check_count, check_dimensions, check_target
-from .precision import in_full_precision
 from .vectors import Array, like, to_tensor
 
 __all__ = ["MarginalCRPS", "crps", "expected_crps", "folded_normal_mean"]

@@ -36,11 +36,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.numerics import in_full_precision
 from calmkit.typing import typed
 
 from .base import ScoringRule
 from .checks import check_count
-from .precision import in_full_precision
 from .vectors import Array, Vectors, like
 
 __all__ = ["DawidSebastianiScore", "dawid_sebastiani_score"]

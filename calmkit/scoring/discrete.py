@@ -25,10 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from calmkit.numerics import in_full_precision
 from calmkit.typing import typed
 
 from .checks import check_categorical
-from .precision import in_full_precision
 
 __all__ = ["brier_score", "brier_score_of", "collision_rate", "hit_rate", "spherical_score"]
 

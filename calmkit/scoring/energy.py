@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.numerics import in_full_precision
 from calmkit.typing import typed
 
 from .moments import check_alpha, expected_distance
 from .pairwise import PairwiseScore
-from .precision import in_full_precision
 from .vectors import Array, Vectors, like
 
 __all__ = ["EnergyScore", "energy_score"]

@@ -27,13 +27,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.numerics import Quadrature, derivative_by_squares, expected_by, in_full_precision
 from calmkit.typing import typed
 
-from .bernstein import Quadrature, derivative_by_squares, expected_by
 from .checks import check_target
 from .kernels import Kernel
 from .pairwise import PairwiseScore, outcome_distances
-from .precision import in_full_precision
 from .vectors import Array, Vectors, like
 
 __all__ = ["KernelScore", "expected_dissimilarity", "expected_pull", "kernel_score"]

@@ -48,9 +48,8 @@ from torch import Tensor
 
 from calmkit.bounds import check_positive
 from calmkit.finite import check_finite
+from calmkit.numerics import in_full_precision
 from calmkit.typing import typed
-
-from .precision import in_full_precision
 
 __all__ = [
     "GaussianKernel",

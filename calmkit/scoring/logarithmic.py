@@ -25,10 +25,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.finite import check_finite
+from calmkit.numerics import in_full_precision
 from calmkit.typing import typed
 
 from .checks import check_dimensions
-from .precision import in_full_precision
 
 __all__ = ["log_score"]
 

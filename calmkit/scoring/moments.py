@@ -37,11 +37,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.numerics import Quadrature, expected_by, in_full_precision, log_grid
 from calmkit.typing import typed
 
-from .bernstein import Quadrature, expected_by, log_grid
 from .checks import check_dimensions, check_target
-from .precision import in_full_precision
 
 __all__ = ["check_alpha", "expected_distance", "gaussian_norm_moment"]
 

@@ -32,12 +32,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.numerics import needs_plain_operations, smooth_norm
 from calmkit.private_torch import distance_gradient
 from calmkit.typing import typed
 
 from .base import ScoringRule
 from .checks import check_count
-from .derivatives import needs_plain_operations, smooth_norm
 
 __all__ = ["PairwiseScore", "outcome_distances", "pair_distances"]
 

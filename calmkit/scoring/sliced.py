@@ -31,13 +31,12 @@ from torch.nn.functional import normalize
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian
 from calmkit.finite import check_finite
+from calmkit.numerics import in_full_precision, smooth_norm
 from calmkit.typing import typed
 
 from .base import ScoringRule
 from .checks import check_count
 from .crps import expected_crps
-from .derivatives import smooth_norm
-from .precision import in_full_precision
 from .vectors import Array, Vectors, like, to_tensor
 
 __all__ = ["SlicedCRPS", "sliced_crps"]

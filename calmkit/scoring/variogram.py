@@ -33,15 +33,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.numerics import in_full_precision, smooth_norm
 from calmkit.typing import typed
 
 from .base import ScoringRule
 from .checks import check_count, check_dimensions
 from .crps import folded_normal_mean
-from .derivatives import smooth_norm
 from .energy import EnergyScore
 from .moments import gaussian_norm_moment
-from .precision import in_full_precision
 from .vectors import Array, Vectors, checked_weights, like
 
 __all__ = ["VariogramScore", "variogram_score"]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import integrate, special
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.scoring import bernstein, expected_distance, gaussian_norm_moment, moments
+from calmkit.numerics import bernstein
+from calmkit.scoring import expected_distance, gaussian_norm_moment, moments
 
 ALPHAS = [0.01, 0.3, 0.5, 1.0, 1.5, 1.9, 1.99]
 # The accuracies that the module states: of one vector, and of samples that share nodes.

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_mode
 
-from calmkit.scoring.derivatives import needs_plain_operations, smooth_norm
+from calmkit.numerics import needs_plain_operations, smooth_norm
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 
