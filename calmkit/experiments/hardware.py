@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from calmkit.cluster import fully_sharded, share_of
 from calmkit.config import Comparison, TrainExperiment
-from calmkit.training import fully_sharded, share_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

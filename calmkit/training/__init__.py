@@ -11,9 +11,7 @@ from .progress import Progress as Progress
 from .randomness import step_generator as step_generator
 from .schedule import learning_rate_factor as learning_rate_factor
 from .settings import TrainingSettings as TrainingSettings
-from .sharding import fully_sharded as fully_sharded
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
-from .micro_batches import share_of as share_of
 from .optimizer import build_optimizer as build_optimizer

@@ -6,20 +6,36 @@ measured and saved with the gathered weights, and has them at the end.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
 
-from .processes import Caller
 from .sharding import distribute_like, local, whole
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Placement"]
+
+T = TypeVar("T")
+
+
+class Caller(nn.Module):
+    """Routes any call through `forward`, where Fabric sets precision and synchronises gradients.
+
+    The call is one opaque function: Fabric would try to rebuild a batch to convert its numbers.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, call: Callable[[nn.Module], T]) -> T:
+        """Apply the call to the module. Fabric registers its hooks on the tensors of a result."""
+        return call(self.module)
 
 
 class Placement:
