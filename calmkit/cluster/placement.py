@@ -50,7 +50,7 @@ class Placement:
 
     def __init__(self, module: nn.Module, fabric: "Fabric") -> None:
         """Move the module to its device, or shard a copy of it."""
-        from lightning_fabric.strategies import ModelParallelStrategy
+        from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
         self.module, self._fabric = module, fabric
         self.is_sharded = isinstance(fabric.strategy, ModelParallelStrategy)
@@ -67,6 +67,19 @@ class Placement:
             fabric.to_device(module)
             self.trained = module
         self.caller = fabric.setup_module(Caller(self.trained))
+        if isinstance(fabric.strategy, DDPStrategy):
+            self._fix_buckets()
+
+    def _fix_buckets(self) -> None:
+        """Let DDP divide the gradients into its final buckets before the first step.
+
+        It divides them once more after its first backward pass. The first step of a resumed run
+        would otherwise sum gradients in another order than that step of an uninterrupted one.
+        """
+        trained = [p for p in self.trained.parameters() if p.requires_grad]
+        total = self.caller(lambda module: torch.stack([p.sum().float() for p in trained]).sum())
+        self._fabric.backward(total)
+        self.trained.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def gather(self) -> None:

@@ -154,7 +154,7 @@ class Trainer:
             validation_losses=curves["loss"],
             validation_brier=curves["brier_1"],
         )
-        return RunRecord.of(model, result)
+        return RunRecord.of(model, result, devices=self.fabric.world_size)
 
     @torch.no_grad()
     def accuracy(self, autoencoder: ChunkAutoencoder) -> float:
