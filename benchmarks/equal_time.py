@@ -7,7 +7,7 @@ rates, and calmkit, from the published choices to its own, one change a row:
     calmkit's step           raw latents, samples that start at zero, float32 by MKL
     standardized latents     unit variance in every dimension
     unit spread              samples start with unit spread
-    oneDNN                   float32 products by `calmkit.training.fast_products`
+    oneDNN                   float32 products by `calmkit.devices.fast_products`
     bfloat16                 autocast
 
 Rates are constant after a warm-up, as in the paper. Each model is scored by one estimator on the
@@ -39,11 +39,12 @@ from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder, StandardizedA
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows, TokenStore, TrainingBatches, evaluation_rows
+from calmkit.devices import fast_products
 from calmkit.evaluation import EvaluationSettings, evaluate, restored_share
 from calmkit.heads import EnergyHead
 from calmkit.metrics import Estimate
 from calmkit.models import CALM, ChunkEmbedding
-from calmkit.training import MatrixDecayAdamW, Progress, TrainingSettings, fast_products, fit
+from calmkit.training import MatrixDecayAdamW, Progress, TrainingSettings, fit
 
 CPU = torch.device("cpu")
 

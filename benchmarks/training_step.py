@@ -40,16 +40,10 @@ from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.data import TokenStore, TrainingBatches
+from calmkit.devices import compiled_blocks, fast_products
 from calmkit.heads import EnergyHead
 from calmkit.models import CALM, ChunkEmbedding
-from calmkit.training import (
-    MatrixDecayAdamW,
-    Progress,
-    TrainingSettings,
-    compiled_blocks,
-    fast_products,
-    fit,
-)
+from calmkit.training import MatrixDecayAdamW, Progress, TrainingSettings, fit
 
 CPU = torch.device("cpu")
 DOCUMENT = 3000  # tokens

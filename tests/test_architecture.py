@@ -28,6 +28,8 @@ FLOORS = [
     {"diagnostics"},
     {"evaluation"},
     {"training"},
+    {"cluster"},
+    {"devices"},
     {"pairs"},
     {"data"},
     {"text"},
@@ -51,7 +53,7 @@ FLOORS = [
     {"finite"},
     {"typing"},
     {"locks", "foreign_data", "orders"},
-    {"files", "cluster"},
+    {"files"},
     {"disk"},
     {"extras"},
     {"bounds"},
@@ -275,10 +277,12 @@ PUBLIC = {
     "encoding_in_order find_sources hash_of read_json_lines read_text "
     "rule_for_both_sides sources_of split_into_sections text_of",
     "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
+    "cluster": "fully_sharded",
+    "devices": "compiled_blocks fast_products uncompiled",
     "training": (
         "AveragedWeights CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress "
-        "Speed TrainingDiverged TrainingResult TrainingSettings compiled_blocks fast_products fit "
-        "fully_sharded learning_rate_factor step_generator uncompiled"
+        "Speed TrainingDiverged TrainingResult TrainingSettings fit learning_rate_factor "
+        "step_generator"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
@@ -346,10 +350,13 @@ def test_packages_only_hand_on_names(path):
         rest = [ast.unparse(node).splitlines()[0] for node in body[1:]]
         assert rest == [
             "import importlib",
+            "import pkgutil",
             "from typing import TYPE_CHECKING, Any",
             "if TYPE_CHECKING:",
             f"__version__ = {calmkit.__version__!r}",
             "def __getattr__(name: str) -> Any:",
+            "def __dir__() -> list[str]:",
+            "def _modules() -> set[str]:",
         ]
         return
     lazy = (

@@ -97,6 +97,9 @@ def _check_no_comparison(output: Path) -> None:
 
 def _check_command_line(fabric: "Fabric", options: Sequence[str]) -> None:
     """Refuse to start processes by a command line other than this command's."""
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    if environment is None or environment.creates_processes_externally:
+        return
     if fabric.world_size > 1 and sys.argv[len(sys.argv) - len(options) :] != list(options):
         raise ValueError(
             "devices must be 1 when calmkit is called inside a program, whose command line would "

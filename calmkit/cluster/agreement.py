@@ -33,8 +33,11 @@ def check_agreement(fabric: "Fabric", inputs: Mapping[str, str]) -> None:
         return
     machine = socket.gethostname().encode()[:_NAME_BYTES].ljust(_NAME_BYTES, b"\0")
     digests = [hashlib.sha256(value.encode()).digest() for value in inputs.values()]
-    own = torch.tensor(list(machine + b"".join(digests)), dtype=torch.uint8, device=fabric.device)
-    rows = [bytes(row) for row in torch.as_tensor(fabric.all_gather(own)).tolist()]
+    own = list(machine + b"".join(digests))
+    table = torch.zeros(fabric.world_size, len(own), dtype=torch.long)
+    table[fabric.global_rank] = torch.tensor(own)
+    table = torch.as_tensor(fabric.all_reduce(table.to(fabric.device), reduce_op="sum"))
+    rows = [bytes(row) for row in table.tolist()]
     machines = [row[:_NAME_BYTES].rstrip(b"\0").decode(errors="replace") for row in rows]
     for process, row in enumerate(rows):
         for place, name in enumerate(inputs):

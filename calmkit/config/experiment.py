@@ -116,7 +116,7 @@ class Experiment(ModelParts):
         precision: Number format of the computation. `bf16-mixed` is also for CPUs that multiply
             in bfloat16 (AVX512-BF16, AMX), where it takes about two thirds of the time.
         compile: Whether to compile the blocks of the model for its training; see
-            `calmkit.training.compiled_blocks`.
+            `calmkit.devices.compiled_blocks`.
         logger: A logger of lightning_fabric for the loss curves; receives the folder.
     """
 

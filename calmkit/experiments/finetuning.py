@@ -15,11 +15,12 @@ from calmkit.accounting import Forecast
 from calmkit.cluster import part
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import TextTokenizer
+from calmkit.devices import uncompiled
 from calmkit.files import file_digest, replace_file
 from calmkit.models import LanguageModel
 from calmkit.pairs import PairBatches, PairStore, encode_pairs, read_pairs
 from calmkit.saving import WEIGHTS_FILE
-from calmkit.training import fit, out_of_memory_in, step_generator, uncompiled
+from calmkit.training import fit, out_of_memory_in, step_generator
 
 from .hardware import at_speed, new_fabric
 from .json_converter import to_json

@@ -13,14 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from calmkit.cluster import fully_sharded, share_of
 from calmkit.config import Comparison, TrainExperiment
-from calmkit.training import (
-    check_compiler,
-    compiled_blocks,
-    fast_products,
-    fully_sharded,
-    share_of,
-)
+from calmkit.devices import check_compiler, compiled_blocks, fast_products
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

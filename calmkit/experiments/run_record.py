@@ -29,16 +29,23 @@ class RunRecord:
     hardware: str
 
     @staticmethod
-    def of(model: LanguageModel, result: RunResult) -> "RunRecord":
-        """Describe the model of a result; the model must still be on the device of the run."""
+    def of(model: LanguageModel, result: RunResult, *, devices: int = 1) -> "RunRecord":
+        """Describe the model of a result; the model must still be on the device of the run.
+
+        Args:
+            model: The model.
+            result: Its result.
+            devices: Number of devices that it was trained on.
+        """
         part = model.head if isinstance(model, CALM) else model
+        device = describe_hardware(model.backbone.device)
         last = model.output if isinstance(model, TokenLM) else part
         return RunRecord(
             head=f"{type(part).__module__}.{type(part).__qualname__}",
             parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             head_parameters=sum(p.numel() for p in last.parameters()),
             result=result,
-            hardware=describe_hardware(model.backbone.device),
+            hardware=device if devices == 1 else f"{devices} times {device}",
         )
 
     def metrics(self) -> dict[str, float]:

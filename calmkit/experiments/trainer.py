@@ -14,6 +14,7 @@ from calmkit.autoencoders import ChunkAutoencoder, WrappedAutoencoder, wrapped
 from calmkit.chunking import ChunkBatch
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import Corpus, EvaluationRows, TrainingBatches
+from calmkit.devices import uncompiled
 from calmkit.evaluation import restored_share, score
 from calmkit.metrics import Estimate
 from calmkit.models import LanguageModel
@@ -25,7 +26,6 @@ from calmkit.training import (
     fit,
     out_of_memory_in,
     step_generator,
-    uncompiled,
 )
 
 from .evaluation_plan import EvaluationPlan
@@ -174,7 +174,7 @@ class Trainer:
             validation_brier=curves["brier_1"],
             protocol=measured.protocol + _averaged(training),
         )
-        return RunRecord.of(model, result)
+        return RunRecord.of(model, result, devices=self.fabric.world_size)
 
     @torch.no_grad()
     def accuracy(self, autoencoder: ChunkAutoencoder) -> float:

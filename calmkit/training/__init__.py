@@ -2,10 +2,7 @@
 
 from .averaged_weights import AveragedWeights as AveragedWeights
 from .checkpoint_record import CheckpointError as CheckpointError
-from .compiling import compiled_blocks as compiled_blocks
-from .compiling import uncompiled as uncompiled
 from .divergence import TrainingDiverged as TrainingDiverged
-from .float32_products import fast_products as fast_products
 from .loop import TrainingResult as TrainingResult
 from .loop import fit as fit
 from .objective import Means as Means
@@ -16,12 +13,9 @@ from .progress import Progress as Progress
 from .randomness import step_generator as step_generator
 from .schedule import learning_rate_factor as learning_rate_factor
 from .settings import TrainingSettings as TrainingSettings
-from .sharding import fully_sharded as fully_sharded
 from .speed import Speed as Speed
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
-from .compiling import check_compiler as check_compiler
-from .micro_batches import share_of as share_of
 from .optimizer import build_optimizer as build_optimizer
 from .out_of_memory import out_of_memory_in as out_of_memory_in

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .sharding import whole
+from calmkit.cluster import whole
 
 __all__ = ["AveragedWeights"]
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 
-from calmkit.cluster import first_writes
+from calmkit.cluster import Placement, first_writes
 from calmkit.disk import writing
 from calmkit.files import file_digest, flush, partial_of, replace_file
 
@@ -40,7 +40,6 @@ from .checkpoint_record import (
     unreadable,
 )
 from .history import History
-from .placement import Placement
 from .state_files import OPTIMIZER_FILE, divided, read_state, write_rest, write_shards, write_whole
 
 if TYPE_CHECKING:

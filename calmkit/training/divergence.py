@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from .sharding import local
+from calmkit.cluster import local
 
 __all__ = ["TrainingDiverged", "check_values", "check_weights", "diverged", "non_finite_parameter"]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.optim import Optimizer
 
+from calmkit.cluster import MicroBatches
+
 from .checkpoint_record import CheckpointError
-from .micro_batches import MicroBatches
 from .settings import TrainingSettings
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ A step is a function of (seed, t), the weights and the optimiser's state. A run 
 anywhere and resumed from a checkpoint therefore ends with bitwise the same weights on the same
 machine. Torch's global generators are also seeded in each step, for parts that draw from them
 (`nn.Dropout`); the caller's state is restored afterwards. With micro-batches of the same size, any
-number of processes takes the same steps up to rounding (`processes`).
+number of processes takes the same steps up to rounding; see `calmkit.cluster`.
 
 A step starts with cleared gradients and clears them at its end. If its loss, logged parts or
 gradients are not finite, the run stops *before* the optimiser changes the weights.
@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 
 from calmkit.accounting import matrix_peak
 from calmkit.chunking import ChunkBatch
+from calmkit.cluster import MicroBatches, Placement
 from calmkit.disk import WriteError
 from calmkit.extras import require
 
@@ -37,10 +38,8 @@ from .averaged_weights import AveragedWeights
 from .curves import Curves
 from .identity import run_identity
 from .interrupts import HeldInterrupts
-from .micro_batches import MicroBatches
 from .objective import Objective
 from .optimizer import MatrixDecayAdamW, build_optimizer
-from .placement import Placement
 from .progress import Progress
 from .run import Run
 from .settings import TrainingSettings

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
-from calmkit.cluster import any_of
+from calmkit.cluster import MicroBatches, Placement, StepMeans, any_of, local, weighted
 from calmkit.finite import NonFiniteError
 
 from .averaged_weights import AveragedWeights
@@ -25,14 +25,10 @@ from .divergence import check_values, check_weights, diverged, non_finite_parame
 from .history import History, Point
 from .identity import check_identity
 from .interrupts import HeldInterrupts
-from .micro_batches import MicroBatches
 from .objective import Objective, means_of
-from .placement import Placement
-from .processes import StepMeans, weighted
 from .randomness import seed_global_generators, step_generator, step_seed
 from .schedule import learning_rate_factor
 from .settings import TrainingSettings
-from .sharding import local
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -185,9 +181,12 @@ class Run:
         rows = rows if rows.tokens.device == device else rows.to(device)
         seed_global_generators(step_seed(self._seed, self.step, number), device)
         generator = step_generator(self._seed, self.step, number, device=device)
-        return self.placement.caller(
-            lambda module: means_of(self._objective(module, rows, generator), rows)
-        )
+
+        def call(module: nn.Module) -> tuple[dict[str, Tensor], Tensor | float]:
+            means = means_of(self._objective(module, rows, generator), rows)
+            return dict(means.values), means.count
+
+        return self.placement.caller(call)
 
     def _clear_gradients(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from calmkit.cluster import Placement, distribute_like, whole
 from calmkit.extras import require
 
 from .averaged_weights import AveragedWeights
-from .placement import Placement
-from .sharding import distribute_like, whole
 
 __all__ = ["OPTIMIZER_FILE", "divided", "read_state", "write_rest", "write_shards", "write_whole"]
 

@@ -35,14 +35,24 @@ CONFIG = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def options(tmp_path, cache, monkeypatch):
+@pytest.fixture(scope="module")
+def options(tmp_path_factory, cache):
     """The options of a small training, apart from its output and devices."""
-    monkeypatch.setattr(plots, "draw_plots", lambda lines: [])
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    file = tmp_path_factory.mktemp("config") / "small.yaml"
+    file.write_text(yaml.safe_dump(CONFIG))
     torch.set_default_dtype(torch.float32)  # that of the other processes
-    yield ["--config", str(tmp_path / "small.yaml"), "--cache_dir", f"{cache}/calmkit"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw_plots", lambda lines: [])
+        yield ["--config", str(file), "--cache_dir", f"{cache}/calmkit"]
     torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, options):
+    """The output of one process that nobody interrupts."""
+    output = tmp_path_factory.mktemp("whole")
+    assert cli.main(["train", *options, "--output", str(output)]) == 0
+    return output
 
 
 def started(options):
@@ -70,7 +80,7 @@ def weights(output):
 
 
 @pytest.mark.parametrize("strategy, killed", [("ddp", "first"), ("fsdp", "last")])
-def test_one_killed_ends_all_and_another_number_goes_on(tmp_path, options, strategy, killed):
+def test_one_killed_ends_all_and_one_goes_on(tmp_path, options, whole, strategy, killed):
     output = tmp_path / strategy
     mine = [*options, "--output", str(output), "--devices"]
     process = started([*mine, "2", "--strategy", strategy])
@@ -92,11 +102,8 @@ def test_one_killed_ends_all_and_another_number_goes_on(tmp_path, options, strat
     assert process.returncode != 0 and not (output / "results.json").exists()
     assert "ends with it" in said or killed == "last"
     assert cli.main(["train", *mine, "1"]) == 0
-    whole = tmp_path / "whole"
-    assert cli.main(["train", *options, "--output", str(whole)]) == 0
     torch.testing.assert_close(weights(output), weights(whole), rtol=0, atol=1e-4)
-    names = {path.name for path in whole.iterdir()}
-    assert {path.name for path in output.iterdir()} == names
+    assert {path.name for path in output.iterdir()} == {path.name for path in whole.iterdir()}
 
 
 def test_a_program_is_not_run_again_by_accident(tmp_path, options, capsys):

@@ -11,15 +11,17 @@ from calmkit.cluster import check_agreement
 def messages(*inputs):
     """What each of some processes says of its inputs."""
     size = len(inputs)
-    meeting, rows, said = threading.Barrier(size), [None] * size, [""] * size
+    meeting, tables, said = threading.Barrier(size), [None] * size, [""] * size
 
     def process(rank):
-        def all_gather(row):
-            rows[rank] = row
+        def all_reduce(table, reduce_op):
+            tables[rank] = table
             meeting.wait(timeout=20)
-            return torch.stack(rows)
+            return torch.stack(tables).sum(dim=0)
 
-        fabric = SimpleNamespace(world_size=size, device="cpu", all_gather=all_gather)
+        fabric = SimpleNamespace(
+            world_size=size, global_rank=rank, device="cpu", all_reduce=all_reduce
+        )
         try:
             check_agreement(fabric, inputs[rank])
         except ValueError as error:

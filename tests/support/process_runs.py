@@ -19,10 +19,11 @@ from training_problems import optimizer
 
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
+from calmkit.cluster import fully_sharded
 from calmkit.finite import check_finite
 from calmkit.heads import FlowHead
 from calmkit.models import TokenLM
-from calmkit.training import Means, TrainingDiverged, TrainingSettings, fit, fully_sharded
+from calmkit.training import Means, TrainingDiverged, TrainingSettings, fit
 
 VOCAB, ROWS, POSITIONS = 7, 8, 5
 # Of each row, the number of chunks that are scored, from its end. With micro-batches of 2 rows,

@@ -12,12 +12,12 @@ from lightning_fabric import Fabric
 from torch import nn
 from training_problems import Toy, objective, optimizer, run, settings
 
+from calmkit.cluster import Placement
 from calmkit.disk import WriteError
 from calmkit.training import CheckpointError, checkpoint
 from calmkit.training.checkpoint import find_checkpoints, read_checkpoint
 from calmkit.training.checkpoint_record import seal
 from calmkit.training.history import History
-from calmkit.training.placement import Placement
 
 
 class Boom:

@@ -102,7 +102,7 @@ def test_resumed_in_as_many_processes_gives_the_same_bits(of, processes, strateg
 @pytest.mark.parametrize("processes, strategy", STRATEGIES)
 def test_begun_by_others_and_resumed_by_one(folder, alone, processes, strategy):
     name = f"{processes}-{strategy}-at-3"
-    assert [path.name for path in find_checkpoints(folder / name)] == ["step-000003"]
+    assert find_checkpoints(folder / name)[0].name == "step-000003"
     assert_close(train("energy", directory=folder / name), alone("energy"))
 
 
@@ -136,11 +136,11 @@ def test_all_stop_after_the_step_in_which_one_is_interrupted(folder, of, process
 
 @pytest.mark.parametrize("processes, strategy", STRATEGIES)
 def test_shards_are_files_of_their_own(folder, processes, strategy):
-    (newest,) = find_checkpoints(folder / f"{processes}-{strategy}-at-3")
-    shards = sorted(path.name for path in newest.glob("*.safetensors"))
+    first, *_ = find_checkpoints(folder / f"{processes}-{strategy}-at-3")
+    shards = sorted(path.name for path in first.glob("*.safetensors"))
     if strategy == "ddp":
         assert shards == ["model.safetensors"]
     else:
         assert len(shards) == processes
-        sizes = [path.stat().st_size for path in newest.glob("*.safetensors")]
+        sizes = [path.stat().st_size for path in first.glob("*.safetensors")]
         assert max(sizes) < 2 * min(sizes)

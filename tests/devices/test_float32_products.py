@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from calmkit.training import fast_products, float32_products
+from calmkit.devices import fast_products, float32_products
 
 CPU = torch.device("cpu")
 

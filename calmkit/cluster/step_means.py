@@ -11,38 +11,18 @@ processes; multiplied by R / sum_i c_i, they are those of L. A single micro-batc
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calmkit.finite import NonFiniteError
-
-from .objective import Means
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Caller", "StepMeans", "weighted"]
-
-
-class Caller(nn.Module):
-    """Routes any call through `forward`, where Fabric sets precision and synchronises gradients.
-
-    The call is one opaque function: Fabric would try to rebuild a batch to convert its numbers.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(
-        self, call: Callable[[nn.Module], Means]
-    ) -> tuple[dict[str, Tensor], Tensor | float]:
-        """Apply the call to the module; Fabric registers its hooks on plain tensors only."""
-        means = call(self.module)
-        return dict(means.values), means.count
+__all__ = ["StepMeans", "weighted"]
 
 
 class StepMeans:

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from training_problems import VOCAB, counted_batch
 
+from calmkit.cluster import StepMeans, weighted
 from calmkit.finite import NonFiniteError
 from calmkit.training import Means, TrainingSettings, fit, step_generator
-from calmkit.training.processes import StepMeans, weighted
 from calmkit.training.randomness import step_seed
 
 

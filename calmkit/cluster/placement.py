@@ -6,21 +6,38 @@ measured and saved with the gathered weights, and has them at the end.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
 
-from .compiling import compile_alike
-from .processes import Caller
+from calmkit.devices import compile_alike
+
 from .sharding import distribute_like, local, whole
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Placement"]
+
+T = TypeVar("T")
+
+
+class Caller(nn.Module):
+    """Routes any call through `forward`, where Fabric sets precision and synchronises gradients.
+
+    The call is one opaque function: Fabric would try to rebuild a batch to convert its numbers.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, call: Callable[[nn.Module], T]) -> T:
+        """Apply the call to the module. Fabric registers its hooks on the tensors of a result."""
+        return call(self.module)
 
 
 class Placement:
@@ -35,7 +52,7 @@ class Placement:
 
     def __init__(self, module: nn.Module, fabric: "Fabric") -> None:
         """Move the module to its device, or shard a copy of it."""
-        from lightning_fabric.strategies import ModelParallelStrategy
+        from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
         self.module, self._fabric = module, fabric
         self.is_sharded = isinstance(fabric.strategy, ModelParallelStrategy)
@@ -53,6 +70,19 @@ class Placement:
             fabric.to_device(module)
             self.trained = module
         self.caller = fabric.setup_module(Caller(self.trained))
+        if isinstance(fabric.strategy, DDPStrategy):
+            self._fix_buckets()
+
+    def _fix_buckets(self) -> None:
+        """Let DDP divide the gradients into its final buckets before the first step.
+
+        It divides them once more after its first backward pass. The first step of a resumed run
+        would otherwise sum gradients in another order than that step of an uninterrupted one.
+        """
+        trained = [p for p in self.trained.parameters() if p.requires_grad]
+        total = self.caller(lambda module: torch.stack([p.sum().float() for p in trained]).sum())
+        self._fabric.backward(total)
+        self.trained.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def gather(self) -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from training_problems import batch_at, counted_batch
 
-from calmkit.training.micro_batches import MicroBatches, share_of
+from calmkit.cluster import MicroBatches, share_of
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,12 @@ from torch.testing import assert_close
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import MinGRUBackbone, TransformerBackbone
 from calmkit.chunking import ChunkBatch
+from calmkit.devices import check_compiler, compiled_blocks, uncompiled
+from calmkit.devices.compiled_blocks import blocks_of
 from calmkit.heads import EnergyHead, FlowHead
 from calmkit.models import CALM, ChunkEmbedding
 from calmkit.private_torch import compiled_call
-from calmkit.training import (
-    TrainingSettings,
-    check_compiler,
-    compiled_blocks,
-    fit,
-    uncompiled,
-)
-from calmkit.training.compiling import blocks_of
+from calmkit.training import TrainingSettings, fit
 
 PACKINGS = [((7,), (7,)), ((3, 4), (7,)), ((2, 5), (1, 6)), ((7,), (5, 1, 1)), ((1, 6), (7,))]
 
