@@ -111,13 +111,14 @@ def _held(output: Path, fabric: "Fabric") -> AbstractContextManager[object]:
 def _forecast(
     experiment: config.TrainExperiment, forecaster: Forecaster, fabric: "Fabric"
 ) -> Mapping[str, Forecast]:
-    """Forecast what the training needs, and show it in the first process."""
+    """Forecast what the training needs, and show it; only the first process does."""
+    if not fabric.is_global_zero:
+        return {}
     forecasts = forecaster(experiment, fabric.world_size)
-    if fabric.is_global_zero:
-        console = new_console()
-        console.print(forecast_table(forecasts, fabric.device))
-        notes = forecast_notes(forecasts, fabric.device)
-        console.print(notes, markup=False, highlight=False)
+    console = new_console()
+    console.print(forecast_table(forecasts, fabric.device))
+    notes = forecast_notes(forecasts, fabric.device)
+    console.print(notes, markup=False, highlight=False)
     return forecasts
 
 
@@ -197,7 +198,7 @@ def _finetune(
                 config_text=text,
                 display=display,
                 fabric=fabric,
-                forecasts=forecasts,
+                forecast=forecasts.get("finetune"),
             )
     if result is not None:
         files = f"{experiment.output}/: finetuning.json, config.yaml, the model"

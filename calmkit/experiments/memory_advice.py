@@ -48,5 +48,5 @@ def memory_advice(
     return (
         f"memory must suffice for {needed(experiment)} on each device, the forecast for the "
         f"{stage} with {rows} rows at a time, and an allocation failed: {remedy}; the checkpoints "
-        f"in {experiment.output / CHECKPOINTS} are kept, and the same command resumes from them."
+        f"in {experiment.output / CHECKPOINTS} are kept, and resume with the same micro_batch."
     )

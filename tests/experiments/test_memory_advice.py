@@ -27,8 +27,8 @@ def test_fewer_rows_or_shards():
     assert advice("--training.batch_size", "24", "--training.micro_batch", "12") == (
         "memory must suffice for 12 GB on each device, the forecast for the model with 12 rows at "
         "a time, and an allocation failed: set training.micro_batch to 6 (6 GB), or strategy to "
-        "fsdp on 8 devices (4 GB); the checkpoints in out/checkpoints are kept, and the same "
-        "command resumes from them."
+        "fsdp on 8 devices (4 GB); the checkpoints in out/checkpoints are kept, and resume with "
+        "the same micro_batch."
     )
 
 
