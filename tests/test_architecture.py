@@ -28,6 +28,7 @@ FLOORS = [
     {"diagnostics"},
     {"evaluation"},
     {"training"},
+    {"cluster"},
     {"pairs"},
     {"data"},
     {"text"},
@@ -273,6 +274,7 @@ PUBLIC = {
     "encoding_in_order find_sources hash_of read_json_lines read_text "
     "rule_for_both_sides sources_of split_into_sections text_of",
     "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
+    "cluster": "fully_sharded",
     "training": (
         "CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress Speed "
         "TrainingDiverged TrainingResult TrainingSettings fit learning_rate_factor step_generator"

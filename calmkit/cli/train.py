@@ -5,6 +5,8 @@ further device, by the same command line. Only the first of all processes shows 
 others end with the training.
 """
 
+import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from calmkit import config
 from calmkit.accounting import Forecast
+from calmkit.cluster import LostProcessError, check_agreement, ending_together
 from calmkit.comparison import result_of_one
 from calmkit.data import Corpus
 from calmkit.experiments import (
@@ -21,6 +24,7 @@ from calmkit.experiments import (
     RunProgress,
     Silent,
     check_resumable,
+    code_of_result,
     fabric_of,
     finetune,
     forecast_finetuning,
@@ -35,7 +39,7 @@ from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import OutOfMemory
 
 from .display import Display
-from .mistakes import Mistake, mistakes, mistakes_in_checkpoints
+from .mistakes import Failed, Mistake, mistakes, mistakes_in_checkpoints
 from .output import held, new_console, start_output, write_and_show
 from .trust import without_trust
 
@@ -137,6 +141,31 @@ def _advice(
     raise Mistake(memory_advice(stage, experiment, fabric.world_size, forecaster))
 
 
+@contextmanager
+def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> Iterator[None]:
+    """Start the other processes of the training; in the block, the end of one ends all.
+
+    Args:
+        fabric: The devices.
+        text: The effective config.
+        inputs: Digests of the inputs, by name.
+
+    Raises:
+        Mistake: If another process has other inputs, another config or other code.
+        Failed: If another process has ended or does not answer.
+    """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # each process says hello
+    fabric.launch()
+    try:
+        with ending_together(fabric):
+            with mistakes():
+                code = json.dumps(code_of_result(text))
+                check_agreement(fabric, {**inputs, "config": text, "code": code})
+            yield
+    except LostProcessError as error:
+        raise Failed(str(error)) from None
+
+
 def _train(
     experiment: config.TrainExperiment,
     corpus: Corpus,
@@ -148,16 +177,16 @@ def _train(
         check_resumable(experiment.output, text, text=corpus.digest)
         if fabric.is_global_zero:
             start_output(experiment.output, "train", text)
-    fabric.launch()
-    with mistakes_in_checkpoints(), _display(fabric) as display:
-        record = train(
-            experiment,
-            corpus,
-            config_text=text,
-            display=display,
-            fabric=fabric,
-            forecasts=forecasts,
-        )
+    with _all_processes(fabric, text, {"text": corpus.digest}):
+        with mistakes_in_checkpoints(), _display(fabric) as display:
+            record = train(
+                experiment,
+                corpus,
+                config_text=text,
+                display=display,
+                fabric=fabric,
+                forecasts=forecasts,
+            )
     if record is None:
         return
     plan = EvaluationPlan.of_training(experiment, corpus, text)
@@ -190,16 +219,16 @@ def _finetune(
             check_resumable(experiment.output, text, **prepared.inputs)
             if fabric.is_global_zero:
                 start_output(experiment.output, "train", text)
-        fabric.launch()
-        with mistakes_in_checkpoints(), _display(fabric) as display:
-            result = finetune(
-                experiment,
-                prepared,
-                config_text=text,
-                display=display,
-                fabric=fabric,
-                forecast=forecasts.get("finetune"),
-            )
+        with _all_processes(fabric, text, prepared.inputs):
+            with mistakes_in_checkpoints(), _display(fabric) as display:
+                result = finetune(
+                    experiment,
+                    prepared,
+                    config_text=text,
+                    display=display,
+                    fabric=fabric,
+                    forecast=forecasts.get("finetune"),
+                )
     if result is not None:
         files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
         new_console().print(f"{result}\n{files}", markup=False, highlight=False)

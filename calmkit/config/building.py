@@ -155,10 +155,6 @@ def _build_input(parts: ModelParts, autoencoder: ChunkAutoencoder) -> InputEncod
 def check_device(accelerator: str, devices: int | str = 1) -> None:
     """Refuse devices that this machine does not have.
 
-    Args:
-        accelerator: `auto`, `cpu`, `cuda` or `mps`.
-        devices: Their number, or `auto`; on a CPU any number of processes.
-
     Raises:
         ConfigError: If PyTorch finds no such device, or fewer of them.
     """

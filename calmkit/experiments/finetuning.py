@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from calmkit.accounting import Forecast
+from calmkit.cluster import part
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import TextTokenizer
 from calmkit.files import file_digest, replace_file
@@ -173,7 +174,7 @@ def finetune(
             progress=display.track("finetune"),
             flops_per_step=None if forecast is None else forecast.flops_per_step,
         )
-    fabric.barrier()
+    part(fabric)
     if before is None:
         return None
     save_checkpoint(

@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 
 from calmkit.accounting import Forecast, TrainingPlan, forecast
 from calmkit.chunking import ChunkBatch
+from calmkit.cluster import units_of
 from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import Corpus, TrainingBatches
 from calmkit.nn import without_memory
@@ -123,7 +124,7 @@ def _forecast(
         batch = rows(count)
         return lambda outline: loss(outline, batch)
 
-    return forecast(module, loss_of, optimizer, plan)
+    return forecast(module, loss_of, optimizer, plan, units_of(module))
 
 
 def _model_loss(module: nn.Module, batch: ChunkBatch) -> Tensor:

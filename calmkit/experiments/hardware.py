@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from calmkit.cluster import fully_sharded, share_of
 from calmkit.config import Comparison, TrainExperiment
-from calmkit.training import share_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -47,10 +47,13 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
         accelerator=experiment.accelerator,
         devices=experiment.devices,
         num_nodes=experiment.num_nodes,
-        strategy=experiment.strategy,
+        strategy=fully_sharded() if experiment.strategy == "fsdp" else experiment.strategy,
         precision=experiment.precision,
     )
-    for key in ("training", "autoencoder_training"):
+    trained = ["training"]
+    if experiment.model == "calm" and experiment.finetune is None:
+        trained.append("autoencoder_training")
+    for key in trained:
         settings = getattr(experiment, key)
         share_of(
             settings.batch_size,

@@ -95,7 +95,8 @@ class Trainer:
         )
         if experiment.standardize:
             autoencoder = StandardizedAutoencoder(autoencoder.eval()).to(self.fabric.device)
-            batches = (batch_at(step) for step in range(_STANDARDIZE_ON_BATCHES))
+            rows = slice(experiment.autoencoder_training.micro_batch)  # as many as fit in memory
+            batches = (batch_at(step, rows) for step in range(_STANDARDIZE_ON_BATCHES))
             autoencoder.fit_rows([batch.to(self.fabric.device) for batch in batches])
         return autoencoder.freeze()
 
@@ -184,8 +185,8 @@ class Trainer:
             highest_order=1,
         ).brier.brier[0]
 
-    def batches(self, settings: TrainingSettings) -> Callable[[int], ChunkBatch]:
-        """The function that returns the batch of a step."""
+    def batches(self, settings: TrainingSettings) -> Callable[..., ChunkBatch]:
+        """The function that returns the batch of a step, or some of its rows."""
         return TrainingBatches(
             self.corpus.train,
             chunk_size=self.experiment.chunk_size,
@@ -200,7 +201,7 @@ class Trainer:
         module: nn.Module,
         objective: Objective,
         settings: TrainingSettings,
-        batch_at: Callable[[int], ChunkBatch],
+        batch_at: Callable[..., ChunkBatch],
         validate: Callable[[nn.Module], Mapping[str, float]],
         directory: Path | None,
         *,

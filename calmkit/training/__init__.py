@@ -18,4 +18,3 @@ from .speed import Speed as Speed
 # For the other rooms of calmkit; no part of the public interface.
 from .optimizer import build_optimizer as build_optimizer
 from .out_of_memory import out_of_memory_in as out_of_memory_in
-from .processes import share_of as share_of

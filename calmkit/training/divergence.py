@@ -1,13 +1,22 @@
 """Errors for runs whose losses, gradients or weights are not finite."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from calmkit.cluster import local
 
 __all__ = ["TrainingDiverged", "check_values", "check_weights", "diverged", "non_finite_parameter"]
 
+OverAll = Callable[[Tensor], Tensor]
+
 _REMEDY = "try a lower learning rate or a longer warm-up"
+
+
+def _alone(flags: Tensor) -> Tensor:
+    return flags
 
 
 class TrainingDiverged(FloatingPointError):
@@ -48,13 +57,16 @@ def diverged(module: nn.Module, *, step: int, part: str, reason: str) -> Trainin
     )
 
 
-def check_values(module: nn.Module, values: Mapping[str, float], *, step: int) -> None:
+def check_values(
+    module: nn.Module, values: Mapping[str, float], *, step: int, over_all: OverAll = _alone
+) -> None:
     """Refuse a step with a value that is not finite, before the optimiser takes it.
 
     Args:
         module: The module, with the step's gradients.
-        values: The objective's parts, and "gradient_norm".
+        values: The objective's parts, and "gradient_norm", equal in all processes.
         step: Number of the step, from 0.
+        over_all: Combines the findings of all processes, if each has shards.
 
     Raises:
         TrainingDiverged: Names the part, or the parameter whose gradient is not finite.
@@ -67,23 +79,24 @@ def check_values(module: nn.Module, values: Mapping[str, float], *, step: int) -
     reason = f"{part!r} must be finite; got {values[part]}"
     if part == "gradient_norm":
         gradients = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
-        part = next((n for n, grad in gradients.items() if not grad.isfinite().all()), part)
+        part = _first_non_finite(gradients, over_all) or part
         reason = f"gradients must be finite; got {values['gradient_norm']} as their norm"
         reason += f", first in {part!r}" if part != "gradient_norm" else ""
     raise diverged(module, step=step, part=part, reason=reason)
 
 
-def check_weights(module: nn.Module, *, step: int) -> None:
+def check_weights(module: nn.Module, *, step: int, over_all: OverAll = _alone) -> None:
     """Refuse weights that an update made NaN or infinite, which finite gradients do not exclude.
 
     Args:
         module: The module after the step.
         step: Number of the last step, from 0.
+        over_all: As in `check_values`.
 
     Raises:
         TrainingDiverged: Names the first such parameter.
     """
-    broken = non_finite_parameter(module)
+    broken = non_finite_parameter(module, over_all=over_all)
     if broken is not None:
         raise TrainingDiverged(
             f"training stopped after step {step} (from 0): its update made {broken!r} NaN or "
@@ -94,7 +107,16 @@ def check_weights(module: nn.Module, *, step: int) -> None:
         )
 
 
-def non_finite_parameter(module: nn.Module) -> str | None:
-    """Name of the first parameter that holds NaN or infinity."""
-    parameters = module.named_parameters()
-    return next((name for name, p in parameters if not p.isfinite().all()), None)
+def non_finite_parameter(module: nn.Module, *, over_all: OverAll = _alone) -> str | None:
+    """Name of the first parameter that holds NaN or infinity.
+
+    Args:
+        module: A module; without `over_all` only this process's shards of it are looked at.
+        over_all: As in `check_values`.
+    """
+    return _first_non_finite(dict(module.named_parameters()), over_all)
+
+
+def _first_non_finite(tensors: Mapping[str, Tensor], over_all: OverAll) -> str | None:
+    flags = torch.stack([~local(tensor).isfinite().all() for tensor in tensors.values()])
+    return next((n for n, bad in zip(tensors, over_all(flags).tolist(), strict=True) if bad), None)

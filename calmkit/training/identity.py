@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.optim import Optimizer
 
-from calmkit.chunking import ChunkBatch
+from calmkit.cluster import MicroBatches
 
 from .checkpoint_record import CheckpointError
-from .processes import share_of
 from .settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ __all__ = ["check_identity", "run_identity"]
 
 def run_identity(
     trained: Mapping[str, nn.Parameter],
-    first_batch: ChunkBatch,
+    batches: MicroBatches,
     optimizer: Optimizer,
     settings: TrainingSettings,
     seed: int,
@@ -31,7 +30,7 @@ def run_identity(
 ) -> dict[str, Any]:
     """The settings that affect a run's numbers, as read back from JSON."""
     shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in trained.items()]
-    rows = first_batch.tokens.shape[0]
+    first_batch = batches.first_batch
     tensors = [first_batch.tokens, first_batch.real]
     if first_batch.scored is not None:
         tensors.append(first_batch.scored)
@@ -52,8 +51,7 @@ def run_identity(
         "steps of the decay": None if settings.decay_to == 1.0 else settings.steps,
         "clip_norm": settings.clip_norm,
         "precision": str(fabric.strategy.precision.precision),
-        "micro_batch": rows
-        // share_of(rows, settings.micro_batch, processes=fabric.world_size).count,
+        "micro_batch": len(first_batch.lengths) // batches.share.count,
     }
     return json.loads(json.dumps(content, default=repr))
 

@@ -2,15 +2,16 @@
 
 Step t, counted from 0:
 
-    batch      = batch_at(t)                            only this process's rows
-    generator  = step_generator(seed, t)
-    parts      = objective(module, batch, generator)    the mean of "loss" is minimised
+    batch      = batch_at(t)                            divided into micro-batches i
+    generator  = step_generator(seed, t, i)
+    parts      = objective(module, rows, generator)     the mean of "loss" is minimised
     gradients are clipped; learning rate = peak * learning_rate_factor(t); optimiser step
 
 A step is a function of (seed, t), the weights and the optimiser's state. A run that is stopped
 anywhere and resumed from a checkpoint therefore ends with bitwise the same weights on the same
 machine. Torch's global generators are also seeded in each step, for parts that draw from them
-(`nn.Dropout`); the caller's state is restored afterwards.
+(`nn.Dropout`); the caller's state is restored afterwards. With micro-batches of the same size, any
+number of processes takes the same steps up to rounding; see `calmkit.cluster`.
 
 A step starts with cleared gradients and clears them at its end. If its loss, logged parts or
 gradients are not finite, the run stops *before* the optimiser changes the weights.
@@ -29,6 +30,7 @@ from torch.optim import Optimizer
 
 from calmkit.accounting import matrix_peak
 from calmkit.chunking import ChunkBatch
+from calmkit.cluster import MicroBatches, Placement
 from calmkit.disk import WriteError
 from calmkit.extras import require
 
@@ -76,7 +78,7 @@ class TrainingResult:
 def fit(
     module: nn.Module,
     objective: Objective,
-    batch_at: Callable[[int], ChunkBatch],
+    batch_at: Callable[..., ChunkBatch],
     *,
     settings: TrainingSettings,
     seed: int,
@@ -95,22 +97,24 @@ def fit(
     if there is a directory, and then raises KeyboardInterrupt.
 
     Args:
-        module: Its parameters with `requires_grad` are trained; the others do not change. It is
-            moved to the fabric's device and stays there.
+        module: Its parameters with `requires_grad` are trained; the others do not change. It ends
+            on the fabric's device, with the same weights in each process.
         objective: Computes the step's loss and other values to log: means over rows, or `Means`
             over something else, with its number.
-        batch_at: The batch of a step, a pure function of the step's number from 0. With several
-            processes each takes every n-th row, and the loss is the mean over everything that any
-            of them counts.
+        batch_at: The batch of a step, a pure function of the step's number from 0. If it also
+            takes `rows`, a slice, each process builds only its own rows, one micro-batch at a
+            time. The loss is the mean over everything that any micro-batch of any process counts.
         settings: Settings of the run.
         seed: Fixes all random draws of the steps.
         optimizer: Builds the optimiser over all trained parameters. It must step without a
             closure; its learning rates are the peaks of the schedule.
-        validate: Measures the module in evaluation mode and without gradients. Its draws from
-            torch's global generators do not affect training.
-        fabric: Device, precision and processes; launched by the caller if there are several.
-            None uses one device: a GPU if there is one.
-        directory: Folder of checkpoints and, by default, the loss curve; None saves nothing.
+        validate: Measures the module in evaluation mode and without gradients, in the first
+            process only. Its draws from torch's global generators do not affect training.
+        fabric: Device, precision and processes; launched by the caller if there are several. The
+            strategies are `ddp` and that of `fully_sharded`. None uses one device: a GPU if there
+            is one.
+        directory: Folder of checkpoints and, by default, the loss curve; None saves nothing. The
+            same folder in all processes, with which another number of them can resume.
         loggers: Fabric loggers for the curves. None uses the fabric's own or, if it has none and
             there is a directory, a new `logs/version_N/metrics.csv` in it. An empty sequence logs
             nothing. A resumed run also logs the earlier points.
@@ -126,33 +130,41 @@ def fit(
             input of the loss is not finite.
         WriteError: If the disk is full; earlier checkpoints are kept.
     """
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    if not trained:
+    if not any(p.requires_grad for p in module.parameters()):
         raise ValueError(
             "module must have a parameter with requires_grad; got none, is it frozen?"
         )
     fabric = _checked_fabric(fabric)
-    fabric.to_device(module)
+    was_training = module.training
+    batches = MicroBatches(
+        batch_at,
+        settings.micro_batch,
+        process=fabric.global_rank,
+        processes=fabric.world_size,
+    )
+    placement = Placement(module, fabric)
+    trained = {n: p for n, p in placement.trained.named_parameters() if p.requires_grad}
     built = build_optimizer(optimizer, trained)
-    first = batch_at(0)
-    identity = run_identity(trained, first, built, settings, seed, fabric)
-    run = Run(module, objective, batch_at, built, settings, seed, fabric, directory, identity)
+    identity = run_identity(trained, batches, built, settings, seed, fabric)
+    run = Run(placement, objective, batches, built, settings, seed, fabric, directory, identity)
     run.resume()
     curves = Curves(fabric, directory, loggers)
     meter = Speedometer(
-        tokens=first.tokens.numel(),
+        tokens=batches.first_batch.tokens.numel(),
         flops=flops_per_step,
         peak=None if flops_per_step is None else _peak(fabric),
         steps=settings.log_every,
     )
-    was_training = module.training
     devices = [fabric.device] if fabric.device.type == "cuda" else []
+    interrupts = HeldInterrupts(together=fabric.world_size > 1)
     try:
-        with HeldInterrupts() as interrupts, torch.random.fork_rng(devices):
+        with interrupts, torch.random.fork_rng(devices):
             curves.write_all(run.history)
             _run_to_end(run, curves, interrupts, validate, progress, meter)
     except KeyboardInterrupt:
-        run.save()
+        if interrupts.all_stop:
+            run.save()
+            placement.finish()
         with suppress(WriteError):  # the original error matters more
             curves.close("aborted")
         raise
@@ -162,6 +174,7 @@ def fit(
         raise
     finally:
         module.train(was_training)
+    placement.finish()
     curves.close("success")
     history = run.history
     return TrainingResult(
@@ -198,7 +211,7 @@ def _run_to_end(
             return
         points, seconds = len(history.curve), history.seconds
         with interrupts.step():
-            loss = run.train_step()
+            loss = run.train_step(interrupts)
         speed = meter.add(history.seconds - seconds)
         if len(history.curve) > points:
             curves.write("train", history.curve[-1], speed)
@@ -218,14 +231,19 @@ def _checked_fabric(fabric: "Fabric | None") -> "Fabric":
     """The given fabric or a new one on one device; refused if resuming would not be exact."""
     require("lightning_fabric", "fit")
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy, SingleDeviceStrategy
+    from lightning_fabric.strategies import (
+        DDPStrategy,
+        ModelParallelStrategy,
+        SingleDeviceStrategy,
+    )
 
     if fabric is None:
         return Fabric(accelerator="auto", devices=1)
-    if not isinstance(fabric.strategy, SingleDeviceStrategy | DDPStrategy):
+    supported = SingleDeviceStrategy | DDPStrategy | ModelParallelStrategy
+    if not isinstance(fabric.strategy, supported):
         raise ValueError(
-            "fabric must use one device or the strategy 'ddp'; sharded weights are not "
-            f"supported yet; got {type(fabric.strategy).__name__}."
+            "fabric must use one device, the strategy 'ddp' or that of `fully_sharded`; got "
+            f"{type(fabric.strategy).__name__}."
         )
     if fabric.strategy.precision.precision == "16-mixed":
         raise ValueError(

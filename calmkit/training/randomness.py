@@ -17,7 +17,7 @@ def step_seed(seed: int, step: int, micro_batch: int = 0) -> int:
     Args:
         seed: The run's seed; any integer.
         step: Number of the step, from 0.
-        micro_batch: Number of the micro-batch in the step; see `processes`.
+        micro_batch: Number of the micro-batch in the step.
     """
     digest = hashlib.blake2b(f"{seed}/{step}/{micro_batch}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -31,7 +31,7 @@ def step_generator(
     Args:
         seed: The run's seed.
         step: Number of the step, from 0.
-        micro_batch: Number of the micro-batch in the step; see `processes`.
+        micro_batch: Number of the micro-batch in the step.
         device: Device of the generator.
     """
     return torch.Generator(device=device).manual_seed(step_seed(seed, step, micro_batch))

@@ -3,10 +3,11 @@
 This module implements a step, a validation and a checkpoint; `loop.fit` schedules them.
 """
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
+from calmkit.cluster import MicroBatches, Placement, StepMeans, any_of, local, weighted
 from calmkit.finite import NonFiniteError
 
 from .checkpoint import find_checkpoints, read_checkpoint, write_checkpoint
@@ -21,8 +23,8 @@ from .checkpoint_record import CheckpointError
 from .divergence import check_values, check_weights, diverged, non_finite_parameter
 from .history import History, Point
 from .identity import check_identity
+from .interrupts import HeldInterrupts
 from .objective import Objective, means_of
-from .processes import Caller, StepMeans, share_of, weighted
 from .randomness import seed_global_generators, step_generator, step_seed
 from .schedule import learning_rate_factor
 from .settings import TrainingSettings
@@ -38,9 +40,9 @@ class Run:
 
     def __init__(
         self,
-        module: nn.Module,
+        placement: Placement,
         objective: Objective,
-        batch_at: Callable[[int], ChunkBatch],
+        batches: MicroBatches,
         optimizer: Optimizer,
         settings: TrainingSettings,
         seed: int,
@@ -48,12 +50,13 @@ class Run:
         directory: Path | None,
         identity: dict[str, Any],
     ) -> None:
-        self.module = module
+        self.placement = placement
+        self.module = placement.trained
         self.settings = settings
         self.step = 0
         self.history = History()
         self._objective = objective
-        self._batch_at = batch_at
+        self._batches = batches
         self._optimizer = optimizer
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
         self._seed = seed
@@ -62,17 +65,20 @@ class Run:
         self._identity = identity
         self._saved: tuple[int, int] | None = None
         self._consistent = True
-        self._caller, self._stepper = fabric.setup(Caller(module), optimizer)
+        self._stepper = cast(Optimizer, fabric.setup_optimizers(optimizer))
 
     def due(self, every: int) -> bool:
         """Whether an operation is due that is done every `every` steps and at the end."""
         at_end = self.step == self.settings.steps
         return at_end or (every > 0 and self.step > 0 and self.step % every == 0)
 
-    def train_step(self) -> float:
+    def train_step(self, interrupts: HeldInterrupts) -> float:
         """Take one optimiser step, and return its loss.
 
         Gradients are cleared before and after the step, also if it fails.
+
+        Args:
+            interrupts: Learns whether any process was interrupted.
 
         Raises:
             TrainingDiverged: If a value is not finite; the weights are those before the step.
@@ -81,7 +87,7 @@ class Run:
         self._consistent = False
         self._clear_gradients()
         try:
-            values = self._step()
+            values = self._step(interrupts)
         finally:
             self._clear_gradients()
         self.history.add(values)
@@ -92,7 +98,7 @@ class Run:
         self.history.seconds += time.perf_counter() - began
         return values["loss"]
 
-    def _step(self) -> dict[str, float]:
+    def _step(self, interrupts: HeldInterrupts) -> dict[str, float]:
         """Forward, backward and update; returns the values to log."""
         try:
             means = self._accumulate()
@@ -100,7 +106,7 @@ class Run:
             reason = f"'loss' cannot be computed: {str(error).rstrip('.')}"
             raise diverged(self.module, step=self.step, part="loss", reason=reason) from error
         trained = [p for group in self._optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in trained if p.grad is not None]
+        gradients = [local(p.grad) for p in trained if p.grad is not None]
         if any(gradient.layout != torch.strided for gradient in gradients):
             raise ValueError(
                 "module must give dense gradients; it gives a sparse one. Build it without "
@@ -110,11 +116,12 @@ class Run:
             for gradient in gradients:
                 gradient.mul_(means.scale.to(gradient.dtype))
         # Norm and clipping are separate: clipping by a norm of NaN would hide the bad gradient.
-        norm = get_total_norm(gradients)
+        norm = self._norm_of(gradients)
         # Only here does the host wait for the device.
-        values = means.read()
+        values, stops = means.read(stops=interrupts.pending)
+        interrupts.settle(stops)
         values["gradient_norm"] = float(norm)  # the same in each process
-        check_values(self.module, values, step=self.step)
+        check_values(self.module, values, step=self.step, over_all=self._over_all)
         clip_grads_with_norm_(trained, self.settings.clip_norm, norm)
         factor = learning_rate_factor(
             self.step,
@@ -127,20 +134,29 @@ class Run:
         self._stepper.step()
         return {**values, "learning_rate": self._peaks[0] * factor}
 
+    def _norm_of(self, gradients: list[Tensor]) -> Tensor:
+        """The 2-norm of all gradients, of which this process may hold shards."""
+        norm = get_total_norm(gradients)
+        if self.placement.is_sharded:
+            squares = self._fabric.all_reduce(norm.square(), reduce_op="sum")
+            norm = torch.as_tensor(squares).sqrt()
+        return norm
+
+    def _over_all(self, flags: Tensor) -> Tensor:
+        """Whether each flag is set in any process; what is not sharded is equal in all."""
+        return any_of(self._fabric, flags) if self.placement.is_sharded else flags
+
     def _accumulate(self) -> StepMeans:
         """Forward and backward passes of this process's micro-batches."""
-        fabric, batch = self._fabric, self._batch_at(self.step)
-        share = share_of(
-            batch.tokens.shape[0],
-            self.settings.micro_batch,
-            process=fabric.global_rank,
-            processes=fabric.world_size,
-        )
+        fabric = self._fabric
+        # Shards exchange in every pass: without it, each process would keep whole gradients. So
+        # they also learn of an error in every pass.
+        sharded = self.placement.is_sharded
+        share = self._batches.share
         means = StepMeans(fabric, alone=share.count == 1)
-        for number in share.numbers:
+        for number, rows in self._batches.at(self.step):
             last = number == share.numbers[-1]
-            rows = batch.rows(slice(number, None, share.count)) if share.count > 1 else batch
-            with fabric.no_backward_sync(self._caller, enabled=not last):
+            with fabric.no_backward_sync(self.placement.caller, enabled=not (last or sharded)):
                 try:
                     parts, count = self._forward(rows, number)
                 except NonFiniteError:
@@ -148,7 +164,7 @@ class Run:
                     means.exchange(failed=True)
                     raise
                 weight = means.add(parts, count)
-                if last:
+                if last or sharded:
                     means.exchange()
                 fabric.backward(weighted(parts["loss"], weight))
         return means
@@ -159,9 +175,12 @@ class Run:
         rows = rows if rows.tokens.device == device else rows.to(device)
         seed_global_generators(step_seed(self._seed, self.step, number), device)
         generator = step_generator(self._seed, self.step, number, device=device)
-        return self._caller(
-            lambda module: means_of(self._objective(module, rows, generator), rows)
-        )
+
+        def call(module: nn.Module) -> tuple[dict[str, Tensor], Tensor | float]:
+            means = means_of(self._objective(module, rows, generator), rows)
+            return dict(means.values), means.count
+
+        return self.placement.caller(call)
 
     def _clear_gradients(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -172,27 +191,37 @@ class Run:
         Raises:
             TrainingDiverged: If the last step's update made them so.
         """
-        check_weights(self.module, step=self.step - 1)
+        check_weights(self.module, step=self.step - 1, over_all=self._over_all)
 
     def validate(self, measure: Callable[[nn.Module], Mapping[str, float]]) -> Point:
-        """Measure the module, without affecting training."""
+        """Measure the module in the first process, without affecting training."""
         devices = [self._fabric.device] if self._fabric.device.type == "cuda" else []
-        self.module.eval()
-        try:
-            with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
-                point = (self.step, {k: float(v) for k, v in measure(self.module).items()})
-        except NonFiniteError as error:
-            reason = f"validation cannot be computed: {str(error).rstrip('.')}"
-            raise diverged(
-                self.module, step=self.step, part="validation", reason=reason
-            ) from error
-        self.module.train()
+        values, failure = {}, ""
+        with self.placement.measured() as module:
+            if self._fabric.is_global_zero:
+                try:
+                    with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
+                        values = {k: float(v) for k, v in measure(module).items()}
+                except NonFiniteError as error:
+                    failure = str(error).rstrip(".")
+        values, failure = self._fabric.broadcast((values, failure))
+        if failure:
+            reason = f"validation cannot be computed: {failure}"
+            raise diverged(self.module, step=self.step, part="validation", reason=reason)
+        point = (self.step, values)
         self.history.validation.append(point)
         return point
 
     def resume(self) -> None:
         """Load the newest checkpoint of the directory, if there is one."""
         found = [] if self._directory is None else find_checkpoints(self._directory)
+        newest = found[-1].name if found else ""
+        if newest != self._fabric.broadcast(newest):
+            raise CheckpointError(
+                "directory must be one folder that all machines reach; the first process finds "
+                f"another newest checkpoint in {self._directory} than {socket.gethostname()}, "
+                f"which finds {newest or 'none'}."
+            )
         if not found:
             return
         checkpoint = read_checkpoint(found[-1])
@@ -202,7 +231,7 @@ class Run:
                 f"steps must be at least the {checkpoint.step} steps that {checkpoint.path} has "
                 f"done already; got {self.settings.steps}. Use another directory."
             )
-        checkpoint.restore(self.module, self._optimizer)
+        checkpoint.restore(self.placement, self._optimizer)
         self.step, self.history = checkpoint.step, checkpoint.history
         self._saved = self._mark()
 
@@ -210,18 +239,18 @@ class Run:
         """Write a checkpoint if there is a directory and something new, with finite weights."""
         if self._directory is None or not self._consistent or self._saved == self._mark():
             return
-        if non_finite_parameter(self.module) is not None:
+        if non_finite_parameter(self.module, over_all=self._over_all) is not None:
             return
-        if self._fabric.is_global_zero:
-            write_checkpoint(
-                self._directory,
-                step=self.step,
-                module=self.module,
-                optimizer=self._optimizer,
-                identity=self._identity,
-                history=self.history,
-                keep=self.settings.keep_checkpoints,
-            )
+        write_checkpoint(
+            self._directory,
+            step=self.step,
+            placement=self.placement,
+            optimizer=self._optimizer,
+            identity=self._identity,
+            history=self.history,
+            keep=self.settings.keep_checkpoints,
+            fabric=self._fabric,
+        )
         self._saved = self._mark()
 
     def _mark(self) -> tuple[int, int]:

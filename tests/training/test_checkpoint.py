@@ -8,9 +8,11 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 from training_problems import Toy, objective, optimizer, run, settings
 
+from calmkit.cluster import Placement
 from calmkit.disk import WriteError
 from calmkit.training import CheckpointError, checkpoint
 from calmkit.training.checkpoint import find_checkpoints, read_checkpoint
@@ -103,7 +105,11 @@ def test_a_full_disk_leaves_the_record_that_was_to_be_renewed(tmp_path, monkeypa
 def test_a_damaged_record_is_not_renewed(tmp_path):
     run(Toy(), directory=tmp_path)
     newest = find_checkpoints(tmp_path)[-1]
-    arguments = {"module": Toy(), "optimizer": optimizer(Toy().parameters()), "identity": {}}
+    fabric = Fabric(accelerator="cpu", devices=1)
+    arguments = {
+        "placement": Placement(Toy(), fabric), "optimizer": optimizer(Toy().parameters()),
+        "identity": {}, "fabric": fabric,
+    }  # fmt: skip
     (newest / "training.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"step-000012 is damaged: training.json cannot be"):
         checkpoint.write_checkpoint(tmp_path, step=12, history=History(), keep=2, **arguments)
@@ -202,6 +208,14 @@ def test_other_format_is_refused(tmp_path):
         read_checkpoint(record.parent)
 
 
+def test_a_file_that_would_be_read_as_a_shard_is_refused(tmp_path):
+    run(Toy(), directory=tmp_path)
+    newest = find_checkpoints(tmp_path)[-1]
+    shutil.copy(newest / "model.safetensors", newest / "shard-00002-model.safetensors")
+    with pytest.raises(CheckpointError, match=r"shard-00002-model.* does not belong"):
+        run(Toy(), directory=tmp_path)
+
+
 def other_batches(step):
     from training_problems import batch_at
 
@@ -214,6 +228,10 @@ def other_batches(step):
         ({"seed": 2}, r"seed must be as in checkpoint .*step-000012 to resume it \(1\); got 2"),
         ({"batches": other_batches}, "first batch must be as in checkpoint"),
         ({"settings": settings(clip_norm=2.0)}, "clip_norm must be as in"),
+        (
+            {"settings": settings(micro_batch=2)},
+            r"micro_batch must be as in .*\(4\); got 2. Set training.micro_batch to 4, or",
+        ),
         ({"settings": settings(20)}, "steps of the decay must be as in"),
         ({"settings": settings(warmup_steps=0)}, "warmup_steps must be as in"),
         ({"optimizer": torch.optim.SGD}, "optimizer must be as in"),

@@ -1,9 +1,4 @@
-r"""One step on several processes, and in several passes of each: rows, weights and means.
-
-The rows of a step's batch are divided into n micro-batches. Micro-batch i holds the rows i, i + n,
-i + 2n, ... and is the unit of randomness: it has a generator of its own. Process r of R computes
-the micro-batches r, r + R, r + 2R, ... one after another. The rows and the random numbers of a
-step thus depend on the size of the micro-batches, but not on the number of processes.
+r"""Means and gradients of a step that several passes and processes have computed.
 
 Numbers of scored items can differ widely between micro-batches. The loss of the step is the mean
 over all items,
@@ -16,85 +11,18 @@ processes; multiplied by R / sum_i c_i, they are those of L. A single micro-batc
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from calmkit.finite import NonFiniteError
-
-from .objective import Means
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Caller", "Share", "StepMeans", "share_of", "weighted"]
-
-
-class Caller(nn.Module):
-    """Routes any call through `forward`, where Fabric sets precision and synchronises gradients.
-
-    The call is one opaque function: Fabric would try to rebuild a batch to convert its numbers.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(
-        self, call: Callable[[nn.Module], Means]
-    ) -> tuple[dict[str, Tensor], Tensor | float]:
-        """Apply the call to the module; Fabric registers its hooks on plain tensors only."""
-        means = call(self.module)
-        return dict(means.values), means.count
-
-
-@dataclass(frozen=True)
-class Share:
-    """The micro-batches of one process.
-
-    Attributes:
-        count: n, the number of micro-batches of the step, over all processes.
-        numbers: Those of this process, in order.
-    """
-
-    count: int
-    numbers: range
-
-
-def share_of(
-    rows: int,
-    micro_batch: int | None,
-    *,
-    process: int = 0,
-    processes: int = 1,
-    name: str = "batch_size",
-) -> Share:
-    """The micro-batches that a process computes.
-
-    Args:
-        rows: Number of rows of the step's batch.
-        micro_batch: Number of rows of a micro-batch. None: the batch is divided evenly among the
-            processes, one micro-batch for each.
-        process: Rank of the process.
-        processes: Number of processes.
-        name: What the user calls the number of rows.
-
-    Raises:
-        ValueError: If the rows cannot be divided evenly.
-    """
-    size = micro_batch or 1
-    if rows % (processes * size):
-        product = f"devices * micro_batch = {processes} * {size} = {processes * size}"
-        rule = product if micro_batch else f"the {processes} devices"
-        raise ValueError(
-            f"{name} must be a multiple of {rule}, so that each device computes as many rows; got "
-            f"{rows}. Change one of them."
-        )
-    count = rows // micro_batch if micro_batch else processes
-    return Share(count, range(process, count, processes))
+__all__ = ["StepMeans", "weighted"]
 
 
 class StepMeans:
@@ -164,12 +92,18 @@ class StepMeans:
         """Factor of the accumulated gradients, after the last `exchange`; None if it is 1."""
         return None if self._alone else self._per_item(self._fabric.world_size)
 
-    def read(self) -> dict[str, float]:
-        """The means over all items, read from the device."""
+    def read(self, *, stops: bool = False) -> tuple[dict[str, float], bool]:
+        """The means over all items, read from the device, and whether any process stops.
+
+        Args:
+            stops: Whether this process is to end after the step.
+        """
         sums = torch.stack(list(self._sums.values()))
         if self._fabric.world_size > 1:
-            sums = torch.as_tensor(self._fabric.all_reduce(sums, reduce_op="sum"))
-        return dict(zip(self._sums, self._per_item(sums).tolist(), strict=True))
+            own = torch.cat([sums, sums.new_full((1,), float(stops))])
+            total = torch.as_tensor(self._fabric.all_reduce(own, reduce_op="sum"))
+            sums, stops = total[:-1], bool(total[-1])
+        return dict(zip(self._sums, self._per_item(sums).tolist(), strict=True)), stops
 
     def _per_item(self, value: Tensor | float) -> Tensor:
         """A value over the total count; 0 if there is nothing to count."""

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from training_problems import VOCAB, counted_batch
 
+from calmkit.cluster import StepMeans, weighted
 from calmkit.finite import NonFiniteError
 from calmkit.training import Means, TrainingSettings, fit, step_generator
-from calmkit.training.processes import Share, StepMeans, share_of, weighted
 from calmkit.training.randomness import step_seed
 
 
@@ -36,38 +36,6 @@ def losses_of(module, batch):
     logits = module(batch.tokens).flatten(0, -2)
     losses = nn.functional.cross_entropy(logits, batch.tokens.flatten(), reduction="none")
     return losses.view(*batch.tokens.shape).mean(dim=-1)[batch.scored]
-
-
-@pytest.mark.parametrize(
-    "rows, micro_batch, processes, shares",
-    [
-        (8, None, 1, [(1, [0])]),
-        (8, None, 2, [(2, [0]), (2, [1])]),
-        (8, 2, 1, [(4, [0, 1, 2, 3])]),
-        (8, 2, 2, [(4, [0, 2]), (4, [1, 3])]),
-        (8, 8, 1, [(1, [0])]),
-        (12, 2, 3, [(6, [0, 3]), (6, [1, 4]), (6, [2, 5])]),
-    ],
-)
-def test_every_micro_batch_has_one_process(rows, micro_batch, processes, shares):
-    found = [
-        share_of(rows, micro_batch, process=rank, processes=processes) for rank in range(processes)
-    ]
-    assert [(share.count, list(share.numbers)) for share in found] == shares
-    assert isinstance(found[0], Share)
-
-
-@pytest.mark.parametrize(
-    "rows, micro_batch, processes, said",
-    [
-        (4, None, 3, r"rows must be a multiple of the 3 devices, .*; got 4. Change one"),
-        (12, 4, 2, r"rows must be a multiple of devices \* micro_batch = 2 \* 4 = 8, .*; got 12"),
-        (4, 8, 1, r"devices \* micro_batch = 1 \* 8 = 8, .*; got 4"),
-    ],
-)
-def test_rows_that_do_not_divide_are_refused(rows, micro_batch, processes, said):
-    with pytest.raises(ValueError, match=said):
-        share_of(rows, micro_batch, processes=processes, name="rows")
 
 
 def fitted(counts, micro_batch, aim):
@@ -146,7 +114,7 @@ def test_means_and_scale_of_two_processes():
     means.exchange()
     assert means.scale == 2 / 8
     process.reduced = lambda value: value + 10.0
-    assert means.read() == {"loss": 13 / 8}
+    assert means.read() == ({"loss": 13 / 8}, True)  # the other one stops
 
 
 def test_a_single_micro_batch_has_weight_one_and_changes_no_bit():
@@ -156,7 +124,8 @@ def test_a_single_micro_batch_has_weight_one_and_changes_no_bit():
     means.exchange()
     assert torch.equal(weighted(value, weight), value) and means.scale is None
     assert torch.autograd.grad(weighted(value, weight), value)[0] == 1
-    assert means.read() == {"loss": value.item()}
+    assert means.read(stops=True) == ({"loss": value.item()}, True)
+    assert means.read() == ({"loss": value.item()}, False)
 
 
 def test_a_weight_of_zero_ignores_nan():

@@ -1,0 +1,121 @@
+r"""Fully sharded training: each of R processes holds an R-th of all that grows with the model.
+
+A module is divided into units: each layer of the backbone, the head, the input encoder, and the
+rest. Before a unit is used, its weights are gathered from all processes; afterwards each keeps its
+shard. In the backward pass, gradients are averaged and divided likewise.
+
+    memory of a process = (weights + gradients + optimiser state) / R
+                          + the weights of the units in use + activations
+
+Frozen parameters, such as those of a CALM's autoencoder, stay whole in each process: they have
+neither gradient nor optimiser state, and gathering them in every pass would cost more than they
+save. Any module can be trained; one without these parts is a single unit.
+
+The sharding is PyTorch's `fully_shard` (FSDP2); its weights are `DTensor`s.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from calmkit.backbones import Backbone
+from calmkit.heads import Head
+from calmkit.models import InputEncoder, LanguageModel
+
+if TYPE_CHECKING:
+    from lightning_fabric.strategies import ModelParallelStrategy
+    from torch.distributed.device_mesh import DeviceMesh
+
+__all__ = ["distribute_like", "fully_sharded", "local", "units_of", "whole"]
+
+
+def fully_sharded() -> "ModelParallelStrategy":
+    """A strategy for `Fabric(strategy=...)` that shards the module given to `fit`."""
+    from lightning_fabric.strategies import ModelParallelStrategy
+
+    return ModelParallelStrategy(parallelize_fn=_shard)
+
+
+def _shard(caller: nn.Module, mesh: "DeviceMesh") -> nn.Module:
+    """Shard a module, wrapped in a `Caller`, in place."""
+    from torch.distributed import get_world_size
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    # Fabric's mesh divides the processes into two axes, for tensors that are split as well.
+    mesh = init_device_mesh(mesh.device_type, (get_world_size(),))
+    frozen = {p for p in caller.parameters() if not p.requires_grad}
+    for unit in units_of(caller):
+        fully_shard(unit, mesh=mesh, ignored_params=frozen)
+        if isinstance(unit, Head):
+            register_fsdp_forward_method(unit, "loss")
+    fully_shard(caller, mesh=mesh, ignored_params=frozen)
+    return caller
+
+
+def units_of(module: nn.Module) -> list[nn.Module]:
+    """The parts of a language model that are gathered one by one; the rest is one more unit.
+
+    A part that shares a parameter with another, such as a tied embedding, belongs to the rest.
+
+    Args:
+        module: A module that contains a language model, or any other, which has no such parts.
+    """
+    models = [part for part in module.modules() if isinstance(part, LanguageModel)]
+    uses = _uses(module)
+    return [
+        part
+        for part in chain.from_iterable(_parts(model) for model in models)
+        if (own := _uses(part)) and all(count == uses[p] for p, count in own.items())
+    ]
+
+
+def _parts(module: nn.Module, *, in_backbone: bool = False) -> Iterator[nn.Module]:
+    in_backbone = in_backbone or isinstance(module, Backbone)
+    if isinstance(module, Head | InputEncoder):
+        yield module
+    elif in_backbone and isinstance(module, nn.ModuleList):
+        yield from module
+    else:
+        for child in module.children():
+            yield from _parts(child, in_backbone=in_backbone)
+
+
+def _uses(module: nn.Module) -> Counter[nn.Parameter]:
+    """How many parts of a module hold each trained parameter."""
+    return Counter(
+        p for part in module.modules() for p in part.parameters(recurse=False) if p.requires_grad
+    )
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's shard of a tensor; a tensor that is not sharded itself."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor; every process must call it."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Divide a tensor of the state of a parameter like the parameter, if that is sharded.
+
+    Args:
+        tensor: A tensor that each process holds whole. One of another shape stays whole.
+        like: The parameter.
+    """
+    from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+
+    if not isinstance(like, DTensor) or tensor.dim() == 0:
+        return tensor
+    placements = like.placements if tensor.shape == like.shape else [Replicate()]
+    tensor = tensor.to(like.device)
+    return distribute_tensor(tensor, like.device_mesh, placements, src_data_rank=None)

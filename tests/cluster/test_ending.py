@@ -1,0 +1,151 @@
+"""The connections between processes, which are threads here; the process that is killed, in
+`test_killed_process.py`, is a real one."""
+
+import queue
+import socket
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from calmkit.cluster import LostProcessError, ending, ending_together
+
+SIZE = 3
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """Exit codes of the threads that would have ended their process."""
+    found = queue.SimpleQueue()
+    monkeypatch.setattr(ending.os, "_exit", found.put)
+    monkeypatch.setattr(ending, "_SECONDS_TO_REPORT", 0.0)
+    return found
+
+
+def fabrics():
+    """What of a fabric the module uses, for each process."""
+    places = [queue.SimpleQueue() for _ in range(SIZE)]
+
+    def of(rank):
+        def broadcast(value):
+            if rank == 0:
+                for place in places[1:]:
+                    place.put(value)
+                return value
+            return places[rank].get(timeout=20)
+
+        environment = SimpleNamespace(main_address="127.0.0.1")
+        return SimpleNamespace(
+            world_size=SIZE, global_rank=rank, is_global_zero=rank == 0, broadcast=broadcast,
+            strategy=SimpleNamespace(cluster_environment=environment),
+        )  # fmt: skip
+
+    return [of(rank) for rank in range(SIZE)]
+
+
+def together(*works):
+    """Run each work in the context of its process."""
+
+    def process(fabric, work):
+        with ending_together(fabric):
+            work()
+
+    threads = [
+        threading.Thread(target=process, args=pair) for pair in zip(fabrics(), works, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+def test_processes_that_say_farewell_end_one_by_one(ended):
+    left = threading.Event()
+    together(lambda: left.wait(timeout=20), lambda: None, left.set)
+    assert ended.empty()
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_connection_that_closes_without_farewell_ends_the_others(ended, capfd, gone):
+    """Each watches its own connections: the first all of them, the others that to the first."""
+    peers = {}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for rank in range(1, SIZE):
+            far = socket.create_connection(server.getsockname())
+            peers[rank] = (server.accept()[0], far)
+    near = {rank: pair[0] for rank, pair in peers.items()}
+    if gone == 0:
+        watched = [({0: far}, rank) for rank, (_, far) in peers.items()]
+        for one in near.values():
+            one.close()
+    else:
+        watched = [(near, 0)]
+        peers[gone][1].close()
+    for connections, own in watched:
+        ending._watch(connections, own, threading.Event())
+        assert ended.get(timeout=5) == 1
+        said = f"process {gone} has ended, and process {own} ends with it."
+        assert said in capfd.readouterr().err
+    assert ended.empty()
+    for pair in peers.values():
+        for one in pair:
+            one.close()
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """What of a fabric says that there are two processes, without a connection."""
+    monkeypatch.setattr(ending, "_accepted", lambda fabric: {})
+    return SimpleNamespace(world_size=2, global_rank=0, is_global_zero=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[gloo/transport/tcp/buffer.cc:81] Timed out waiting 1800000ms for recv"),
+        torch.distributed.DistBackendError("NCCL error: remote process exited"),
+    ],
+)
+def test_an_exchange_that_fails_is_told(alone, error):
+    with pytest.raises(LostProcessError, match=r"does not answer: .*the newest check") as found:
+        with ending_together(alone):
+            raise error
+    assert found.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("gloo")])
+def test_any_other_error_is_raised_unchanged(alone, error):
+    with pytest.raises(type(error)) as found, ending_together(alone):
+        raise error
+    assert found.value is error
+
+
+def test_strangers_are_turned_away(ended):
+    """Without the word that the first process has sent to the others, nobody counts."""
+    first, *others = fabrics()
+    found = {}
+
+    def accept():
+        found.update(ending._accepted(first))
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    port, token = others[0].broadcast(None)
+    with socket.create_connection(("127.0.0.1", port)) as stranger:
+        stranger.sendall(b"x" * 20)
+        assert stranger.recv(1) == b""
+    known = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+    for rank, peer in zip((2, 1), known, strict=True):
+        peer.sendall(token + rank.to_bytes(4))
+    thread.join(timeout=20)
+    assert sorted(found) == [1, 2]
+    for peer in (*known, *found.values()):
+        peer.close()
+
+
+def test_a_single_process_opens_no_port(monkeypatch):
+    monkeypatch.setattr(socket, "create_server", None)
+    with ending_together(SimpleNamespace(world_size=1)):
+        pass

@@ -1,0 +1,196 @@
+"""Trainings in several processes, for the tests of training; also run as a script.
+
+    python process_runs.py FOLDER PROCESSES
+
+The script starts PROCESSES processes, which do the runs below with each strategy. The first
+writes what came of each run to FOLDER/PROCESSES-STRATEGY-NAME.pt.
+"""
+
+import contextlib
+import math
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from calm_models import energy_head, tiny
+from training_problems import optimizer
+
+from calmkit.backbones import TransformerBackbone
+from calmkit.chunking import ChunkBatch
+from calmkit.cluster import fully_sharded
+from calmkit.finite import check_finite
+from calmkit.heads import FlowHead
+from calmkit.models import TokenLM
+from calmkit.training import Means, TrainingDiverged, TrainingSettings, fit
+
+VOCAB, ROWS, POSITIONS = 7, 8, 5
+# Of each row, the number of chunks that are scored, from its end. With micro-batches of 2 rows,
+# rows i and i + 4 belong together: micro-batch 1 has none.
+SCORED = (4, 0, 2, 1, 4, 0, 0, 3)
+CHUNK = {"energy": 3, "flow": 3, "softmax": 1}
+
+
+class Stop(Exception):
+    """Ends a training."""
+
+
+def model_of(kind):
+    if kind == "softmax":
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            backbone = TransformerBackbone(8, depth=2, heads=2, activation_checkpointing=True)
+            return TokenLM(VOCAB, backbone=backbone, tie_embeddings=True)
+    if kind == "flow":
+        return tiny(build_head=lambda cond, latent: FlowHead(cond, latent, width=8, depth=1))
+    return tiny(build_head=energy_head)
+
+
+def batches_of(kind, *, stop=None):
+    def batch_at(step):
+        if step == stop:
+            raise Stop
+        generator = torch.Generator().manual_seed(step)
+        tokens = torch.randint(VOCAB, (ROWS, POSITIONS, CHUNK[kind]), generator=generator)
+        scored = torch.arange(POSITIONS) >= POSITIONS - torch.tensor(SCORED)[:, None]
+        lengths = ((POSITIONS,),) * ROWS
+        return ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), lengths, scored)
+
+    return batch_at
+
+
+def objective(module, batch, generator):
+    loss = module.loss(batch, generator)
+    return Means({"loss": loss.total}, loss.counted.sum())
+
+
+def train(kind, *, micro_batch=2, clip_norm=0.5, steps=5, stop=None, aim=objective, **arguments):
+    """A trained model, with the result of its training."""
+    model = model_of(kind)
+    settings = TrainingSettings(
+        steps, warmup_steps=2, log_every=1, checkpoint_every=3, clip_norm=clip_norm,
+        validate_every=2, micro_batch=micro_batch,
+    )  # fmt: skip
+
+    def validate(module):
+        assert not module.training
+        return {"loss": float(module.loss(batches_of(kind)(99), torch.Generator()).total)}
+
+    result = fit(
+        model, aim, batches_of(kind, stop=stop), settings=settings, seed=1, optimizer=optimizer,
+        validate=validate, loggers=(), **arguments,
+    )  # fmt: skip
+    return content(model, result)
+
+
+def content(model, result):
+    """What of a training must be equal, as plain values."""
+    return {
+        "weights": {name: value.detach().cpu() for name, value in model.state_dict().items()},
+        "steps": result.steps,
+        "curve": [(step, dict(values)) for step, values in result.curve],
+        "validation": [(step, dict(values)) for step, values in result.validation],
+    }
+
+
+def unclipped(micro_batch, **arguments):
+    """A training without clipping, by a norm that is a sum over shards."""
+    return train("energy", micro_batch=micro_batch, clip_norm=math.inf, **arguments)
+
+
+def stopped(directory, stop=4, **arguments):
+    """Train into a folder, whose newest checkpoint is then of step 3."""
+    with contextlib.suppress(Stop):
+        train("energy", directory=directory, stop=stop, **arguments)
+
+
+def fails_in_one(fabric):
+    """How each process ends when the last one meets NaN in step 1."""
+
+    def failing(module, batch, generator):
+        means = objective(module, batch, generator)
+        failing.calls += 1
+        if failing.calls == 4 and fabric.global_rank == fabric.world_size - 1:
+            check_finite(samples=torch.tensor(torch.nan))
+        return means
+
+    failing.calls = 0
+    try:
+        train("energy", micro_batch=1, fabric=fabric, aim=failing)
+    except TrainingDiverged as error:
+        return str(error)
+    return "it did not end"
+
+
+def interrupted_in_one(fabric, directory):
+    """How each process ends when the last one receives SIGINT in step 1."""
+
+    def interrupting(module, batch, generator):
+        interrupting.calls += 1
+        if interrupting.calls == 2 and fabric.global_rank == fabric.world_size - 1:
+            signal.raise_signal(signal.SIGINT)
+        return objective(module, batch, generator)
+
+    interrupting.calls = 0
+    micro_batch = ROWS // fabric.world_size
+    try:
+        train("energy", micro_batch=micro_batch, fabric=fabric, aim=interrupting,
+              directory=directory)  # fmt: skip
+    except KeyboardInterrupt:
+        return "interrupted"
+    return "it did not end"
+
+
+def all_of(fabric, name, folder):
+    """What came of every run, by its name."""
+    done = {kind: train(kind, fabric=fabric) for kind in CHUNK}
+    done["one each"] = unclipped(ROWS // fabric.world_size, fabric=fabric)
+    done["no micro_batch"] = unclipped(None, fabric=fabric)
+    directory = folder / f"{fabric.world_size}-{name}"
+    stopped(directory, fabric=fabric)
+    fabric.barrier()
+    if fabric.is_global_zero:  # for others to go on with; this run goes on itself
+        shutil.copytree(directory, folder / f"{fabric.world_size}-{name}-at-3")
+    fabric.barrier()
+    done["resumed"] = train("energy", directory=directory, fabric=fabric)
+    done["nan"] = gathered(fabric, fails_in_one(fabric))
+    interrupts = folder / f"{fabric.world_size}-{name}-interrupted"
+    done["interrupted"] = gathered(fabric, interrupted_in_one(fabric, interrupts))
+    return done
+
+
+def gathered(fabric, value):
+    """The values of all processes, in order."""
+    values = [None] * fabric.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def main(folder, processes):
+    from lightning_fabric import Fabric
+
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name, strategy in (("ddp", "ddp"), ("fsdp", fully_sharded())):
+        fabric = Fabric(accelerator="cpu", devices=processes, strategy=strategy)
+        fabric.launch()
+        done = all_of(fabric, name, folder)
+        # Checkpoints that others have left, in any number of processes.
+        for source in sorted(folder.glob("*-at-3")):
+            if not source.name.startswith(f"{processes}-{name}"):
+                target = folder / f"{source.name}-then-{processes}-{name}"
+                if fabric.is_global_zero:
+                    shutil.copytree(source, target)
+                fabric.barrier()
+                done[source.name] = train("energy", directory=target, fabric=fabric)
+        if fabric.is_global_zero:
+            torch.save(done, folder / f"{processes}-{name}.pt")
+    # A process that leaves while the other still talks to it makes that one abort.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
