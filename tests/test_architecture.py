@@ -22,6 +22,7 @@ FLOORS = [
     {"cli"},
     {"reports"},
     {"comparison"},
+    {"forecasts"},
     {"experiments"},
     {"provenance"},
     {"config"},

@@ -2,8 +2,8 @@
 
 With R devices, B rows in a batch and b rows in a micro-batch, each device takes B / (R b) forward
 and backward passes per step. Memory of a device, in bytes, where F counts the frozen weights, W
-the trained ones, G the gradients, S the optimiser's state, E the averages, and A(b) the activations
-of a micro-batch:
+the trained ones, G the gradients, S the optimiser's state, E the averages, and A(b) the
+activations of a micro-batch:
 
     one device       F + W + G + S + E + A(b)
     replicas (ddp)   F + W + 2 G + S + E + A(b)              gradients, and their messages

@@ -27,13 +27,11 @@ from calmkit.experiments import (
     code_of_result,
     fabric_of,
     finetune,
-    forecast_finetuning,
-    forecast_training,
-    memory_advice,
     prepare,
     prepare_finetuning,
     train,
 )
+from calmkit.forecasts import forecast_finetuning, forecast_training, memory_advice
 from calmkit.reports import RESULTS, forecast_notes, forecast_table
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import OutOfMemory

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from train_configs import train
 
-from calmkit.experiments import memory_advice
+from calmkit.forecasts import memory_advice
 
 
 def advice(*options, devices=1, stage="model"):

@@ -19,7 +19,7 @@ from calmkit.accounting import (
 )
 from calmkit.config import check_parts, parse
 from calmkit.config.parsing import PRESETS
-from calmkit.experiments.model_accounts import account_parts, account_preset
+from calmkit.forecasts.model_accounts import account_parts, account_preset
 from calmkit.reports.account_tables import account_notes, models_table, parts_table
 
 # How far a model may be from the paper: parameters, training FLOPs, inference FLOPs. The paper's

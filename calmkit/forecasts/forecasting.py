@@ -10,11 +10,9 @@ from calmkit.chunking import ChunkBatch
 from calmkit.cluster import units_of
 from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import Corpus, TrainingBatches
+from calmkit.experiments import PreparedPairs, autoencoder_objective, model_objective
 from calmkit.nn import without_memory
 from calmkit.training import TrainingSettings
-
-from .finetuning import PreparedPairs
-from .trainer import autoencoder_objective, model_objective
 
 __all__ = ["forecast_finetuning", "forecast_training"]
 

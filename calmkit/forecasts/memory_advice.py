@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from calmkit.accounting import Forecast
 from calmkit.config import TrainExperiment
-
-from .resuming import CHECKPOINTS
+from calmkit.experiments import CHECKPOINTS
 
 __all__ = ["memory_advice"]
 
