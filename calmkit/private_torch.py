@@ -5,15 +5,17 @@ wrappers are nested as the transforms are, `vmap(grad(f))` for instance.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _python_dispatch, _pytree
 
 __all__ = [
-    "TorchDispatchMode", "distance_gradient", "has_values", "in_transform", "map_tensors",
-    "runs_while_tracing", "storage_id", "takes_device", "without_memory_like",
+    "TorchDispatchMode", "compiled_call", "distance_gradient", "has_values", "in_transform",
+    "many_compilations", "map_tensors", "runs_while_tracing", "set_compiled_call", "storage_id",
+    "takes_device", "without_memory_like",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,6 +68,24 @@ def runs_while_tracing(function: F) -> F:
     """
     vars(function)["_dynamo_marked_constant"] = True
     return function
+
+
+def many_compilations() -> AbstractContextManager[None]:
+    """Allow one function to be compiled for 64 cases, not 8: all modules' calls are one function.
+
+    PyTorch counts the compilations of `nn.Module.__call__` together, whatever the module.
+    """
+    return torch._dynamo.config.patch(recompile_limit=64)
+
+
+def compiled_call(module: nn.Module) -> Callable[..., Any] | None:
+    """What `module.compile()` has made; None if the module's calls are plain."""
+    return module._compiled_call_impl
+
+
+def set_compiled_call(module: nn.Module, call: Callable[..., Any] | None) -> None:
+    """Make a module's calls run `call`, from `compiled_call`; None makes them plain."""
+    module._compiled_call_impl = call
 
 
 def has_values(tensor: Tensor) -> bool:

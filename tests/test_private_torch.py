@@ -5,11 +5,14 @@ import torch
 
 from calmkit.private_torch import (
     TorchDispatchMode,
+    compiled_call,
     distance_gradient,
     has_values,
     in_transform,
+    many_compilations,
     map_tensors,
     runs_while_tracing,
+    set_compiled_call,
     storage_id,
     takes_device,
     without_memory_like,
@@ -124,3 +127,32 @@ def test_what_runs_while_tracing_is_a_constant_of_the_graph():
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
     assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
     assert calls == [1]
+
+
+def test_compiled_calls_are_taken_off_and_put_back():
+    module = torch.nn.Linear(2, 3)
+    assert compiled_call(module) is None
+    module.compile(backend="eager")
+    call = compiled_call(module)
+    set_compiled_call(module, lambda x: "compiled")
+    assert module(x[:, :2]) == "compiled"
+    set_compiled_call(module, None)
+    assert module(x[:, :2]).shape == (2, 3)
+    set_compiled_call(module, call)
+    assert compiled_call(module) is call is not None
+
+
+def test_one_function_is_compiled_for_many_cases():
+    def run(number):
+        return x * number
+
+    torch.compiler.reset()
+    with many_compilations():
+        for number in range(12):
+            compiled = torch.compile(run, fullgraph=True, dynamic=False, backend="eager")
+            assert torch.equal(compiled(number), x * number)
+    torch.compiler.reset()
+    with pytest.raises(Exception, match="fullgraph=True"):
+        for number in range(12):
+            torch.compile(run, fullgraph=True, dynamic=False, backend="eager")(number)
+    torch.compiler.reset()

@@ -163,15 +163,15 @@ class ContextualAutoencoder(RegularizedAutoencoder):
         missing = [n * self.chunk_size for n in (self.neighbours_before, self.neighbours_after)]
         return pad(tokens, missing), pad(real, missing)
 
-    def _parameters_of(self, embedded: Tensor) -> Tensor:
+    def _parameters_of(self, read: Tensor) -> Tensor:
         # An embedding has about norm 1; scaled, its entries are as large as those of the places.
         places, width = self.places.shape
-        hidden = math.sqrt(width) * embedded.reshape(-1, places, width) + self.places
+        hidden = math.sqrt(width) * read.reshape(-1, places, width) + self.places
         for layer in self.encoder_layers:
             hidden = layer(hidden, hidden)
         pooled = self.pooling(self.pooling_query.expand(len(hidden), -1, -1), hidden)
         parameters = self.to_posterior(self.encoder_norm(pooled))
-        return parameters.view(*embedded.shape[:-2], 2 * self.latent_size)
+        return parameters.view(*read.shape[:-2], 2 * self.latent_size)
 
     def _features_at(self, started: Tensor, places: range) -> Tensor:
         """The features of the places; no place attends to another."""

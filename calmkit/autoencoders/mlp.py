@@ -3,7 +3,8 @@
     tokens -> embedding -> token blocks -> flatten K d to d -> chunk blocks -> norm -> (m, log s)
     latent -> d -> chunk blocks -> K d -> token blocks -> norm -> logits (tied to the embedding)
 
-Loss and regularisers: see `regularized`.
+The token blocks of the encoder read one token each, so they run once for each distinct token of a
+batch (`for_each_distinct`). Loss and regularisers: see `regularized`.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from calmkit.bounds import check_at_least
-from calmkit.nn import ResidualBlock
+from calmkit.nn import ResidualBlock, for_each_distinct
 from calmkit.typing import typed
 
 from .regularized import RegularizedAutoencoder
@@ -96,10 +97,12 @@ class MLPAutoencoder(RegularizedAutoencoder):
         self._check_latents(latents)
         return self.decoder_chunk_blocks(self.from_latent(latents))
 
-    def _parameters_of(self, embedded: Tensor) -> Tensor:
-        hidden = rearrange(
-            self.encoder_token_blocks(embedded), "... chunk width -> ... (chunk width)"
-        )
+    def _read(self, ids: Tensor) -> Tensor:
+        read = super()._read
+        return for_each_distinct(lambda some: self.encoder_token_blocks(read(some)), ids)
+
+    def _parameters_of(self, read: Tensor) -> Tensor:
+        hidden = rearrange(read, "... chunk width -> ... (chunk width)")
         return self.to_posterior(
             self.encoder_norm(self.encoder_chunk_blocks(self.squeeze(hidden)))
         )

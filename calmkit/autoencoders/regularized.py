@@ -37,6 +37,9 @@ __all__ = ["RegularizedAutoencoder"]
 # Number of vocabulary entries in one matrix product while decoding tokens.
 _TOKENS_AT_ONCE = 4096
 
+# Stands for the mask embedding among token ids.
+_MASKED = torch.iinfo(torch.int64).min
+
 # exp(-7) = 1e-3 and exp(2) = 7.4: far outside what a trained posterior uses (about 0.3).
 _LOG_STD_RANGE = (-7.0, 2.0)
 
@@ -79,8 +82,8 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         self.mask_embedding = nn.Parameter(torch.zeros(width))
 
     @abc.abstractmethod
-    def _parameters_of(self, embedded: Tensor) -> Tensor:
-        """Mean and log std, concatenated: (*batch, 2 latent), from embedded places."""
+    def _parameters_of(self, read: Tensor) -> Tensor:
+        """Mean and log std, concatenated: (*batch, 2 latent), from what `_read` returns."""
 
     @abc.abstractmethod
     def _features_at(self, started: Tensor, places: range) -> Tensor:
@@ -230,10 +233,16 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         )
 
     def _encode(self, read: Tensor, known: Tensor) -> DiagonalGaussian:
-        embedded = torch.where(known[..., None], self.embedding(read.long()), self.mask_embedding)
-        mean, log_std = self._parameters_of(embedded).chunk(2, dim=-1)
+        features = self._read(torch.where(known, read.long(), _MASKED))
+        mean, log_std = self._parameters_of(features).chunk(2, dim=-1)
         std = log_std.clamp(*_LOG_STD_RANGE).exp()
         return DiagonalGaussian(mean.to(std.dtype), std)  # on GPUs autocast widens exp
+
+    def _read(self, ids: Tensor) -> Tensor:
+        """What the encoder makes of each token by itself: its embedding, or the mask's."""
+        masked = ids == _MASKED
+        embedded = self.embedding(torch.where(masked, 0, ids))
+        return torch.where(masked[..., None], self.mask_embedding, embedded)
 
     def _disturb(self, posterior: DiagonalGaussian, generator: torch.Generator | None) -> Tensor:
         """A sample of the posterior with some of its dimensions dropped."""

@@ -19,9 +19,9 @@ from calmkit.files import file_digest, replace_file
 from calmkit.models import LanguageModel
 from calmkit.pairs import PairBatches, PairStore, encode_pairs, read_pairs
 from calmkit.saving import WEIGHTS_FILE
-from calmkit.training import fit, out_of_memory_in, step_generator
+from calmkit.training import fit, out_of_memory_in, step_generator, uncompiled
 
-from .hardware import new_fabric
+from .hardware import at_speed, new_fabric
 from .json_converter import to_json
 from .model_folder import check_config_fits, load_checkpoint, save_checkpoint
 from .pair_scores import FinetuningResult, PairScores, reproduced
@@ -159,7 +159,10 @@ def finetune(
         return PairScores(loss(model)["loss"], share)
 
     before = scores() if fabric.is_global_zero else None
-    with out_of_memory_in("finetune"):
+    with (
+        out_of_memory_in("finetune"),
+        at_speed(model, fabric, compiled=experiment.compile),
+    ):
         training = fit(
             model,
             model_objective,
@@ -167,7 +170,7 @@ def finetune(
             settings=experiment.training,
             seed=experiment.seed,
             optimizer=experiment.optimizer,
-            validate=loss,
+            validate=uncompiled(loss),
             fabric=fabric,
             directory=checkpoints / "model",
             loggers=[experiment.logger(experiment.output / "logs" / "finetune")],

@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from calmkit.cluster import fully_sharded, share_of
 from calmkit.config import Comparison, TrainExperiment
+from calmkit.training import check_compiler, compiled_blocks, fast_products
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["describe_hardware", "fabric_of", "new_fabric", "threads_of_a_run", "with_threads"]
+__all__ = [
+    "at_speed", "describe_hardware", "fabric_of", "new_fabric", "threads_of_a_run", "with_threads",
+]  # fmt: skip
 
 
 def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
@@ -62,6 +66,24 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
             name=f"{key}.batch_size",
         )
     return fabric
+
+
+@contextlib.contextmanager
+def at_speed(module: nn.Module, fabric: "Fabric", *, compiled: bool) -> Iterator[None]:
+    """Train a module inside the context with the fastest products, and compiled if wanted.
+
+    Args:
+        module: The module that is trained.
+        fabric: Its device.
+        compiled: Whether to compile its blocks.
+
+    Raises:
+        ValueError: If it is to be compiled for a CPU, without a C++ compiler.
+    """
+    if compiled:
+        check_compiler(fabric.device)
+    with fast_products(fabric.device), compiled_blocks(module, when=compiled):
+        yield
 
 
 def threads_of_a_run(comparison: Comparison) -> int:

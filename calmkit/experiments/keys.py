@@ -45,7 +45,7 @@ _IRRELEVANT = {
 _PATHS = {"output", "cache_dir", "data", "evaluation_data"}
 _AUTOENCODER_KEYS = (
     "vocab_size", "chunk_size", "latent_size", "positions", "autoencoder", "standardize", "seed",
-    "autoencoder_optimizer", "autoencoder_training", "precision",
+    "autoencoder_optimizer", "autoencoder_training", "precision", "compile",
     "evaluation_seed", "validation_fraction",  # they determine the held-out split
 )  # fmt: skip
 

@@ -25,10 +25,11 @@ from calmkit.training import (
     fit,
     out_of_memory_in,
     step_generator,
+    uncompiled,
 )
 
 from .evaluation_plan import EvaluationPlan
-from .hardware import new_fabric
+from .hardware import at_speed, new_fabric
 from .measuring import measure
 from .run_progress import RunProgress
 from .run_record import RunRecord
@@ -208,7 +209,8 @@ class Trainer:
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> TrainingResult:
         experiment, forecast = self.experiment, self._forecasts.get(name)
-        with out_of_memory_in(name):
+        at_full_speed = at_speed(module, self.fabric, compiled=experiment.compile)
+        with out_of_memory_in(name), at_full_speed:
             return fit(
                 module,
                 objective,
@@ -216,7 +218,7 @@ class Trainer:
                 settings=settings,
                 seed=experiment.seed,
                 optimizer=optimizer,
-                validate=validate,
+                validate=uncompiled(validate),
                 fabric=self.fabric,
                 directory=directory,
                 loggers=[experiment.logger(experiment.output / "logs" / name)],

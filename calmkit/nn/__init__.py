@@ -10,6 +10,7 @@ from .wide import WideBuffers as WideBuffers
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
 from .average_velocity import AverageVelocity as AverageVelocity
+from .distinct import for_each_distinct as for_each_distinct
 from .dual import Dual as Dual
 from .residual import ResidualBlock as ResidualBlock
 from .vocabulary import vocabulary_nats as vocabulary_nats

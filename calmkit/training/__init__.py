@@ -1,7 +1,10 @@
 """Training: one loop for all parts, with checkpoints that resume to the same numbers."""
 
 from .checkpoint_record import CheckpointError as CheckpointError
+from .compiling import compiled_blocks as compiled_blocks
+from .compiling import uncompiled as uncompiled
 from .divergence import TrainingDiverged as TrainingDiverged
+from .float32_products import fast_products as fast_products
 from .loop import TrainingResult as TrainingResult
 from .loop import fit as fit
 from .objective import Means as Means
@@ -16,5 +19,6 @@ from .speed import Speed as Speed
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .compiling import check_compiler as check_compiler
 from .optimizer import build_optimizer as build_optimizer
 from .out_of_memory import out_of_memory_in as out_of_memory_in

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch._dynamo.testing import CompileCounter
 
-from calmkit.attention import AttentionMask, attention
+from calmkit.attention import AttentionMask, attention, sdpa
 
 BATCH, HEAD_DIM = 2, 4
 
@@ -171,3 +171,40 @@ def test_a_batch_of_one_does_not_broadcast():
     q, k = torch.zeros(2, 3, 2, 4), torch.zeros(1, 3, 2, 4)
     with pytest.raises(TypeCheckError, match="parameter 'k'"):
         attention(q, k, k, AttentionMask.causal())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_short_rows_in_training_match_the_kernel(dtype, monkeypatch):
+    """Plain products, and the kernel that long rows take, on the same rows."""
+    generator = torch.Generator().manual_seed(0)
+    x = [
+        torch.randn(2, 60, 2, 8, generator=generator).to(dtype).requires_grad_() for _ in range(3)
+    ]
+    found = []
+    for short in (sdpa._SHORT, {}):
+        monkeypatch.setattr(sdpa, "_SHORT", short)
+        for mask in (AttentionMask.causal(), AttentionMask.packed([(40, 20), (60,)])):
+            out = attention(*x, mask, scale=0.3)
+            found.append((out, *torch.autograd.grad(out.sum(), x)))
+    tolerance = {torch.bfloat16: 0.02, torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
+    torch.testing.assert_close(found[:2], found[2:], rtol=tolerance, atol=tolerance)
+
+
+def test_only_short_rows_in_training_hold_their_scores(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sdpa, "_by_products", lambda q, *rest: calls.append(q.shape[2]) or q)
+    for length, trained in ((128, True), (128, False), (129, True)):
+        q = torch.randn(1, length, 1, 2, dtype=torch.float32, requires_grad=trained)
+        attention(q, q, q)
+        attention(q[:, -1:], q, q)  # a step with a cache
+    assert calls == [128]
+
+
+def test_short_rows_drop_weights():
+    x = torch.randn(2, 50, 4, 8, requires_grad=True)
+    ones = torch.ones_like(x)
+    torch.manual_seed(0)
+    out = attention(x, x, ones, dropout=0.25)
+    assert out.std() > 0.05  # 400 rows of some 25 weights each
+    assert abs(float(out.detach().mean()) - 1) < 0.1
+    assert attention(x, x, ones).std() < 1e-6

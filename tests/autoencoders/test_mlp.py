@@ -107,7 +107,7 @@ def test_masking_uses_the_mask_embedding():
 def test_a_share_of_tokens_is_masked_and_of_latents_dropped():
     model = autoencoder(token_masking=0.3, latent_dropout=0.2, depth=0).train()
     seen, latents = [], []
-    model.encoder_token_blocks.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    model.squeeze.register_forward_pre_hook(lambda _, x: seen.append(x[0].unflatten(-1, (2, -1))))
     model.from_latent.register_forward_pre_hook(lambda _, x: latents.append(x[0]))
     with torch.no_grad():
         model.mask_embedding.fill_(123.0)

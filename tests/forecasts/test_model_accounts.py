@@ -101,6 +101,7 @@ def test_presets_are_the_papers_recipe(name):
     assert tokens == 2**21 and training.steps * 2e6 == TRAINING_TOKENS
     assert (training.warmup_steps, training.decay_to, training.clip_norm) == (2000, 1.0, 1.0)
     assert (experiment.precision, experiment.devices) == ("bf16-mixed", "auto")
+    assert experiment.compile
     # Eight devices divide the batch evenly.
     assert training.batch_size % (8 * training.micro_batch) == 0
     optimizers = [experiment.optimizer]
