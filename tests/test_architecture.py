@@ -278,7 +278,8 @@ PUBLIC = {
     "cluster": "fully_sharded",
     "training": (
         "CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress Speed "
-        "TrainingDiverged TrainingResult TrainingSettings fit learning_rate_factor step_generator"
+        "TrainingDiverged TrainingResult TrainingSettings compiled_blocks fast_products fit "
+        "learning_rate_factor step_generator uncompiled"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
