@@ -55,7 +55,7 @@ if $rehearse; then
     --new-chunks 2 --selection-rows 2 --rounds 1 --numbers 4 8)
   small=(--vocab_size 300 --hidden_size 16 --latent_size 8 --positions 16 --autoencoder.width 16
     --backbone.depth 1 --backbone.heads 2 --backbone.ff_size 32 --head.width 16 --head.depth 1
-    --evaluation.min_context 2)
+    --evaluation.min_context 2 --compile false)
   rows=4
   compare=(--config ci --training.steps 4 --training.warmup_steps 1 --autoencoder_training.steps 4
     --autoencoder_training.warmup_steps 1)

@@ -21,6 +21,7 @@ FLOORS = [
     {"cli"},
     {"reports"},
     {"comparison"},
+    {"forecasts"},
     {"experiments"},
     {"provenance"},
     {"config"},

@@ -1,20 +1,22 @@
 """What a training will need, before it starts: memory of each device, FLOPs, tokens, time.
 
 With R devices, B rows in a batch and b rows in a micro-batch, each device takes B / (R b) forward
-and backward passes per step. Memory of a device, in bytes, where W counts the weights, G the
-gradients, S the optimiser's state, E the averages, and A(b) the activations of a micro-batch:
+and backward passes per step. Memory of a device, in bytes, where F counts the frozen weights, W
+the trained ones, G the gradients, S the optimiser's state, E the averages, and A(b) the
+activations of a micro-batch:
 
-    one device or replicas (ddp)   W + G + S + E + A(b)     + G for the messages of several devices
-    shards (fsdp)                  (W + G + S + E) / R + A(b) + 3 U
+    one device       F + W + G + S + E + A(b)
+    replicas (ddp)   F + W + 2 G + S + E + A(b)              gradients, and their messages
+    shards (fsdp)    F + (W + G + S + E) / R + A(b) + 3 U
 
-where U is the largest part that is gathered at a time: its weights, those of the next one, which
-are fetched meanwhile, and its gradient. W, G, S and A(b) come from a dry run of the step (see
+where U is the largest unit that is gathered at a time: its weights, those of the next one, which
+are fetched meanwhile, and its gradient. F, W, G, S and A(b) come from a dry run of the step (see
 `step_memory`). For long micro-batches, A(b) is extrapolated from two shorter ones.
 
     seconds = FLOPs / (R * peak of a device * share of it that is reached)
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -116,6 +118,7 @@ def forecast(
     loss_of: Callable[[int], Callable[[M], Tensor]],
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     plan: TrainingPlan,
+    units: Sequence[nn.Module] = (),
 ) -> Forecast:
     """Forecast a training, without memory for the module.
 
@@ -124,6 +127,7 @@ def forecast(
         loss_of: The loss of a micro-batch with the given number of rows.
         optimizer: Builds the optimiser over the trained parameters.
         plan: How the training divides its work.
+        units: Disjoint parts of the module that shards gather one by one.
     """
     rows = plan.rows_at_once
     accumulates = rows * plan.devices < plan.batch_size
@@ -146,8 +150,10 @@ def forecast(
     }
     passing = {"activations": found.activations, "temporary": found.temporaries}
     if plan.shards:
+        frozen = found.weights - found.gradients
         held = {kind: size / plan.devices for kind, size in held.items()}
-        passing["gathered"] = 3.0 * _largest_unit(module)
+        held["weights"] = frozen + found.gradients / plan.devices
+        passing["gathered"] = 3.0 * _largest_unit(module, units)
     elif plan.devices > 1:
         passing["messages"] = found.gradients
     return Forecast(plan, held | passing, found.flops * plan.batch_size / rows)
@@ -162,15 +168,11 @@ def _extrapolated(some: StepMemory, more: StepMemory, step: int, rows: int) -> S
     return StepMemory(**values)
 
 
-def _largest_unit(module: nn.Module) -> int:
-    """Bytes of the largest part that is sharded as a whole: a layer, or what is not in a layer."""
-    largest = left = 0
-    for part in module.children():
-        layers = [one for stack in part.modules() if type(stack) is nn.ModuleList for one in stack]
-        largest = max([largest, *map(_bytes, layers)])
-        left = max(left, _bytes(part) - sum(map(_bytes, layers)))
-    return max(largest, left)
+def _largest_unit(module: nn.Module, units: Sequence[nn.Module]) -> int:
+    """Bytes of the trained weights of the largest unit; what is in none of them is one more."""
+    sizes = [_trained_bytes(unit) for unit in units]
+    return max([_trained_bytes(module) - sum(sizes), *sizes])
 
 
-def _bytes(module: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
+def _trained_bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)

@@ -9,6 +9,7 @@ Operations inside one kernel are invisible: its work space is not counted. Compi
 less, as their elementwise results are fused.
 """
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -134,7 +135,8 @@ def step_memory(
         if not accumulates:
             stepper.zero_grad(set_to_none=True)
         before, run.most, run.operations = run.alive, run.alive, 0
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those about speed do not concern a dry run
             total = loss(outline)
         activations = run.alive - before
         run.backward(total)

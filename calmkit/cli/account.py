@@ -5,7 +5,7 @@ from pathlib import Path
 from calmkit import config
 from calmkit.accounting import PUBLISHED
 from calmkit.config import parse_function
-from calmkit.experiments import account_parts, account_preset
+from calmkit.forecasts import account_parts, account_preset
 from calmkit.reports import account_notes, models_table, parts_table
 
 from .mistakes import mistakes

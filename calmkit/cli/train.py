@@ -27,14 +27,12 @@ from calmkit.experiments import (
     code_of_result,
     fabric_of,
     finetune,
-    forecast_finetuning,
-    forecast_training,
     inputs_of,
-    memory_advice,
     prepare,
     prepare_finetuning,
     train,
 )
+from calmkit.forecasts import forecast_finetuning, forecast_training, memory_advice
 from calmkit.reports import RESULTS, forecast_notes, forecast_table
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import OutOfMemory
@@ -116,6 +114,35 @@ def _held(output: Path, fabric: "Fabric") -> AbstractContextManager[object]:
     return held(output) if fabric.is_global_zero else nullcontext()
 
 
+def _forecast(
+    experiment: config.TrainExperiment, forecaster: Forecaster, fabric: "Fabric"
+) -> Mapping[str, Forecast]:
+    """Forecast what the training needs, and show it; only the first process does."""
+    if not fabric.is_global_zero:
+        return {}
+    forecasts = forecaster(experiment, fabric.world_size)
+    console = new_console()
+    console.print(forecast_table(forecasts, fabric.device))
+    notes = forecast_notes(forecasts, fabric.device)
+    console.print(notes, markup=False, highlight=False)
+    return forecasts
+
+
+@contextmanager
+def _advice(
+    experiment: config.TrainExperiment, forecaster: Forecaster, fabric: "Fabric"
+) -> Iterator[None]:
+    """Turn an `OutOfMemory` into a `Mistake` that says what to change."""
+    try:
+        yield
+    except OutOfMemory as error:
+        stage = error.stage
+    else:
+        return
+    # Outside of the handler, whose traceback keeps the tensors of the failed step.
+    raise Mistake(memory_advice(stage, experiment, fabric.world_size, forecaster))
+
+
 @contextmanager
 def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> Iterator[None]:
     """Start the other processes of the training; in the block, the end of one ends all.
@@ -139,34 +166,6 @@ def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> It
             yield
     except LostProcessError as error:
         raise Failed(str(error)) from None
-
-
-def _forecast(
-    experiment: config.TrainExperiment, forecaster: Forecaster, fabric: "Fabric"
-) -> Mapping[str, Forecast]:
-    """Forecast what the training needs, and show it in the first process."""
-    forecasts = forecaster(experiment, fabric.world_size)
-    if fabric.is_global_zero:
-        console = new_console()
-        console.print(forecast_table(forecasts, fabric.device))
-        notes = forecast_notes(forecasts, fabric.device)
-        console.print(notes, markup=False, highlight=False)
-    return forecasts
-
-
-@contextmanager
-def _advice(
-    experiment: config.TrainExperiment, forecaster: Forecaster, fabric: "Fabric"
-) -> Iterator[None]:
-    """Turn an `OutOfMemory` into a `Mistake` that says what to change."""
-    try:
-        yield
-    except OutOfMemory as error:
-        stage = error.stage
-    else:
-        return
-    # Outside of the handler, whose traceback keeps the tensors of the failed step.
-    raise Mistake(memory_advice(stage, experiment, fabric.world_size, forecaster))
 
 
 def _train(
@@ -231,7 +230,7 @@ def _finetune(
                     config_text=text,
                     display=display,
                     fabric=fabric,
-                    forecasts=forecasts,
+                    forecast=forecasts.get("finetune"),
                 )
     if result is not None:
         files = f"{experiment.output}/: finetuning.json, config.yaml, the model"

@@ -15,6 +15,7 @@ from .micro_batches import share_of as share_of
 from .placement import Placement as Placement
 from .sharding import distribute_like as distribute_like
 from .sharding import local as local
+from .sharding import units_of as units_of
 from .sharding import whole as whole
 from .step_means import StepMeans as StepMeans
 from .step_means import weighted as weighted

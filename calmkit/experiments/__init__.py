@@ -7,10 +7,9 @@ from .run_result import RunResult as RunResult
 from .evaluating import evaluate_checkpoint as evaluate_checkpoint
 from .evaluating import plan_evaluation as plan_evaluation
 from .evaluation_plan import EvaluationPlan as EvaluationPlan
+from .finetuning import PreparedPairs as PreparedPairs
 from .finetuning import finetune as finetune
 from .finetuning import prepare_finetuning as prepare_finetuning
-from .forecasting import forecast_finetuning as forecast_finetuning
-from .forecasting import forecast_training as forecast_training
 from .hardware import fabric_of as fabric_of
 from .hardware import threads_of_a_run as threads_of_a_run
 from .hardware import with_threads as with_threads
@@ -23,9 +22,6 @@ from .keys import code_of_result as code_of_result
 from .keys import result_key as result_key
 from .keys import training_key as training_key
 from .keys import values_of as values_of
-from .memory_advice import memory_advice as memory_advice
-from .model_accounts import account_parts as account_parts
-from .model_accounts import account_preset as account_preset
 from .model_folder import Checkpoint as Checkpoint
 from .model_folder import convert_checkpoint as convert_checkpoint
 from .model_folder import load_checkpoint as load_checkpoint
@@ -44,4 +40,5 @@ from .texts import read_prompts as read_prompts
 from .texts import write_texts as write_texts
 from .trained_weights import save_trained as save_trained
 from .trainer import Trainer as Trainer
+from .trainer import autoencoder_objective as autoencoder_objective
 from .trainer import model_objective as model_objective

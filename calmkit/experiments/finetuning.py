@@ -126,7 +126,7 @@ def finetune(
     config_text: str,
     display: RunProgress,
     fabric: "Fabric | None" = None,
-    forecasts: Mapping[str, Forecast] | None = None,
+    forecast: Forecast | None = None,
 ) -> FinetuningResult | None:
     """Train the model on the pairs, or resume the training in the output folder, and save it.
 
@@ -136,7 +136,7 @@ def finetune(
         config_text: The effective config, saved with the model.
         display: Receives the progress.
         fabric: The devices, launched; one device if None.
-        forecasts: The result of `forecast_finetuning`, for the share of the devices' peak.
+        forecast: What it needs, for the share of the devices' peak in the display.
 
     Returns:
         The result, in the first process. The others end with the training: None.
@@ -174,7 +174,7 @@ def finetune(
             directory=checkpoints / "model",
             loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
             progress=display.track("finetune"),
-            flops_per_step=None if forecasts is None else forecasts["finetune"].flops_per_step,
+            flops_per_step=None if forecast is None else forecast.flops_per_step,
         )
     part(fabric)
     if before is None:

@@ -20,12 +20,13 @@ class Model(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.frozen = nn.Linear(20, 20).requires_grad_(False)
         self.first = nn.Linear(20, 30)
         self.stack = nn.Module()
         self.stack.layers = nn.ModuleList(nn.Linear(30, 30) for _ in range(3))
 
     def forward(self, x):
-        x = self.first(x)
+        x = self.first(self.frozen(x))
         for layer in self.stack.layers:
             x = layer(x).tanh()
         return x
@@ -35,10 +36,10 @@ def loss_of(rows, positions=16):
     return lambda outline: outline(torch.zeros(rows, positions, 20)).sum()
 
 
-def predict(**changes):
-    plan = dataclasses.replace(PLAN, **changes)
+def predict(units=lambda model: (), **changes):
+    plan, model = dataclasses.replace(PLAN, **changes), Model()
     return forecast(
-        Model(), lambda rows: loss_of(rows, plan.positions), MatrixDecayAdamW, plan
+        model, lambda rows: loss_of(rows, plan.positions), MatrixDecayAdamW, plan, units(model)
     )  # fmt: skip
 
 
@@ -75,13 +76,17 @@ def test_replicas_send_their_gradients():
     assert several == {**one, "messages": one["gradients"]}
 
 
-def test_shards_divide_what_does_not_pass():
-    one, shards = predict().memory, predict(devices=4, shards=True).memory
-    for kind in ("weights", "gradients", "optimizer"):
+def test_shards_divide_what_is_trained():
+    one = predict().memory
+    shards = predict(lambda model: list(model.stack.layers), devices=4, shards=True).memory
+    for kind in ("gradients", "optimizer"):
         assert shards[kind] == one[kind] / 4
+    assert shards["weights"] == 8 * 420 + (one["weights"] - 8 * 420) / 4  # the frozen ones stay
     assert shards["activations"] == one["activations"]
     # Weights of the largest layer and of the next one, and a gradient: 930 numbers of 8 bytes.
-    assert shards["gathered"] == 3 * 930 * 8
+    assert shards["gathered"] == 3 * 8 * 930
+    # Without units all trained weights are gathered at once.
+    assert predict(devices=4, shards=True).memory["gathered"] == 3 * 8 * (630 + 3 * 930)
 
 
 def test_long_rows_are_extrapolated():

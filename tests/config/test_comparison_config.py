@@ -246,6 +246,7 @@ class TestMistakes:
             (["--seeds", "many"], ["seeds must be", "got 'many'"]),
             (["--budget", "step"], ["budget must be steps, flops or seconds", "mean: steps"]),
             (["--devices", "2"], ["devices must be 1 in a comparison", "got 2 for variant"]),
+            (["--dry_run", "true"], ["dry_run must be false in a comparison", "variant energy"]),
             (["--strategy", "fsdp"], ["strategy must be auto in a comparison", "with processes"]),
             (["--processes", "0"], ["processes must be a whole number of at least 1; got 0."]),
             (["--context", "30", "--variants", "{a: {chunk_size: 4}}"],

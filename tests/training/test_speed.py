@@ -26,24 +26,26 @@ def test_without_a_peak_only_tokens_are_known(flops, peak):
 def run(directory, **options):
     told = []
     settings = TrainingSettings(steps=4, warmup_steps=0, log_every=2)
-    fit(
+    result = fit(
         Toy(), objective, batch_at, settings=settings, seed=0, directory=directory,
         progress=told.append, **options,
     )  # fmt: skip
     with next((directory / "logs").rglob("metrics.csv")).open() as file:
-        return told, list(csv.DictReader(file))
+        return result, told, list(csv.DictReader(file))
 
 
 def test_a_run_tells_and_logs_its_speed(monkeypatch, tmp_path):
     monkeypatch.setattr("calmkit.training.loop.matrix_peak", lambda device, mixed: 1e12)
-    told, rows = run(tmp_path, flops_per_step=1e6)
+    result, told, rows = run(tmp_path, flops_per_step=1e6)
     assert all(0 < one.speed.share_of_peak < 1 for one in told)
     # The log's points are those of steps 2 and 4, each over the steps since the one before.
     for row, one in zip(rows, told[1::2], strict=True):
         assert float(row["speed/tokens_per_second"]) == one.speed.tokens_per_second
         assert float(row["speed/share_of_peak"]) == one.speed.share_of_peak
-    # Both are of the same seconds: tokens and FLOPs of a step in proportion.
     tokens = batch_at(0).tokens.numel()
+    seconds = [2 * tokens / float(row["speed/tokens_per_second"]) for row in rows]
+    assert sum(seconds) == pytest.approx(result.seconds)
+    # Both are of the same seconds: tokens and FLOPs of a step in proportion.
     for one in told:
         ratio = one.speed.share_of_peak / one.speed.tokens_per_second
         assert ratio == pytest.approx(1e6 / 1e12 / tokens)
@@ -51,6 +53,6 @@ def test_a_run_tells_and_logs_its_speed(monkeypatch, tmp_path):
 
 def test_no_peak_is_measured_without_flops(monkeypatch, tmp_path):
     monkeypatch.setattr("calmkit.training.loop.matrix_peak", None)
-    told, rows = run(tmp_path)
+    _, told, rows = run(tmp_path)
     assert {one.speed.share_of_peak for one in told} == {None}
     assert "speed/share_of_peak" not in rows[0]

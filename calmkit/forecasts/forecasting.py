@@ -7,13 +7,12 @@ from torch.optim import Optimizer
 
 from calmkit.accounting import Forecast, TrainingPlan, forecast
 from calmkit.chunking import ChunkBatch
+from calmkit.cluster import units_of
 from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import Corpus, TrainingBatches
+from calmkit.experiments import PreparedPairs, autoencoder_objective, model_objective
 from calmkit.nn import without_memory
 from calmkit.training import TrainingSettings
-
-from .finetuning import PreparedPairs
-from .trainer import autoencoder_objective, model_objective
 
 __all__ = ["forecast_finetuning", "forecast_training"]
 
@@ -40,7 +39,7 @@ def forecast_training(
         return lambda rows: batches.batch_at(0, slice(rows))
 
     found = {}
-    if experiment.model == "calm":
+    if experiment.model == "calm" and experiment.autoencoder_from is None:
         settings = experiment.autoencoder_training
         sizes = experiment.chunk_size, experiment.vocab_size, experiment.latent_size
         found["autoencoder"] = _forecast(
@@ -112,6 +111,7 @@ def _forecast(
         steps=settings.steps,
         batch_size=settings.batch_size,
         micro_batch=settings.micro_batch,
+        averages=settings.ema is not None,
         positions=experiment.positions,
         chunk_size=experiment.chunk_size,
         devices=devices,
@@ -123,7 +123,7 @@ def _forecast(
         batch = rows(count)
         return lambda outline: loss(outline, batch)
 
-    return forecast(module, loss_of, optimizer, plan)
+    return forecast(module, loss_of, optimizer, plan, units_of(module))
 
 
 def _model_loss(module: nn.Module, batch: ChunkBatch) -> Tensor:

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from calmkit.accounting import Forecast
+from calmkit.backbones import Backbone
 from calmkit.config import TrainExperiment
-
-from .resuming import CHECKPOINTS
+from calmkit.experiments import CHECKPOINTS
+from calmkit.nn import without_memory
 
 __all__ = ["memory_advice"]
 
+_CHECKPOINTING = "activation_checkpointing"  # an attribute of some backbones
 # Devices that sharding is suggested on if there is only one.
 _SEVERAL = 8
 
@@ -40,6 +42,9 @@ def memory_advice(
         fewer = rows // 2 if rows % 2 == 0 else 1
         less = replace(experiment, **{key: replace(settings, micro_batch=fewer)})
         changes.append(f"{key}.micro_batch to {fewer} ({needed(less)})")
+    if stage == "model" and _keeps_activations(experiment.backbone, experiment.hidden_size):
+        again = needed(replace(experiment, backbone=_recomputing(experiment.backbone)))
+        changes.append(f"backbone.activation_checkpointing to true ({again})")
     if experiment.strategy != "fsdp":
         count = devices if devices > 1 else _SEVERAL
         sharded = needed(replace(experiment, strategy="fsdp"), count)
@@ -48,5 +53,19 @@ def memory_advice(
     return (
         f"memory must suffice for {needed(experiment)} on each device, the forecast for the "
         f"{stage} with {rows} rows at a time, and an allocation failed: {remedy}; the checkpoints "
-        f"in {experiment.output / CHECKPOINTS} are kept, and the same command resumes from them."
+        f"in {experiment.output / CHECKPOINTS} are kept, and resume with the same micro_batch."
     )
+
+
+def _keeps_activations(build: Callable[[int], Backbone], size: int) -> bool:
+    """Whether the backbone could recompute its activations and does not."""
+    return getattr(without_memory(lambda: build(size)), _CHECKPOINTING, None) is False
+
+
+def _recomputing(build: Callable[[int], Backbone]) -> Callable[[int], Backbone]:
+    def made(size: int) -> Backbone:
+        backbone = build(size)
+        setattr(backbone, _CHECKPOINTING, True)
+        return backbone
+
+    return made

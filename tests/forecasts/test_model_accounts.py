@@ -19,7 +19,7 @@ from calmkit.accounting import (
 )
 from calmkit.config import check_parts, parse
 from calmkit.config.parsing import PRESETS
-from calmkit.experiments.model_accounts import account_parts, account_preset
+from calmkit.forecasts.model_accounts import account_parts, account_preset
 from calmkit.reports.account_tables import account_notes, models_table, parts_table
 
 # How far a model may be from the paper: parameters, training FLOPs, inference FLOPs. The paper's
@@ -98,6 +98,7 @@ def test_presets_are_the_papers_recipe(name):
     assert tokens == 2**21 and training.steps * 2e6 == TRAINING_TOKENS
     assert (training.warmup_steps, training.decay_to, training.clip_norm) == (2000, 1.0, 1.0)
     assert (experiment.precision, experiment.devices) == ("bf16-mixed", "auto")
+    assert experiment.compile
     # Eight devices divide the batch evenly.
     assert training.batch_size % (8 * training.micro_batch) == 0
     optimizers = [experiment.optimizer]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from train_configs import train
 
-from calmkit.experiments import memory_advice
+from calmkit.forecasts import memory_advice
 
 
 def advice(*options, devices=1, stage="model"):
@@ -17,6 +17,8 @@ def advice(*options, devices=1, stage="model"):
         settings = changed.autoencoder_training if stage == "autoencoder" else changed.training
         rows = settings.micro_batch or settings.batch_size // count
         size = rows * 1e9 / (3 if changed.strategy == "fsdp" else 1)
+        if getattr(changed.backbone(16), "activation_checkpointing", False):
+            size /= 12
         return {stage: types.SimpleNamespace(total_memory=size)}
 
     experiment = replace(train(*options).experiment, output=Path("out"))
@@ -26,9 +28,10 @@ def advice(*options, devices=1, stage="model"):
 def test_fewer_rows_or_shards():
     assert advice("--training.batch_size", "24", "--training.micro_batch", "12") == (
         "memory must suffice for 12 GB on each device, the forecast for the model with 12 rows at "
-        "a time, and an allocation failed: set training.micro_batch to 6 (6 GB), or strategy to "
-        "fsdp on 8 devices (4 GB); the checkpoints in out/checkpoints are kept, and the same "
-        "command resumes from them."
+        "a time, and an allocation failed: set training.micro_batch to 6 (6 GB), or "
+        "backbone.activation_checkpointing to true (1 GB), or strategy to fsdp on 8 devices "
+        "(4 GB); the checkpoints in out/checkpoints are kept, and resume with the same "
+        "micro_batch."
     )
 
 
@@ -37,9 +40,11 @@ def test_fewer_rows_or_shards():
     [
         (["--autoencoder_training.batch_size", "30"], 2, "autoencoder",
          "set autoencoder_training.micro_batch to 1 (1 GB), or strategy to fsdp on 2 devices (5"),
-        (["--training.batch_size", "8", "--strategy", "fsdp"], 2, "model",
+        (["--training.batch_size", "8", "--strategy", "fsdp", "--backbone", "MinGRUBackbone"], 2,
+         "model",
          "set training.micro_batch to 2 (0.667 GB); the"),
-        (["--training.micro_batch", "1", "--strategy", "fsdp"], 2, "model",
+        (["--training.micro_batch", "1", "--strategy", "fsdp",
+          "--backbone.activation_checkpointing", "true"], 2, "model",
          "an allocation failed: use a smaller model; the"),
     ],
 )  # fmt: skip
