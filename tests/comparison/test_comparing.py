@@ -21,7 +21,7 @@ from calmkit.experiments.model_folder import load_checkpoint
 SMALL = [
     "--config=ci", "--autoencoder_training.steps=20", "--training.steps=6",
     "--evaluation.rows=6", "--evaluation.bootstrap=20", "--validation_rows=4",
-    "--training.validate_every=3", "--head.width=16",
+    "--training.validate_every=3", "--head.width=16", "--sample_tokens=6",
 ]  # fmt: skip
 VARIANTS = (
     "{energy: {}, flow: {head: FlowHead}, "
