@@ -22,7 +22,7 @@ from calmkit.reports import plots
 SMALL = [
     "--config=ci", "--autoencoder_training.steps=20", "--training.steps=6",
     "--evaluation.rows=6", "--evaluation.bootstrap=20", "--validation_rows=4",
-    "--training.validate_every=3", "--head.width=16",
+    "--training.validate_every=3", "--head.width=16", "--sample_tokens=6",
 ]  # fmt: skip
 VARIANTS = (
     "{energy: {}, flow: {head: FlowHead}, "
