@@ -74,16 +74,15 @@ def expected_by(quadrature: Quadrature, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def derivative_by_squares(quadrature: Quadrature, mean: Tensor, std: Tensor) -> Tensor:
-    """The derivative of each sum by its own m_i^2, without a graph; arguments as `expected_by`.
+    """The derivative of each sum by its own m_i^2; arguments as `expected_by`.
 
     Returns:
         One number per position, sample and dimension.
     """
     inputs = mean, std, quadrature.nodes, quadrature.weights, quadrature.slope
-    with torch.no_grad():
-        if needs_plain_operations(mean, std):  # a number of blocks would fix the shapes of a graph
-            return _value_and_derivatives(*_squared(*inputs), with_variance=False)[1]
-        return _in_blocks(inputs, with_variance=False)[1]
+    if needs_plain_operations(mean, std):  # a number of blocks would fix the shapes of a graph
+        return _value_and_derivatives(*_squared(*inputs), with_variance=False)[1]
+    return _in_blocks(inputs, with_variance=False)[1]
 
 
 def log_grid(low: Tensor, high: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -105,6 +105,7 @@ def expected_dissimilarity(
 
 
 @typed
+@torch.no_grad()
 @in_full_precision
 def expected_pull(
     samples: Float[Tensor, "samples *batch latent"],
