@@ -275,7 +275,8 @@ PUBLIC = {
     "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
     "training": (
         "CheckpointError MatrixDecayAdamW Means Objective Progress TrainingDiverged "
-        "TrainingResult TrainingSettings fit learning_rate_factor step_generator"
+        "TrainingResult TrainingSettings compiled_blocks fast_products fit learning_rate_factor "
+        "step_generator uncompiled"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "

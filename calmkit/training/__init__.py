@@ -1,8 +1,8 @@
 """Training: one loop for all parts, with checkpoints that resume to the same numbers."""
 
 from .checkpoint_record import CheckpointError as CheckpointError
-from .compiling import compiled_blocks as compiled_blocks
-from .compiling import uncompiled as uncompiled
+from .block_compilation import compiled_blocks as compiled_blocks
+from .block_compilation import uncompiled as uncompiled
 from .divergence import TrainingDiverged as TrainingDiverged
 from .float32_products import fast_products as fast_products
 from .loop import TrainingResult as TrainingResult
@@ -17,5 +17,5 @@ from .settings import TrainingSettings as TrainingSettings
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
-from .compiling import check_compiler as check_compiler
+from .block_compilation import check_compiler as check_compiler
 from .optimizer import build_optimizer as build_optimizer

@@ -23,7 +23,7 @@ from calmkit.training import (
     fit,
     uncompiled,
 )
-from calmkit.training.compiling import blocks_of
+from calmkit.training.block_compilation import blocks_of
 
 PACKINGS = [((7,), (7,)), ((3, 4), (7,)), ((2, 5), (1, 6)), ((7,), (5, 1, 1)), ((1, 6), (7,))]
 
