@@ -1,8 +1,8 @@
 """Training: one loop for all parts, with checkpoints that resume to the same numbers."""
 
-from .checkpoint_record import CheckpointError as CheckpointError
 from .block_compilation import compiled_blocks as compiled_blocks
 from .block_compilation import uncompiled as uncompiled
+from .checkpoint_record import CheckpointError as CheckpointError
 from .divergence import TrainingDiverged as TrainingDiverged
 from .float32_products import fast_products as fast_products
 from .loop import TrainingResult as TrainingResult
