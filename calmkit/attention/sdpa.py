@@ -72,8 +72,14 @@ def _kernel(
 
 
 def _is_short(q: Tensor, k: Tensor) -> bool:
-    trained = q.requires_grad and q.device.type == "cpu" and q.shape[1] == k.shape[1]
-    return trained and q.shape[2] <= _SHORT.get(q.element_size(), 0)
+    # Compiled, the gradient of the products fails for backends other than Inductor.
+    if torch.compiler.is_compiling() or q.device.type != "cpu":
+        return False
+    return (
+        q.requires_grad
+        and q.shape[1] == k.shape[1]
+        and q.shape[2] <= _SHORT.get(q.element_size(), 0)
+    )
 
 
 def _by_products(q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
