@@ -39,6 +39,7 @@ FLOORS = [
     {"testing"},
     {"accounting"},
     {"models"},
+    {"json_converter"},
     {"metrics"},
     {"heads"},
     {"scoring"},

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from calmkit.evaluation import SampleText
-from calmkit.experiments import RunResult, from_json, from_plain, to_json, to_plain
+from calmkit.experiments import RunResult
+from calmkit.json_converter import from_json, from_plain, to_json, to_plain
 from calmkit.metrics import Estimate
 
 __all__ = [

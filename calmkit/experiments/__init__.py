@@ -13,10 +13,6 @@ from .finetuning import prepare_finetuning as prepare_finetuning
 from .hardware import fabric_of as fabric_of
 from .hardware import threads_of_a_run as threads_of_a_run
 from .hardware import with_threads as with_threads
-from .json_converter import from_json as from_json
-from .json_converter import from_plain as from_plain
-from .json_converter import to_json as to_json
-from .json_converter import to_plain as to_plain
 from .keys import autoencoder_key as autoencoder_key
 from .keys import code_of_result as code_of_result
 from .keys import result_key as result_key

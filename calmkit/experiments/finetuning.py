@@ -17,13 +17,13 @@ from calmkit.config import TrainExperiment, assemble
 from calmkit.data import TextTokenizer
 from calmkit.devices import uncompiled
 from calmkit.files import file_digest, replace_file
+from calmkit.json_converter import to_json
 from calmkit.models import LanguageModel
 from calmkit.pairs import PairBatches, PairStore, encode_pairs, read_pairs
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import fit, out_of_memory_in, step_generator
 
 from .hardware import at_speed, new_fabric
-from .json_converter import to_json
 from .model_folder import check_config_fits, load_checkpoint
 from .pair_scores import FinetuningResult, PairScores, reproduced
 from .resuming import CHECKPOINTS, begin

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calmkit.files import replace_file
+from calmkit.json_converter import from_json, to_json
 from calmkit.provenance import code_changes
 from calmkit.training import CheckpointError
 
-from .json_converter import from_json, to_json
 from .keys import code_of_training, deciding, values_of
 
 __all__ = ["CHECKPOINTS", "begin", "check_resumable"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from calmkit.experiments import from_json, from_plain, to_json, to_plain
+from calmkit.json_converter import from_json, from_plain, to_json, to_plain
 from calmkit.metrics import DocumentScores, Estimate
 
 
