@@ -23,12 +23,11 @@ from calmkit.experiments import (
     RunRecord,
     Trainer,
     code_of_result,
-    from_plain,
     prepare,
     save_trained,
-    to_json,
 )
 from calmkit.files import replace_file
+from calmkit.json_converter import from_plain, to_json
 from calmkit.locks import turn_in
 from calmkit.metrics import Estimate
 from calmkit.provenance import code_changes
