@@ -7,7 +7,8 @@ that has neither, its vector, and rms(x) its root mean square. Noise relative to
 by larger embeddings. All chunks of a row share t, so that the backbone can tell how far to trust
 its context; half of the rows have less than half of the noise, and rows without noise, as in
 evaluation, are among those it was trained on. The size grows linearly from 0 over the first
-`warmup_steps` training steps, since noise from the start delays the condition.
+`warmup_steps` training steps, since noise from the start delays the condition. `fit` tells the
+number of each step; a loop of your own calls `begin_step`.
 
 In generation a model reads its own chunks, which are worse than the text that it was trained on.
 Noise makes it rely less on each of them. It costs accuracy after true text, which is what a Brier
@@ -60,8 +61,17 @@ class NoisyInput(InputEncoder):
         self.hidden_size = encoder.hidden_size
         self.size = size
         self.warmup_steps = warmup_steps
-        # Saved with the weights, so that a resumed training continues the warm-up.
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        # Not counted here: a step can have several passes, in several processes.
+        self.register_buffer("growth", torch.ones(()), persistent=False)
+        self.begin_step(0)
+
+    def begin_step(self, step: int) -> None:
+        """Set the size for a training step.
+
+        Args:
+            step: Number of the step, from 0.
+        """
+        self.growth.fill_(min(1.0, (step + 1) / max(1, self.warmup_steps)))
 
     @property
     def autoencoder(self) -> ChunkAutoencoder | None:
@@ -93,8 +103,7 @@ class NoisyInput(InputEncoder):
         """
         if not self.training or self.size == 0:
             return self.encoder.training_vectors(tokens, real, generator)
-        self.steps += 1
-        size = self.size * (self.steps / max(1, self.warmup_steps)).clamp_max(1.0)
+        size = self.size * self.growth
         # One number for each row of chunks, and for a chunk without a row.
         shape = (*tokens.shape[:-2], 1) if tokens.dim() > 1 else ()
 

@@ -112,7 +112,8 @@ def fit(
 
     Args:
         module: Its parameters with `requires_grad` are trained; the others do not change. It ends
-            on the fabric's device, with the same weights in each process.
+            on the fabric's device, with the same weights in each process. Parts of it that have
+            a method `begin_step(step)` are told the number of each step, from 0.
         objective: Computes the step's loss and other values to log: means over rows, or `Means`
             over something else, with its number.
         batch_at: The batch of a step, a pure function of the step's number from 0. If it also

@@ -66,6 +66,8 @@ class Run:
         self._identity = identity
         self._saved: tuple[int, int] | None = None
         self._consistent = True
+        # Parts whose training depends on the number of the step, such as `NoisyInput`.
+        self._told = [m for m in placement.trained.modules() if hasattr(m, "begin_step")]
         self._stepper = cast(Optimizer, fabric.setup_optimizers(optimizer))
         self.average = (
             None if settings.ema is None else AveragedWeights(placement.trained, settings.ema)
@@ -104,6 +106,8 @@ class Run:
 
     def _step(self, interrupts: HeldInterrupts) -> dict[str, float]:
         """Forward, backward and update; returns the values to log."""
+        for part in self._told:
+            cast(Any, part).begin_step(self.step)
         try:
             means = self._accumulate()
         except NonFiniteError as error:

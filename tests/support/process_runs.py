@@ -22,14 +22,14 @@ from calmkit.chunking import ChunkBatch
 from calmkit.cluster import fully_sharded
 from calmkit.finite import check_finite
 from calmkit.heads import FlowHead
-from calmkit.models import TokenLM
+from calmkit.models import NoisyInput, TokenLM
 from calmkit.training import Means, TrainingDiverged, TrainingSettings, fit
 
 VOCAB, ROWS, POSITIONS = 7, 8, 5
 # Of each row, the number of chunks that are scored, from its end. With micro-batches of 2 rows,
 # rows i and i + 4 belong together: micro-batch 1 has none.
 SCORED = (4, 0, 2, 1, 4, 0, 0, 3)
-CHUNK = {"energy": 3, "flow": 3, "softmax": 1}
+CHUNK = {"energy": 3, "flow": 3, "softmax": 1, "terms": 3}
 
 
 class Stop(Exception):
@@ -44,6 +44,10 @@ def model_of(kind):
             return TokenLM(VOCAB, backbone=backbone, tie_embeddings=True)
     if kind == "flow":
         return tiny(build_head=lambda cond, latent: FlowHead(cond, latent, width=8, depth=1))
+    if kind == "terms":
+        noisy = NoisyInput(tiny().input_encoder, size=0.5, warmup_steps=3)
+        weights = {"cross_entropy_weight": 0.1, "pull_weight": 0.5}
+        return tiny(build_head=energy_head, input_encoder=noisy, **weights)
     return tiny(build_head=energy_head)
 
 
@@ -70,7 +74,7 @@ def train(kind, *, micro_batch=2, clip_norm=0.5, steps=5, stop=None, aim=objecti
     model = model_of(kind)
     settings = TrainingSettings(
         steps, warmup_steps=2, log_every=1, checkpoint_every=3, clip_norm=clip_norm,
-        validate_every=2, micro_batch=micro_batch,
+        validate_every=2, micro_batch=micro_batch, ema=0.5,
     )  # fmt: skip
 
     def validate(module):
@@ -88,6 +92,7 @@ def content(model, result):
     """What of a training must be equal, as plain values."""
     return {
         "weights": {name: value.detach().cpu() for name, value in model.state_dict().items()},
+        "averages": {name: value.cpu() for name, value in result.average.state_dict().items()},
         "steps": result.steps,
         "curve": [(step, dict(values)) for step, values in result.curve],
         "validation": [(step, dict(values)) for step, values in result.validation],
