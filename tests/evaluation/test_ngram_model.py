@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats
 
 from calmkit.data import TextMixture, TokenStore
 from calmkit.evaluation import NgramModel, ngram_model
+from calmkit.evaluation.text_blocks import text_blocks
 
 VOCAB = 4
 TEXT = st.lists(
@@ -65,7 +67,7 @@ def test_blocks_change_nothing_but_at_their_borders(lists, order, block):
         place += len(tokens)
     want = NgramModel.fit(store(cut), order=order)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ngram_model, "_BLOCK", block)
+        patch.setattr(ngram_model, "text_blocks", partial(text_blocks, block=block))
         got = NgramModel.fit(store(lists), order=order)
     context = np.array([[0, 1], [2, 3], [-1, 0], [-1, -1]])
     for token in range(VOCAB):
@@ -111,14 +113,14 @@ def frequencies(model):
 
 
 def test_a_long_text_is_counted_in_part(monkeypatch):
-    monkeypatch.setattr(ngram_model, "_BLOCK", 50)
+    monkeypatch.setattr(ngram_model, "text_blocks", partial(text_blocks, block=50))
     text = store([[0] * 50 + [1] * 50, [2] * 100])
     got = frequencies(NgramModel.fit(text, order=1, most_tokens=100))
     np.testing.assert_allclose(got, (np.array([50, 0, 50, 0]) + 2 * 0.25) / 102)
 
 
 def test_each_text_of_a_mixture_has_its_share(monkeypatch):
-    monkeypatch.setattr(ngram_model, "_BLOCK", 10)
+    monkeypatch.setattr(ngram_model, "text_blocks", partial(text_blocks, block=10))
     texts = {"a": store([[0] * 200]), "b": store([[1] * 200])}
     mixture = TextMixture(texts, (Fraction(3, 4), Fraction(1, 4)))
     got = frequencies(NgramModel.fit(mixture, order=1, most_tokens=80))
