@@ -13,6 +13,7 @@ from torch import Generator, nn
 
 from calmkit import heads
 from calmkit.heads import EnergyHead, Head
+from calmkit.nn import without_memory
 
 __all__ = ["compare_heads", "count_parameters", "every_head", "fit_width"]
 
@@ -37,8 +38,7 @@ def fit_width(build: Callable[..., Head], wanted: int) -> int:
 
     @cache
     def size(width: int) -> int:
-        with torch.device("meta"):
-            return count_parameters(build(width=width))
+        return count_parameters(without_memory(partial(build, width=width)))
 
     high = 8
     while size(high) < wanted:

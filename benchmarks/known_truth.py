@@ -98,7 +98,7 @@ def train_autoencoder(
     """The autoencoder of one chunk size, with latents of unit variance."""
     torch.manual_seed(args.seed)
     autoencoder = MLPAutoencoder(size, language.vocab_size, args.latent, width=args.hidden)
-    batch_at = partial(draw_batch, args, language, size, rows=args.batch)
+    batch_at = partial(draw_batch, args, language, size, texts=args.batch)
     train(args, autoencoder, batch_at, args.autoencoder_steps)
     wrapped = StandardizedAutoencoder(autoencoder)
     tokens = torch.cat([batch_at(step).tokens for step in range(_STANDARDIZE_ON_BATCHES)])
@@ -155,7 +155,7 @@ def measure_model(
         embedding = ChunkEmbedding(language.vocab_size, world.size, args.hidden)
         parts = {"autoencoder": autoencoder, "input_encoder": embedding, "backbone": backbone}
         model, measure = CALM(**parts, head=build_head(args, name)), world.measure_calm
-    batch_at = partial(draw_batch, args, language, world.size, rows=args.batch)
+    batch_at = partial(draw_batch, args, language, world.size, texts=args.batch)
     points = train(args, model, batch_at, args.steps, measure)
     return [{"model": name, "step": step, **values} for step, values in points]
 

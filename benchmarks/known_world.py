@@ -26,14 +26,14 @@ _DRAWN_AT_ONCE = 256
 
 
 def draw_batch(
-    args: argparse.Namespace, language: SyntheticLanguage, size: int, step: int, rows: int
+    args: argparse.Namespace, language: SyntheticLanguage, size: int, step: int, *, texts: int
 ) -> ChunkBatch:
     """Fresh texts in chunks, for a step of a training or `_HELD_OUT`."""
     # Not the seed of the training: a step would draw its text and its noise from equal numbers.
-    tokens = language.sample(rows, args.length, step_generator(args.seed + 1, step))
-    tokens = tokens.view(rows, -1, size)
+    tokens = language.sample(texts, args.length, step_generator(args.seed + 1, step))
+    tokens = tokens.view(texts, -1, size)
     positions = tokens.shape[1]
-    return ChunkBatch(tokens, torch.ones_like(tokens).bool(), ((positions,),) * rows)
+    return ChunkBatch(tokens, torch.ones_like(tokens).bool(), ((positions,),) * texts)
 
 
 class World:
@@ -48,7 +48,7 @@ class World:
     """
 
     def __init__(self, args: argparse.Namespace, language: SyntheticLanguage, size: int) -> None:
-        batch = draw_batch(args, language, size, _HELD_OUT, args.rows)
+        batch = draw_batch(args, language, size, _HELD_OUT, texts=args.rows)
         self.language, self.size, self.seed = language, size, args.seed
         self.draws = args.draws
         self.rows = EvaluationRows(batch, torch.arange(args.rows))

@@ -8,8 +8,10 @@ Every part runs its training pass once, on a row of `context` positions without 
     inference = (encoder + backbone, forward, of a row / context + N head samples
                  + N decodings, of them a share of the tokens) / K
 
-Attention is thus counted at full context in both, as in the paper's Table 1. Decoding includes the
-projection onto the vocabulary; for N >= 2 candidates (sampling below temperature 1) it dominates.
+Attention is thus counted at full context in both, as in the paper's Table 1. Repeated tokens are
+encoded at each of their places; on CPUs, `for_each_distinct` may save some of that, by an amount
+that depends on the text. Decoding includes the projection onto the vocabulary; for N >= 2
+candidates (sampling below temperature 1) it dominates.
 
 With terms beside the head's loss (`sample_terms`), the head also draws one sample of each position
 and scores the pull, and the autoencoder decodes the sample, forward and backward.

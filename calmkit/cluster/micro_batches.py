@@ -80,8 +80,8 @@ class MicroBatches:
         """Divide the rows of the first batch.
 
         Args:
-            batch_at: The batch of a step. If it also takes `rows`, a slice, only the rows of each
-                micro-batch are built.
+            batch_at: The batch of a step. If it also takes `rows: slice = slice(None)`, only
+                the rows of each micro-batch are built.
             micro_batch: As in `share_of`.
             process: As in `share_of`.
             processes: As in `share_of`.
@@ -90,7 +90,9 @@ class MicroBatches:
             ValueError: If the rows cannot be divided evenly.
         """
         self._batch_at = batch_at
-        self._takes_rows = "rows" in inspect.signature(batch_at).parameters
+        # By its default, since another function's `rows` may be a number.
+        rows = inspect.signature(batch_at).parameters.get("rows")
+        self._takes_rows = rows is not None and isinstance(rows.default, slice)
         self.first_batch = batch_at(0)
         self._rows = len(self.first_batch.lengths)
         self.share = share_of(self._rows, micro_batch, process=process, processes=processes)

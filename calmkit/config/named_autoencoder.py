@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from calmkit.saving import WEIGHTS_FILE, SavedAutoencoder, UntrustedCodeError
 from calmkit.schema import ConfigError, Source, loaded, shown, wanted
@@ -18,6 +18,13 @@ from calmkit.schema import ConfigError, Source, loaded, shown, wanted
 __all__ = ["with_named_autoencoder"]
 
 _KEY, _FROM = "autoencoder", "autoencoder_from"
+
+
+class _Named(NamedTuple):
+    """A folder, and the key that names it."""
+
+    key: str
+    folder: Path
 
 
 def with_named_autoencoder(
@@ -62,14 +69,15 @@ def with_named_autoencoder(
         return [*kept_layers, Source("defaults", {_FROM: None})], kept_options
     if arguments:
         raise ConfigError(
-            f"{arguments} must be left out: the autoencoder in {named} has arguments of its own."
+            f"{arguments} must be left out: the autoencoder in {named.folder} has arguments of "
+            "its own."
         )
     layer = _layer_of(named, trust)
-    _check_sizes([*kept_layers, Source.of_options(kept_options)], layer.values, named)
+    _check_sizes([*kept_layers, Source.of_options(kept_options)], layer.values, named.folder)
     return [*kept_layers, layer], kept_options
 
 
-def _named_in(values: dict[str, Any], named: Path | None, where: str) -> Path | None:
+def _named_in(values: dict[str, Any], named: _Named | None, where: str) -> _Named | None:
     """The folder that is named after these values, which it is removed from.
 
     Args:
@@ -77,22 +85,22 @@ def _named_in(values: dict[str, Any], named: Path | None, where: str) -> Path | 
         named: The folder named before.
         where: The source, for error messages.
     """
-    value = values.get(_KEY)
+    value, key = values.get(_KEY), _FROM
     if isinstance(value, str) and _is_folder(value):
-        values[_FROM] = values.pop(_KEY)
+        values[_FROM], key = values.pop(_KEY), _KEY
     elif isinstance(value, Mapping) and "class_path" not in value and named is not None:
         raise ConfigError(
-            f"{_KEY} must name a class to replace the autoencoder in {named}, whose arguments "
-            f"cannot be changed; got {shown(dict(value))}{where}."
+            f"{_KEY} must name a class to replace the autoencoder in {named.folder}, whose "
+            f"arguments cannot be changed; got {shown(dict(value))}{where}."
         )
     elif value is not None:
         named = None
     if _FROM not in values:
         return named
     if expected := wanted(Path | None, values[_FROM]):
-        raise ConfigError(f"{_FROM} must be {expected}; got {shown(values[_FROM])}{where}.")
+        raise ConfigError(f"{key} must be {expected}; got {shown(values[_FROM])}{where}.")
     folder = values.pop(_FROM)
-    return None if folder is None else Path(folder).expanduser().absolute()
+    return None if folder is None else _Named(key, Path(folder).expanduser().absolute())
 
 
 def _is_folder(value: str) -> bool:
@@ -107,18 +115,18 @@ def _is_token_lm(sources: Sequence[Source]) -> bool:
     return bool(kinds) and kinds[-1] == "token_lm"
 
 
-def _layer_of(folder: Path, trust: Collection[str]) -> Source:
+def _layer_of(named: _Named, trust: Collection[str]) -> Source:
     """The values that the saved autoencoder determines."""
     try:
-        saved = SavedAutoencoder.of_folder(folder, trust=trust)
+        saved = SavedAutoencoder.of_folder(named.folder, trust=trust)
     except UntrustedCodeError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{_KEY}: {error}") from None
+        raise ConfigError(f"{named.key}: {error}") from None
     arguments = {name: _plain(value, name) for name, value in saved.arguments.items()}
     part = {"class_path": saved.class_path, "init_args": arguments}
-    values = {**saved.sizes, _KEY: part, _FROM: str(folder)}
-    return Source(f"autoencoder of {folder}", values)
+    values = {**saved.sizes, _KEY: part, _FROM: str(named.folder)}
+    return Source(f"autoencoder of {named.folder}", values)
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from calmkit.cluster import fully_sharded, share_of
-from calmkit.config import Comparison, TrainExperiment
+from calmkit.config import Comparison, TrainExperiment, check_device
 from calmkit.devices import check_compiler, compiled_blocks, fast_products
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
     Processes that `torchrun` or SLURM has started are recognised by their environment.
 
     Raises:
+        ConfigError: If the machine has no such device, or fewer of them.
         ValueError: If a batch cannot be divided evenly among the devices.
     """
     from lightning_fabric import Fabric
 
+    check_device(experiment.accelerator, experiment.devices)
     fabric = Fabric(
         accelerator=experiment.accelerator,
         devices=experiment.devices,

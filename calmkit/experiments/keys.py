@@ -59,14 +59,15 @@ _ONLY_OF_CALM = {
 # Entry modules of the code that trains, builds, and evaluates models.
 _TRAINING_MODULES = (
     "calmkit.training.loop", "calmkit.data.corpus", "calmkit.data.mixed_corpus",
-    "calmkit.data.batches",
+    "calmkit.data.batches", "calmkit.devices.float32_products",
 )  # fmt: skip
 _BUILDING_MODULE = "calmkit.config.building"
 _TRAINER_MODULE = "calmkit.experiments.trainer"
-# Modules that read configs, display progress or save models compute no numbers.
+_HARDWARE_MODULE = "calmkit.experiments.hardware"
+# Modules that read configs, display progress, save models or word errors compute no numbers.
 _NO_NUMBERS = (
     "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving", "calmkit.schema",
-    "calmkit.experiments.run_progress",
+    "calmkit.experiments.run_progress", "calmkit.training.out_of_memory",
 )  # fmt: skip
 
 
@@ -183,7 +184,7 @@ def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:
 def _training_code(config: Mapping[str, Any], entry: str) -> dict[str, str]:
     """Digests of the named classes and the training loop; validation does not affect weights."""
     shell = (*_NO_NUMBERS, "calmkit.accounting", "calmkit.experiments")
-    entries, alone = (*_TRAINING_MODULES, entry), (_TRAINER_MODULE,)
+    entries, alone = (*_TRAINING_MODULES, entry), (_TRAINER_MODULE, _HARDWARE_MODULE)
     return code_of(entries, named=named_in(config), alone=alone, without=shell)
 
 

@@ -117,8 +117,9 @@ def fit(
         objective: Computes the step's loss and other values to log: means over rows, or `Means`
             over something else, with its number.
         batch_at: The batch of a step, a pure function of the step's number from 0. If it also
-            takes `rows`, a slice, each process builds only its own rows, one micro-batch at a
-            time. The loss is the mean over everything that any micro-batch of any process counts.
+            takes `rows: slice = slice(None)`, each process builds only its own rows, one
+            micro-batch at a time. The loss is the mean over everything that any micro-batch of
+            any process counts.
         settings: Settings of the run.
         seed: Fixes all random draws of the steps.
         optimizer: Builds the optimiser over all trained parameters. It must step without a

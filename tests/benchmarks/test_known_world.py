@@ -213,7 +213,7 @@ def test_texts_of_each_step_are_new_and_not_drawn_as_the_steps_noise(worlds):
     language = worlds.SyntheticLanguage.seeded(0)
 
     def text(step):
-        return worlds.draw_batch(args, language, 4, step, 5)
+        return worlds.draw_batch(args, language, 4, step, texts=5)
 
     assert text(3).tokens.shape == (5, 2, 4) and text(3).lengths == ((2,),) * 5
     assert torch.equal(text(3).tokens, text(3).tokens)

@@ -61,6 +61,15 @@ def test_a_process_builds_its_own_rows_alone(process):
         assert torch.equal(tokens, batch_at(3).tokens[number::4])
 
 
+def test_rows_that_are_a_number_are_the_functions_own():
+    def several(step, rows=8):
+        assert rows == 8
+        return batch_at(step)
+
+    batches = MicroBatches(several, 2, process=0, processes=1)
+    assert len(list(batches.at(3))) == batches.share.count
+
+
 def test_another_number_of_rows_is_refused():
     growing = MicroBatches(
         lambda step: counted_batch((1,) * (2 + step)), None, process=0, processes=1

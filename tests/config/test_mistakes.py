@@ -66,7 +66,7 @@ class TestMistakes:
         ("options", "parts"),
         [
             (["--head", "FlowHed"], ["head: FlowHed is not a known class", "mean: FlowHead",
-                                     "allowed: ", "DiffusionHead, EnergyHead, "]),
+                                     "allowed: ", "DriftingHead, EnergyHead, "]),
             (["--head", "torch.nn.Linear"], ["head: torch.nn.Linear is not a subclass of Head"]),
             (["--head", "nowhere.Head"], ["cannot be imported: No module named 'nowhere'"]),
             (["--head", "calmkit.heads.EnergyHed"], ["has no attribute", "mean: EnergyHead"]),

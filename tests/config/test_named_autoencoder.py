@@ -105,7 +105,10 @@ def test_what_contradicts_it_is_refused_by_name(folder, option, said):
 
 
 def test_a_folder_without_an_autoencoder_is_refused(folder, tmp_path):
-    assert "a saved model is a folder with model.safetensors" in message("--autoencoder=./no")
+    for key in ("autoencoder", "autoencoder_from"):
+        said = message(f"--{key}=./no")
+        assert said.startswith(f"{key}: ")
+        assert "a saved model is a folder with model.safetensors" in said
     calmkit.save(build_token_lm(), tmp_path / "tokens")
     assert "must hold an autoencoder, alone or in a CALM; it holds a TokenLM" in message(
         f"--autoencoder={tmp_path / 'tokens'}"

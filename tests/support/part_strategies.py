@@ -18,10 +18,12 @@ import calmkit.scoring
 from calmkit.autoencoders import ChunkAutoencoder, ContextualAutoencoder, MLPAutoencoder
 from calmkit.backbones import Backbone, RopeScaling
 from calmkit.heads import (
+    Drift,
     EnergyHead,
     FlowHead,
     Head,
     LossWeighting,
+    MeanShiftDrift,
     Noise,
     NoiseSchedule,
     Prediction,
@@ -31,7 +33,14 @@ from calmkit.heads import (
     TimeDistribution,
 )
 from calmkit.models import CALM, ChunkEmbedding, InputEncoder, NoisyInput, TokenLM
-from calmkit.scoring import EnergyScore, Kernel, PairwiseScore, ScoringRule
+from calmkit.scoring import (
+    EnergyScore,
+    GaussianKernel,
+    Kernel,
+    LaplaceKernel,
+    PairwiseScore,
+    ScoringRule,
+)
 
 PACKAGES = (
     calmkit.heads, calmkit.scoring, calmkit.backbones, calmkit.autoencoders, calmkit.models
@@ -39,7 +48,7 @@ PACKAGES = (
 KINDS = (
     Head, Backbone, ChunkAutoencoder, InputEncoder, ScoringRule, Kernel, RopeScaling, Solver,
     Noise, NoiseSchedule, Prediction, ReverseSampler, ReverseVariance, LossWeighting,
-    TimeDistribution,
+    TimeDistribution, Drift,
 )  # fmt: skip
 CHUNK, VOCAB, LATENT, HIDDEN = 3, 11, 5, 8
 
@@ -69,9 +78,11 @@ BY_NAME = {
     **dict.fromkeys(("cond_size", "hidden_size"), st.just(HIDDEN)),
     "latent_size": st.just(LATENT), "chunk_size": st.just(CHUNK), "vocab_size": st.just(VOCAB),
     **dict.fromkeys(("steps", "components", "negatives", "noise_size", "depth", "decoder_depth",
-                     "num_targets", "num_directions", "positions"), few),
+                     "num_targets", "num_directions", "positions", "transforms"), few),
+    "bins": st.integers(2, 4), "passes": st.none() | st.integers(2, LATENT),
     "length": st.sampled_from([50, 100]),
     "memory_size": st.integers(2, 3), "noise_scale": st.floats(0.0, 2.0),
+    "truncation": st.none() | positive,
     **dict.fromkeys(("neighbours_before", "neighbours_after"), st.integers(0, 2)),
     "draws": st.integers(3, 4), "jumps": st.integers(1, 2), "min_std": st.floats(0.01, 0.9),
     "width": st.integers(2, 8), "num_samples": st.integers(2, 5), "rank": st.integers(0, 2),
@@ -86,8 +97,8 @@ BY_NAME = {
     "head": st.sampled_from([
         None, EnergyHead, FlowHead, _named, lambda cond, latent: EnergyHead(cond, latent, width=4)
     ]),
-    **dict.fromkeys(("large", "own_velocity", "qk_norm", "activation_checkpointing"),
-                    st.booleans()),
+    **dict.fromkeys(("large", "own_velocity", "qk_norm", "activation_checkpointing",
+                     "sharp", "normalized"), st.booleans()),
     "heads": st.sampled_from([2, 4]), "kv_heads": st.sampled_from([None, 1, 2]),
     "ff_size": st.none() | st.integers(2, 12), "norm_eps": st.sampled_from([1e-6, 1e-5]),
     "rope_theta": st.sampled_from([1e4, 5e5]), "attention_backend": st.sampled_from(["auto"]),
@@ -106,6 +117,9 @@ BY_NAME = {
 OF_CLASS = {
     (NoiseSchedule, "steps"): st.none(),
     (ContextualAutoencoder, "width"): st.sampled_from([4, 8]),  # a multiple of the heads
+    # Other kernels have no sharp one.
+    (MeanShiftDrift, "kernel"): st.builds(GaussianKernel, positive)
+    | st.builds(LaplaceKernel, positive),
     # Others refer to an autoencoder, without which they cannot be saved.
     (NoisyInput, "encoder"): st.builds(
         ChunkEmbedding, st.just(VOCAB), st.just(CHUNK), st.just(HIDDEN)
