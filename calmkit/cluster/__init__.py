@@ -8,8 +8,8 @@ from .agreement import check_agreement as check_agreement
 from .decisions import any_of as any_of
 from .decisions import first_writes as first_writes
 from .ending import LostProcessError as LostProcessError
+from .ending import end_exchange as end_exchange
 from .ending import ending_together as ending_together
-from .ending import part as part
 from .micro_batches import MicroBatches as MicroBatches
 from .micro_batches import share_of as share_of
 from .placement import Placement as Placement

@@ -26,7 +26,7 @@ import torch
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["LostProcessError", "ending_together", "part"]
+__all__ = ["LostProcessError", "end_exchange", "ending_together"]
 
 _REMEDY = "Run the same again to go on from the newest checkpoint."
 _FAREWELL = b"."
@@ -75,7 +75,7 @@ def ending_together(fabric: "Fabric") -> Iterator[None]:
             peer.sendall(_FAREWELL)
 
 
-def part(fabric: "Fabric") -> None:
+def end_exchange(fabric: "Fabric") -> None:
     """Wait for all processes, and end their exchange: each may then end before the others."""
     fabric.barrier()
     if torch.distributed.is_available() and torch.distributed.is_initialized():

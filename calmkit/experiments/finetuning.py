@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from calmkit.accounting import Forecast
-from calmkit.cluster import part
+from calmkit.cluster import end_exchange
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import TextTokenizer
 from calmkit.devices import uncompiled
@@ -176,7 +176,7 @@ def finetune(
             progress=display.track("finetune"),
             flops_per_step=None if forecast is None else forecast.flops_per_step,
         )
-    part(fabric)
+    end_exchange(fabric)
     if before is None:
         return None
     save_trained(

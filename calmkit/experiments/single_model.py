@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from calmkit.accounting import Forecast
-from calmkit.cluster import part
+from calmkit.cluster import end_exchange
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
 
@@ -50,7 +50,7 @@ def train(
     checkpoints = experiment.output / CHECKPOINTS
     autoencoder = trainer.train_autoencoder(checkpoints / "autoencoder")
     model, training = trainer.train_model("model", autoencoder, checkpoints / "model")
-    part(trainer.fabric)
+    end_exchange(trainer.fabric)
     if not trainer.fabric.is_global_zero:
         return None
     display.note("measuring on held-out text ...")

@@ -1,4 +1,4 @@
-"""One run on one text and one device: train the autoencoder and the model, and evaluate it."""
+"""One run on one text: train the autoencoder and the model, and evaluate it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace

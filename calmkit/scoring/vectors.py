@@ -50,9 +50,8 @@ class Vectors:
     ) -> "Vectors":
         """Check the arguments of a score and flatten its vectors.
 
-        `samples` is (samples, *batch, *vector), with
-        `vector_axes` axes in *vector; `observation` and `mask` lack the first axis, `weights` has
-        the last ones only.
+        `samples` is (samples, *batch, *vector), with `vector_axes` axes in *vector; `observation`
+        and `mask` lack the first axis, and `weights` has the axes of the vector only.
 
         Raises:
             ValueError: If there are not that many axes, weights do not fit or are negative, or a

@@ -67,7 +67,7 @@ class Run:
         self._saved: tuple[int, int] | None = None
         self._consistent = True
         # Parts whose training depends on the number of the step, such as `NoisyInput`.
-        self._told = [m for m in placement.trained.modules() if hasattr(m, "begin_step")]
+        self._step_aware = [m for m in placement.trained.modules() if hasattr(m, "begin_step")]
         self._stepper = cast(Optimizer, fabric.setup_optimizers(optimizer))
         self.average = (
             None if settings.ema is None else AveragedWeights(placement.trained, settings.ema)
@@ -106,7 +106,7 @@ class Run:
 
     def _step(self, interrupts: HeldInterrupts) -> dict[str, float]:
         """Forward, backward and update; returns the values to log."""
-        for part in self._told:
+        for part in self._step_aware:
             cast(Any, part).begin_step(self.step)
         try:
             means = self._accumulate()
