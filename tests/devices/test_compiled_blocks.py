@@ -14,7 +14,7 @@ from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import MinGRUBackbone, TransformerBackbone
 from calmkit.chunking import ChunkBatch
 from calmkit.devices import check_compiler, compiled_blocks, uncompiled
-from calmkit.devices.compiled_blocks import blocks_of
+from calmkit.devices.compiled_blocks import blocks_of, compile_alike
 from calmkit.heads import EnergyHead, FlowHead
 from calmkit.models import CALM, ChunkEmbedding
 from calmkit.private_torch import compiled_call
@@ -121,6 +121,8 @@ def test_names_and_pickles_are_those_of_the_plain_module():
         assert compiled_call(part) is not None
         assert list(model.state_dict()) == names
         assert compiled_call(copy.deepcopy(model).backbone.layers[0]) is None
+        compile_alike(twin := copy.deepcopy(model), model)
+        assert all(compiled_call(block) is not None for block in blocks_of(twin))
         assert compiled_call(pickle.loads(pickle.dumps(model)).backbone.layers[0]) is None
     assert compiled_call(part) is None
 
@@ -141,6 +143,8 @@ def test_without_compilation_nothing_changes():
     model = build()
     with compiled_blocks(model, when=False):
         assert compiled_call(model.backbone.layers[0]) is None
+        compile_alike(twin := copy.deepcopy(model), model)
+        assert compiled_call(twin.backbone.layers[0]) is None
 
 
 def test_a_missing_compiler_is_told_before_the_first_step(monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from rounding import RoundingAutoencoder, normal, random_tokens
 
 from calmkit.chunking import ChunkBatch
-from calmkit.diagnostics import decoder_gate, head_noise, latent_variance
+from calmkit.diagnostics import DecoderGate, decoder_gate, head_noise, latent_variance
 
 VOCAB = 9
 
@@ -32,9 +32,12 @@ class TestGate:
             assert found.by_place[k] == pytest.approx(sum(right) / 1200)
         assert found.from_mean == (1.0, 1.0)
         assert found.by_place[0] < 0.95 < found.by_place[1]
-        # One place that fails is enough, whatever the mean is.
         assert found.is_bad and "gate failed at a head's noise of 0.2" in found.verdict
         assert not decoder_gate(autoencoder, posterior, tokens, noise, size=0.01).is_bad
+
+    def test_one_place_that_fails_is_enough_whatever_the_mean_is(self):
+        assert DecoderGate(size=0.2, by_place=(0.94, 1.0), from_mean=(1.0, 1.0)).is_bad
+        assert not DecoderGate(size=0.2, by_place=(0.95, 0.95), from_mean=(1.0, 1.0)).is_bad
 
     @pytest.mark.parametrize("size", [-0.1, math.nan])
     def test_a_negative_size_is_refused(self, size):

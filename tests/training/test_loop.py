@@ -51,6 +51,23 @@ def by_hand(module, steps=12, warmup=3, final=0.1, seed=1):
     return losses
 
 
+def test_parts_are_told_each_step_once_also_after_resuming(tmp_path):
+    class Told(nn.Module):
+        def begin_step(self, step):
+            steps.append(step)
+
+    def told(**changes):
+        module = Toy()
+        module.told = Told()
+        run(module, **changes)
+
+    steps = []
+    halves = {"micro_batch": batch_at(0).tokens.shape[0] // 2, "decay_to": 1.0}
+    told(settings=settings(4, **halves), directory=tmp_path)
+    told(settings=settings(6, **halves), directory=tmp_path)
+    assert steps == [0, 1, 2, 3, 4, 5]
+
+
 def test_equals_a_loop_by_hand_bitwise():
     ours, plain = Toy(), Toy()
     result = run(ours)

@@ -1,0 +1,44 @@
+"""The stages that are forecast, and what the settings of a stage add to its memory."""
+
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from token_stores import END, make_store
+from train_configs import train
+
+from calmkit.forecasts import forecast_training
+
+SMALL = (
+    "--vocab_size", str(END + 1), "--hidden_size", "16", "--positions", "8", "--head.width", "16",
+    "--evaluation.min_context", "2",
+)  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("float32")
+
+
+@pytest.fixture
+def forecasts_of():
+    """Forecasts of a small experiment with some attributes changed."""
+    experiment = train(*SMALL).experiment
+    corpus = types.SimpleNamespace(train=make_store([200] * 20))
+
+    def forecast(**changes):
+        return forecast_training(replace(experiment, **changes), corpus, devices=1)
+
+    return experiment, forecast
+
+
+def test_a_named_autoencoder_has_no_stage(forecasts_of):
+    _, forecast = forecasts_of
+    assert list(forecast()) == ["autoencoder", "model"]
+    assert list(forecast(autoencoder_from=Path("base"))) == ["model"]
+
+
+def test_averages_take_the_memory_of_the_weights_that_are_trained(forecasts_of):
+    experiment, forecast = forecasts_of
+    plain = forecast()["model"]
+    averaged = forecast(training=replace(experiment.training, ema=0.9))["model"]
+    assert plain.memory["averages"] == 0
+    assert averaged.memory["averages"] == plain.memory["gradients"] > 0
