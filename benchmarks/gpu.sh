@@ -63,7 +63,7 @@ else
   device=cuda
   export CALMKIT_REQUIRE_GPU=1
   tests=(-m gpu tests/attention)
-  attention=(--rounds 3)
+  attention=(--rounds 2)
   # CALM-M, with as few rows as the published procedure can hold.
   generation=(--hidden 1024 --depth 16 --heads 16 --head-width 1024 --head-depth 4 --latent 128
     --vocab 128257 --large-vocab 128257 --rows 4 --candidates 200 --rounds 2)
@@ -90,20 +90,20 @@ print((matrix_peak(torch.device('$device'), mixed=True) or 0) / 1e12 or '')")
 
 # 1. Kernels of the attention are right, and how fast they are; a compiled step of CALM-M's shape.
 part gpu_tests 90 "$python" -m pytest -q -p no:cacheprovider "${tests[@]}"
-part attention 120 "$python" benchmarks/attention.py --device $device "${attention[@]}" \
+part attention 90 "$python" benchmarks/attention.py --device $device "${attention[@]}" \
   ${peak:+--peak-tflops "$peak"} --json "$out/attention.json"
 
 # 2. The whole step of CALM-M by `calmkit train`: tokens per second and share of the peak are in
 #    calm_m.log and in the curves below calm_m/logs.
-part calm_m 100 "$python" -m calmkit train --config calm-m "${small[@]}" --devices 1 \
+part calm_m 150 "$python" -m calmkit train --config calm-m "${small[@]}" --devices 1 \
   ${data:+--data "$data"} --autoencoder_training.steps 4 --autoencoder_training.warmup_steps 1 \
   --autoencoder_training.batch_size 4 --autoencoder_training.micro_batch 4 --training.steps 30 \
   --training.warmup_steps 1 --training.batch_size $rows --training.log_every 5 \
-  --training.micro_batch $((rows / 2)) --training.validate_every 0 --evaluation.rows 8 \
+  --training.micro_batch $((rows / 2)) --training.validate_every 0 --evaluation.rows 2 \
   --evaluation.draws 2 --validation_rows 2 --sample_tokens 8 --output "$out/calm_m"
 
 # 3. Generation at T = 0.5, against the published procedure.
-part generation 80 "$python" benchmarks/generation.py --device $device "${generation[@]}" \
+part generation 100 "$python" benchmarks/generation.py --device $device "${generation[@]}" \
   --json "$out/generation.json"
 
 # 4. As long as time is left: four models on books.

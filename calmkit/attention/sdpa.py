@@ -17,10 +17,18 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .mask import AttentionMask
 
-__all__ = ["sdpa_attention"]
+__all__ = ["needs_no_mask", "sdpa_attention"]
 
 # Longest row that plain products compute faster, by the bytes of a number.
 _SHORT = {2: 256, 4: 128, 8: 128}
+
+
+def needs_no_mask(mask: AttentionMask, q_len: int, kv_len: int) -> bool:
+    """Whether the kernels attend as a mask says without a tensor: to all keys, or causally.
+
+    Their own causal mask is aligned top-left: correct only if the lengths are equal.
+    """
+    return mask.is_plain and (not mask.is_causal or q_len == kv_len)
 
 
 def sdpa_attention(
@@ -52,13 +60,11 @@ def _kernel(
     q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, scale: float | None, dropout: float
 ) -> Tensor:
     q_len, kv_len = q.shape[2], k.shape[2]
-    # The kernel's own causal mask is aligned top-left: correct only if the lengths are equal.
-    kernel_causal = mask.is_plain and mask.is_causal and q_len == kv_len
+    unmasked = needs_no_mask(mask, q_len, kv_len)
+    kernel_causal = unmasked and mask.is_causal
     if kernel_causal and _is_short(q, k):
         return _by_products(q, k, v, scale, dropout)
-    visible = None
-    if not kernel_causal and not (mask.is_plain and not mask.is_causal):
-        visible = mask.dense(q_len, kv_len, q.device)[:, None]
+    visible = None if unmasked else mask.dense(q_len, kv_len, q.device)[:, None]
     return scaled_dot_product_attention(
         q,
         k,

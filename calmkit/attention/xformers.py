@@ -5,11 +5,12 @@ which are lists of lengths: forward, and for packed documents also backward. xfo
 It is imported when first needed, since importing it starts CUDA and prints warnings.
 
 A call may be refused even if xformers works. `xformers_refusal` lists what the kernels of xformers
-0.0.35 do not support. This module has not run on a GPU yet.
+0.0.35 do not support.
 """
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -44,10 +45,13 @@ def _probe(device: torch.device) -> str | None:
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
     try:
-        from xformers.ops import memory_efficient_attention
+        # Importing it uses what Triton and torch call deprecated: no failure where warnings are.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from xformers.ops import memory_efficient_attention
 
-        zeros = torch.zeros(1, 8, 1, 8, dtype=torch.float16, device=device)
-        memory_efficient_attention(zeros, zeros, zeros)
+            zeros = torch.zeros(1, 8, 1, 8, dtype=torch.float16, device=device)
+            memory_efficient_attention(zeros, zeros, zeros)
     except Exception as error:  # a build for another machine can raise anything
         return f"xformers does not work here: {_cause(error)}"
     return None
@@ -80,6 +84,8 @@ def xformers_refusal(
         return f"head_dim must be at most 256 in {dtype}; got {q.shape[-1]}"
     if mask.documents is not None and q.shape[1] != k.shape[1]:
         return "packed documents need as many queries as keys"
+    if mask.key_lengths is not None and mask.window is not None and dtype == torch.float32:
+        return "float32 with a window does not support a padded cache"
     if mask.key_lengths is not None and dropout > 0:
         return "a padded cache does not support dropout"
     if torch.compiler.is_compiling() and not (mask.documents is None and mask.key_lengths is None):

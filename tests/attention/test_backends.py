@@ -43,8 +43,11 @@ def registry(monkeypatch):
     return backends._BACKENDS
 
 
-def choose(name, q, dropout=0.0):
-    return backends.choose_backend(name, q, q, q, AttentionMask.causal(), dropout=dropout)
+PACKED = AttentionMask.packed([(2, 3)])
+
+
+def choose(name, q, mask=PACKED, dropout=0.0):
+    return backends.choose_backend(name, q, q, q, mask, dropout=dropout)
 
 
 def stand_in(registry, refusal):
@@ -68,6 +71,31 @@ def test_auto_takes_xformers_on_a_gpu_where_it_can(registry):
     run = stand_in(registry, None)
     assert choose("auto", OnGPU()) is run
     assert choose("auto", torch.zeros(2, 5, 4, 8)) is sdpa_attention
+
+
+@pytest.mark.parametrize(
+    ("mask", "length", "chosen"),
+    [
+        (AttentionMask.full(), 5, sdpa_attention),
+        (AttentionMask.full(), 7, sdpa_attention),
+        (AttentionMask.causal(), 5, sdpa_attention),
+        (AttentionMask.causal(), 7, None),
+        (AttentionMask.causal(window=3), 5, None),
+        (AttentionMask.cached(torch.tensor([3, 5])), 5, None),
+    ],
+)
+def test_auto_takes_xformers_only_where_others_need_a_mask(registry, mask, length, chosen):
+    run = stand_in(registry, None)
+    q, k = OnGPU(), torch.zeros(2, length, 4, 8)
+    assert backends.choose_backend("auto", q, k, k, mask, dropout=0.0) is (chosen or run)
+
+
+def test_no_warning_under_compile(registry, monkeypatch):
+    stand_in(registry, "compiled")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose("auto", OnGPU()) is sdpa_attention
 
 
 def test_auto_falls_back_on_a_gpu_with_one_warning_per_reason(registry):

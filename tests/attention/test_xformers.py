@@ -5,6 +5,7 @@ tested on a GPU.
 """
 
 import importlib.util
+import warnings
 
 import pytest
 import torch
@@ -144,6 +145,12 @@ PACKED, CACHED = MASKS["packed"][0], MASKS["cached"][0]
         ({"dtype": torch.float64}, MASKS["causal"][0], 0.0, "float64 is not supported"),
         ({"head_dim": 264}, MASKS["causal"][0], 0.0, "at most 256 in torch.bfloat16; got 264"),
         ({"length": 3}, PACKED, 0.0, "as many queries as keys"),
+        (
+            {"dtype": torch.float32},
+            MASKS["cached, window"][0],
+            0.0,
+            "float32 with a window does not support a padded cache",
+        ),
         ({}, CACHED, 0.1, "a padded cache does not support dropout"),
         ({"requires_grad": True}, CACHED, 0.0, "a padded cache does not support a backward"),
         (
@@ -172,7 +179,8 @@ def test_what_they_offer_is_not(monkeypatch, name, dtype):
     monkeypatch.setattr(adapter, "_probe", lambda device: None)
     for grad in [False] if name.startswith("cached") else [False, True]:
         q = OnGPU(dtype, requires_grad=grad)
-        refused = grad and "window" in name and dtype == torch.float32
+        lacking = grad or name.startswith("cached")
+        refused = lacking and "window" in name and dtype == torch.float32
         reason = adapter.xformers_refusal(q, q, q, MASKS[name][0], dropout=0.0)
         assert (reason is not None) == refused
 
@@ -262,6 +270,19 @@ def test_where_a_call_fails_the_reason_is_kept(monkeypatch, fresh_probe, error):
     assert adapter.xformers_missing(GPU) == (
         "xformers does not work here: OSError: libcudart.so.12: cannot open shared object file"
     )
+
+
+def test_a_warning_is_no_reason(monkeypatch, fresh_probe):
+    """Also where warnings are errors, as in these tests."""
+    import xformers.ops
+
+    def deprecated(q, k, v):
+        warnings.warn("use something newer", DeprecationWarning, stacklevel=2)
+
+    zeros = torch.zeros(1, 8, 1, 8)
+    monkeypatch.setattr(adapter.torch, "zeros", lambda *_, **__: zeros)
+    monkeypatch.setattr(xformers.ops, "memory_efficient_attention", deprecated)
+    assert adapter.xformers_missing(GPU) is None
 
 
 def test_the_probe_runs_once_for_a_device(monkeypatch, fresh_probe):
