@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKED = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "constraints.txt",
-          "pyproject.toml", "zensical.toml", "calmkit", "docs", "tests")  # fmt: skip
+PACKED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile",
+          "README.md", "constraints.txt", "pyproject.toml", "zensical.toml", "calmkit", "docs",
+          "tests")  # fmt: skip
 NAME = re.compile(r"[\w.\[\]-]+")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.argv[1])"
 
