@@ -1,8 +1,12 @@
-"""Check every link of the built site: pages, anchors, pictures, scripts and other files.
+"""Check the built site: every link leads somewhere, and the reference can be read.
 
-`zensical build --strict` refuses missing pages, anchors and names of the reference. It does not
-look at pictures, at links to other files and at links written in HTML, nor whether a target lies
-in the site at all: a path that leaves `docs/` works beside the sources and fails on a server.
+Links are those to pages, anchors, pictures, scripts and other files. `zensical build --strict`
+refuses missing pages, anchors and names of the reference. It does not look at pictures, at links
+to other files and at links written in HTML, nor whether a target lies in the site at all: a path
+that leaves `docs/` works beside the sources and fails on a server.
+
+A page of the reference states the arguments of constructors, and no page has more text than a
+reader can search.
 """
 
 import posixpath
@@ -11,14 +15,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+MOST_TEXT = 100_000  # bytes
+ARGUMENTS = {
+    "autoencoders": "kl_weight",
+    "backbones": "rope_theta",
+    "heads": "noise_size",
+    "sampling": "candidates",
+}
+
 
 class Page(HTMLParser):
-    """The links and the anchors of one page."""
+    """The links, the anchors and the text of one page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: list[str] = []
         self.anchors: set[str] = set()
+        self.text = ""
+        self._silent = False
         self.feed(text)
         self.close()
 
@@ -27,16 +41,46 @@ class Page(HTMLParser):
         for name, value in attrs:
             if name in {"href", "src"} and value:
                 self.links.append(value)
+            elif name == "srcset" and value:
+                self.links += [source.split()[0] for source in value.split(",")]
             elif (name == "id" or (tag == "a" and name == "name")) and value:
                 self.anchors.add(value)
+        self._silent = tag in {"script", "style"}
+
+    def handle_endtag(self, tag: str) -> None:
+        """What follows a script or a style is text again."""
+        self._silent = False
+
+    def handle_data(self, data: str) -> None:
+        """Collect what a reader sees."""
+        if not self._silent:
+            self.text += data
 
 
-def broken_links(site: Path) -> list[str]:
-    """Each link of `site` that leads nowhere in it, as "page: link"."""
-    pages = {
+def pages_of(site: Path) -> dict[str, Page]:
+    """The pages of a site, by their paths in it."""
+    return {
         file.relative_to(site).as_posix(): Page(file.read_text(encoding="utf-8"))
         for file in sorted(site.rglob("*.html"))
     }
+
+
+def unreadable(pages: dict[str, Page]) -> list[str]:
+    """Each page with too much text, and each page of the reference without its arguments."""
+    wrong = [
+        f"{name}: {size:,} bytes of text; at most {MOST_TEXT:,}"
+        for name, page in pages.items()
+        if (size := len(" ".join(page.text.split()).encode())) > MOST_TEXT
+    ]
+    for package, argument in ARGUMENTS.items():
+        name = f"reference/{package}/index.html"
+        if name not in pages or argument not in pages[name].text:
+            wrong.append(f"{name}: the argument {argument} is missing")
+    return wrong
+
+
+def broken_links(site: Path, pages: dict[str, Page]) -> list[str]:
+    """Each link of `site` that leads nowhere in it, as "page: link"."""
     return [
         f"{name}: {link}"
         for name, page in pages.items()
@@ -67,7 +111,10 @@ def _exists(site: Path, pages: dict[str, Page], name: str, link: str) -> bool:
 
 
 if __name__ == "__main__":
-    found = broken_links(Path(sys.argv[1]))
-    if found:
+    site = Path(sys.argv[1])
+    pages = pages_of(site)
+    if found := broken_links(site, pages):
         sys.exit("Links that lead nowhere:\n" + "\n".join(found))
-    print(f"{sys.argv[1]}: every link leads somewhere.")
+    if found := unreadable(pages):
+        sys.exit("Pages that cannot be read:\n" + "\n".join(found))
+    print(f"{site}: every link leads somewhere, and the reference states its arguments.")

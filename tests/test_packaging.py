@@ -6,14 +6,18 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import calmkit
+
 ROOT = Path(__file__).parents[1]
-PACKED = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "constraints.txt",
-          "pyproject.toml", "zensical.toml", "calmkit", "docs", "tests")  # fmt: skip
+PACKED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile",
+          "README.md", "constraints.txt", "pyproject.toml", "zensical.toml", "calmkit", "docs",
+          "tests")  # fmt: skip
 NAME = re.compile(r"[\w.\[\]-]+")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.argv[1])"
 
@@ -83,6 +87,13 @@ def test_the_sdist_holds_tests_and_docs_too(built):
         assert files_of(folder) <= names
     assert {name for name in PACKED if (ROOT / name).is_file()} <= names
     assert not any("__pycache__" in name for name in names)
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [project["version"]]
+    assert calmkit.__version__ == project["version"]
 
 
 PART = """
