@@ -62,7 +62,8 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
         precision=experiment.precision,
     )
     trained = ["training"]
-    if experiment.model == "calm" and experiment.finetune is None:
+    given = experiment.finetune or experiment.autoencoder_from
+    if experiment.model == "calm" and given is None:
         trained.append("autoencoder_training")
     for key in trained:
         settings = getattr(experiment, key)
