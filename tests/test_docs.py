@@ -7,6 +7,7 @@ block is a config if its first line says `# config for calmkit compare` or `... 
 
 import re
 import runpy
+import shlex
 import sys
 import tomllib
 import types
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from calmkit.attention import backends
+from calmkit.cluster import share_of
 from calmkit.config import check_parts, parse, parse_comparison
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +75,18 @@ def broken_links(page):
     return wrong
 
 
+def trainings():
+    """Options of the training commands; those on a saved model would need its folder."""
+    for page in [ROOT / "README.md", ROOT / "docs/scale.md", ROOT / "docs/training.md"]:
+        text = page.read_text(encoding="utf-8")
+        for line, _, code in blocks(text, "console") + blocks(text, "bash"):
+            for command in code.replace("\\\n", " ").splitlines():
+                _, found, options = command.partition("calmkit train ")
+                if found and "--checkpoint" not in options:
+                    given = shlex.split(options, comments=True)
+                    yield pytest.param(given, id=f"{page_name(page)}:{line}:{' '.join(given)}")
+
+
 def configs():
     for page in PAGES:
         for line, _, code in blocks(page.read_text(encoding="utf-8"), "yaml"):
@@ -126,6 +140,17 @@ def test_configs_parse_and_their_parts_build(kind, code):
         experiments = [variant.experiment for variant in parse_comparison(options).variants]
     for experiment in experiments:
         check_parts(experiment)
+
+
+@pytest.mark.parametrize("options", list(trainings()))
+def test_training_commands_divide_their_batches(options):
+    """Keys and values are known, and every device has as many rows of each stage."""
+    experiment = parse(options, command="calmkit train").experiment
+    devices = 1 if experiment.devices == "auto" else experiment.devices
+    for key in "training", "autoencoder_training":
+        settings = getattr(experiment, key)
+        processes = devices * experiment.num_nodes
+        share_of(settings.batch_size, settings.micro_batch, processes=processes)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -10,6 +10,7 @@ from .decisions import first_writes as first_writes
 from .ending import LostProcessError as LostProcessError
 from .ending import end_exchange as end_exchange
 from .ending import ending_together as ending_together
+from .launchers import launched as launched
 from .micro_batches import MicroBatches as MicroBatches
 from .micro_batches import share_of as share_of
 from .placement import Placement as Placement

@@ -50,15 +50,32 @@ def share_of(
         ValueError: If the rows cannot be divided evenly.
     """
     size = micro_batch or 1
-    if rows % (processes * size):
-        product = f"devices * micro_batch = {processes} * {size} = {processes * size}"
+    at_once = processes * size
+    if rows % at_once:
+        product = f"devices * micro_batch = {processes} * {size} = {at_once}"
         rule = product if micro_batch else f"the {processes} devices"
         raise ValueError(
             f"{name} must be a multiple of {rule}, so that each device computes as many rows; got "
-            f"{rows}. Change one of them."
+            f"{rows}. {_remedy(rows, size, processes, name)}"
         )
     count = rows // micro_batch if micro_batch else processes
     return Share(count, range(process, count, processes))
+
+
+def _remedy(rows: int, size: int, processes: int, name: str) -> str:
+    """The nearest values that divide: of the micro-batch or the devices, and of the rows."""
+    more = f"{name} to {(rows // (processes * size) + 1) * processes * size}"
+    if rows % processes == 0:
+        fewer = _largest_divisor(rows // processes, size)
+        return f"Set {'.'.join([*name.split('.')[:-1], 'micro_batch'])} to {fewer}, or {more}."
+    if rows % size == 0:
+        fewer = _largest_divisor(rows // size, processes)
+        return f"Use {fewer} device{'s' if fewer > 1 else ''}, or set {more}."
+    return f"Set {more}."
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next(n for n in range(most, 0, -1) if number % n == 0)
 
 
 class MicroBatches:

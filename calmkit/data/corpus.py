@@ -140,7 +140,7 @@ def _with_size_checked(corpus: Corpus, vocab_size: int | None) -> Corpus:
     if vocab_size is not None and corpus.tokenizer.vocab_size != vocab_size:
         raise ValueError(
             f"vocab_size must be {corpus.tokenizer.vocab_size}, that of the tokenizer of "
-            f"{corpus.name}; got {vocab_size}."
+            f"{corpus.name}; got {vocab_size}. Leave it out."
         )
     return corpus
 

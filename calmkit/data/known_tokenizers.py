@@ -53,8 +53,9 @@ def _file_of(given: str) -> Path:
     if cached is None:
         raise ValueError(
             f"tokenizer must be a {TOKENIZER_FILE}, a folder with one, a Hugging Face repository "
-            f"in the local cache, or train:SIZE; {given!r} is none of them. Fetch a repository "
-            "first, for instance with: hf download OWNER/NAME"
+            f"in the local cache, or train:SIZE; {given!r} is none of them. Fetch the "
+            "files of a repository first, without its weights: "
+            "hf download OWNER/NAME --include '*.json'"
         )
     return cached
 

@@ -114,7 +114,8 @@ class TextTokenizer:
         if learned < vocab_size:
             raise ValueError(
                 f"vocab_size must be at most {learned}, all the tokens that can be learned from "
-                f"this text; got {vocab_size}. Lower it, or give more text."
+                f"this text; got {vocab_size}. Lower it, give more text, or prepare the text with "
+                "a finished tokenizer: calmkit prepare SOURCE... --tokenizer T --output DIR."
             )
         return cls(tokenizer)
 

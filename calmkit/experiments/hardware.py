@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from calmkit.cluster import fully_sharded, share_of
+from calmkit.cluster import fully_sharded, launched, share_of
 from calmkit.config import Comparison, TrainExperiment, check_device
 from calmkit.devices import check_compiler, compiled_blocks, fast_products
 
@@ -49,11 +49,13 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
 
     Raises:
         ConfigError: If the machine has no such device, or fewer of them.
-        ValueError: If a batch cannot be divided evenly among the devices.
+        ValueError: If a batch cannot be divided evenly among the devices, or a launcher has
+            started more or fewer processes than there are devices.
     """
     from lightning_fabric import Fabric
 
     check_device(experiment.accelerator, experiment.devices)
+    processes = launched()
     fabric = Fabric(
         accelerator=experiment.accelerator,
         devices=experiment.devices,
@@ -61,8 +63,11 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
         strategy=fully_sharded() if experiment.strategy == "fsdp" else experiment.strategy,
         precision=experiment.precision,
     )
+    if processes is not None:
+        processes.check(getattr(fabric.strategy, "num_processes", 1), experiment.num_nodes)
     trained = ["training"]
-    if experiment.model == "calm" and experiment.finetune is None:
+    given = experiment.finetune or experiment.autoencoder_from
+    if experiment.model == "calm" and given is None:
         trained.append("autoencoder_training")
     for key in trained:
         settings = getattr(experiment, key)

@@ -110,8 +110,9 @@ class _NatsInBlocks(torch.autograd.Function):
         in_features, in_weight = torch.zeros_like(features), torch.zeros_like(weight)
         for rows, columns in _blocks(len(target), len(weight)):
             narrow, tokens = features[rows].to(ctx.dtype), weight[columns].to(ctx.dtype)
-            slope = linear(narrow, tokens).to(normaliser.dtype)
-            slope = slope.sub_(normaliser[rows, None]).exp_()
+            with torch.enable_grad():  # marks a repeated forward pass, as checkpointing does
+                slope = linear(narrow, tokens)
+            slope = slope.to(normaliser.dtype).sub_(normaliser[rows, None]).exp_()
             place, inside = _place_in(columns, target[rows])
             slope.scatter_add_(1, place, -inside[:, None].to(slope.dtype))
             slope = slope.mul_(upstream[rows, None]).to(ctx.dtype)

@@ -55,15 +55,25 @@ def forecast_table(forecasts: Mapping[str, Forecast], device: torch.device) -> "
 
 
 def forecast_notes(forecasts: Mapping[str, Forecast], device: torch.device) -> str:
-    """The assumptions of the table."""
+    """The assumptions of the table, and whether a GPU has less memory than a stage needs."""
     plan = list(forecasts.values())[-1].plan
     peak = matrix_peak(device, mixed=plan.mixed)
     how = "measured" if device.type == "cpu" else "data sheet"
     known = "unknown here" if peak is None else f"here {peak / 1e12:.3g} TFLOP/s, {how}"
     devices = "1 device" if plan.devices == 1 else f"{plan.devices} devices"
-    return (
+    notes = [
         f"time: {devices}, each at {ASSUMED_SHARE:.0%} of its peak in matrix products ({known})."
-    )
+    ]
+    # No refusal: a compiled model needs less than its forecast.
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        notes += [
+            f"memory: {stage} needs {_bytes(found.total_memory)}, and this device has "
+            f"{_bytes(memory)}. Lower micro_batch, or use strategy fsdp on several devices."
+            for stage, found in forecasts.items()
+            if found.total_memory > memory
+        ]
+    return "\n".join(notes)
 
 
 def _bytes(size: float) -> str:

@@ -93,7 +93,8 @@ def _option(walk: Walk, option: str) -> HelpAsked | None:
     elif rest[-1:] == ["help"]:
         return _help(walk, key, rest[:-1], value)
     elif key in walk.schema and not equals:
-        raise ConfigError(f"{name} must be followed by a value; got none.")
+        values = ", true or false" if walk.schema[key].hint is bool else ""
+        raise ConfigError(f"{name} must be followed by a value{values}; got none.")
     else:
         walk.top(key, rest, written, value, " (command line)")
     return None

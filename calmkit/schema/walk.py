@@ -69,8 +69,18 @@ class Walk:
             message = f"{key} is not a known key{source}."
             if key in _COMPARISON_KEYS:
                 raise ConfigError(f"{message} It belongs to `calmkit compare`.")
+            if below := self._below(key):
+                meant = f"{message}\n  did you mean: {' or '.join(below)}"
+                raise ConfigError(meant, allowed=self.schema)
             raise ConfigError(message, wrong=key, allowed=self.schema)
         self._inside(Place(key, written, self.schema[key].hint, source), rest, value)
+
+    def _below(self, name: str) -> list[str]:
+        """Keys of this name among the groups of settings and the parts chosen so far."""
+        groups = [key for key, one in self.schema.items() if Place(key, key, one.hint, "").group]
+        known = {key: arguments_of(self.schema[key].hint) for key in groups}
+        known |= {key: self._free(key, made) for key, made in self.made.items() if made}
+        return [f"{key}.{name}" for key, arguments in known.items() if name in arguments]
 
     def check_complete(self) -> None:
         """Refuse a config that lacks a required value."""

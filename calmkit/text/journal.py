@@ -114,8 +114,12 @@ def check_same_plan(wanted: Mapping[str, Any], begun: Mapping[str, Any], folder:
 
 
 def _first_difference(old: list[Any], new: list[Any]) -> tuple[Any, Any]:
-    """The first entries that differ; files differ by size or digest, not by name."""
+    """The first entries that differ; files differ by size or digest, not by name.
+
+    Names that differ say enough; under the same name, size and digest are shown.
+    """
     for one, other in zip(old, new, strict=False):
         if one != other and not (isinstance(one, list) and one[1:] == other[1:]):
-            return one, other
+            is_named = isinstance(one, list) and isinstance(other, list) and one[0] != other[0]
+            return (one[0], other[0]) if is_named else (one, other)
     return (f"{len(old)} files", f"{len(new)} files")

@@ -136,6 +136,20 @@ def test_what_is_recomputed_is_no_work():
     assert again.activations < 0.7 * plain.activations
 
 
+def test_logits_that_are_computed_again_are_no_work(monkeypatch):
+    """As for a large vocabulary, whose logits are forgotten after the forward pass."""
+    module, batch = token_lm(), batch_of(2, 1)
+
+    def loss(outline):
+        return objective(outline, batch, None).values["loss"]
+
+    plain = step_memory(module, loss, MatrixDecayAdamW)
+    monkeypatch.setattr("calmkit.nn.vocabulary._LOGITS_AT_ONCE", 2000)
+    blocks = step_memory(module, loss, MatrixDecayAdamW)
+    assert blocks.flops == plain.flops
+    assert blocks.activations < plain.activations
+
+
 def test_tensors_count_while_they_are_alive():
     with MemoryRun() as run:
         first = torch.zeros(10)

@@ -64,7 +64,7 @@ def test_standard_input_and_held_out_files(folder, capsys, monkeypatch):
     [
         (["--tokenizer", "train:270", "--output", "out"], "SOURCE must be given before"),
         (["--tokenizer", "train:270", "--output", "out", "texts"], "SOURCE must be given before"),
-        (["texts", "--tokenizer", "none", "--output", "out"], "'none' is none of them"),
+        (["texts", "--tokenizer", "none", "--output", "out"], "'none' is none of them. Fetch"),
         (["texts", "--output", "out"], "tokenizer"),
         (["texts", "--tokenizer", "train:270", "--output", "texts"], "texts holds a.jsonl"),
         (["no.txt", "--tokenizer", "train:270", "--output", "out"], "'no.txt' is missing"),

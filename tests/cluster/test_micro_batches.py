@@ -4,6 +4,8 @@ from training_problems import batch_at, counted_batch
 
 from calmkit.cluster import MicroBatches, share_of
 
+PRODUCT = "devices * micro_batch = "
+
 
 @pytest.mark.parametrize(
     "rows, micro_batch, processes, shares",
@@ -24,16 +26,23 @@ def test_every_micro_batch_has_one_process(rows, micro_batch, processes, shares)
 
 
 @pytest.mark.parametrize(
-    "rows, micro_batch, processes, said",
+    "rows, micro_batch, processes, rule, remedy",
     [
-        (4, None, 3, r"rows must be a multiple of the 3 devices, .*; got 4. Change one"),
-        (12, 4, 2, r"rows must be a multiple of devices \* micro_batch = 2 \* 4 = 8, .*; got 12"),
-        (4, 8, 1, r"devices \* micro_batch = 1 \* 8 = 8, .*; got 4"),
+        (4, None, 3, "the 3 devices", "Use 2 devices, or set a.batch_size to 6."),
+        (5, None, 3, "the 3 devices", "Use 1 device, or set a.batch_size to 6."),
+        (64, 4, 32, PRODUCT + "32 * 4 = 128", "Set a.micro_batch to 2, or a.batch_size to 128."),
+        (12, 4, 2, PRODUCT + "2 * 4 = 8", "Set a.micro_batch to 3, or a.batch_size to 16."),
+        (4, 8, 1, PRODUCT + "1 * 8 = 8", "Set a.micro_batch to 4, or a.batch_size to 8."),
+        (256, 16, 7, PRODUCT + "7 * 16 = 112", "Use 4 devices, or set a.batch_size to 336."),
+        (9, 2, 4, PRODUCT + "4 * 2 = 8", "Set a.batch_size to 16."),
     ],
 )
-def test_rows_that_do_not_divide_are_refused(rows, micro_batch, processes, said):
-    with pytest.raises(ValueError, match=said):
-        share_of(rows, micro_batch, processes=processes, name="rows")
+def test_rows_that_do_not_divide_are_refused(rows, micro_batch, processes, rule, remedy):
+    with pytest.raises(ValueError) as refused:
+        share_of(rows, micro_batch, processes=processes, name="a.batch_size")
+    said = str(refused.value)
+    assert said.startswith(f"a.batch_size must be a multiple of {rule}, so that each device")
+    assert said.endswith(f"got {rows}. {remedy}")
 
 
 def joined(batches, step):

@@ -100,7 +100,8 @@ def test_a_prepared_folder_is_taken_as_it_is(text, tmp_path):
     assert documents_of(found.train) == documents_of(whole.train)
     assert (found.name, found.digest) == ("made", manifest.digest)
     assert sorted((tmp_path / "made").iterdir()) == before
-    with pytest.raises(ValueError, match="vocab_size must be 300, that of the tokenizer of made"):
+    said = r"vocab_size must be 300, that of the tokenizer of made; got 301\. Leave it out\."
+    with pytest.raises(ValueError, match=said):
         prepare_corpus(tmp_path / "made", vocab_size=301)
 
 

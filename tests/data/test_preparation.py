@@ -149,7 +149,7 @@ CHANGES = {
     "validation_fraction": (0.2, "validation_fraction must be as it was .* 0.1; got 0.2"),
     "shard_tokens": (7, "shard_tokens must be as it was"),
     "text_field": ("id", "text_field must be as it was .*'text'; got 'id'"),
-    "tokenizer": ("train:270", "tokenizer must be as it was .*; got .'train:270'"),
+    "tokenizer": ("train:270", "tokenizer must be as it was when .*'; got 'train:270'\\."),
     "end_token": ("<|eot_id|>", "end_token must be as it was|tokenizer must be as it was"),
     "sources": (None, r"sources must be as it was .*a\.jsonl', \d+, '.*; got"),
 }

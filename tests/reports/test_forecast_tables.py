@@ -1,6 +1,7 @@
 """The forecast as a table: one column per stage."""
 
 import io
+import types
 
 import pytest
 import torch
@@ -62,6 +63,21 @@ def test_notes_say_what_the_time_assumes():
     assert forecast_notes(forecasts, CPU) == (
         "time: 8 devices, each at 40% of its peak in matrix products (here 1 TFLOP/s, measured)."
     )
+
+
+def test_notes_say_which_stage_exceeds_the_memory_of_a_gpu(monkeypatch):
+    """Before the first stage, which may take hours, not after it."""
+    gpu = types.SimpleNamespace(total_memory=1.2e9)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: gpu)
+    forecasts = {"autoencoder": Forecast(PLAN, {"weights": 1e9}, 6.4e10),
+                 "model": Forecast(PLAN, MEMORY, 6.4e13)}  # fmt: skip
+    _, *notes = forecast_notes(forecasts, torch.device("cuda")).splitlines()
+    assert notes == [
+        "memory: model needs 1.5 GB, and this device has 1.2 GB. Lower micro_batch, or use "
+        "strategy fsdp on several devices."
+    ]
+    gpu.total_memory = 2e9
+    assert "memory" not in forecast_notes(forecasts, torch.device("cuda"))
 
 
 def test_an_unknown_peak_gives_no_time(monkeypatch):
