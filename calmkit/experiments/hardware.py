@@ -49,18 +49,22 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
 
     Raises:
         ConfigError: If the machine has no such device, or fewer of them.
-        ValueError: If a batch cannot be divided evenly among the devices.
+        ValueError: If a batch cannot be divided evenly among the devices, or SLURM has started the
+            processes in a way that Fabric refuses.
     """
     from lightning_fabric import Fabric
 
     check_device(experiment.accelerator, experiment.devices)
-    fabric = Fabric(
-        accelerator=experiment.accelerator,
-        devices=experiment.devices,
-        num_nodes=experiment.num_nodes,
-        strategy=fully_sharded() if experiment.strategy == "fsdp" else experiment.strategy,
-        precision=experiment.precision,
-    )
+    try:
+        fabric = Fabric(
+            accelerator=experiment.accelerator,
+            devices=experiment.devices,
+            num_nodes=experiment.num_nodes,
+            strategy=fully_sharded() if experiment.strategy == "fsdp" else experiment.strategy,
+            precision=experiment.precision,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"processes must be started as Lightning Fabric asks: {error}") from None
     trained = ["training"]
     if experiment.model == "calm" and experiment.finetune is None:
         trained.append("autoencoder_training")
