@@ -124,6 +124,24 @@ def test_flops_are_those_of_pytorchs_counter(build):
     assert found.flops == counter.get_total_flops()
 
 
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_a_large_vocabulary_takes_no_logits(chunk):
+    """4,096 tokens of 128,257: their logits alone would take 2.1 GB."""
+    vocab, positions = 128_257, 512 // chunk
+    if chunk == 1:
+        module = TokenLM(vocab, backbone=TransformerBackbone(16, depth=1, heads=2))
+    else:
+        module = MLPAutoencoder(chunk, vocab, 16, width=16)
+    tokens = torch.zeros(ROWS, positions, chunk, dtype=torch.long)
+    batch = ChunkBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), ((positions,),) * ROWS)
+    found = step_memory(
+        module.float(),
+        lambda outline: means_of(objective(outline, batch, None), batch).values["loss"],
+        MatrixDecayAdamW,
+    )
+    assert found.activations + found.temporaries < 100e6
+
+
 def test_what_is_recomputed_is_no_work():
     """And needs less memory."""
     layers = nn.ModuleList(
