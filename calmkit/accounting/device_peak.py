@@ -1,7 +1,8 @@
 """The peak of a device: FLOPs per second of matrix products, at most.
 
 For known GPUs it is the number of the data sheet, for dense products. For a CPU it is measured,
-since it depends on cores, threads and library: the fastest of a few products of square matrices.
+since it depends on cores, threads and library: the fastest of a few products of square matrices,
+by the library that a training takes (`calmkit.devices.fast_products`).
 A share of a measured peak says how much of a step is anything but large matrix products.
 """
 
@@ -9,6 +10,8 @@ import functools
 import time
 
 import torch
+
+from calmkit.devices import fast_products
 
 __all__ = ["DATA_SHEET", "matrix_peak", "peak_of_gpu"]
 
@@ -59,7 +62,7 @@ def _measured(mixed: bool, threads: int) -> float:
     # A layer's own form, for which the library has its fastest path.
     x, weight = (torch.ones(_SIZE, _SIZE, dtype=dtype) for _ in range(2))
     times, end = [], time.perf_counter() + _SECONDS
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_products(x.device):
         while len(times) < 2 or time.perf_counter() < end:
             began = time.perf_counter()
             torch.nn.functional.linear(x, weight)

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from calmkit import config
 from calmkit.accounting import Forecast
 from calmkit.cluster import LostProcessError, check_agreement, ending_together
@@ -66,7 +68,8 @@ def run(options: list[str]) -> None:
         _check_no_comparison(experiment.output)
         check_resumable(experiment.output, text)
         fabric = fabric_of(experiment)
-        _check_command_line(fabric, options)
+        if not experiment.dry_run:
+            _check_command_line(fabric, options)
     if experiment.finetune is not None:
         _finetune(experiment, text, trust, fabric)
         return
@@ -153,7 +156,8 @@ def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> It
         inputs: Digests of the inputs, by name.
 
     Raises:
-        Mistake: If another process has other inputs, another config or other code.
+        Mistake: If another process has other inputs, another config, or other code of calmkit or
+            PyTorch.
         Failed: If another process has ended or does not answer.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # each process says hello
@@ -162,7 +166,9 @@ def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> It
         with ending_together(fabric):
             with mistakes():
                 code = json.dumps(code_of_result(text))
-                check_agreement(fabric, {**inputs, "config": text, "code": code})
+                check_agreement(
+                    fabric, {**inputs, "config": text, "code": code, "PyTorch": torch.__version__}
+                )
             yield
     except LostProcessError as error:
         raise Failed(str(error)) from None

@@ -22,6 +22,7 @@ from .sample_texts import nearest_variety as nearest_variety
 from .sample_texts import prompts_of as prompts_of
 from .sample_texts import write_samples as write_samples
 from .scored_text import positions_read as positions_read
+from .scores import posteriors_of as posteriors_of
 from .tally import ENOUGH_DOCUMENTS as ENOUGH_DOCUMENTS
 from .writing_speed import PROMPT_TOKENS as PROMPT_TOKENS
 from .writing_speed import positions_written as positions_written

@@ -13,6 +13,7 @@ from calmkit.evaluation import (
     evaluate_ngrams,
     evaluate_unigram,
     microseconds_per_token,
+    posteriors_of,
     prompts_of,
     restored_share,
     score,
@@ -122,7 +123,6 @@ def _noise_curve(
     shape = (_NOISE_DRAWS, len(tokens), autoencoder.latent_size)
     dtype = next(autoencoder.parameters()).dtype
     noise = torch.randn(shape, generator=generator, device=tokens.device, dtype=dtype)
-    autoencoder = evaluation_view(autoencoder)
-    posterior = autoencoder.encode_rows(batch)[full]
-    curve = noise_curve(autoencoder, posterior, tokens, noise, sizes=_NOISE)
+    posterior = posteriors_of(autoencoder, batch)[full]
+    curve = noise_curve(evaluation_view(autoencoder), posterior, tokens, noise, sizes=_NOISE)
     return tuple(zip(curve.sizes, curve.accuracy, strict=True))

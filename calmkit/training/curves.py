@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from calmkit.disk import writing
 
 from .history import History, Point
-from .speed import Speed
+from .progress import Progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,13 +41,13 @@ class Curves:
         for step, kind, values in sorted(points, key=lambda point: point[:2]):
             self.write(kind, (step, values))
 
-    def write(self, kind: str, point: Point, speed: Speed | None = None) -> None:
-        """Write one point under names that start with its kind, and the speed if it is known."""
+    def write(self, kind: str, point: Point, progress: Progress | None = None) -> None:
+        """Write one point under names that start with its kind, and the run's progress."""
         step, values = point
         for logger in self._loggers:
             # A new dictionary for each: loggers modify their argument.
             named = {f"{kind}/{k}": v for k, v in values.items()}
-            named |= {} if speed is None else speed.to_log()
+            named |= {} if progress is None else progress.to_log()
             with _writing(logger):
                 logger.log_metrics(named, step=step)
 

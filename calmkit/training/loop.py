@@ -233,11 +233,12 @@ def _run_to_end(
         with interrupts.step():
             loss = run.train_step(interrupts)
         speed = meter.add(history.seconds - seconds)
+        pace = (time.perf_counter() - began) / (run.step - first)
+        done = Progress(run.step, settings.steps, loss, pace, speed)
         if len(history.curve) > points:
-            curves.write("train", history.curve[-1], speed)
+            curves.write("train", history.curve[-1], done)
         if progress is not None and curves.reports:
-            pace = (time.perf_counter() - began) / (run.step - first)
-            progress(Progress(run.step, settings.steps, loss, pace, speed))
+            progress(done)
 
 
 def _peak(fabric: "Fabric") -> float | None:

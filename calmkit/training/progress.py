@@ -30,3 +30,8 @@ class Progress:
     def seconds_left(self) -> float:
         """Estimated time until the last step, at the mean speed so far."""
         return (self.steps - self.step) * self.seconds_per_step
+
+    def to_log(self) -> dict[str, float]:
+        """The known speed and the time left, by the names they have in logs."""
+        values = {} if self.speed is None else self.speed.to_log()
+        return {**values, "speed/seconds_left": self.seconds_left}

@@ -13,20 +13,22 @@ def in_an_empty_folder(monkeypatch, tmp_path, cache):
 
 
 def test_a_dry_run_shows_what_is_needed_and_writes_nothing(tmp_path, capsys):
-    """calm-m is forecast on 8 devices without its weights, which would take 1.8 GB."""
+    """calm-m is forecast on 2 devices without its weights, which would take 1.8 GB."""
     text = "\n\n".join(f"{n}: " + "The dogs bark at night. " * 50 for n in range(60))
     (tmp_path / "text.txt").write_text(text)
     small = ["--vocab_size", "270", "--evaluation.rows", "2", "--evaluation.min_context", "2",
              "--positions", "64", "--validation_fraction", "0.3", "--cache_dir", "kept",
              "--sample_tokens", "4"]  # fmt: skip
     given = ["train", "--config", "calm-m", "--data", "text.txt", *small, "--accelerator", "cpu",
-             "--devices", "1", "--output", "out", "--dry_run", "true"]  # fmt: skip
+             "--devices", "2", "--output", "out", "--dry_run", "true"]  # fmt: skip
     assert cli.main(given) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "steps 30,000 250,000" in lines
     (flops,) = [line.split() for line in lines if line.startswith("FLOPs")]
     assert float(flops[2]) > float(flops[1]) > 1e15
+    assert "time: 2 devices, each at 40% of its peak" in " ".join(lines)
+    assert any(line.startswith("gradients in transit") for line in lines)
     assert not (tmp_path / "out").exists()
 
 

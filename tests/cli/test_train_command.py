@@ -1,5 +1,6 @@
 import shutil
 
+import torch
 import yaml
 
 from calmkit import cli
@@ -14,6 +15,20 @@ def test_train_hands_on_the_config_that_builds_the_model(run, tmp_path):
     assert head["class_path"] == "calmkit.heads.FlowHead"
     assert str(experiment.output) == "out"
     assert (tmp_path / "out" / "results.json").is_file()
+
+
+def test_processes_compare_all_that_decides_the_numbers(run, monkeypatch):
+    compared = {}
+
+    def compare(fabric, inputs):
+        assert run.calls == []
+        compared.update(inputs)
+
+    monkeypatch.setattr("calmkit.cli.train.check_agreement", compare)
+    assert cli.main(["train", "--output", "out"]) == 0
+    assert compared.keys() == {"text", "autoencoder", "config", "code", "PyTorch"}
+    assert compared["config"] == run.calls[0][2]["config_text"]
+    assert "calmkit.training" in compared["code"] and compared["PyTorch"] == torch.__version__
 
 
 def test_a_folder_with_results_of_a_comparison_is_refused(run, tmp_path, capsys):

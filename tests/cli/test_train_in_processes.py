@@ -1,8 +1,9 @@
-"""`calmkit train` in two processes, one of which is killed, and in one."""
+"""`calmkit train` in two processes, one of which is killed, on two machines, and alone."""
 
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,12 +56,44 @@ def whole(tmp_path_factory, options):
     return output
 
 
-def started(options):
+def started(options, folder=None, **changes):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "calmkit", "train", *options], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-m", "calmkit", "train", *options], env=environment | changes, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder,
     )  # fmt: skip
+
+
+def environments(launcher):
+    """What torchrun or SLURM tells a process on each of two machines, which are this one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for rank in ("0", "1"):
+        if launcher == "torchrun":
+            yield place | {
+                "TORCHELASTIC_RUN_ID": "1", "RANK": rank, "WORLD_SIZE": "2", "GROUP_RANK": rank,
+                "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+            }  # fmt: skip
+        else:
+            yield place | {
+                "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2",
+                "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": rank, "SLURM_LOCALID": "0",
+                "SLURM_NODEID": rank,
+            }  # fmt: skip
+
+
+def on_two_machines(launcher, options, folders=(None, None)):
+    """The exit code of each process, and what it said."""
+    options = [*options, "--num_nodes", "2"]
+    pairs = zip(folders, environments(launcher), strict=True)
+    processes = [started(options, folder, **given) for folder, given in pairs]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], said
 
 
 def children(process):
@@ -104,6 +137,39 @@ def test_one_killed_ends_all_and_one_goes_on(tmp_path, options, whole, strategy,
     assert cli.main(["train", *mine, "1"]) == 0
     torch.testing.assert_close(weights(output), weights(whole), rtol=0, atol=1e-4)
     assert {path.name for path in output.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_two_machines_take_the_steps_of_one(tmp_path, options, whole):
+    codes, (first, other) = on_two_machines("torchrun", [*options, "--output", str(tmp_path)])
+    assert codes == [0, 0], (first, other)
+    assert other == ""  # only the first one shows and writes
+    torch.testing.assert_close(weights(tmp_path), weights(whole), rtol=0, atol=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_a_machine_with_other_text_is_named_before_the_first_step(tmp_path, options):
+    folders = [tmp_path / name for name in ("first", "other")]
+    for folder in folders:
+        folder.mkdir()
+        text = [f"{n}: The dogs of the {folder.name} house bark at night. " * 9 for n in range(60)]
+        (folder / "text.txt").write_text("\n\n".join(text))
+    own = ["--data", "text.txt", "--cache_dir", "kept", "--validation_fraction", "0.3"]
+    output = ["--output", str(tmp_path / "output")]
+    codes, said = on_two_machines("slurm", [*options, *own, *output], folders)
+    assert codes == [2, 2], said
+    for line in said:
+        assert "text must be the same in all processes; process 1 on " in line
+    assert not (tmp_path / "output" / "checkpoints").exists()
+
+
+def test_tasks_that_fabric_refuses_are_told(tmp_path, options, monkeypatch, capsys):
+    for name, value in next(environments("slurm")).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    given = [*options, "--output", str(tmp_path / "x"), "--num_nodes", "2"]
+    assert cli.main(["train", *given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "processes must be started as Lightning Fabric asks: You set `--ntasks=2`" in line
 
 
 def test_a_program_is_not_run_again_by_accident(tmp_path, options, capsys):

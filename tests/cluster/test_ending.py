@@ -1,5 +1,5 @@
-"""The connections between processes, which are threads here; the process that is killed, in
-`test_killed_process.py`, is a real one."""
+"""The connections between processes, which are threads here; the processes that are killed, in
+`tests/cli/test_train_in_processes.py`, are real ones."""
 
 import queue
 import socket

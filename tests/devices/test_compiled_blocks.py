@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import Unsupported
 from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
@@ -98,6 +99,22 @@ def test_new_packings_compile_nothing_new():
         )
     # Layers with one document a row and with several, blocks of the head, and of the encoder.
     assert found[0] == found[1] == found[2] <= 5
+
+
+class Broken(nn.Module):
+    """A block that the compiler cannot trace in one piece."""
+
+    def forward(self, x):
+        torch._dynamo.graph_break()
+        return x + 1
+
+
+def test_a_break_of_the_graph_is_an_error():
+    """It would pass unseen, and cost more than compiling saves."""
+    module = nn.ModuleList([Broken()])
+    assert module[0](torch.ones(2)).tolist() == [2.0, 2.0]
+    with compiled_blocks(module, backend="eager"), pytest.raises(Unsupported):
+        module[0](torch.ones(2))
 
 
 def test_blocks_are_what_stands_in_lists():

@@ -8,7 +8,9 @@ import pytest
 from token_stores import END, make_store
 from train_configs import train
 
+from calmkit.accounting import TrainingPlan
 from calmkit.forecasts import forecast_training
+from calmkit.training import TrainingSettings
 
 SMALL = (
     "--vocab_size", str(END + 1), "--hidden_size", "16", "--positions", "8", "--head.width", "16",
@@ -24,8 +26,8 @@ def forecasts_of():
     experiment = train(*SMALL).experiment
     corpus = types.SimpleNamespace(train=make_store([200] * 20))
 
-    def forecast(**changes):
-        return forecast_training(replace(experiment, **changes), corpus, devices=1)
+    def forecast(*, devices=1, **changes):
+        return forecast_training(replace(experiment, **changes), corpus, devices=devices)
 
     return experiment, forecast
 
@@ -34,6 +36,20 @@ def test_a_named_autoencoder_has_no_stage(forecasts_of):
     _, forecast = forecasts_of
     assert list(forecast()) == ["autoencoder", "model"]
     assert list(forecast(autoencoder_from=Path("base"))) == ["model"]
+
+
+def test_the_plan_of_a_stage_is_that_of_its_settings(forecasts_of):
+    _, forecast = forecasts_of
+    stages = {
+        "autoencoder_training": TrainingSettings(7, 12, 3, warmup_steps=1),
+        "training": TrainingSettings(9, 20, 5, warmup_steps=1, ema=0.9),
+    }
+    found = forecast(**stages, devices=2, strategy="fsdp", precision="bf16-mixed")
+    same = {"positions": 8, "chunk_size": 2, "devices": 2, "shards": True, "mixed": True}
+    assert found["autoencoder"].plan == TrainingPlan(steps=7, batch_size=12, micro_batch=3, **same)
+    assert found["model"].plan == TrainingPlan(
+        steps=9, batch_size=20, micro_batch=5, averages=True, **same
+    )
 
 
 def test_averages_take_the_memory_of_the_weights_that_are_trained(forecasts_of):

@@ -5,6 +5,8 @@ The runs are those of `process_runs`, in two and in four processes.
 
 import functools
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from process_runs import CHUNK, stopped, train, unclipped
 
+from calmkit.training import CheckpointError
 from calmkit.training.checkpoint import find_checkpoints
 
 STRATEGIES = [(2, "ddp"), (2, "fsdp"), (4, "ddp"), (4, "fsdp")]
@@ -133,6 +136,20 @@ def test_all_stop_after_the_step_in_which_one_is_interrupted(folder, of, process
     assert of(processes, strategy)["interrupted"] == ["interrupted"] * processes
     left = find_checkpoints(folder / f"{processes}-{strategy}-interrupted")
     assert [path.name for path in left] == ["step-000002"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "one bit"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_damaged_shard_is_refused_by_name(folder, tmp_path, number, damage):
+    """Whichever process has written it, and read its checksum."""
+    (saved, *_) = find_checkpoints(folder / "2-fsdp-at-3")
+    shard = sorted(shutil.copytree(saved, tmp_path / saved.name).glob("shard-*"))[number]
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1  # of a weight or a moment
+    shard.unlink() if damage == "missing" else shard.write_bytes(content)
+    said = "is missing" if damage == "missing" else "does not match its checksum"
+    with pytest.raises(CheckpointError, match=rf"{re.escape(shard.name)} {said}"):
+        train("energy", directory=tmp_path)
 
 
 @pytest.mark.parametrize("processes, strategy", STRATEGIES)

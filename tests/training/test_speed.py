@@ -42,6 +42,8 @@ def test_a_run_tells_and_logs_its_speed(monkeypatch, tmp_path):
     for row, one in zip(rows, told[1::2], strict=True):
         assert float(row["speed/tokens_per_second"]) == one.speed.tokens_per_second
         assert float(row["speed/share_of_peak"]) == one.speed.share_of_peak
+        assert float(row["speed/seconds_left"]) == one.seconds_left
+    assert told[1].seconds_left > told[3].seconds_left == 0
     tokens = batch_at(0).tokens.numel()
     seconds = [2 * tokens / float(row["speed/tokens_per_second"]) for row in rows]
     assert sum(seconds) == pytest.approx(result.seconds)
