@@ -127,7 +127,10 @@ def main() -> None:
         )
         column[0].hist(rank[:, 0].numpy(), bins=20, range=(0, 100), density=True)
         column[0].axhline(0.01, color="black", linewidth=1)
-        column[0].set(title=f"{name}\nenergy score {score.mean():.3f}", xlabel="rank of the truth")
+        column[0].set(
+            title=f"loss: {name}\nheld-out energy score {score.mean():.3f}",
+            xlabel="rank of the truth",
+        )
         one = torch.zeros(1, 3)
         column[1].scatter(*network.sample(one, 600)[:, 0].T, s=3, alpha=0.5)
         column[1].set(xlabel="first quantity")

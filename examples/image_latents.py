@@ -19,7 +19,7 @@ from calmkit.backbones import TransformerBackbone
 from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, GaussianHead, Head, MixtureHead
 from calmkit.scoring import EnergyScore
 
-STEPS, BATCH, HIDDEN = 300, 64, 64
+STEPS, BATCH, HIDDEN = 220, 64, 64
 PLACES, PATCH = 4, 16  # a picture of 8 x 8 pixels is four patches of 4 x 4
 
 
@@ -106,8 +106,9 @@ def main() -> None:
         rows[f"{name}\n{score.mean():.3f}"] = model.draw(torch.arange(10))
     figure, axes = plt.subplots(6, 10, figsize=(7.5, 4.8))
     for line, (title, drawn) in zip(axes, rows.items(), strict=True):
-        for axis, image in zip(line, to_images(drawn), strict=True):
-            axis.imshow(image * std + mean, cmap="gray_r", vmin=0, vmax=1)
+        images = to_images(drawn) * std + mean
+        for axis, image in zip(line, images.numpy(), strict=True):
+            axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
         line[0].set_ylabel(title, rotation=0, ha="right", va="center")
     figure.tight_layout(pad=0.4)

@@ -84,14 +84,14 @@ def calm_of(llama: LlamaForCausalLM, autoencoder: StandardizedAutoencoder) -> CA
     )
 
 
-def train(model: CALM, corpus: Corpus, steps: int = 150) -> list[float]:
+def train(model: CALM, corpus: Corpus, steps: int = 100) -> list[float]:
     """Train all but the frozen autoencoder; return the loss of each step."""
     batches = TrainingBatches(corpus.train, chunk_size=K, positions=32, batch_size=16, seed=2)
     generator, losses = torch.Generator().manual_seed(0), []
     for step in steps_of(model, steps):
         loss = model.loss(batches.batch_at(step), generator).total
         loss.backward()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return losses
 
 
@@ -119,9 +119,6 @@ def main() -> None:
         print(f"{name} backbone: energy score {score:.3f} on held-out text")
         smooth = torch.tensor(losses).unfold(0, 10, 1).mean(dim=1)
         axis.plot(range(10, 11 + len(losses) - 10), smooth, label=f"{name} ({score:.3f} held out)")
-        prompt = corpus.tokenizer.encode("The value of")
-        (text,) = model.generate([prompt], max_new_tokens=20, generator=torch.Generator())
-        print("  The value of" + corpus.tokenizer.decode(text.tokens))
     axis.set(xlabel="step", ylabel="energy score of the next chunk", title="The CALM's training")
     axis.legend()
     figure.tight_layout()

@@ -23,7 +23,7 @@ def run(options: list[str]) -> None:
     """Run the tasks and write their results; see `_options`."""
     with mistakes():
         chosen = parse_function(_options, options, command="calmkit harness")
-        require("lm_eval", "calmkit harness")
+        require("lm_eval", "this command")
         # These take seconds to import, which `--help` need not wait for.
         from lm_eval import simple_evaluate
         from lm_eval.utils import make_table

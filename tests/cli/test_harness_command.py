@@ -74,8 +74,7 @@ def test_a_missing_library_is_named_with_its_extra(run, trained, tasks, capsys, 
     assert cli.main(options(trained, tasks, "local_text")) == 2
     error = capsys.readouterr().err
     assert error.strip() == (
-        "calmkit harness: calmkit harness needs lm_eval; install it with pip install "
-        "'calmkit[eval]'."
+        "calmkit harness: this command needs lm_eval; install it with pip install 'calmkit[eval]'."
     )
 
 

@@ -311,7 +311,7 @@ class TestSettings:
         ("arguments", "text"),
         [
             ({"temperature": 1.5}, r"temperature must be in \(0, 1\]"),
-            ({"temperature": 0.1, "candidates": 9}, "candidates must be at least 10"),
+            ({"temperature": 0.1, "candidates": 9}, "at least 1 / temperature = 10, or"),
             ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
             ({"max_new_tokens": 0}, "max_new_tokens must be at least 1; got 0"),
             ({"seed": -1}, "seed must be at least 0; got -1"),

@@ -15,8 +15,8 @@ unbiased estimate of the Brier score of their chunks,
     1/T sum_t [1 - 2 P(y_t) + sum_x P(x)^2],    P: the model's next chunk, y_t: the choice's,
 
 and the harness receives minus the score, higher is better. Only the metric `acc` has a meaning
-then: not perplexities, and not `acc_norm`, since the score is a mean over chunks already. A choice
-is *undecided* if the best two differ by less than two standard errors of the draws.
+then: not perplexities, and not `acc_norm`, since the score is a mean over chunks already. A
+question is *undecided* if its best two choices differ by at most two standard errors of the draws.
 
 Each text is preceded by the tokenizer's end token, as in training.
 """
@@ -261,7 +261,7 @@ class CalmLM(TemplateLM):
         if room < 1:
             raise ValueError(
                 f"max_gen_toks must leave room for a context in the {most} positions of the "
-                f"backbone, {most * size} tokens; got {new_tokens}."
+                f"backbone, {most * size} tokens, as must a choice; got {new_tokens}."
             )
         self.cut_contexts += len(context) > room
         return context[-room:]
