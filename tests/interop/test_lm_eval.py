@@ -8,19 +8,18 @@ from calm_models import energy_head, tiny
 from harness_tasks import QUESTIONS, write_tasks
 
 from calmkit.backbones import TransformerBackbone
-from calmkit.models import TokenLM, rank
+from calmkit.models import Generation, TokenLM, rank
 from calmkit.sampling import BatchTemperature, MostFrequent, PlainSampler, SoftmaxSampler
 
 pytest.importorskip("lm_eval")
-pytestmark = pytest.mark.filterwarnings("default::DeprecationWarning")
 
-from lm_eval import simple_evaluate  # noqa: E402
-from lm_eval.api.instance import Instance  # noqa: E402
-from lm_eval.tasks import TaskManager  # noqa: E402
+from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
 
-from calmkit.interop.lm_eval import CalmLM, NoLikelihoodError  # noqa: E402
-from calmkit.interop.lm_eval.task_settings import sampler_for, task_settings  # noqa: E402
-from calmkit.interop.lm_eval.until import before, write_until  # noqa: E402
+from calmkit.interop.lm_eval import CalmLM, NoLikelihoodError
+from calmkit.interop.lm_eval.task_settings import sampler_for, task_settings
+from calmkit.interop.lm_eval.until import before, write_until
 
 
 class Letters:
@@ -40,6 +39,24 @@ class Few(Letters):
     """As many letters as the tiny CALM has tokens."""
 
     letters = "?ab cd\n"
+
+
+class Scripted:
+    """Continues each prompt, told by its first token, with a text; `?` is the end token."""
+
+    chunk_size = 1
+
+    def __init__(self, texts):
+        self.texts, self.calls = texts, []
+
+    def generate(self, prompts, *, max_new_tokens, eos_id, sampler, generator):
+        self.calls.append(([prompt[0] for prompt in prompts], max_new_tokens))
+        written = []
+        for first, *new in prompts:
+            text, ended, _ = self.texts[first][len(new) :][:max_new_tokens].partition("?")
+            reason = "stop" if ended else "length"
+            written.append(Generation(Letters().encode(text), reason, 0, 0, 0))
+        return written
 
 
 def softmax_model(seed=0):
@@ -194,26 +211,15 @@ class TestGeneration:
         texts = write_until(model, tokenizer, prompts, until=[], generator=generator, **settings)
         assert texts == [tokenizer.decode(one.tokens) for one in whole]
 
-    def test_rows_end_at_a_stop_text_and_leave_the_batch(self, monkeypatch):
-        model, tokenizer, sizes = softmax_model(3), Letters(), []
-        prompts = [[0, 1], [0, 2], [0, 3]]
-        greedy = SoftmaxSampler(top_k=1)
-        whole = [
-            tokenizer.decode(one.tokens)
-            for one in model.generate(prompts, max_new_tokens=90, eos_id=0, sampler=greedy)
-        ]
-        stop = whole[1][:20][-3:]  # spans the end of the first round
-        generate = model.generate
-        monkeypatch.setattr(
-            model, "generate", lambda p, **k: sizes.append(len(p)) or generate(p, **k)
-        )
+    def test_rows_that_have_ended_leave_the_batch(self):
+        """One row meets a stop text in the second round, one the end token, one the limit."""
+        model = Scripted({1: "b" * 15 + "stop" + "b" * 99, 2: "cc?", 3: "d" * 99})
         texts = write_until(
-            model, tokenizer, prompts, until=["", stop, "never"], max_new_tokens=90,
-            sampler=greedy, generator=torch.Generator(),
+            model, Letters(), [[1], [2], [3]], until=["", "stop", "never"], max_new_tokens=90,
+            sampler=None, generator=torch.Generator(),
         )  # fmt: skip
-        assert texts == [text.split(stop)[0] for text in whole]
-        assert len(texts[1]) < 20 and sizes == sorted(sizes, reverse=True)
-        assert sizes[-1] < 3 or len(sizes) < 3
+        assert texts == ["b" * 15, "cc", "d" * 90]
+        assert model.calls == [([1, 2, 3], 16), ([1, 3], 32), ([3], 42)]
 
     def test_the_first_of_several_stop_texts_counts(self):
         assert before("one two three", ["three", "two", ""]) == "one "

@@ -151,7 +151,7 @@ class CalmLM(TemplateLM):
         prompts = [self.tok_encode(one.arguments[0]) for one in requests]
         # Long prompts first, so that a batch that does not fit in memory fails at once.
         order = sorted(range(len(requests)), key=lambda i: (repr(asked[i]), -len(prompts[i])))
-        generator = torch.Generator(self._device).manual_seed(self._seed)
+        generator = torch.Generator(self.device).manual_seed(self._seed)
         texts: dict[int, str] = {}
         with tqdm(total=len(requests), desc="generate_until", disable=disable_tqdm) as bar:
             for _, same in itertools.groupby(order, key=lambda i: repr(asked[i])):
@@ -190,7 +190,7 @@ class CalmLM(TemplateLM):
         questions = questions_of(requests)
         if alone := next((task for task, choices in questions if len(choices) < 2), ""):
             raise self._no_likelihood(f"Task {alone} has single texts and no choices to rank.")
-        generator = torch.Generator(self._device).manual_seed(self._seed)
+        generator = torch.Generator(self.device).manual_seed(self._seed)
         scores = []
         for one in tqdm(requests, desc="ranking", disable=disable_tqdm):
             context, continuation = self._pair(*one.arguments)
