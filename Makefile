@@ -5,9 +5,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+PICTURES ?= docs/examples
 WORKERS ?= 2
 
-.PHONY: compare test lint format docs clean
+.PHONY: compare test lint format docs examples clean
 
 compare: .venv/cli
 	$(BIN)/calmkit compare $(ARGS)
@@ -29,6 +30,12 @@ format: .venv/dev
 docs: .venv/docs
 	$(BIN)/zensical build --clean --strict
 	$(BIN)/python .ci/check_site.py site
+
+# Runs the scripts of examples/, which draw the pictures of their page, and the notebook.
+examples: .venv/dev
+	for script in $(CURDIR)/examples/*.py; do \
+	  (cd $(PICTURES) && MPLBACKEND=agg $(CURDIR)/$(BIN)/python $$script) || exit 1; done
+	$(BIN)/python .ci/notebook.py --run
 
 clean:
 	rm -rf .venv

@@ -27,6 +27,7 @@ EXTRAS = {
     "transformers": "hf",
     "torchdiffeq": "ode",
     "zuko": "flows",
+    "lm_eval": "eval",
     "tensorboard": "tensorboard",
     "xformers": "xformers",
 }

@@ -402,7 +402,7 @@ LIGHT = (
 EXTRAS = (
     "lightning_fabric tokenizers safetensors jsonargparse matplotlib rich xformers scipy "
     "pyarrow zstandard tensorboard hypothesis pytest transformers huggingface_hub torchdiffeq "
-    "sklearn torchmetrics zuko"
+    "sklearn torchmetrics zuko lm_eval datasets"
 ).split()
 
 
@@ -499,7 +499,12 @@ def test_tests_mirror_the_rooms():
     rooms = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
     folders = {path.parent.name for path in tests.glob("*/*.py")}
     assert folders <= rooms | {"benchmarks", "contracts", "support"}
-    subjects = {path.stem for path in ROOT.iterdir()} | {"architecture", "docs", "packaging"}
+    subjects = {path.stem for path in ROOT.iterdir()} | {
+        "architecture",
+        "docs",
+        "examples",
+        "packaging",
+    }
     assert {path.stem.removeprefix("test_") for path in tests.glob("test_*.py")} <= subjects
 
 

@@ -21,7 +21,7 @@ from calmkit.extras import is_installed, with_remedy
 __all__ = ["main"]
 
 _COMMANDS = ("compare", "train", "evaluate", "generate", "prepare", "data", "convert", "account",
-             "check", "report")  # fmt: skip
+             "check", "report", "harness")  # fmt: skip
 
 _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 
@@ -38,11 +38,11 @@ commands:
   account    compute parameters, FLOPs and memory of a model without building its weights
   check      run the contract tests on a part of your own: calmkit check my_head.MyHead
   report     merge several comparisons into one report: calmkit report DIR DIR --output DIR
+  harness    run tasks of lm-evaluation-harness on a saved model
 
 examples:
   calmkit compare                               the embedded English text, about five minutes
   calmkit compare --data texts/ --head.width 256 --variants.flow.head.depth 6
-  calmkit compare --config heads --data texts/  a preset: one of the paper's questions
   calmkit train --head FlowHead --output runs/flow
   calmkit generate --checkpoint runs/flow --prompt "The value of" --temperature 0.5
 

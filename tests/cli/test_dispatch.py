@@ -34,7 +34,7 @@ class TestWithoutWork:
         assert capsys.readouterr().err == (
             "calmkit compre: not a command.\n  did you mean: compare\n"
             "  allowed: compare, train, evaluate, generate, prepare, data, convert, account, "
-            "check, report\n"
+            "check, report, harness\n"
         )
 
     def test_help_imports_nothing_heavy(self):
