@@ -102,12 +102,15 @@ class _NatsInBlocks(torch.autograd.Function):
     @staticmethod
     def backward(  # pyrefly: ignore
         ctx: Any, upstream: Tensor, _: Tensor
-    ) -> tuple[Tensor, Tensor, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, weight, target, normaliser = ctx.saved_tensors
         upstream = torch.where(target == IGNORED, 0.0, upstream)
         if torch.is_grad_enabled():  # second derivatives are wanted
             return *_plain_gradients(features, weight, target, upstream), None, None
-        in_features, in_weight = torch.zeros_like(features), torch.zeros_like(weight)
+        # A frozen decoder, for instance, needs no gradient, which would be as large as its weights.
+        by_features, by_weight, *_ = ctx.needs_input_grad
+        in_features = torch.zeros_like(features) if by_features else None
+        in_weight = torch.zeros_like(weight) if by_weight else None
         for rows, columns in _blocks(len(target), len(weight)):
             narrow, tokens = features[rows].to(ctx.dtype), weight[columns].to(ctx.dtype)
             slope = linear(narrow, tokens).to(normaliser.dtype)
@@ -115,8 +118,10 @@ class _NatsInBlocks(torch.autograd.Function):
             place, inside = _place_in(columns, target[rows])
             slope.scatter_add_(1, place, -inside[:, None].to(slope.dtype))
             slope = slope.mul_(upstream[rows, None]).to(ctx.dtype)
-            in_features[rows] += slope @ tokens
-            in_weight[columns] += slope.T @ narrow
+            if in_features is not None:
+                in_features[rows] += slope @ tokens
+            if in_weight is not None:
+                in_weight[columns] += slope.T @ narrow
         return in_features, in_weight, None, None
 
 
