@@ -49,7 +49,8 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
 
     Raises:
         ConfigError: If the machine has no such device, or fewer of them.
-        ValueError: If a batch cannot be divided evenly among the devices.
+        ValueError: If other processes are there than the devices need, or a batch cannot be
+            divided evenly among them.
     """
     from lightning_fabric import Fabric
 
@@ -61,8 +62,10 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
         strategy=fully_sharded() if experiment.strategy == "fsdp" else experiment.strategy,
         precision=experiment.precision,
     )
+    _check_processes(fabric, experiment)
     trained = ["training"]
-    if experiment.model == "calm" and experiment.finetune is None:
+    new_autoencoder = experiment.finetune is None and experiment.autoencoder_from is None
+    if experiment.model == "calm" and new_autoencoder:
         trained.append("autoencoder_training")
     for key in trained:
         settings = getattr(experiment, key)
@@ -73,6 +76,37 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
             name=f"{key}.batch_size",
         )
     return fabric
+
+
+def _check_processes(fabric: "Fabric", experiment: TrainExperiment) -> None:
+    """Refuse a number of processes that is not that of the devices.
+
+    Too few would wait for the others; too many would each train the whole model.
+    """
+    from lightning_fabric.plugins.environments import (
+        LightningEnvironment,
+        SLURMEnvironment,
+        TorchElasticEnvironment,
+    )
+
+    devices, nodes = getattr(fabric.strategy, "num_processes", 1), experiment.num_nodes
+    started = None
+    if TorchElasticEnvironment.detect():
+        started = TorchElasticEnvironment().world_size()
+    elif SLURMEnvironment.detect() and "SLURM_STEP_NUM_TASKS" in os.environ:  # set by srun
+        started = int(os.environ["SLURM_STEP_NUM_TASKS"])
+    if started is not None and started != devices * nodes:
+        raise ValueError(
+            "devices * num_nodes must be the number of processes that torchrun or srun has "
+            f"started, {started}; got {devices} * {nodes}. Change one of them."
+        )
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    alone = isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ
+    if nodes > 1 and alone and not experiment.dry_run:
+        raise ValueError(
+            "num_nodes must be 1 unless the environment says where the other machines are; got "
+            f"{nodes}. Start the command with torchrun or srun on each of them."
+        )
 
 
 @contextlib.contextmanager

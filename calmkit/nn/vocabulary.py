@@ -107,8 +107,8 @@ class _NatsInBlocks(torch.autograd.Function):
         upstream = torch.where(target == IGNORED, 0.0, upstream)
         if torch.is_grad_enabled():  # second derivatives are wanted
             return *_plain_gradients(features, weight, target, upstream), None, None
-        # A frozen decoder, for instance, needs no gradient, which would be as large as its weights.
-        by_features, by_weight, *_ = ctx.needs_input_grad
+        # A frozen decoder needs no gradient, which would be as large as its weights.
+        by_features, by_weight = ctx.needs_input_grad[:2]
         in_features = torch.zeros_like(features) if by_features else None
         in_weight = torch.zeros_like(weight) if by_weight else None
         for rows, columns in _blocks(len(target), len(weight)):

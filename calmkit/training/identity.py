@@ -74,5 +74,5 @@ def check_identity(path: Path, saved: Mapping[str, Any], own: Mapping[str, Any])
 
 def _remedy(key: str, saved: Mapping[str, Any]) -> str:
     if key == "micro_batch":  # without it, it follows from the number of devices
-        return f"Set training.micro_batch to {saved.get(key)}"
+        return f"Set micro_batch of this training to {saved.get(key)}"
     return "Restore it"

@@ -230,7 +230,7 @@ def other_batches(step):
         ({"settings": settings(clip_norm=2.0)}, "clip_norm must be as in"),
         (
             {"settings": settings(micro_batch=2)},
-            r"micro_batch must be as in .*\(4\); got 2. Set training.micro_batch to 4, or",
+            r"micro_batch must be as in .*\(4\); got 2. Set micro_batch of this training to 4, or",
         ),
         ({"settings": settings(20)}, "steps of the decay must be as in"),
         ({"settings": settings(warmup_steps=0)}, "warmup_steps must be as in"),
