@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 from calmkit.finite import is_readable
 from calmkit.typing import typed
 
-__all__ = ["IGNORED", "vocabulary_nats"]
+__all__ = ["IGNORED", "targets_of_full_blocks", "vocabulary_nats"]
 
 IGNORED = -100
 """A target that is not counted, as in `torch.nn.functional.cross_entropy`."""
@@ -67,6 +67,15 @@ def vocabulary_nats(
             dtype = torch.get_autocast_dtype(device)
         nats, _ = _NatsInBlocks.apply(rows, weight, tokens, dtype)
     return nats.view(target.shape)
+
+
+def targets_of_full_blocks(vocab: int) -> int:
+    """The least number of targets that fill a block; more of them take no larger one.
+
+    Args:
+        vocab: Number of tokens.
+    """
+    return max(_LOGITS_AT_ONCE // vocab + 1, _TARGETS_AT_ONCE)
 
 
 def _nats(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
