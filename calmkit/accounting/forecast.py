@@ -32,7 +32,7 @@ ASSUMED_SHARE = 0.4
 
 M = TypeVar("M", bound=nn.Module)
 
-# Rows of a dry run hold at most this many positions together; its time grows with them.
+# Rows of a dry run hold this many positions together, if it can: its time grows with them.
 _POSITIONS_AT_ONCE = 4096
 
 
@@ -119,6 +119,8 @@ def forecast(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     plan: TrainingPlan,
     units: Sequence[nn.Module] = (),
+    *,
+    linear_from: int = 0,
 ) -> Forecast:
     """Forecast a training, without memory for the module.
 
@@ -128,6 +130,7 @@ def forecast(
         optimizer: Builds the optimiser over the trained parameters.
         plan: How the training divides its work.
         units: Disjoint parts of the module that shards gather one by one.
+        linear_from: Number of positions from which memory grows in proportion to more of them.
     """
     rows = plan.rows_at_once
     accumulates = rows * plan.devices < plan.batch_size
@@ -136,11 +139,11 @@ def forecast(
         loss = loss_of(count)
         return step_memory(module, loss, optimizer, mixed=plan.mixed, accumulates=accumulates)
 
-    at_once = max(2, _POSITIONS_AT_ONCE // plan.positions)
-    if rows <= at_once:
+    step = max(1, _POSITIONS_AT_ONCE // (2 * plan.positions), -(-linear_from // plan.positions))
+    if rows <= 2 * step:
         found = measure(rows)
     else:
-        found = _extrapolated(measure(at_once // 2), measure(at_once), at_once // 2, rows)
+        found = _extrapolated(measure(step), measure(2 * step), step, rows)
     trained = [p.numel() for p in module.parameters() if p.requires_grad]
     held = {
         "weights": found.weights,

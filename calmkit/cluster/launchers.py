@@ -44,10 +44,11 @@ class Launched:
 
 
 def launched() -> Launched | None:
-    """The processes that `torchrun` or SLURM has started; None if this one stands alone.
+    """The processes that `torchrun` or `srun` has started; None if this one stands alone.
 
     Raises:
-        ValueError: If SLURM has several tasks, but was not told how many for each machine.
+        ValueError: If a job of SLURM has several tasks, but no number of them for each machine,
+            which Lightning Fabric needs.
     """
     from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
@@ -62,4 +63,6 @@ def launched() -> Launched | None:
             f"--ntasks-per-node must be given to SLURM for several tasks; got --ntasks={tasks} "
             "alone. Give one task for each device."
         )
-    return Launched("SLURM", tasks, int(os.environ.get("SLURM_NNODES", "1")))
+    if (started := os.environ.get("SLURM_STEP_NUM_TASKS")) is None:  # a job's script, without srun
+        return None
+    return Launched("srun", int(started), int(os.environ.get("SLURM_STEP_NUM_NODES", "1")))

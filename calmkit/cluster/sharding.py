@@ -49,7 +49,15 @@ def _shard(caller: nn.Module, mesh: "DeviceMesh") -> nn.Module:
     mesh = init_device_mesh(mesh.device_type, (get_world_size(),))
     frozen = {p for p in caller.parameters() if not p.requires_grad}
     for unit in units_of(caller):
-        fully_shard(unit, mesh=mesh, ignored_params=frozen)
+        # A head is the last in a forward pass and the first in the backward pass, and stays
+        # gathered between them. A process whose loss meets NaN therefore misses no exchange in
+        # which the others would wait for it, when they draw samples after the loss.
+        fully_shard(
+            unit,
+            mesh=mesh,
+            ignored_params=frozen,
+            reshard_after_forward=not isinstance(unit, Head),
+        )
         # What a model calls besides `forward`.
         called = ("loss", "sample") if isinstance(unit, Head) else ("training_vectors",)
         for method in called if isinstance(unit, Head | InputEncoder) else ():

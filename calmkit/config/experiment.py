@@ -200,7 +200,7 @@ class TrainExperiment(Experiment):
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse fine-tuning without a model, or with the model's folder as output."""
+        """Refuse fine-tuning without a model, or an output that is also an input."""
         super().__post_init__()
         if (self.finetune is None) != (self.checkpoint is None):
             given, missing = (
@@ -217,11 +217,15 @@ class TrainExperiment(Experiment):
                 "autoencoder_from must be left out with checkpoint, which holds an autoencoder; "
                 f"got {self.autoencoder_from}."
             )
-        if self.checkpoint is not None and self.checkpoint.resolve() == self.output.resolve():
-            raise ValueError(
-                f"output must be another folder than checkpoint, which is kept; got {self.output} "
-                "for both."
-            )
+        for name, folder in (
+            ("checkpoint", self.checkpoint),
+            ("autoencoder_from", self.autoencoder_from),
+        ):
+            if folder is not None and folder.resolve() == self.output.resolve():
+                raise ValueError(
+                    f"output must be another folder than {name}, which is kept; got "
+                    f"{self.output} for both."
+                )
 
 
 def _at_least(name: str, value: int, least: int) -> None:

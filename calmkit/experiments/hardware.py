@@ -49,8 +49,9 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
 
     Raises:
         ConfigError: If the machine has no such device, or fewer of them.
-        ValueError: If a batch cannot be divided evenly among the devices, or a launcher has
-            started more or fewer processes than there are devices.
+        ValueError: If a batch cannot be divided evenly among the devices, a launcher has started
+            more or fewer processes than there are devices, or nobody has said where the other
+            machines are.
     """
     from lightning_fabric import Fabric
 
@@ -65,6 +66,7 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
     )
     if processes is not None:
         processes.check(getattr(fabric.strategy, "num_processes", 1), experiment.num_nodes)
+    _check_machines(fabric, experiment)
     trained = ["training"]
     given = experiment.finetune or experiment.autoencoder_from
     if experiment.model == "calm" and given is None:
@@ -78,6 +80,19 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
             name=f"{key}.batch_size",
         )
     return fabric
+
+
+def _check_machines(fabric: "Fabric", experiment: TrainExperiment) -> None:
+    """Refuse other machines that the process would wait for without knowing where they are."""
+    from lightning_fabric.plugins.environments import LightningEnvironment
+
+    environment = getattr(fabric.strategy, "cluster_environment", None)
+    alone = isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ
+    if experiment.num_nodes > 1 and alone and not experiment.dry_run:
+        raise ValueError(
+            "num_nodes must be 1 unless the environment says where the other machines are; got "
+            f"{experiment.num_nodes}. Start the command with torchrun or srun on each of them."
+        )
 
 
 @contextlib.contextmanager

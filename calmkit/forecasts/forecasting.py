@@ -11,7 +11,7 @@ from calmkit.cluster import units_of
 from calmkit.config import TrainExperiment, check_parts
 from calmkit.data import Corpus, TrainingBatches
 from calmkit.experiments import PreparedPairs, autoencoder_objective, model_objective
-from calmkit.nn import without_memory
+from calmkit.nn import targets_of_full_blocks, without_memory
 from calmkit.training import TrainingSettings
 
 __all__ = ["forecast_finetuning", "forecast_training"]
@@ -123,7 +123,17 @@ def _forecast(
         batch = rows(count)
         return lambda outline: loss(outline, batch)
 
-    return forecast(module, loss_of, optimizer, plan, units_of(module))
+    # Without the first chunk of a row, which is not predicted.
+    targets_of_row = (experiment.positions - 1) * experiment.chunk_size
+    rows_of_full_blocks = -(-targets_of_full_blocks(experiment.vocab_size) // targets_of_row)
+    return forecast(
+        module,
+        loss_of,
+        optimizer,
+        plan,
+        units_of(module),
+        linear_from=rows_of_full_blocks * experiment.positions,
+    )
 
 
 def _model_loss(module: nn.Module, batch: ChunkBatch) -> Tensor:

@@ -13,5 +13,6 @@ from .average_velocity import AverageVelocity as AverageVelocity
 from .distinct import for_each_distinct as for_each_distinct
 from .dual import Dual as Dual
 from .residual import ResidualBlock as ResidualBlock
+from .vocabulary import targets_of_full_blocks as targets_of_full_blocks
 from .vocabulary import vocabulary_nats as vocabulary_nats
 from .without_memory import without_memory as without_memory

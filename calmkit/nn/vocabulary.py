@@ -29,7 +29,7 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 from calmkit.finite import is_readable
 from calmkit.typing import typed
 
-__all__ = ["IGNORED", "vocabulary_nats"]
+__all__ = ["IGNORED", "targets_of_full_blocks", "vocabulary_nats"]
 
 IGNORED = -100
 """A target that is not counted, as in `torch.nn.functional.cross_entropy`."""
@@ -69,6 +69,15 @@ def vocabulary_nats(
     return nats.view(target.shape)
 
 
+def targets_of_full_blocks(vocab: int) -> int:
+    """The least number of targets that fill a block; more of them take no larger one.
+
+    Args:
+        vocab: Number of tokens.
+    """
+    return max(_LOGITS_AT_ONCE // vocab + 1, _TARGETS_AT_ONCE)
+
+
 def _nats(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """The plain form, which holds all logits."""
     logits = linear(features, weight)
@@ -102,12 +111,15 @@ class _NatsInBlocks(torch.autograd.Function):
     @staticmethod
     def backward(  # pyrefly: ignore
         ctx: Any, upstream: Tensor, _: Tensor
-    ) -> tuple[Tensor, Tensor, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         features, weight, target, normaliser = ctx.saved_tensors
         upstream = torch.where(target == IGNORED, 0.0, upstream)
         if torch.is_grad_enabled():  # second derivatives are wanted
             return *_plain_gradients(features, weight, target, upstream), None, None
-        in_features, in_weight = torch.zeros_like(features), torch.zeros_like(weight)
+        # A frozen decoder needs no gradient, which would be as large as its weights.
+        by_features, by_weight = ctx.needs_input_grad[:2]
+        in_features = torch.zeros_like(features) if by_features else None
+        in_weight = torch.zeros_like(weight) if by_weight else None
         for rows, columns in _blocks(len(target), len(weight)):
             narrow, tokens = features[rows].to(ctx.dtype), weight[columns].to(ctx.dtype)
             with torch.enable_grad():  # marks a repeated forward pass, as checkpointing does
@@ -116,8 +128,10 @@ class _NatsInBlocks(torch.autograd.Function):
             place, inside = _place_in(columns, target[rows])
             slope.scatter_add_(1, place, -inside[:, None].to(slope.dtype))
             slope = slope.mul_(upstream[rows, None]).to(ctx.dtype)
-            in_features[rows] += slope @ tokens
-            in_weight[columns] += slope.T @ narrow
+            if in_features is not None:
+                in_features[rows] += slope @ tokens
+            if in_weight is not None:
+                in_weight[columns] += slope.T @ narrow
         return in_features, in_weight, None, None
 
 

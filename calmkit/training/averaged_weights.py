@@ -53,7 +53,8 @@ class AveragedWeights:
             module: The same module with whole parameters.
         """
         gathered = AveragedWeights(module, self.decay)
-        gathered.load_state_dict({n: whole(average) for n, average in self._averages.items()})
+        for name, average in self._averages.items():  # only one of them is whole at a time
+            gathered._averages[name].copy_(whole(average))
         return gathered
 
     def decay_at(self, step: int) -> float:

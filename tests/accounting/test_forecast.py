@@ -89,10 +89,11 @@ def test_shards_divide_what_is_trained():
     assert predict(devices=4, shards=True).memory["gathered"] == 3 * 8 * (630 + 3 * 930)
 
 
-def test_long_rows_are_extrapolated():
-    """The dry run has rows of 4,096 positions at most."""
-    whole = step_memory(Model(), loss_of(20, 1024), MatrixDecayAdamW)
-    found = predict(positions=1024, batch_size=20, micro_batch=None)
+# Four and five rows hold 4,096 positions at most; of five, two and four are run.
+@pytest.mark.parametrize("positions", [1024, 800])
+def test_long_rows_are_extrapolated(positions):
+    whole = step_memory(Model(), loss_of(20, positions), MatrixDecayAdamW)
+    found = predict(positions=positions, batch_size=20, micro_batch=None)
     assert found.total_memory == pytest.approx(
         whole.weights + whole.gradients + whole.optimizer_state + whole.activations
         + whole.temporaries, rel=0.02,

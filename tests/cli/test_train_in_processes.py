@@ -169,7 +169,7 @@ def test_tasks_that_fabric_refuses_are_told(tmp_path, options, monkeypatch, caps
     given = [*options, "--output", str(tmp_path / "x"), "--num_nodes", "2"]
     assert cli.main(["train", *given]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "processes must be started as Lightning Fabric asks: You set `--ntasks=2`" in line
+    assert "--ntasks-per-node must be given to SLURM for several tasks; got --ntasks=2" in line
 
 
 def test_a_program_is_not_run_again_by_accident(tmp_path, options, capsys):

@@ -4,7 +4,8 @@ from calmkit.cluster import launched
 from calmkit.cluster.launchers import Launched
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "8"}
-SLURM = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}
+JOB = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}
+SLURM = JOB | {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}
 
 
 @pytest.fixture(autouse=True)
@@ -18,10 +19,11 @@ def alone(monkeypatch):
     [
         ({}, None),
         (TORCHRUN, Launched("torchrun", 16, 2)),
-        (SLURM, Launched("SLURM", 8, 2)),
+        (SLURM, Launched("srun", 8, 2)),
+        (JOB, None),
         (TORCHRUN | SLURM, Launched("torchrun", 16, 2)),  # torchrun in a job of SLURM
         (SLURM | {"SLURM_JOB_NAME": "interactive"}, None),
-        ({"SLURM_NTASKS": "1"}, Launched("SLURM", 1, 1)),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"}, Launched("srun", 1, 1)),
     ],
 )
 def test_processes_are_found(monkeypatch, environment, found):

@@ -195,6 +195,12 @@ def test_not_with_a_model_to_fine_tune(folder, tmp_path):
     )
 
 
+def test_the_folder_is_not_written_over(folder):
+    assert "output must be another folder than autoencoder_from, which is kept" in message(
+        f"--autoencoder={folder}", f"--output={folder}/../saved"
+    )
+
+
 def test_weights_are_read_in_the_precision_of_the_model(folder):
     saved = calmkit.load(folder, StandardizedAutoencoder).bfloat16()
     calmkit.save(saved, folder)

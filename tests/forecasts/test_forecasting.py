@@ -1,14 +1,17 @@
 """The stages that are forecast, and what the settings of a stage add to its memory."""
 
+import importlib
 import types
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from token_stores import END, make_store
 from train_configs import train
 
 from calmkit.accounting import TrainingPlan
+from calmkit.data import TokenStore
 from calmkit.forecasts import forecast_training
 from calmkit.training import TrainingSettings
 
@@ -58,3 +61,20 @@ def test_averages_take_the_memory_of_the_weights_that_are_trained(forecasts_of):
     averaged = forecast(training=replace(experiment.training, ema=0.9))["model"]
     assert plain.memory["averages"] == 0
     assert averaged.memory["averages"] == plain.memory["gradients"] > 0
+
+
+@pytest.mark.parametrize("vocab", [600, 900])
+def test_a_small_vocabulary_is_forecast_in_blocks_too(monkeypatch, vocab):
+    """Some thousand targets have all their logits in memory, and more do not."""
+    options = ("--model", "token_lm", "--chunk_size", "1", "--vocab_size", str(vocab),
+               "--positions", "64", "--hidden_size", "16", "--backbone.depth", "1",
+               "--backbone.heads", "2", "--training.batch_size", "192")  # fmt: skip
+    experiment = train(*options).experiment
+    tokens = np.arange(50_000) % (vocab - 1)
+    store = TokenStore(tokens, np.arange(0, 50_001, 50), vocab, vocab - 1, num_characters=0)
+    corpus = types.SimpleNamespace(train=store)
+    found = forecast_training(experiment, corpus, devices=1)["model"]
+    module = importlib.import_module("calmkit.accounting.forecast")
+    monkeypatch.setattr(module, "_POSITIONS_AT_ONCE", 10**6)
+    want = forecast_training(experiment, corpus, devices=1)["model"]
+    assert found.total_memory == pytest.approx(want.total_memory, rel=0.02)

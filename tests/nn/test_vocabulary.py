@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
+from torch.utils.flop_counter import FlopCounterMode
 
 from calmkit.nn import vocabulary, vocabulary_nats
 
@@ -76,6 +77,21 @@ def test_second_derivatives(monkeypatch):
     assert torch.autograd.gradgradcheck(
         lambda x, w: vocabulary_nats(x, w, target).sum(), (features, weight)
     )
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_a_frozen_input_costs_no_product(monkeypatch, frozen):
+    """Such as the decoder's weights in a model that is trained on its cross entropy."""
+    monkeypatch.setattr(vocabulary, "_LOGITS_AT_ONCE", 14)
+    features, weight, target = problem()
+    inputs = features, weight
+    inputs[frozen].requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        (got,) = torch.autograd.grad(vocabulary_nats(*inputs, target).sum(), inputs[1 - frozen])
+    # The logits twice, and one gradient.
+    assert counter.get_total_flops() == 3 * 2 * features.numel() * len(weight)
+    (want,) = torch.autograd.grad(plain(*inputs, target).sum(), inputs[1 - frozen])
+    torch.testing.assert_close(got, want)
 
 
 def test_low_precision_is_summed_in_float32(monkeypatch):

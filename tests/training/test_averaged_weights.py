@@ -1,12 +1,13 @@
 """The moving average of weights: its formula, its checkpoints, and where it is measured."""
 
 import copy
+import weakref
 
 import pytest
 import torch
 from training_problems import Toy, batch_at, run, settings
 
-from calmkit.training import AveragedWeights, CheckpointError
+from calmkit.training import AveragedWeights, CheckpointError, averaged_weights
 from calmkit.training.checkpoint import find_checkpoints
 
 
@@ -152,8 +153,11 @@ def test_other_averages_are_refused():
             average.load_state_dict(wrong)
 
 
-def test_sharded_parameters_are_averaged_in_their_shards():
-    """FSDP2 turns parameters into `DTensor`s; here with one process and no devices but the CPU."""
+def test_sharded_parameters_are_averaged_in_their_shards(monkeypatch):
+    """FSDP2 turns parameters into `DTensor`s; here with one process and no devices but the CPU.
+
+    They are gathered one by one: a device that holds shards may have no room for all averages.
+    """
     from torch import distributed
     from torch.distributed.fsdp import fully_shard
 
@@ -174,5 +178,16 @@ def test_sharded_parameters_are_averaged_in_their_shards():
             got = module.mix.weight.full_tensor().clone()  # with one process a view
         torch.testing.assert_close(got, want.state_dict()["mix.weight"])
         torch.testing.assert_close(module.mix.weight.full_tensor(), plain.mix.weight.detach())
+        found = []
+
+        def whole(tensor):
+            assert not any(earlier() is not None for earlier in found)
+            full = tensor.full_tensor().clone()
+            found.append(weakref.ref(full))
+            return full
+
+        monkeypatch.setattr(averaged_weights, "whole", whole)
+        assert same(average.of_whole(Toy()).state_dict(), want.state_dict())
+        assert len(found) == len(want.state_dict())
     finally:
         distributed.destroy_process_group()
