@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-import lightning_fabric  # noqa: F401  imported here so that Ctrl-C ends without a traceback
 from rich.console import Console
 
 from calmkit.comparison import result_of_one

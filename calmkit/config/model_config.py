@@ -29,6 +29,7 @@ from calmkit.saving.trust import check_name, find
 from calmkit.schema import ConfigError, Source
 
 from .experiment import TrainExperiment
+from .named_logger import SHORT_NAMES
 
 __all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "read_model_config"]
 
@@ -50,6 +51,7 @@ _NAMES = frozenset((
             "NAdam", "RAdam", "RMSprop", "Rprop", "SGD",
         )
     ),
+    *(f"calmkit.training.{name}" for name in SHORT_NAMES.values()),
     "lightning_fabric.loggers.CSVLogger",
     "lightning_fabric.loggers.TensorBoardLogger",
 ))  # fmt: skip

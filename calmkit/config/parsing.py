@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import calmkit
 from calmkit.extras import require
 from calmkit.schema import (
-    Argument,
     ConfigError,
     HelpAsked,
     Source,
@@ -26,13 +25,14 @@ from calmkit.schema import (
 from .experiment import TrainExperiment
 from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
 from .named_autoencoder import with_named_autoencoder
+from .named_logger import with_named_logger
 from .vocab_size import vocabulary_of_data
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 __all__ = [
-    "PRESETS", "Parsed", "experiment_schema", "explained", "new_experiment_parser", "new_parser",
+    "PRESETS", "Parsed", "explained", "new_experiment_parser", "new_parser",
     "option_pairs", "parse", "parse_for_evaluation", "parse_function", "parse_layers",
     "parse_text", "preset_names", "preset_source", "source_of",
 ]  # fmt: skip
@@ -156,7 +156,8 @@ def parse_layers(
     """
     import yaml
 
-    schema = experiment_schema()
+    schema = arguments_of(TrainExperiment)
+    layers, options = with_named_logger(layers, options)
     layers, options = with_named_autoencoder(layers, options, trust)
     layers = [*layers, *vocabulary_of_data(layers, options)]
     answer_help(check_layers(schema, layers, options), command)
@@ -278,15 +279,6 @@ def new_parser(command: str) -> "ArgumentParser":
     )
 
 
-def experiment_schema() -> dict[str, Argument]:
-    """The keys of `TrainExperiment`, with the annotations that the parser uses."""
-    require("lightning_fabric", "a config")
-    from lightning_fabric.loggers import Logger
-
-    logger = Argument(Callable[[Path], Logger], required=True)
-    return arguments_of(TrainExperiment) | {"logger": logger}
-
-
 def answer_help(asked: HelpAsked | None, command: str) -> None:
     """Print the arguments of a part and exit, if an option asks for them."""
     if asked is None:
@@ -304,8 +296,6 @@ def answer_help(asked: HelpAsked | None, command: str) -> None:
 
 def new_experiment_parser(command: str) -> "ArgumentParser":
     """A parser for the keys of `TrainExperiment`."""
-    from lightning_fabric.loggers import Logger
-
     parser = new_parser(command)
     parser.description = (
         "The presets set every key, including those marked as required; --print_config prints all "
@@ -317,13 +307,7 @@ def new_experiment_parser(command: str) -> "ArgumentParser":
         metavar="FILE",
         help=f"YAML file, or a preset: {', '.join(preset_names())}. May be repeated.",
     )
-    parser.add_class_arguments(TrainExperiment, skip={"logger"})
-    parser.add_argument(
-        "--logger",
-        type=Callable[[Path], Logger],
-        required=True,
-        help="Logger for the loss curves; receives the folder.",
-    )
+    parser.add_class_arguments(TrainExperiment)
     return parser
 
 

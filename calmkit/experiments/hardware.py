@@ -16,6 +16,7 @@ from torch import nn
 from calmkit.cluster import fully_sharded, share_of
 from calmkit.config import Comparison, TrainExperiment, check_device
 from calmkit.devices import check_compiler, compiled_blocks, fast_products
+from calmkit.extras import load_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,9 +38,7 @@ def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
         accelerator: `auto` for the fastest device, or `cpu`, `cuda` or `mps`.
         precision: Number format of the computation.
     """
-    from lightning_fabric import Fabric
-
-    return Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyrefly: ignore
+    return load_fabric("a device").Fabric(accelerator=accelerator, devices=1, precision=precision)
 
 
 def fabric_of(experiment: TrainExperiment) -> "Fabric":
@@ -51,10 +50,8 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
         ConfigError: If the machine has no such device, or fewer of them.
         ValueError: If a batch cannot be divided evenly among the devices.
     """
-    from lightning_fabric import Fabric
-
     check_device(experiment.accelerator, experiment.devices)
-    fabric = Fabric(
+    fabric = load_fabric("training").Fabric(
         accelerator=experiment.accelerator,
         devices=experiment.devices,
         num_nodes=experiment.num_nodes,

@@ -3,6 +3,10 @@
 from .averaged_weights import AveragedWeights as AveragedWeights
 from .checkpoint_record import CheckpointError as CheckpointError
 from .divergence import TrainingDiverged as TrainingDiverged
+from .loggers import CSVCurves as CSVCurves
+from .loggers import CurveLogger as CurveLogger
+from .loggers import TensorBoardCurves as TensorBoardCurves
+from .loggers import WandbCurves as WandbCurves
 from .loop import TrainingResult as TrainingResult
 from .loop import fit as fit
 from .objective import Means as Means

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from calmkit.disk import writing
 
 from .history import History, Point
+from .loggers import CSVCurves, CurveLogger
 from .speed import Speed
 
 if TYPE_CHECKING:
@@ -25,14 +26,16 @@ class Curves:
     """
 
     def __init__(
-        self, fabric: "Fabric", directory: Path | None, loggers: "Sequence[Logger] | None"
+        self,
+        fabric: "Fabric",
+        directory: Path | None,
+        loggers: "Sequence[CurveLogger | Logger] | None",
     ) -> None:
         self.reports = fabric.is_global_zero
-        if loggers is None:
-            loggers = fabric.loggers
-            if not loggers and directory is not None:
-                loggers = [_csv(directory)]
-        self._loggers = tuple(loggers) if self.reports else ()
+        if loggers is None and not fabric.loggers and directory is not None:
+            loggers = [CSVCurves(directory / "logs", name="", flush_every=1)]
+        chosen = fabric.loggers if loggers is None else loggers
+        self._loggers = tuple(chosen) if self.reports else ()
 
     def write_all(self, history: History) -> None:
         """Write the earlier points of a resumed run, so that its log is complete."""
@@ -65,14 +68,7 @@ class Curves:
 
 
 @contextmanager
-def _writing(logger: "Logger") -> Iterator[None]:
+def _writing(logger: "CurveLogger | Logger") -> Iterator[None]:
     target = getattr(logger, "root_dir", None) or f"the log of {type(logger).__name__}"
     with writing(target, kept="the checkpoints are kept, and a new log will hold all points"):
         yield
-
-
-def _csv(directory: Path) -> "Logger":
-    from lightning_fabric.loggers import CSVLogger
-
-    # Each part of a resumed run has its own version: this logger would delete an old file.
-    return CSVLogger(directory / "logs", name="", flush_logs_every_n_steps=1)
