@@ -54,7 +54,7 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
-    {"locks", "foreign_data", "orders"},
+    {"manual", "locks", "foreign_data", "orders"},
     {"files"},
     {"disk"},
     {"extras"},
@@ -282,9 +282,9 @@ PUBLIC = {
     "cluster": "fully_sharded",
     "devices": "compiled_blocks fast_products uncompiled",
     "training": (
-        "AveragedWeights CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress "
-        "Speed TrainingDiverged TrainingResult TrainingSettings fit learning_rate_factor "
-        "step_generator"
+        "AveragedWeights CSVCurves CheckpointError CurveLogger MatrixDecayAdamW Means Objective "
+        "OutOfMemory Progress Speed TensorBoardCurves TrainingDiverged TrainingResult "
+        "TrainingSettings WandbCurves fit learning_rate_factor step_generator"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "

@@ -49,16 +49,9 @@ __all__ = ["run"]
 
 Forecaster = Callable[[config.TrainExperiment, int], Mapping[str, Forecast]]
 
-_HELP = """in addition to the keys of a config below:
-  --trust        with --checkpoint: comma-separated packages outside calmkit whose classes the
-                 saved model and its config may name; their code runs
-"""
-
 
 def run(options: list[str]) -> None:
     """Train, save and report; options are the keys of a config and `--trust`."""
-    if "--help" in options:
-        print(_HELP)
     with mistakes():
         given, trust = without_trust(options)
         parsed = config.parse(given, command="calmkit train", trust=trust)

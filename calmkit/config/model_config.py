@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from calmkit.foreign_data import ForeignDataError, parse_yaml
+from calmkit.manual import LOGGERS
 from calmkit.saving import SavedModelError
 from calmkit.saving.limits import check_numbers
 from calmkit.saving.trust import check_name, find
 from calmkit.schema import ConfigError, Source
 
 from .experiment import TrainExperiment
-from .named_logger import SHORT_NAMES
 
 __all__ = ["FOR_EVALUATION", "FOR_FINETUNING", "read_model_config"]
 
@@ -51,7 +51,7 @@ _NAMES = frozenset((
             "NAdam", "RAdam", "RMSprop", "Rprop", "SGD",
         )
     ),
-    *(f"calmkit.training.{name}" for name in SHORT_NAMES.values()),
+    *(f"calmkit.training.{name}" for name in LOGGERS.values()),
     "lightning_fabric.loggers.CSVLogger",
     "lightning_fabric.loggers.TensorBoardLogger",
 ))  # fmt: skip

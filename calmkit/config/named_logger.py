@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from calmkit.manual import LOGGERS
 from calmkit.schema import Source
 
-__all__ = ["SHORT_NAMES", "with_named_logger"]
+__all__ = ["with_named_logger"]
 
 _KEY = "logger"
-SHORT_NAMES = {"csv": "CSVCurves", "tensorboard": "TensorBoardCurves", "wandb": "WandbCurves"}
 
 
 def with_named_logger(
@@ -39,7 +39,7 @@ def _option(option: str) -> str:
 
 def _named(value: Any) -> Any:
     if isinstance(value, str):
-        return SHORT_NAMES.get(value.strip().lower(), value)
+        return LOGGERS.get(value.strip().lower(), value)
     if isinstance(value, Mapping) and "class_path" in value:
         return {**value, "class_path": _named(value["class_path"])}
     return value

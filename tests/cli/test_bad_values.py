@@ -190,7 +190,6 @@ class TestForms:
         ("options", "part"),
         [
             (["--head.help", "FlowHaed"], "mean: FlowHead"),
-            (["--head.rule.help"], "has none yet"),
             (["--seed.help"], "seed is not a part"),
             (["--foo.help"], "foo is not a known key"),
             (["--help", "head"], "--KEY.help"),
@@ -234,6 +233,12 @@ class TestForms:
         assert "--head.solver" in out and "latent_size" not in out
         assert cli.main(["compare", "--config", "ci", "--variants.flow.head.help"]) == 0
         assert "--head.solver" in capsys.readouterr().out
+        assert cli.main(["train", "--head.rule.help"]) == 0
+        assert "  KernelScore    " in (out := capsys.readouterr().out)
+        assert "arguments of" not in out
+        assert cli.main(["train", "--optimizer.help", "AdamW"]) == 0
+        assert "--optimizer.amsgrad" in (out := capsys.readouterr().out)
+        assert "--optimizer.params" not in out
 
 
 def _fit_nothing(folder):
