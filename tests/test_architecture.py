@@ -33,7 +33,6 @@ FLOORS = [
     {"devices"},
     {"pairs"},
     {"data"},
-    {"text"},
     {"saving"},
     {"interop"},
     {"testing"},
@@ -54,6 +53,7 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
+    {"text"},
     {"manual", "locks", "foreign_data", "orders"},
     {"files"},
     {"disk"},
@@ -266,7 +266,7 @@ PUBLIC = {
     "conditioning_gap decoder_gate diagnose energy_skill head_noise interpolate "
     "latent_use latent_variance marginal_samples mean_over_groups nearest_chunks "
     "next_chunk_accuracy noise_curve principal_map prior_gap sample_spread "
-    "sample_votes state_rank tsne_map",
+    "sample_votes state_rank tsne_map TextQuality",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
     "ModelLoss NoisyInput RankedContinuation TokenAndLatentEmbedding TokenLM rank",
     "data": "Corpus EvaluationRows Manifest Preparation TextMixture TextTokenizer TokenStore "
@@ -491,6 +491,17 @@ def test_only_the_command_line_knows_argv_and_the_console():
     }
     # A report makes its table of rich's, and whoever has a console prints it.
     assert knowing <= {"reports/table.py", "reports/account_tables.py"}
+
+
+def test_only_the_command_line_prints():
+    """Other rooms log, warn or return what they have to say."""
+    printing = {
+        path.relative_to(ROOT).as_posix()
+        for path in module_files()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stdout.write")
+    }
+    assert {path.partition("/")[0] for path in printing} == {"cli"}
 
 
 def test_tests_mirror_the_rooms():

@@ -34,6 +34,7 @@ from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
 from .named_autoencoder import with_named_autoencoder
 from .named_logger import with_named_logger
 from .vocab_size import vocabulary_of_data
+from .warmups import shortened_warmups
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -168,7 +169,11 @@ def parse_layers(
     schema = arguments_of(TrainExperiment)
     layers, options = with_named_logger(layers, options)
     layers, options = with_named_autoencoder(layers, options, trust)
-    layers = [*layers, *vocabulary_of_data(layers, options)]
+    layers = [
+        *layers,
+        *vocabulary_of_data(layers, options),
+        *shortened_warmups(layers, options),
+    ]
     answer_help(check_layers(schema, layers, options), command)
     parser = new_experiment_parser(command)
     given = [f"--config={yaml.safe_dump(dict(layer.values))}" for layer in layers if layer.values]

@@ -34,6 +34,7 @@ from .spread import SampleSpread as SampleSpread
 from .spread import sample_spread as sample_spread
 from .state_rank import StateRank as StateRank
 from .state_rank import state_rank as state_rank
+from .text_quality import TextQuality as TextQuality
 from .votes import SampleVotes as SampleVotes
 from .votes import sample_votes as sample_votes
 

@@ -1,5 +1,6 @@
-"""Logging of a run's curves by Fabric's loggers; by default to a CSV file."""
+"""Logging of a run's curves by loggers, by default to a CSV file, and as `calmkit.training`."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from lightning_fabric.loggers import Logger
 
 __all__ = ["Curves"]
+
+_LOG = logging.getLogger("calmkit.training")
 
 
 class Curves:
@@ -47,6 +50,9 @@ class Curves:
     def write(self, kind: str, point: Point, speed: Speed | None = None) -> None:
         """Write one point under names that start with its kind, and the speed if it is known."""
         step, values = point
+        level = logging.INFO if kind == "validation" else logging.DEBUG
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        _LOG.log(level, "step %d, %s: %s", step, kind, shown)
         for logger in self._loggers:
             # A new dictionary for each: loggers modify their argument.
             named = {f"{kind}/{k}": v for k, v in values.items()}
