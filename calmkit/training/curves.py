@@ -45,14 +45,19 @@ class Curves:
         points = [(step, "train", values) for step, values in history.curve]
         points += [(step, "validation", values) for step, values in history.validation]
         for step, kind, values in sorted(points, key=lambda point: point[:2]):
-            self.write(kind, (step, values))
+            self._send(kind, (step, values), None)
 
     def write(self, kind: str, point: Point, speed: Speed | None = None) -> None:
         """Write one point under names that start with its kind, and the speed if it is known."""
+        if self.reports:
+            step, values = point
+            level = logging.INFO if kind == "validation" else logging.DEBUG
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            _LOG.log(level, "step %d, %s: %s", step, kind, shown)
+        self._send(kind, point, speed)
+
+    def _send(self, kind: str, point: Point, speed: Speed | None) -> None:
         step, values = point
-        level = logging.INFO if kind == "validation" else logging.DEBUG
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        _LOG.log(level, "step %d, %s: %s", step, kind, shown)
         for logger in self._loggers:
             # A new dictionary for each: loggers modify their argument.
             named = {f"{kind}/{k}": v for k, v in values.items()}

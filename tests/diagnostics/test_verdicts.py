@@ -23,6 +23,7 @@ from calmkit.diagnostics import (
     SampleSpread,
     SampleVotes,
     StateRank,
+    TextQuality,
 )
 from calmkit.metrics import Estimate
 
@@ -108,6 +109,8 @@ CASES = [
     (StateRank(6.4, 64, 0.9), StateRank(6.3, 64, 0.0)),
     (votes(1 / 19_900), votes(1 / 20_000)),
     (votes(1.0), votes(1.0, equal=True)),
+    (TextQuality(Estimate(3.01, 0.5), 2.0), TextQuality(Estimate(3.0, 0.5), 2.0)),
+    (TextQuality(Estimate(0.1, None), 0.0), TextQuality(Estimate(0.0, None), 0.0)),
 ]  # fmt: skip
 
 
