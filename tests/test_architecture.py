@@ -266,7 +266,7 @@ PUBLIC = {
     "conditioning_gap decoder_gate diagnose energy_skill head_noise interpolate "
     "latent_use latent_variance marginal_samples mean_over_groups nearest_chunks "
     "next_chunk_accuracy noise_curve principal_map prior_gap sample_spread "
-    "sample_votes state_rank tsne_map TextQuality",
+    "sample_votes state_rank tsne_map",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
     "ModelLoss NoisyInput RankedContinuation TokenAndLatentEmbedding TokenLM rank",
     "data": "Corpus EvaluationRows Manifest Preparation TextMixture TextTokenizer TokenStore "
@@ -282,9 +282,9 @@ PUBLIC = {
     "cluster": "fully_sharded",
     "devices": "compiled_blocks fast_products uncompiled",
     "training": (
-        "AveragedWeights CSVCurves CheckpointError CurveLogger MatrixDecayAdamW Means Objective "
-        "OutOfMemory Progress Speed TensorBoardCurves TrainingDiverged TrainingResult "
-        "TrainingSettings WandbCurves fit learning_rate_factor step_generator"
+        "AveragedWeights CheckpointError MatrixDecayAdamW Means Objective OutOfMemory Progress "
+        "Speed TrainingDiverged TrainingResult TrainingSettings fit learning_rate_factor "
+        "step_generator"
     ),
     "config": (
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "

@@ -6,7 +6,6 @@ from .corpus import digest_of as digest_of
 from .corpus import prepare_corpus as prepare_corpus
 from .held_out_rows import EvaluationRows as EvaluationRows
 from .held_out_rows import evaluation_rows as evaluation_rows
-from .known_tokenizers import TextTokenizer as TextTokenizer
 from .known_tokenizers import find_tokenizer as find_tokenizer
 from .manifest import Manifest as Manifest
 from .manifest import is_prepared as is_prepared
@@ -16,6 +15,11 @@ from .preparation import Preparation as Preparation
 from .sources import read_documents as read_documents
 from .store import TokenStore as TokenStore
 from .text_mixture import TextMixture as TextMixture
+
+# isort: off
+# In the order of the reference.
+from .known_tokenizers import TextTokenizer as TextTokenizer
+# isort: on
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

@@ -34,7 +34,6 @@ from .spread import SampleSpread as SampleSpread
 from .spread import sample_spread as sample_spread
 from .state_rank import StateRank as StateRank
 from .state_rank import state_rank as state_rank
-from .text_quality import TextQuality as TextQuality
 from .votes import SampleVotes as SampleVotes
 from .votes import sample_votes as sample_votes
 
@@ -43,3 +42,4 @@ from .votes import sample_votes as sample_votes
 from .diagnosing import check_points as check_points
 from .diagnosing import enough_rows as enough_rows
 from .diagnosis import LatentPlaces as LatentPlaces
+from .text_quality import TextQuality as TextQuality
