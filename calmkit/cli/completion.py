@@ -7,12 +7,11 @@ files and presets like the help, and thus knows every key, class and preset of t
 it offers nothing, the shell completes file names.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 from calmkit.manual import COMPARISON_OPTIONS, Option, options_of, part_classes, preset_names
 
-from .helping import EXPERIMENTS, Key, experiment_options, options_of_command, parts_of
+from .helping import EXPERIMENTS, Key, experiment_options, named_by, options_of_command, parts_of
 
 __all__ = ["SCRIPT", "words"]
 
@@ -72,10 +71,7 @@ def _options(keys: Mapping[str, Key], plain: Sequence[Option], before: Sequence[
         if key.part is None:
             continue
         found.append(f"--{name}.help")
-        chosen = key.option.default or ""
-        for option, value in itertools.pairwise(before):
-            if option == f"--{name}":
-                chosen = value
+        chosen = named_by(name, before) or key.option.default or ""
         if (made := part_classes(key.part).get(chosen)) is not None:
             found += [f"--{name}.{option.name}" for option in options_of(made)[key.bound :]]
     return [*found, "--help"]

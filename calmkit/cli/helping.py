@@ -1,12 +1,13 @@
 """The help of each command, from the source of what it is about; nothing heavy is imported.
 
 `calmkit train --help` lists the options most used first, and then all of them in groups, each with
-the value that the presets give it. `--head.help` lists the heads, and `--head.help FlowHead` the
-arguments of one. What cannot be answered from calmkit's own source, such as the arguments of an
-optimiser, is left to the parser.
+the value that the presets give it. `--head.help` lists the heads and the arguments of the default
+one, and `--head.help FlowHead` those of another. What calmkit's own source does not tell, such as
+the arguments of an optimiser, is left to the parser.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 from calmkit.manual import (
@@ -29,7 +30,15 @@ from calmkit.manual import (
     two_columns,
 )
 
-__all__ = ["EXPERIMENTS", "Key", "answer", "experiment_options", "options_of_command", "parts_of"]
+__all__ = [
+    "EXPERIMENTS",
+    "Key",
+    "answer",
+    "experiment_options",
+    "named_by",
+    "options_of_command",
+    "parts_of",
+]
 
 EXPERIMENTS = ("train", "compare")
 
@@ -216,16 +225,25 @@ def _page_of_part(command: str, key: str, name: str, given: Sequence[str]) -> st
         return page(settings, title=f"settings of {key}:")
     if key not in keys or (part := keys[key].part) is None:
         return None
+    pages, shown = [], name
     if not name:
-        current = keys[key].option.default or ""
-        return parts_page(key, parts_of(key, part), command=usage, current=current)
-    classes = part_classes(part)
-    found = classes.get(LOGGERS.get(name, name))
-    if found is None:
+        if any(word.startswith(("--config", f"--{key}=", "--checkpoint")) for word in given):
+            return None
+        shown = named_by(key, given) or keys[key].option.default or ""
+        pages.append(parts_page(key, parts_of(key, part), command=usage, current=shown))
+    found = part_classes(part).get(LOGGERS.get(shown, shown))
+    if found is not None:
+        defaults = preset_defaults("base", command)
+        options = [
+            dataclasses.replace(one, default=defaults.get(f"{key}.{one.name}", one.default))
+            for one in options_of(found)[keys[key].bound :]
+        ]
+        pages.append(arguments_page(key, shown, options, command=usage))
+    elif shown not in ("", "null"):  # a class of elsewhere
         return None
-    defaults = preset_defaults("base", command)
-    options = [
-        dataclasses.replace(one, default=defaults.get(f"{key}.{one.name}", one.default))
-        for one in options_of(found)[keys[key].bound :]
-    ]
-    return arguments_page(key, name, options, command=usage)
+    return "\n".join(pages)
+
+
+def named_by(key: str, given: Sequence[str]) -> str:
+    """The class that the option of a key names; empty if there is none."""
+    return next((two for one, two in itertools.pairwise(given) if one == f"--{key}"), "")
