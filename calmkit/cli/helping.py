@@ -56,6 +56,8 @@ _MOST_USED = (
     "data", "output", "head", "backbone", "chunk_size", "training.steps", "training.batch_size",
     "seed", "dry_run",
 )  # fmt: skip
+# A comparison trains each model from scratch, on one device.
+_NOT_COMPARED = ("dry_run", "devices", "num_nodes", "strategy", "finetune", "checkpoint")
 _GROUPS = {
     "the model": (
         "model", "vocab_size", "chunk_size", "latent_size", "hidden_size", "positions",
@@ -121,6 +123,8 @@ def experiment_options(command: str) -> dict[str, Key]:
     defaults = preset_defaults("base", command)
     keys = {}
     for option in [] if schema is None else options_of(schema):
+        if command == "compare" and option.name in _NOT_COMPARED:
+            continue
         group = part_of_hint(option.hint, option.module, group=True)
         if group is not None:
             for inner in options_of(group):
@@ -165,7 +169,7 @@ def _page_of_experiment(command: str) -> str:
         "Every key has a value from the presets; it is shown as the default. Set an argument of a "
         "part\nwith --backbone.depth 6; --backbone.help lists the backbones.\n",
         two_columns(most_used, title="most used:")
-        + page([_with_hint(keys[name]) for name in _MOST_USED]),
+        + page([_with_hint(keys[name]) for name in _MOST_USED if name in keys]),
     ]
     if command == "compare":
         pages.append(page(COMPARISON_OPTIONS, title="the comparison:"))
@@ -174,7 +178,7 @@ def _page_of_experiment(command: str) -> str:
         if title == "training of the autoencoder":
             pages.append(_like_training(title, chosen, keys))
         elif title == "fine-tuning on pairs":
-            if command == "train":
+            if chosen:
                 pages.append(page([*map(_with_hint, chosen), _TRUST], title=f"{title}:"))
         else:
             pages.append(page([*map(_with_hint, chosen)], title=f"{title}:"))
