@@ -4,7 +4,7 @@ import ast
 from collections.abc import Mapping, Sequence
 
 from .pages import page, two_columns
-from .source_text import Definition, bases_of, find, functions_of, names_handed_on
+from .source_text import Definition, bases_of, find, members_of, names_handed_on
 from .stated_options import Option
 
 __all__ = ["arguments_page", "part_classes", "parts_page"]
@@ -66,28 +66,25 @@ def _is_a(found: Definition, base: Definition) -> bool:
     """Whether a class is below a base, or has the methods of a protocol."""
     if not _is_protocol(base):
         return base in bases_of(found)
-    own, wanted = functions_of(found), functions_of(base)
+    own, wanted = members_of(found), members_of(base)
     names = [name for name in wanted if name == "__call__" or not name.startswith("_")]
-    return all(
-        name in own and _names(own[name])[: len(_names(wanted[name]))] == _names(wanted[name])
-        for name in names
-    )
+    return all(_names(own.get(name))[: len(_names(wanted[name]))] == _names(wanted[name])
+               for name in names)  # fmt: skip
 
 
 def _is_concrete(found: Definition) -> bool:
     if not isinstance(found.node, ast.ClassDef) or _is_protocol(found):
         return False
-    decorators = [
-        ast.unparse(decorator)
-        for function in functions_of(found).values()
-        for decorator in function.decorator_list
-    ]
-    return not any("abstractmethod" in decorator for decorator in decorators)
+    return not any(
+        "abstractmethod" in ast.unparse(decorator)
+        for node in members_of(found).values()
+        for decorator in getattr(node, "decorator_list", ())
+    )
 
 
 def _is_protocol(found: Definition) -> bool:
     return any("Protocol" in ast.unparse(base) for base in getattr(found.node, "bases", ()))
 
 
-def _names(function: ast.FunctionDef) -> list[str]:
-    return [argument.arg for argument in function.args.args]
+def _names(member: ast.stmt | None) -> list[str]:
+    return [one.arg for one in member.args.args] if isinstance(member, ast.FunctionDef) else []

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import calmkit
 
-__all__ = ["Definition", "bases_of", "find", "functions_of", "names_handed_on", "one_line"]
+__all__ = ["Definition", "bases_of", "find", "members_of", "names_handed_on", "one_line"]
 
 _ROOT = Path(calmkit.__file__).parent
 
@@ -75,14 +75,17 @@ def bases_of(found: Definition) -> Iterator[Definition]:
             yield from bases_of(above)
 
 
-def functions_of(found: Definition) -> dict[str, ast.FunctionDef]:
-    """The methods of a class, with those of its bases."""
-    methods: dict[str, ast.FunctionDef] = {}
+def members_of(found: Definition) -> dict[str, ast.stmt]:
+    """The methods and attributes of a class and of its bases, each as the class itself has it."""
+    members: dict[str, ast.stmt] = {}
     for one in bases_of(found):
         for node in getattr(one.node, "body", ()):
             if isinstance(node, ast.FunctionDef):
-                methods.setdefault(node.name, node)
-    return methods
+                members.setdefault(node.name, node)
+            elif isinstance(node, ast.Assign):
+                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                members |= {name: node for name in names if name not in members}
+    return members
 
 
 def one_line(found: Definition) -> str:

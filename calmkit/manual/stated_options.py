@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .source_text import Definition, bases_of, find
 
@@ -50,14 +50,16 @@ def options_of(found: Definition) -> list[Option]:
     if isinstance(found.node, ast.FunctionDef):
         return _arguments(found.node, found.module, ast.get_docstring(found.node) or "")
     options: dict[str, Option] = {}
+    texts: dict[str, str] = {}
     for one in bases_of(found):
         if not isinstance(one.node, ast.ClassDef):
             continue
         text = ast.get_docstring(one.node) or ""
+        texts = _entries(text) | texts  # a class may describe the fields of its base
         functions = [node for node in one.node.body if isinstance(node, ast.FunctionDef)]
         made = next((node for node in functions if node.name == "__init__"), None)
         if made is not None:
-            own = _arguments(made, one.module, ast.get_docstring(made) or text)
+            own = _arguments(made, one.module, ast.get_docstring(made) or "")
             for option in own:
                 options.setdefault(option.name, option)
             if made.args.kwarg is None:
@@ -65,7 +67,10 @@ def options_of(found: Definition) -> list[Option]:
         elif _is_dataclass(one.node):
             # The fields of a base come first.
             options = {option.name: option for option in _fields(one, text)} | options
-    return list(options.values())
+    return [
+        option if option.text else replace(option, text=texts.get(option.name, ""))
+        for option in options.values()
+    ]
 
 
 def description_of(found: Definition) -> str:
