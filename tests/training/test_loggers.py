@@ -1,5 +1,6 @@
 """Loggers of curves: short to name, made on demand, any class with their three methods."""
 
+import logging
 import subprocess
 import sys
 import types
@@ -8,6 +9,7 @@ import pytest
 
 from calmkit.config import ConfigError, check_parts, parse
 from calmkit.training import CSVCurves, CurveLogger, TensorBoardCurves, WandbCurves
+from calmkit.training.curves import Curves
 
 
 class Run:
@@ -117,3 +119,19 @@ print(torchmetrics.MeanMetric.__name__)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split("\n") == ["[]", "Fabric", "[]", "MeanMetric", ""], done.stderr
+
+
+def test_each_point_is_logged_once_and_by_one_process(caplog):
+    caplog.set_level(logging.DEBUG, "calmkit")
+    point, history = (2, {"loss": 0.5}), types.SimpleNamespace(curve=[], validation=[])
+    for reports in (True, False):
+        fabric = types.SimpleNamespace(is_global_zero=reports, loggers=[])
+        curves = Curves(fabric, None, ())
+        curves.write("train", point)
+        curves.write("validation", point)
+        history.curve, history.validation = [point], [point]
+        curves.write_all(history)  # those of the run before it was resumed
+    assert caplog.record_tuples == [
+        ("calmkit.training", logging.DEBUG, "step 2, train: loss 0.5"),
+        ("calmkit.training", logging.INFO, "step 2, validation: loss 0.5"),
+    ]
