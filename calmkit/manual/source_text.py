@@ -101,11 +101,16 @@ def _imported_module(node: ast.ImportFrom, module: str) -> str:
     return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
 
 
-@functools.cache
 def _tree(module: str) -> ast.Module:
-    """The parsed file of a module; an empty one if there is none."""
+    """The parsed file of a module; an empty one if there is none, or it is not imported yet."""
+    path = _file(module)
+    return _parsed(path) if path.is_file() else ast.Module([], [])
+
+
+@functools.cache
+def _parsed(path: Path) -> ast.Module:
     try:
-        return ast.parse(_file(module).read_text(encoding="utf-8"))
+        return ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return ast.Module([], [])
 

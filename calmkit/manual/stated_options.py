@@ -51,6 +51,7 @@ def options_of(found: Definition) -> list[Option]:
         return _arguments(found.node, found.module, ast.get_docstring(found.node) or "")
     options: dict[str, Option] = {}
     texts: dict[str, str] = {}
+    has_constructor = False
     for one in bases_of(found):
         if not isinstance(one.node, ast.ClassDef):
             continue
@@ -62,11 +63,13 @@ def options_of(found: Definition) -> list[Option]:
             own = _arguments(made, one.module, ast.get_docstring(made) or "")
             for option in own:
                 options.setdefault(option.name, option)
+            has_constructor = True
             if made.args.kwarg is None:
                 break
         elif _is_dataclass(one.node):
-            # The fields of a base come first.
-            options = {option.name: option for option in _fields(one, text)} | options
+            fields = {option.name: option for option in _fields(one, text)}
+            # The fields of a base come first, unless a constructor above hands them on.
+            options = options | fields | options if has_constructor else fields | options
     return [
         option if option.text else replace(option, text=texts.get(option.name, ""))
         for option in options.values()

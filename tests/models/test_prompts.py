@@ -1,7 +1,6 @@
 """Texts as prompts, temperatures, and streams that say how they ended."""
 
 import pytest
-import torch
 from calm_models import VOCAB, energy_head, tiny
 from seeding import seeded
 
@@ -52,7 +51,7 @@ def test_a_stream_says_how_it_ended(chunk_size):
     model = tiny(chunk_size, build_head=energy_head)
     reasons = set()
     for seed in range(8):
-        settings = {"max_new_tokens": 7, "eos_id": 2, "temperature": 0.5}
+        settings = {"max_new_tokens": 7, "eos_id": 1, "temperature": 0.5}
         (whole,) = model.generate([[1, 2]], **settings, generator=seeded(seed))
         stream = model.stream([1, 2], **settings, generator=seeded(seed))
         assert stream.generation.tokens == [] and stream.generation.chunks == 0
@@ -91,5 +90,4 @@ def test_mistakes(model, prompts, settings, text):
 def test_a_text_needs_a_tokenizer():
     with pytest.raises(ValueError, match="for a model without a tokenizer; got text"):
         tiny().generate("ab", max_new_tokens=3)
-    with torch.no_grad():
-        assert tiny().tokenizer is None
+    assert tiny().tokenizer is None
