@@ -1,45 +1,50 @@
-"""The model's text against what counting reaches: BrierLM beside that of trigrams.
+"""The model's text against what counting reaches: Brier-n beside those of trigrams.
 
 Every part of a model can be sound while its text is word salad: it was trained too briefly, or it
 is too small. A table of trigrams of the same training text, scored at the same places, is the
-least that a language model should exceed; higher is better.
+least that a language model should exceed; higher is better. Compared is the geometric mean of
+Brier-1, ..., Brier-m, where the trigrams' are positive up to order m: for m = 4 this is BrierLM.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from calmkit.metrics import Estimate
 
 from .base import Diagnostic
 
 __all__ = ["TextQuality"]
 
-# The same limit as for the conditioning gap.
-_ERRORS = 2.0
-
 
 @dataclass(frozen=True)
 class TextQuality(Diagnostic):
-    """BrierLM, higher is better.
+    """Brier-1..4 in per cent, higher is better.
 
     Attributes:
-        model: The model's; 0 without an error if it is undefined.
-        trigram: That of a trigram model of the training text.
+        model: The model's.
+        trigram: Those of a trigram model of the training text.
     """
 
-    model: Estimate
-    trigram: float
+    model: tuple[float, ...]
+    trigram: tuple[float, ...]
+
+    @property
+    def order(self) -> int:
+        """m, the number of Brier-n that are compared."""
+        last = (n for n, value in enumerate(self.trigram) if value <= 0)
+        return max(1, next(last, len(self.trigram)))
 
     @property
     def is_bad(self) -> bool:
-        """The model is not above the trigram by two standard errors."""
-        return self.model.value - _ERRORS * (self.model.standard_error or 0.0) <= self.trigram
+        """The model is not above the trigrams."""
+        return self._mean(self.model) <= self._mean(self.trigram)
 
     @property
     def summary(self) -> str:
         """Both scores."""
-        error = self.model.standard_error
-        error_text = "" if error is None else f" ± {error:.2g}"
-        return f"BrierLM {self.model.value:.3g}{error_text}, of a trigram model {self.trigram:.3g}"
+        full = self.order == len(self.trigram)
+        name = "BrierLM" if full else f"geometric mean of Brier-1..{self.order}"
+        model, trigram = self._mean(self.model), self._mean(self.trigram)
+        return f"{name} {model:.3g}, of a trigram model {trigram:.3g}"
 
     @property
     def meaning(self) -> str:
@@ -48,3 +53,7 @@ class TextQuality(Diagnostic):
             "counting triples of tokens predicts the text as well, so that it reads as word "
             "salad, whatever the other lines say; train longer, or a larger model"
         )
+
+    def _mean(self, brier: Sequence[float]) -> float:
+        product = math.prod(max(0.0, value) for value in brier[: self.order])
+        return product ** (1 / self.order)

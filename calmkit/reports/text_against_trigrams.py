@@ -1,4 +1,4 @@
-"""A variant's BrierLM against that of a trigram model of its training text."""
+"""A variant's Brier-n against those of a trigram model of its training text."""
 
 from calmkit.diagnostics import TextQuality
 
@@ -8,7 +8,7 @@ __all__ = ["text_quality"]
 
 
 def text_quality(report: Report, name: str) -> TextQuality | None:
-    """The score of a variant beside that of the trigrams that were scored at the same places.
+    """The scores of a variant beside those of the trigrams that were scored at the same places.
 
     Args:
         report: The report.
@@ -18,11 +18,10 @@ def text_quality(report: Report, name: str) -> TextQuality | None:
         None if it has no score, or its training text is unknown.
     """
     line = next(line for line in report.lines if line.name == name)
-    counted = [
-        baseline.brier_lm
-        for baseline in report.baselines
-        if baseline.name.startswith("trigram") and name in baseline.variants
-    ]
-    if line.summary.brier_lm is None or not counted:
+    counted = line.baselines.get("trigram")
+    if not line.summary.brier or counted is None:
         return None
-    return TextQuality(line.summary.brier_lm, counted[0])
+    return TextQuality(
+        tuple(score.value for score in line.summary.brier),
+        tuple(score.value for score in counted),
+    )

@@ -1,25 +1,22 @@
-"""The score of a text beside that of trigrams."""
+"""The scores of a text beside those of trigrams."""
 
-import pytest
 from sample_results import TRIGRAM, UNIGRAM, result, variant
 
 from calmkit.reports import Report, text_quality
 
 
 def of(**baselines):
-    return Report.of(result(variant("one", baselines=baselines or None)))
+    return Report.of(result(variant("one", baselines=baselines or None), variant("two")))
 
 
-def test_it_is_that_of_the_trigrams_at_the_same_places():
-    report = of(unigram=UNIGRAM, trigram=TRIGRAM)
+def test_they_are_those_of_the_variant_and_of_the_trigrams():
+    report = of(unigram=UNIGRAM, trigram=TRIGRAM[::-1])
     found = text_quality(report, "one")
-    assert found.model == report.lines[0].summary.brier_lm
-    product = 1.0
-    for score in TRIGRAM:
-        product *= score.value / 100
-    assert found.trigram == pytest.approx(100 * product**0.25)
+    assert found.model == tuple(score.value for score in report.lines[0].summary.brier)
+    assert found.trigram == tuple(score.value for score in TRIGRAM[::-1])
+    assert text_quality(report, "two").trigram == tuple(score.value for score in TRIGRAM)
 
 
-def test_it_is_absent_without_trigrams():
+def test_they_are_absent_without_trigrams():
     assert text_quality(of(), "one") is None
     assert text_quality(of(unigram=UNIGRAM), "one") is None
