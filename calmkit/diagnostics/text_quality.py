@@ -41,8 +41,9 @@ class TextQuality(Diagnostic):
     @property
     def summary(self) -> str:
         """Both scores."""
-        full = self.order == len(self.trigram)
-        name = "BrierLM" if full else f"geometric mean of Brier-1..{self.order}"
+        name = "BrierLM"
+        if self.order < len(self.trigram):
+            name = f"geometric mean of Brier-1..{self.order}" if self.order > 1 else "Brier-1"
         model, trigram = self._mean(self.model), self._mean(self.trigram)
         return f"{name} {model:.3g}, of a trigram model {trigram:.3g}"
 
