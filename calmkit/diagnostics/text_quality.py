@@ -43,7 +43,7 @@ class TextQuality(Diagnostic):
         """Both scores."""
         name = "BrierLM"
         if self.order < len(self.trigram):
-            name = f"geometric mean of Brier-1..{self.order}" if self.order > 1 else "Brier-1"
+            name = f"geometric mean of Brier-1 to -{self.order}" if self.order > 1 else "Brier-1"
         model, trigram = self._mean(self.model), self._mean(self.trigram)
         return f"{name} {model:.3g}, of a trigram model {trigram:.3g}"
 
