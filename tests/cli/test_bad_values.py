@@ -20,8 +20,8 @@ import pytest
 import calmkit
 from calmkit import cli
 from calmkit.cli import dispatch
+from calmkit.config import TrainExperiment
 from calmkit.config.comparison import _DEFAULTS
-from calmkit.config.parsing import experiment_schema
 from calmkit.data import TextTokenizer
 from calmkit.heads import EnergyHead
 from calmkit.schema.classes import arguments_of, find_class, known_classes
@@ -102,7 +102,7 @@ class TestEveryKey:
     def test_of_a_config(self, told):
         """Each key with some kinds in turn, and with a NUL, which none takes."""
         kinds = itertools.cycle(BAD.values())
-        for key in keys(experiment_schema()):
+        for key in keys(arguments_of(TrainExperiment)):
             assert told("train", f"--{key}={BAD['nul']}") is not None
             for value in itertools.islice(kinds, 5):
                 said = told("train", f"--{key}={value}")
@@ -114,7 +114,7 @@ class TestEveryKey:
         """Every argument of every class, each with some kinds of bad values in turn."""
         kinds = itertools.cycle(BAD.values())
         count = refused = 0
-        for options, key in parts(experiment_schema()):
+        for options, key in parts(arguments_of(TrainExperiment)):
             for value in itertools.islice(kinds, 1):
                 said = told("train", *options, f"--{key}={value}")
                 count, refused = count + 1, refused + (said is not None)
