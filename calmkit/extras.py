@@ -5,9 +5,15 @@ A part that needs one says so before it imports it, with the remedy:
     AdaptiveSolver needs torchdiffeq; install it with pip install 'calmkit[ode]'.
 """
 
+import importlib
 import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from types import ModuleType
 
-__all__ = ["EXTRAS", "is_installed", "require", "with_remedy"]
+__all__ = ["EXTRAS", "is_installed", "load_fabric", "require", "with_remedy"]
 
 # By the name a library is imported under.
 EXTRAS = {
@@ -29,6 +35,7 @@ EXTRAS = {
     "zuko": "flows",
     "lm_eval": "eval",
     "tensorboard": "tensorboard",
+    "wandb": "wandb",
     "xformers": "xformers",
 }
 
@@ -55,6 +62,40 @@ def require(library: str, by: str) -> None:
     """
     if not is_installed(library):
         raise ImportError(f"{by} needs {library}; {_remedy(library)}")
+
+
+def load_fabric(by: str) -> ModuleType:
+    """Import Lightning Fabric, without what it imports only to compare versions.
+
+    Args:
+        by: Name of the part that needs it.
+
+    Raises:
+        ImportError: If it is not installed; the message has the command to install it.
+    """
+    require("lightning_fabric", by)
+    with _version_only("torchmetrics"):
+        return importlib.import_module("lightning_fabric")
+
+
+@contextmanager
+def _version_only(library: str) -> Iterator[None]:
+    """Context in which an import of a library gives its version and nothing else.
+
+    Fabric imports torchmetrics for its version number, and torchmetrics imports scipy, matplotlib
+    and transformers: more than half of the time that Fabric takes.
+    """
+    if library in sys.modules or not is_installed(library):
+        yield
+        return
+    stand_in = ModuleType(library)
+    stand_in.__dict__["__version__"] = metadata.version(library)
+    sys.modules[library] = stand_in
+    try:
+        yield
+    finally:
+        if sys.modules.get(library) is stand_in:
+            del sys.modules[library]
 
 
 def with_remedy(text: str) -> str:

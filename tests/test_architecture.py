@@ -32,7 +32,6 @@ FLOORS = [
     {"cluster"},
     {"pairs"},
     {"data"},
-    {"text"},
     {"saving"},
     {"interop"},
     {"testing"},
@@ -54,7 +53,8 @@ FLOORS = [
     {"recording"},
     {"finite"},
     {"typing"},
-    {"locks", "foreign_data", "orders"},
+    {"text"},
+    {"manual", "locks", "foreign_data", "orders"},
     {"files"},
     {"disk"},
     {"extras"},
@@ -491,6 +491,17 @@ def test_only_the_command_line_knows_argv_and_the_console():
     }
     # A report makes its table of rich's, and whoever has a console prints it.
     assert knowing <= {"reports/table.py", "reports/account_tables.py"}
+
+
+def test_only_the_command_line_prints():
+    """Other rooms log, warn or return what they have to say."""
+    printing = {
+        path.relative_to(ROOT).as_posix()
+        for path in module_files()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stdout.write")
+    }
+    assert {path.partition("/")[0] for path in printing} == {"cli"}
 
 
 def test_tests_mirror_the_rooms():

@@ -12,29 +12,11 @@ from .output import held, new_console, start_output, write_and_show
 
 __all__ = ["run"]
 
-_HELP = """keys of a comparison, beside those of `calmkit train` below:
-  variants       names, and the keys of each; --variants.flow.head.depth 6 sets a single key
-  grid           keys and lists of values: every variant is run with every combination
-  seeds          the number of seeds, or a list
-  budget         the quantity held equal: steps, flops or seconds
-  context        tokens in a row
-  scored_after   tokens before the first scored one; chunk_size converts both to positions
-  processes      number of runs in parallel
-  threads        CPU threads of each run; reproducing a number takes the same number of threads
-  trained        folder of trainings to share with other comparisons
-  tune           --tune KEY=[VALUES], also for several keys: each variant takes the values with
-                 which it scores best after a tenth of its steps, on rows that are not evaluated
-  softmax        true: a softmax model over tokens beside the variants, with the training FLOPs of
-                 the first one; or the keys in which it differs
-"""
-
 _MOST_FILES = 4
 
 
 def run(options: list[str]) -> None:
     """Plan the runs, execute them and report; options are the keys of a comparison."""
-    if "--help" in options:
-        print(_HELP)
     with mistakes():
         comparison = parse_comparison([o for o in options if o != "--print_config"])
         if "--print_config" in options:

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from calmkit import __version__
 from calmkit.extras import is_installed, with_remedy
 
+from .helping import answer
+
 __all__ = ["main"]
 
 _COMMANDS = ("compare", "train", "evaluate", "generate", "prepare", "data", "convert", "account",
@@ -46,7 +48,7 @@ examples:
   calmkit train --head FlowHead --output runs/flow
   calmkit generate --checkpoint runs/flow --prompt "The value of" --temperature 0.5
 
-calmkit COMMAND --help lists the options of a command; calmkit --version prints the version.
+calmkit COMMAND --help lists its options. Completion by Tab: eval "$(calmkit completion)"
 """
 
 # Libraries that every command needs, by import name.
@@ -102,6 +104,12 @@ def _dispatch(given: list[str]) -> int:
     if command == "--version":
         print(f"calmkit {__version__}")
         return 0
+    if command == "completion":
+        from .completion import SCRIPT, words
+
+        asked = given[1:2] == ["words"]
+        print("\n".join(words(given[2:], _COMMANDS)) if asked else SCRIPT, end="\n" * asked)
+        return 0
     if command not in _COMMANDS:
         nearest = difflib.get_close_matches(command, _COMMANDS, n=1, cutoff=0.5)
         hint = "".join(f"\n  did you mean: {name}" for name in nearest)
@@ -114,7 +122,11 @@ def _dispatch(given: list[str]) -> int:
             f"install it with pip install 'calmkit[{extra}]'."
         )
         return 2
+    if (text := answer(command, given[1:])) is not None:
+        print(text, end="")
+        return 0
     module = importlib.import_module(f"calmkit.cli.{command}")
+    from calmkit.config import HelpText
     from calmkit.disk import WriteError
     from calmkit.text import EncodingError
     from calmkit.training import OutOfMemory, TrainingDiverged
@@ -129,7 +141,10 @@ def _dispatch(given: list[str]) -> int:
     try:
         with warnings_in_one_line(command):
             module.run(given[1:])
-    except SystemExit as end:  # raised by --help and --print_config
+    except HelpText as text:
+        print(text, end="")
+        return 0
+    except SystemExit as end:  # raised by --print_config
         return int(end.code or 0)
     except (Mistake, OutOfMemory) as error:
         _print_error(f"{command}: {error}")

@@ -1,14 +1,14 @@
 """`calmkit evaluate`: evaluate a saved model on held-out text, and diagnose its parts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import lightning_fabric  # noqa: F401  imported here so that Ctrl-C ends without a traceback
 from rich.console import Console
 
 from calmkit.comparison import result_of_one
 from calmkit.config import parse_function
-from calmkit.diagnostics import diagnose
+from calmkit.diagnostics import TextQuality, diagnose
 from calmkit.experiments import (
     Checkpoint,
     EvaluationPlan,
@@ -18,7 +18,7 @@ from calmkit.experiments import (
 )
 from calmkit.files import replace_file
 from calmkit.models import CALM
-from calmkit.reports import write_diagnosis
+from calmkit.reports import text_quality, write_diagnosis
 
 from .mistakes import mistakes
 from .output import held, new_console, write_and_show
@@ -45,15 +45,20 @@ def run(options: list[str]) -> None:
         replace_file(output / "config.yaml", head + plan.config)
         record = evaluate_checkpoint(checkpoint, plan)
         result = result_of_one(record, plan, folder.resolve().name)
-        write_and_show(result, output, console)
+        report = write_and_show(result, output, console)
         if diagnostics:
-            _diagnose(checkpoint, plan, output, console)
+            text = text_quality(report, result.variants[0].name)
+            _diagnose(checkpoint, plan, output, console, text)
 
 
 def _diagnose(
-    checkpoint: Checkpoint, plan: EvaluationPlan, output: Path, console: Console
+    checkpoint: Checkpoint,
+    plan: EvaluationPlan,
+    output: Path,
+    console: Console,
+    text: TextQuality | None,
 ) -> None:
-    """Diagnose each part of a saved model."""
+    """Diagnose each part of a saved model, and its text against trigrams."""
     if not isinstance(checkpoint.model, CALM):  # a softmax has no autoencoder and no head
         return
     try:
@@ -69,6 +74,7 @@ def _diagnose(
         min_context=plan.settings.min_context,
         seed=plan.drawing_seed,
     )
+    diagnosis = replace(diagnosis, text=text)
     names = ", ".join(file.name for file in write_diagnosis(diagnosis, output))
     console.print(f"{diagnosis.to_text()}{output}/: {names}", markup=False, highlight=False)
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from calmkit.config import parse_function
 from calmkit.experiments import (
@@ -10,8 +13,11 @@ from calmkit.experiments import (
     load_checkpoint,
     pieces_of_text,
     read_prompts,
+    stream_of_tokens,
     write_texts,
 )
+from calmkit.models import Generation
+from calmkit.saving import folder_of
 from calmkit.text import check_unicode
 
 from .mistakes import mistakes
@@ -25,6 +31,8 @@ def run(options: list[str]) -> None:
     with mistakes():
         given = _bare_flags(options, ("--exact", "--json"))
         chosen = parse_function(_options, given, command="calmkit generate")
+        if chosen["prompt"] == "-":
+            chosen["prompt"] = _standard_input()
         prompts = [chosen["prompt"]]
         if chosen["prompts"] is not None:
             if chosen["prompt"]:
@@ -35,7 +43,8 @@ def run(options: list[str]) -> None:
             raise ValueError("max_new_tokens and samples must be at least 1.")
         if chosen["seed"] < 0:
             raise ValueError(f"seed must be at least 0; got {chosen['seed']}.")
-        checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))
+        folder = folder_of(chosen["checkpoint"])
+        checkpoint = load_checkpoint(folder, trust=packages_in(chosen["trust"]))
         sampler = choose_sampler(
             checkpoint.model,
             chosen["temperature"],
@@ -51,13 +60,44 @@ def run(options: list[str]) -> None:
     prompts = [prompt for prompt in prompts for _ in range(chosen["samples"])]
     if len(prompts) == 1 and not chosen["json"]:
         print(prompts[0], end="", flush=True)
-        for piece in pieces_of_text(model, tokenizer, prompts[0], **settings):
+        tokens = stream_of_tokens(model, tokenizer, prompts[0], **settings)
+        for piece in pieces_of_text(tokens, tokenizer):
             print(piece, end="", flush=True)
         print()
+        _explain([tokens.generation], chosen)
         return
+    written = []
     for prompt, one, text in write_texts(model, tokenizer, prompts, **settings):
-        line = {"prompt": prompt, "text": text, **dataclasses.asdict(one)}
+        line = {"prompt": prompt, **dataclasses.asdict(one), "text": text}
         print(json.dumps(line) if chosen["json"] else prompt + text, flush=True)
+        written.append(one)
+    _explain(written, chosen)
+
+
+def _standard_input() -> str:
+    """All of standard input; a line break at its end is the terminal's, not the prompt's."""
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise ValueError("prompt must be UTF-8 text; standard input is not.") from None
+
+
+def _explain(written: Sequence[Generation], chosen: Mapping[str, Any]) -> None:
+    """Say on stderr why the texts ended, and whether there were enough draws."""
+    ended = sum(one.finish_reason == "stop" for one in written)
+    limit = f"max_new_tokens = {chosen['max_new_tokens']}"
+    if len(written) == 1:
+        reason = "its end token" if ended else limit
+        said = [f"the text stopped at {reason}"]
+    else:
+        said = [f"{ended} of {len(written)} texts stopped at their end token, the rest at {limit}"]
+    unsettled, chunks = sum(one.unsettled for one in written), sum(one.chunks for one in written)
+    if unsettled:
+        said.append(
+            f"{unsettled} of {chunks} chunks had too few agreeing draws for temperature "
+            f"{chosen['temperature']:g} and are more diverse; raise --candidates"
+        )
+    print(f"calmkit generate: {'; '.join(said)}.", file=sys.stderr, flush=True)
 
 
 def _options(
@@ -79,8 +119,9 @@ def _options(
     """Generate text with a saved model. A single text is streamed.
 
     Args:
-        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published checkpoint.
-        prompt: Text to continue. Empty: begin a document.
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, a published checkpoint, or
+            a repository of the Hugging Face hub, owner/name.
+        prompt: Text to continue; - reads it from standard input. Empty: begin a document.
         prompts: File of prompts instead: one per line, or JSON lines with a `prompt` field.
         max_new_tokens: Maximum number of tokens to generate.
         samples: Number of texts per prompt.

@@ -59,11 +59,12 @@ def make_folder(directory: Path) -> None:
         ) from None
 
 
-def write_and_show(result: ComparisonResult, directory: Path, console: Console) -> None:
-    """Write the report of a result to its folder, and print it."""
+def write_and_show(result: ComparisonResult, directory: Path, console: Console) -> Report:
+    """Write the report of a result to its folder, and print it; return it."""
     report = Report.of(result)
     files = [*write_report(report, directory), directory / "config.yaml"]
     show(report, files, directory, console)
+    return report
 
 
 def show(report: Report, files: Sequence[Path], directory: Path, console: Console) -> None:

@@ -35,12 +35,13 @@ from calmkit.experiments import (
     train,
 )
 from calmkit.forecasts import forecast_finetuning, forecast_training, memory_advice
-from calmkit.reports import RESULTS, forecast_notes, forecast_table
+from calmkit.reports import RESULTS, forecast_notes, forecast_table, text_quality
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import OutOfMemory
 
 from .display import Display
 from .mistakes import Failed, Mistake, mistakes, mistakes_in_checkpoints
+from .next_commands import next_commands
 from .output import held, new_console, start_output, write_and_show
 from .trust import without_trust
 
@@ -51,16 +52,9 @@ __all__ = ["run"]
 
 Forecaster = Callable[[config.TrainExperiment, int], Mapping[str, Forecast]]
 
-_HELP = """in addition to the keys of a config below:
-  --trust        with --checkpoint: comma-separated packages outside calmkit whose classes the
-                 saved model and its config may name; their code runs
-"""
-
 
 def run(options: list[str]) -> None:
     """Train, save and report; options are the keys of a config and `--trust`."""
-    if "--help" in options:
-        print(_HELP)
     with mistakes():
         given, trust = without_trust(options)
         parsed = config.parse(given, command="calmkit train", trust=trust)
@@ -200,7 +194,12 @@ def _train(
         return
     plan = EvaluationPlan.of_training(experiment, corpus, text)
     result = result_of_one(record, plan, experiment.output.name)
-    write_and_show(result, experiment.output, new_console())
+    console = new_console()
+    report = write_and_show(result, experiment.output, console)
+    lines = [next_commands(experiment.output, text)]
+    if (quality := text_quality(report, result.variants[0].name)) is not None:
+        lines.insert(0, f"text  {quality.verdict}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def _finetune(
@@ -240,4 +239,7 @@ def _finetune(
                 )
     if result is not None:
         files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
-        new_console().print(f"{result}\n{files}", markup=False, highlight=False)
+        console = new_console()
+        console.print(f"{result}\n{files}", markup=False, highlight=False)
+        ways = next_commands(experiment.output, text)
+        console.print(ways, markup=False, highlight=False, soft_wrap=True)

@@ -10,11 +10,11 @@ notices it at once, and ends this process too, unless the other has said farewel
 complete or absent at any moment, so the same command resumes the run.
 """
 
+import logging
 import os
 import secrets
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LostProcessError", "end_exchange", "ending_together"]
 
+_LOG = logging.getLogger(__name__)
 _REMEDY = "Run the same again to go on from the newest checkpoint."
 _FAREWELL = b"."
 _SECONDS_TO_CONNECT = 60.0
@@ -142,10 +143,6 @@ def _watch(peers: Mapping[int, socket.socket], own: int, left: threading.Event) 
 def _end(own: int, gone: int) -> None:
     # The first process hears of every end; the others only of its own.
     if own == 0 or gone == 0:
-        print(
-            f"calmkit: process {gone} has ended, and process {own} ends with it. {_REMEDY}",
-            file=sys.stderr,
-            flush=True,
-        )
+        _LOG.error("process %d has ended, and process %d ends with it. %s", gone, own, _REMEDY)
     time.sleep(_SECONDS_TO_REPORT)
     os._exit(1)

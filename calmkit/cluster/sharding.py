@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from calmkit.backbones import Backbone
+from calmkit.extras import load_fabric
 from calmkit.heads import Head
 from calmkit.models import InputEncoder, LanguageModel
 
@@ -34,9 +35,8 @@ __all__ = ["distribute_like", "fully_sharded", "local", "units_of", "whole"]
 
 def fully_sharded() -> "ModelParallelStrategy":
     """A strategy for `Fabric(strategy=...)` that shards the module given to `fit`."""
-    from lightning_fabric.strategies import ModelParallelStrategy
-
-    return ModelParallelStrategy(parallelize_fn=_shard)
+    strategies = load_fabric("fully_sharded").strategies
+    return strategies.ModelParallelStrategy(parallelize_fn=_shard)
 
 
 def _shard(caller: nn.Module, mesh: "DeviceMesh") -> nn.Module:

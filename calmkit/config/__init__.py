@@ -40,6 +40,7 @@ from .parsing import preset_names as preset_names
 from .building import build_autoencoder as build_autoencoder
 from .building import check_device as check_device
 from .experiment import WeightedText as WeightedText
+from .parsing import HelpText as HelpText
 from .parsing import parse_for_evaluation as parse_for_evaluation
 from .parsing import parse_function as parse_function
 from .rehearsal import rehearse as rehearse

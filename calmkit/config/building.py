@@ -14,11 +14,11 @@ from calmkit.autoencoders import ChunkAutoencoder, wrapped
 from calmkit.heads import Head
 from calmkit.models import CALM, LanguageModel, TokenLM, encoder_of
 from calmkit.nn import without_memory
-from calmkit.schema import ConfigError, Source, check_layers, refused
+from calmkit.schema import ConfigError, Source, arguments_of, check_layers, refused
 from calmkit.training import build_optimizer
 
 from .experiment import ModelParts, TrainExperiment
-from .parsing import experiment_schema, explained, new_parser
+from .parsing import explained, new_parser
 
 __all__ = ["assemble", "build", "build_autoencoder", "check_device", "check_parts"]
 
@@ -45,7 +45,8 @@ def build(config: Mapping[str, Any] | Path | str) -> LanguageModel:
     parser = new_parser("calmkit.config.build")
     parser.add_class_arguments(TrainExperiment, skip=run_keys)
     chosen = {key: value for key, value in source.values.items() if key not in run_keys}
-    schema = {key: one for key, one in experiment_schema().items() if key not in run_keys}
+    every = arguments_of(TrainExperiment).items()
+    schema = {key: one for key, one in every if key not in run_keys}
     check_layers(schema, [Source(source.name, chosen)], [])
     with explained():
         parts = parser.instantiate(parser.parse_object(chosen))

@@ -126,7 +126,7 @@ def parse_comparison(
     for option, value in option_pairs(arguments):
         key, _, rest = option.removeprefix("--").partition(".")
         if option == "--config":
-            add_layer(source_of(value or ""))
+            add_layer(source_of(value or "", "compare"))
         elif key == "variants" and rest:
             name, _, inner = rest.partition(".")
             is_help = inner.endswith(".help") and value is None

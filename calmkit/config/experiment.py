@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from calmkit.evaluation import EvaluationSettings
 from calmkit.heads import Head
 from calmkit.orders import shares_of
 from calmkit.sampling import Sampler
-from calmkit.training import TrainingSettings
+from calmkit.training import CurveLogger, TrainingSettings
 
 __all__ = ["Experiment", "ModelParts", "TrainExperiment", "WeightedText"]
 
@@ -117,7 +117,8 @@ class Experiment(ModelParts):
             in bfloat16 (AVX512-BF16, AMX), where it takes about two thirds of the time.
         compile: Whether to compile the blocks of the model for its training; see
             `calmkit.devices.compiled_blocks`.
-        logger: A logger of lightning_fabric for the loss curves; receives the folder.
+        logger: A logger for the loss curves: csv, tensorboard or wandb, or a class, such as any
+            logger of lightning_fabric by its dotted path; receives the folder.
     """
 
     data: dict[str, WeightedText] | Path | None = None
@@ -142,7 +143,7 @@ class Experiment(ModelParts):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     compile: bool = False
-    logger: Callable[[Path], Any]
+    logger: Callable[[Path], CurveLogger]
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from calmkit.foreign_data import ForeignDataError, parse_yaml
+from calmkit.manual import LOGGERS
 from calmkit.saving import SavedModelError
 from calmkit.saving.limits import check_numbers
 from calmkit.saving.trust import check_name, find
@@ -50,6 +51,7 @@ _NAMES = frozenset((
             "NAdam", "RAdam", "RMSprop", "Rprop", "SGD",
         )
     ),
+    *(f"calmkit.training.{name}" for name in LOGGERS.values()),
     "lightning_fabric.loggers.CSVLogger",
     "lightning_fabric.loggers.TensorBoardLogger",
 ))  # fmt: skip

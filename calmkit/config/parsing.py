@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import calmkit
 from calmkit.extras import require
+from calmkit.manual import (
+    PRESETS,
+    arguments_page,
+    find,
+    options_of,
+    parts_page,
+    preset_names,
+)
 from calmkit.schema import (
-    Argument,
     ConfigError,
     HelpAsked,
     Source,
@@ -26,18 +32,22 @@ from calmkit.schema import (
 from .experiment import TrainExperiment
 from .model_config import FOR_EVALUATION, FOR_FINETUNING, read_model_config
 from .named_autoencoder import with_named_autoencoder
+from .named_logger import with_named_logger
 from .vocab_size import vocabulary_of_data
+from .warmups import shortened_warmups
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 __all__ = [
-    "PRESETS", "Parsed", "experiment_schema", "explained", "new_experiment_parser", "new_parser",
+    "HelpText", "Parsed", "explained", "new_experiment_parser", "new_parser",
     "option_pairs", "parse", "parse_for_evaluation", "parse_function", "parse_layers",
-    "parse_text", "preset_names", "preset_source", "source_of",
+    "parse_text", "preset_source", "source_of",
 ]  # fmt: skip
 
-PRESETS = Path(calmkit.__file__).parent / "presets"
+
+class HelpText(Exception):
+    """The help that an option asks for, instead of a parsed config."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ def parse(
     options = []
     for option, value in option_pairs(arguments):
         if option == "--config" and value is not None:
-            layers.append(source_of(value))
+            layers.append(source_of(value, "train"))
         else:
             options.append(option if value is None else f"{option}={value}")
     return parse_layers(layers, options, command=command, trust=trust)
@@ -156,9 +166,14 @@ def parse_layers(
     """
     import yaml
 
-    schema = experiment_schema()
+    schema = arguments_of(TrainExperiment)
+    layers, options = with_named_logger(layers, options)
     layers, options = with_named_autoencoder(layers, options, trust)
-    layers = [*layers, *vocabulary_of_data(layers, options)]
+    layers = [
+        *layers,
+        *vocabulary_of_data(layers, options),
+        *shortened_warmups(layers, options),
+    ]
     answer_help(check_layers(schema, layers, options), command)
     parser = new_experiment_parser(command)
     given = [f"--config={yaml.safe_dump(dict(layer.values))}" for layer in layers if layer.values]
@@ -199,8 +214,12 @@ def option_pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
             yield option, left.pop(0) if follows else None
 
 
-def source_of(name: str) -> Source:
+def source_of(name: str, command: str) -> Source:
     """The config file or preset of that name; a file takes precedence.
+
+    Args:
+        name: The path or the name.
+        command: `train` or `compare`, whose presets a message lists.
 
     Raises:
         ConfigError: If neither exists, or the file cannot be read.
@@ -214,7 +233,7 @@ def source_of(name: str) -> Source:
         f"--config {name if len(name) <= 80 else shown(name)}: there is no such file, and no such "
         "preset.",
         wrong=name,
-        allowed=preset_names(),
+        allowed=preset_names(command),
     )
 
 
@@ -240,15 +259,9 @@ def parse_function(
     given = [o if v is None else f"{o}={v}" for o, v in option_pairs(arguments)]
     answer_help(check_layers(arguments_of(function), [], given), command)
     parser = new_parser(command)
-    parser.usage = f"{command} [--KEY VALUE ...]"
     parser.add_function_arguments(function)
     with explained():
         return vars(parser.parse_args(given))
-
-
-def preset_names() -> list[str]:
-    """Names of the presets, which `--config` accepts besides files."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 @contextlib.contextmanager
@@ -270,60 +283,32 @@ def new_parser(command: str) -> "ArgumentParser":
     require("jsonargparse", command)
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(
-        prog=command,
-        usage=f"{command} [--config FILE_OR_PRESET] [--KEY VALUE ...]",
-        exit_on_error=False,
-        default_env=False,
-    )
-
-
-def experiment_schema() -> dict[str, Argument]:
-    """The keys of `TrainExperiment`, with the annotations that the parser uses."""
-    require("lightning_fabric", "a config")
-    from lightning_fabric.loggers import Logger
-
-    logger = Argument(Callable[[Path], Logger], required=True)
-    return arguments_of(TrainExperiment) | {"logger": logger}
+    return ArgumentParser(prog=command, exit_on_error=False, default_env=False)
 
 
 def answer_help(asked: HelpAsked | None, command: str) -> None:
-    """Print the arguments of a part and exit, if an option asks for them."""
+    """Raise the help that an option asks for.
+
+    Raises:
+        HelpText: If one does: the classes of a part, and the arguments of one of them.
+    """
     if asked is None:
         return
-    parser = new_parser(command)
-    name = getattr(asked.made, "__name__", "CLASS")
-    parser.usage = f"{command} --{asked.key} {name} [--{asked.key}.KEY VALUE ...]"
-    if isinstance(asked.made, type):
-        parser.add_class_arguments(
-            asked.made, asked.key, skip=set(asked.skipped), fail_untyped=False
-        )
-    print(parser.format_help(), end="")
-    raise SystemExit(0)
+    pages, name = [], getattr(asked.made, "__name__", "")
+    if asked.listed is not None:
+        pages.append(parts_page(asked.key, asked.listed, command=command, current=name))
+    if (found := find(getattr(asked.made, "__module__", ""), name)) is not None:
+        options = options_of(found)[asked.bound :]
+        defaults = ", with its own defaults (a config may set others)"
+        pages.append(arguments_page(asked.key, name, options, command=command, defaults=defaults))
+    raise HelpText("\n".join(pages))
 
 
 def new_experiment_parser(command: str) -> "ArgumentParser":
     """A parser for the keys of `TrainExperiment`."""
-    from lightning_fabric.loggers import Logger
-
     parser = new_parser(command)
-    parser.description = (
-        "The presets set every key, including those marked as required; --print_config prints all "
-        "values. Set an argument of a part with --backbone.depth 6; --backbone.help lists them."
-    )
-    parser.add_argument(
-        "--config",
-        action="config",
-        metavar="FILE",
-        help=f"YAML file, or a preset: {', '.join(preset_names())}. May be repeated.",
-    )
-    parser.add_class_arguments(TrainExperiment, skip={"logger"})
-    parser.add_argument(
-        "--logger",
-        type=Callable[[Path], Logger],
-        required=True,
-        help="Logger for the loss curves; receives the folder.",
-    )
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(TrainExperiment)
     return parser
 
 

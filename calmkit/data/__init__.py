@@ -15,7 +15,11 @@ from .preparation import Preparation as Preparation
 from .sources import read_documents as read_documents
 from .store import TokenStore as TokenStore
 from .text_mixture import TextMixture as TextMixture
-from .tokenizer import TextTokenizer as TextTokenizer
+
+# isort: off
+# In the order of the reference.
+from .known_tokenizers import TextTokenizer as TextTokenizer
+# isort: on
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calmkit.locks import LOCK_FILE, FolderInUseError, only_one_in, turn_in
-from calmkit.text import EMBEDDED_NAME, WORK_FOLDER, sources_of
+from calmkit.text import EMBEDDED_NAME, WORK_FOLDER, TextTokenizer, sources_of
 
 from .manifest import TOKENIZER_FILE, Manifest, is_prepared
 from .output_folder import prepare_folder
 from .preparation import Preparation, key_of
 from .store import TokenStore
 from .text_mixture import TextMixture
-from .tokenizer import TextTokenizer
 
 __all__ = ["Corpus", "digest_of", "prepare_corpus"]
 

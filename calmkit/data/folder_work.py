@@ -20,6 +20,7 @@ from calmkit.text import (
     Sample,
     Source,
     State,
+    TextTokenizer,
     content_key,
     rule_for_both_sides,
 )
@@ -33,7 +34,6 @@ from .manifest import (
     TokenizerFacts,
 )
 from .preparation import Preparation
-from .tokenizer import TextTokenizer
 
 __all__ = ["FolderWork"]
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from calmkit.chunking import ChunkBatch
 from calmkit.orders import key_of, permuted
+from calmkit.text import TextTokenizer
 
 from .batches import TrainingBatches
 from .manifest import TOKENIZER_FILE, Manifest
 from .store import TokenStore
-from .tokenizer import TextTokenizer
 
 __all__ = ["FolderContent", "SideContent", "inspect_folder"]
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from calmkit.extras import is_installed
 from calmkit.foreign_data import ForeignDataError, parse_json
+from calmkit.text import TextTokenizer, read_tokenizer
 
 from .manifest import TOKENIZER_FILE
-from .tokenizer import TextTokenizer, read_tokenizer
 
 __all__ = ["find_tokenizer"]
 

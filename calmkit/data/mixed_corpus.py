@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from calmkit.orders import shares_of
+from calmkit.text import TextTokenizer
 
 from .corpus import Corpus, digest_of
 from .manifest import TOKENIZER_FILE, Manifest, is_prepared
 from .store import TokenStore
 from .text_mixture import TextMixture
-from .tokenizer import TextTokenizer
 
 __all__ = ["mixed_corpus"]
 

@@ -10,10 +10,9 @@ from typing import Any
 from calmkit import __version__
 from calmkit.extras import require
 from calmkit.files import file_digest
-from calmkit.text import Source
+from calmkit.text import Source, TextTokenizer, check_vocab_size
 
 from .known_tokenizers import find_tokenizer
-from .tokenizer import TextTokenizer, check_vocab_size
 
 __all__ = ["SHARD_TOKENS", "Preparation", "key_of"]
 

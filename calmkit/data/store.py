@@ -20,9 +20,10 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from calmkit.text import TextTokenizer
+
 from .manifest import Manifest, dtype_of_ids
 from .sharded_tokens import ShardedTokens
-from .tokenizer import TextTokenizer
 
 __all__ = ["TokenStore"]
 

@@ -42,3 +42,4 @@ from .votes import sample_votes as sample_votes
 from .diagnosing import check_points as check_points
 from .diagnosing import enough_rows as enough_rows
 from .diagnosis import LatentPlaces as LatentPlaces
+from .text_quality import TextQuality as TextQuality

@@ -25,6 +25,7 @@ from .noise import NoiseCurve
 from .skill import EnergySkill
 from .spread import SampleSpread
 from .state_rank import StateRank
+from .text_quality import TextQuality
 from .votes import SampleVotes
 
 __all__ = ["Diagnosis", "LatentPlaces"]
@@ -67,6 +68,7 @@ class Diagnosis:
         tsne: Latents by t-SNE; None without scikit-learn.
         examples: Texts of a few samples and interpolations.
         protocol: How it was measured, in one sentence.
+        text: The model's score against that of trigrams; None if the training text is unknown.
     """
 
     noise: NoiseCurve
@@ -87,11 +89,13 @@ class Diagnosis:
     tsne: LatentPlaces | None
     examples: tuple[str, ...]
     protocol: str
+    text: TextQuality | None = None
 
     @property
     def diagnostics(self) -> dict[str, Diagnostic]:
-        """The diagnostics by their names, in order."""
-        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """The diagnostics by their names, that of the text first, then in order."""
+        names = ["text", *(field.name for field in dataclasses.fields(self)[:-1])]
+        found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if isinstance(value, Diagnostic)}
 
     def verdicts(self) -> str:

@@ -33,6 +33,7 @@ from .single_model import train as train
 from .texts import choose_sampler as choose_sampler
 from .texts import pieces_of_text as pieces_of_text
 from .texts import read_prompts as read_prompts
+from .texts import stream_of_tokens as stream_of_tokens
 from .texts import write_texts as write_texts
 from .trained_weights import save_trained as save_trained
 from .trainer import Trainer as Trainer

@@ -16,6 +16,7 @@ from torch import nn
 from calmkit.cluster import fully_sharded, launched, share_of
 from calmkit.config import Comparison, TrainExperiment, check_device
 from calmkit.devices import check_compiler, compiled_blocks, fast_products
+from calmkit.extras import load_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -37,9 +38,7 @@ def new_fabric(accelerator: str, precision: str = "32-true") -> "Fabric":
         accelerator: `auto` for the fastest device, or `cpu`, `cuda` or `mps`.
         precision: Number format of the computation.
     """
-    from lightning_fabric import Fabric
-
-    return Fabric(accelerator=accelerator, devices=1, precision=precision)  # pyrefly: ignore
+    return load_fabric("a device").Fabric(accelerator=accelerator, devices=1, precision=precision)
 
 
 def fabric_of(experiment: TrainExperiment) -> "Fabric":
@@ -53,11 +52,10 @@ def fabric_of(experiment: TrainExperiment) -> "Fabric":
             more or fewer processes than there are devices, or nobody has said where the other
             machines are.
     """
-    from lightning_fabric import Fabric
-
     check_device(experiment.accelerator, experiment.devices)
+    lightning = load_fabric("training")
     processes = launched()
-    fabric = Fabric(
+    fabric = lightning.Fabric(
         accelerator=experiment.accelerator,
         devices=experiment.devices,
         num_nodes=experiment.num_nodes,

@@ -1,5 +1,6 @@
 """The interface through which a run reports its progress."""
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from calmkit.training import Progress
 __all__ = ["RunProgress", "Silent", "bytes_encoded"]
 
 _MB = 1e6
+_LOG = logging.getLogger("calmkit.experiments")
 
 
 @runtime_checkable
@@ -30,14 +32,21 @@ class RunProgress(Protocol):
 
 
 class Silent:
-    """Discards all progress."""
+    """Shows nothing; what happens is logged as `calmkit.experiments`, at the level INFO."""
 
     def note(self, text: str) -> None:
-        """Discard a line."""
+        """Log a line."""
+        _LOG.info("%s", text)
 
     def track(self, label: str) -> Callable[[Progress], None]:
-        """Discard the progress of a stage."""
-        return lambda progress: None
+        """Log the beginning and the end of a stage."""
+        _LOG.info("%s ...", label)
+
+        def show(progress: Progress) -> None:
+            if progress.step == progress.steps:
+                _LOG.info("%s: %d steps, loss %.4g", label, progress.steps, progress.loss)
+
+        return show
 
 
 def bytes_encoded(display: RunProgress) -> Callable[[int, int], None]:

@@ -1,12 +1,12 @@
 """Generate text with a saved model: read prompts, choose a sampler, stream the text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from calmkit.data import TextTokenizer
-from calmkit.models import Generation, LanguageModel, TokenLM
+from calmkit.models import Generation, LanguageModel, TokenLM, TokenStream
 from calmkit.sampling import (
     BatchTemperature,
     ExactTemperature,
@@ -16,7 +16,7 @@ from calmkit.sampling import (
 )
 from calmkit.text import read_json_lines, read_text
 
-__all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "write_texts"]
+__all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "stream_of_tokens", "write_texts"]
 
 # Number of texts generated in parallel.
 _ROWS = 16
@@ -109,7 +109,7 @@ def write_texts(
             yield prompt, one, tokenizer.decode(one.tokens)
 
 
-def pieces_of_text(
+def stream_of_tokens(
     model: LanguageModel,
     tokenizer: TextTokenizer,
     prompt: str,
@@ -117,18 +117,19 @@ def pieces_of_text(
     max_new_tokens: int,
     sampler: Sampler,
     seed: int,
-) -> Iterator[str]:
-    """Continue one prompt, and stream the text as its tokens are generated.
-
-    The concatenated pieces equal the text from `write_texts` for this prompt alone.
-    """
-    tokens = model.stream(
+) -> TokenStream:
+    """Continue one prompt; the arguments and the tokens are those of `write_texts`."""
+    return model.stream(
         [tokenizer.end_id, *tokenizer.encode(prompt)],
         max_new_tokens=max_new_tokens,
         eos_id=tokenizer.end_id,
         sampler=sampler,
         generator=torch.Generator(model.backbone.device).manual_seed(seed),
     )
+
+
+def pieces_of_text(tokens: Iterable[int], tokenizer: TextTokenizer) -> Iterator[str]:
+    """The text of tokens, piece by piece as they come; together the text of all of them."""
     read: list[int] = []
     shown = ""
     for token in tokens:

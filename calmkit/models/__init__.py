@@ -17,4 +17,5 @@ from .token_lm import TokenLM as TokenLM
 # For the other rooms of calmkit; no part of the public interface.
 from .draws import draw_latents as draw_latents
 from .encoder_choice import encoder_of as encoder_of
+from .generation import TokenStream as TokenStream
 from .sample_terms import pooled_score as pooled_score

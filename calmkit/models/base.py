@@ -19,19 +19,20 @@ from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch, chunk_prompts
 from calmkit.nn import evaluation_view
 from calmkit.recording import Recorded
-from calmkit.sampling import Draw, PlainSampler, Sampler
+from calmkit.sampling import BatchTemperature, Draw, PlainSampler, Sampler
 from calmkit.typing import typed
 
 from .generation import (
     Generation,
+    TokenStream,
     Written,
     check_request,
     collect,
     step_by_step,
-    tokens_of_one_row,
     write,
 )
 from .input_encoder import InputEncoder
+from .prompts import Tokenizer, encoded, with_texts
 
 __all__ = ["LanguageModel", "ModelLoss"]
 
@@ -79,12 +80,15 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
     Attributes:
         input_encoder: Maps chunks `*batch chunk`, with a mask of real tokens, to `*batch hidden`.
         backbone: Maps vectors to states.
+        tokenizer: Makes token ids of prompts that are texts; None if the model has none.
+            `calmkit.load` sets it.
     """
 
     extra_repr = Recorded.extra_repr
 
     input_encoder: InputEncoder
     backbone: Backbone
+    tokenizer: Tokenizer | None = None
 
     @property
     @abc.abstractmethod
@@ -139,12 +143,24 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         vectors = self.input_encoder.training_vectors(batch.tokens, batch.real, generator)
         return self._states(vectors, batch)[:, :-1]
 
+    def sampler_at(self, temperature: float) -> Sampler:
+        """The usual sampler of a temperature, for a model that only gives draws.
+
+        Args:
+            temperature: In (0, 1].
+
+        Raises:
+            ValueError: If it is out of range.
+        """
+        return PlainSampler() if temperature == 1 else BatchTemperature(temperature)
+
     def generate(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[Sequence[int]] | Sequence[str] | str,
         *,
         max_new_tokens: int,
         eos_id: int | None = None,
+        temperature: float | None = None,
         sampler: Sampler | None = None,
         generator: torch.Generator | None = None,
     ) -> list[Generation]:
@@ -157,10 +173,13 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         can use it at the same time.
 
         Args:
-            prompts: Token ids of each prompt; none empty.
+            prompts: Token ids of each prompt, none empty; or texts, if the model has its
+                tokenizer. A single text is one prompt.
             max_new_tokens: Maximum number of new tokens; need not be a multiple of K.
-            eos_id: The end token; text stops before it, even inside a chunk.
-            sampler: Chooses each chunk; plain sampling at temperature 1 if None.
+            eos_id: The end token; text stops before it, even inside a chunk. None: no end, or the
+                tokenizer's end token if the prompts are texts.
+            temperature: Of `sampler_at`; 1 if None.
+            sampler: Chooses each chunk, instead of a temperature.
             generator: Source of randomness; torch's global one if None.
 
         Returns:
@@ -168,40 +187,62 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
 
         Raises:
             ValueError: If there is no prompt, one is empty or an id is outside the vocabulary,
-                or max_new_tokens is not positive.
+                max_new_tokens is not positive, the temperature is out of range or given with a
+                sampler, or the prompts are texts and the model has no tokenizer.
             NonFiniteError: If states, latents or logits are not finite.
         """
-        written = self._write(prompts, max_new_tokens, eos_id, sampler, generator)
+        ids, tokenizer = encoded(prompts, self.tokenizer)
+        eos_id = tokenizer.end_id if tokenizer is not None and eos_id is None else eos_id
+        chosen = self._chosen(temperature, sampler)
+        written = self._write(ids, max_new_tokens, eos_id, chosen, generator)
         with torch.no_grad():
-            return collect(written, len(prompts), max_new_tokens=max_new_tokens, eos_id=eos_id)
+            found = collect(written, len(ids), max_new_tokens=max_new_tokens, eos_id=eos_id)
+        return with_texts(found, tokenizer)
 
     def stream(
         self,
-        prompt: Sequence[int],
+        prompt: Sequence[int] | str,
         *,
         max_new_tokens: int,
         eos_id: int | None = None,
+        temperature: float | None = None,
         sampler: Sampler | None = None,
         generator: torch.Generator | None = None,
-    ) -> Iterator[int]:
+    ) -> TokenStream:
         """Continue one prompt and yield each token as soon as its chunk is drawn.
 
         The arguments, and the tokens for a given seed, are those of `generate` with this prompt
-        alone. Arguments are checked immediately, before the first token is requested.
+        alone. Arguments are checked immediately, before the first token is requested. At the end,
+        `generation` of the stream says why it ended.
 
         Raises:
             ValueError: As in `generate`.
             NonFiniteError: As in `generate`, when the non-finite chunk is reached.
         """
-        written = step_by_step(self._write([prompt], max_new_tokens, eos_id, sampler, generator))
-        return tokens_of_one_row(written, max_new_tokens=max_new_tokens, eos_id=eos_id)
+        single = [prompt] if isinstance(prompt, str) else [list(prompt)]
+        ids, tokenizer = encoded(single, self.tokenizer)
+        eos_id = tokenizer.end_id if tokenizer is not None and eos_id is None else eos_id
+        chosen = self._chosen(temperature, sampler)
+        written = step_by_step(self._write(ids, max_new_tokens, eos_id, chosen, generator))
+        return TokenStream(written, max_new_tokens=max_new_tokens, eos_id=eos_id)
+
+    def _chosen(self, temperature: float | None, sampler: Sampler | None) -> Sampler:
+        """The given sampler, or that of the temperature."""
+        if sampler is None:
+            return self.sampler_at(1.0 if temperature is None else temperature)
+        if temperature is not None:
+            raise ValueError(
+                f"temperature must be left out with a sampler, which has its own; got "
+                f"{temperature}."
+            )
+        return sampler
 
     def _write(
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         eos_id: int | None,
-        sampler: Sampler | None,
+        sampler: Sampler,
         generator: torch.Generator | None,
     ) -> Iterator[Written]:
         """Yield new chunks, each computed on demand; arguments are checked immediately."""
@@ -211,6 +252,6 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
             chunk_prompts(prompts, self.chunk_size, fill_id=0),
             new_chunks=-(-max_new_tokens // self.chunk_size),
             eos_id=eos_id,
-            sampler=PlainSampler() if sampler is None else sampler,
+            sampler=sampler,
             generator=generator,
         )

@@ -27,12 +27,12 @@ from .input_encoder import InputEncoder
 
 __all__ = [
     "Generation",
+    "TokenStream",
     "Writer",
     "Written",
     "check_request",
     "collect",
     "step_by_step",
-    "tokens_of_one_row",
     "write",
 ]
 
@@ -52,6 +52,7 @@ class Generation:
         draws: Number of candidates drawn for these chunks.
         unsettled: Number of chunks with too few draws for the requested temperature; see
             `SampledChunks.settled`.
+        text: The new tokens as text; None if the prompts were token ids.
     """
 
     tokens: list[int]
@@ -59,6 +60,7 @@ class Generation:
     chunks: int
     draws: int
     unsettled: int
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -197,14 +199,32 @@ def _generation(
     )
 
 
-def tokens_of_one_row(
-    written: Iterable[Written], *, max_new_tokens: int, eos_id: int | None
-) -> Iterator[int]:
-    """Yield the tokens of the only row up to its end, as soon as their chunk is available."""
-    tokens = (token for step in written for token in step.tokens[0])
-    return itertools.takewhile(
-        lambda token: token != eos_id, itertools.islice(tokens, max_new_tokens)
-    )
+class TokenStream(Iterator[int]):
+    """The tokens of the only row up to its end, as soon as their chunk is available."""
+
+    def __init__(
+        self, written: Iterator[Written], *, max_new_tokens: int, eos_id: int | None
+    ) -> None:
+        """Take the chunks; none is generated yet."""
+        self._limits = (max_new_tokens, eos_id)
+        self._read: list[tuple[list[int], int, bool]] = []
+        tokens = itertools.chain.from_iterable(map(self._keep, written))
+        self._tokens = itertools.takewhile(
+            lambda token: token != eos_id, itertools.islice(tokens, max_new_tokens)
+        )
+
+    def __next__(self) -> int:
+        """The next token."""
+        return next(self._tokens)
+
+    @property
+    def generation(self) -> Generation:
+        """The continuation so far; at the end of the stream, all of it and why it ended."""
+        return _generation(self._read, *self._limits)
+
+    def _keep(self, step: Written) -> list[int]:
+        self._read.append((step.tokens[0], step.draws[0], step.settled[0]))
+        return step.tokens[0]
 
 
 def check_request(

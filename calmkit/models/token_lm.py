@@ -18,7 +18,7 @@ from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.finite import require_finite
 from calmkit.nn import vocabulary_nats
-from calmkit.sampling import drawable
+from calmkit.sampling import Sampler, SoftmaxSampler, drawable
 from calmkit.typing import typed
 
 from .base import LanguageModel, ModelLoss
@@ -126,6 +126,14 @@ class TokenLM(LanguageModel):
         logits = self.logits(states)
         require_finite("logits of the softmax", logits)
         return TokenDraws(logits, generator)
+
+    def sampler_at(self, temperature: float) -> Sampler:
+        """The sharpened softmax.
+
+        Args:
+            temperature: Positive and finite.
+        """
+        return SoftmaxSampler(temperature)
 
 
 class TokenDraws:

@@ -18,3 +18,4 @@ from .diagnosis_files import write_diagnosis as write_diagnosis
 from .forecast_tables import forecast_notes as forecast_notes
 from .forecast_tables import forecast_table as forecast_table
 from .merging import RESULTS as RESULTS
+from .text_against_trigrams import text_quality as text_quality

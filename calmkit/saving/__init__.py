@@ -13,4 +13,5 @@ from .saving import saved_tokenizer as saved_tokenizer
 from .files import TOKENIZER_FILE as TOKENIZER_FILE
 from .files import WEIGHTS_FILE as WEIGHTS_FILE
 from .pretrained import TOKENIZER_FILES as TOKENIZER_FILES
+from .repository import folder_of as folder_of
 from .saved_autoencoder import SavedAutoencoder as SavedAutoencoder

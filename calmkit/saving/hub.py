@@ -16,11 +16,12 @@ from torch import nn
 
 from calmkit.extras import with_remedy
 
-from .files import WEIGHTS_FILE
+from .repository import downloaded
 from .saving import SavableTokenizer, load, save, saved_tokenizer
+from .stored_tokenizer import StoredTokenizer
 
 try:
-    from huggingface_hub import ModelHubMixin, snapshot_download
+    from huggingface_hub import ModelHubMixin
 except ModuleNotFoundError as error:
     raise ImportError(with_remedy(f"HubModel: {error}")) from error
 
@@ -86,19 +87,7 @@ class HubModel(ModelHubMixin, library_name="calmkit"):
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            name = str(pretrained_model_name_or_path)
-            folder = Path(snapshot_download(name, allow_patterns=[WEIGHTS_FILE], **place))
+            folder = downloaded(str(pretrained_model_name_or_path), **place)
         content = saved_tokenizer(folder)
-        return cls(
-            load(folder, nn.Module, trust=trust), tokenizer=_Content(content) if content else None
-        )
-
-
-class _Content:
-    """The content of a `tokenizer.json`, to be written again."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def save(self, path: Path) -> None:
-        path.write_text(self._text, encoding="utf-8")
+        tokenizer = StoredTokenizer(content, str(folder)) if content else None
+        return cls(load(folder, nn.Module, trust=trust), tokenizer=tokenizer)

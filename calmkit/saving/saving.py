@@ -32,7 +32,9 @@ from .files import (
 )
 from .limits import BuildingLimit, check_numbers
 from .rebuilding import rebuild_module
+from .repository import folder_of
 from .sameness import check_same
+from .stored_tokenizer import StoredTokenizer
 
 __all__ = ["SavableTokenizer", "load", "save", "saved_tokenizer"]
 
@@ -69,7 +71,7 @@ def save(
     Args:
         model: A language model, or any part that is a module.
         directory: Made if missing; other files in it stay.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer. None: that of `model.tokenizer`, if it can write itself.
         metrics: Numbers by name, for the model card.
         protocol: How they were measured, for the model card.
 
@@ -85,6 +87,9 @@ def save(
     card = model_card(model, description, metrics=metrics or {}, protocol=protocol)
     directory.mkdir(parents=True, exist_ok=True)
     texts = {CONFIG_FILE: json.dumps(description, indent=2) + "\n", CARD_FILE: card}
+    own = getattr(model, "tokenizer", None)
+    if tokenizer is None and isinstance(own, SavableTokenizer):
+        tokenizer = own
     if tokenizer is not None:
         texts = {TOKENIZER_FILE: _content_of(tokenizer, directory), **texts}
     content = ModelContent(description, texts.get(TOKENIZER_FILE, ""))
@@ -101,20 +106,25 @@ def load(
     kind: type[_Module] = LanguageModel,
     *,
     trust: Collection[str] = (),
+    revision: str | None = None,
 ) -> _Module:
     """Build the model of a folder and load its weights; in evaluation mode, on the CPU.
 
+    A language model that was saved with its tokenizer has it as `model.tokenizer`.
+
     Args:
-        directory: A folder that `save` wrote.
+        directory: A folder that `save` wrote, or a repository of the Hugging Face hub,
+            `owner/name`, if there is no such folder (extra `hf`).
         kind: The expected class: a language model, or a part such as `Head`.
         trust: Packages outside calmkit, or modules of them, that define parts of the model; their
             code is imported and run.
+        revision: Branch, tag or commit of a repository.
 
     Raises:
         SavedModelError: If a file is missing, damaged, or incompatible with this version.
         UntrustedCodeError: If the model needs code that is not in `trust`; nothing was imported.
     """
-    path = Path(directory) / WEIGHTS_FILE
+    path = folder_of(directory, revision=revision) / WEIGHTS_FILE
     content, tensors = read_model_file(path)
     model = _built(content.model, tensors, path, trust)
     if not isinstance(model, kind):
@@ -123,6 +133,8 @@ def load(
             "class, or one above, as kind."
         )
     load_tensors(model, tensors, path)
+    if isinstance(model, LanguageModel) and content.tokenizer:
+        model.tokenizer = StoredTokenizer(content.tokenizer, str(path.parent))
     return model.eval()
 
 

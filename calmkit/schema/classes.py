@@ -13,7 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Argument", "Unusable", "arguments_of", "find_class", "known_classes", "takes_any"]
+__all__ = [
+    "Argument", "Unusable", "arguments_of", "described_classes", "find_class", "known_classes",
+    "takes_any",
+]  # fmt: skip
 
 
 class Unusable(Exception):
@@ -81,6 +84,14 @@ def known_classes(base: type | None) -> list[str]:
     )
     others = sorted({cls.__name__ for cls in public} - {*calmkit_names})
     return calmkit_names + others
+
+
+def described_classes(base: type | None) -> dict[str, str]:
+    """The names of `known_classes`, each with the first line of its docstring."""
+    return {
+        name: (inspect.getdoc(find_class(name, base)) or "").strip().partition("\n")[0]
+        for name in known_classes(base)
+    }
 
 
 def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .classes import Argument, arguments_of, known_classes
+from .classes import Argument, described_classes
 from .errors import ConfigError, Source
 from .values import shown
 from .walk import Place, Walk
@@ -26,17 +26,20 @@ _PRINT_FLAGS = ("comments", "skip_default", "skip_null")
 
 @dataclass(frozen=True)
 class HelpAsked:
-    """A request for the arguments of a part.
+    """A request for the classes of a part, and for the arguments of one.
 
     Attributes:
         key: The part's key.
-        made: The class that the option names, or else the part's class.
-        skipped: Arguments that come from the shared sizes.
+        made: The class that the option names, or else the part's class; None if it has none.
+        bound: The number of its arguments that come from the shared sizes.
+        listed: The classes that the key may name, each with the first line of its docstring; None
+            if the option names one.
     """
 
     key: str
-    made: Callable[..., Any]
-    skipped: frozenset[str]
+    made: Callable[..., Any] | None
+    bound: int
+    listed: Mapping[str, str] | None
 
 
 def check_layers(
@@ -110,13 +113,9 @@ def _help(walk: Walk, key: str, rest: list[str], name: str) -> HelpAsked:
         if piece != "init_args":
             at = walk.argument(at, piece)
     if at.group:
-        return HelpAsked(at.key, at.hint, frozenset())
+        return HelpAsked(at.key, at.hint, 0, None)
     if (part := at.part) is None:
         raise ConfigError(f"--{at.written}: {at.key} is not a part; --help describes it.")
-    made = walk.named(at, part, name) if name else walk.class_at(at)
-    if made is None:
-        raise ConfigError(
-            f"--{at.written} must be followed by a class, because {at.key} has none yet.",
-            allowed=known_classes(part.base),
-        )
-    return HelpAsked(at.key, made, frozenset(list(arguments_of(made))[: part.bound]))
+    if name:
+        return HelpAsked(at.key, walk.named(at, part, name), part.bound, None)
+    return HelpAsked(at.key, walk.class_at(at), part.bound, described_classes(part.base))

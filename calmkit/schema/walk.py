@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
+from calmkit.manual import COMPARISON_OPTIONS
+
 from .classes import Argument, Unusable, arguments_of, find_class, known_classes, takes_any
 from .errors import ConfigError
 from .values import Part, alternatives, is_text, loaded, part_of, shown, wanted
 
 __all__ = ["Place", "Walk"]
 
-_COMPARISON_KEYS = (
-    "variants", "grid", "budget", "context", "scored_after", "processes", "threads", "trained",
-)  # fmt: skip
+_COMPARISON_KEYS = frozenset(option.name for option in COMPARISON_OPTIONS)
 
 
 @dataclass(frozen=True)

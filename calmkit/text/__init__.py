@@ -33,4 +33,6 @@ from .workers import encoding_in_order as encoding_in_order
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
-from .encoder import encode_as_text as encode_as_text
+from .tokenizer import TextTokenizer as TextTokenizer
+from .tokenizer import check_vocab_size as check_vocab_size
+from .tokenizer import read_tokenizer as read_tokenizer

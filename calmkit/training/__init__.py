@@ -17,5 +17,9 @@ from .speed import Speed as Speed
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .loggers import CSVCurves as CSVCurves
+from .loggers import CurveLogger as CurveLogger
+from .loggers import TensorBoardCurves as TensorBoardCurves
+from .loggers import WandbCurves as WandbCurves
 from .optimizer import build_optimizer as build_optimizer
 from .out_of_memory import out_of_memory_in as out_of_memory_in

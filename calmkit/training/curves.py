@@ -1,5 +1,6 @@
-"""Logging of a run's curves by Fabric's loggers; by default to a CSV file."""
+"""Logging of a run's curves by loggers, by default to a CSV file, and as `calmkit.training`."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from calmkit.disk import writing
 
 from .history import History, Point
+from .loggers import CSVCurves, CurveLogger
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from lightning_fabric.loggers import Logger
 
 __all__ = ["Curves"]
+
+_LOG = logging.getLogger("calmkit.training")
 
 
 class Curves:
@@ -25,24 +29,34 @@ class Curves:
     """
 
     def __init__(
-        self, fabric: "Fabric", directory: Path | None, loggers: "Sequence[Logger] | None"
+        self,
+        fabric: "Fabric",
+        directory: Path | None,
+        loggers: "Sequence[CurveLogger | Logger] | None",
     ) -> None:
         self.reports = fabric.is_global_zero
-        if loggers is None:
-            loggers = fabric.loggers
-            if not loggers and directory is not None:
-                loggers = [_csv(directory)]
-        self._loggers = tuple(loggers) if self.reports else ()
+        if loggers is None and not fabric.loggers and directory is not None:
+            loggers = [CSVCurves(directory / "logs", name="", flush_every=1)]
+        chosen = fabric.loggers if loggers is None else loggers
+        self._loggers = tuple(chosen) if self.reports else ()
 
     def write_all(self, history: History) -> None:
         """Write the earlier points of a resumed run, so that its log is complete."""
         points = [(step, "train", values) for step, values in history.curve]
         points += [(step, "validation", values) for step, values in history.validation]
         for step, kind, values in sorted(points, key=lambda point: point[:2]):
-            self.write(kind, (step, values))
+            self._send(kind, (step, values), None)
 
     def write(self, kind: str, point: Point, progress: Progress | None = None) -> None:
         """Write one point under names that start with its kind, and the run's progress."""
+        if self.reports:
+            step, values = point
+            level = logging.INFO if kind == "validation" else logging.DEBUG
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            _LOG.log(level, "step %d, %s: %s", step, kind, shown)
+        self._send(kind, point, progress)
+
+    def _send(self, kind: str, point: Point, progress: Progress | None) -> None:
         step, values = point
         for logger in self._loggers:
             # A new dictionary for each: loggers modify their argument.
@@ -65,14 +79,7 @@ class Curves:
 
 
 @contextmanager
-def _writing(logger: "Logger") -> Iterator[None]:
+def _writing(logger: "CurveLogger | Logger") -> Iterator[None]:
     target = getattr(logger, "root_dir", None) or f"the log of {type(logger).__name__}"
     with writing(target, kept="the checkpoints are kept, and a new log will hold all points"):
         yield
-
-
-def _csv(directory: Path) -> "Logger":
-    from lightning_fabric.loggers import CSVLogger
-
-    # Each part of a resumed run has its own version: this logger would delete an old file.
-    return CSVLogger(directory / "logs", name="", flush_logs_every_n_steps=1)

@@ -32,12 +32,13 @@ from calmkit.accounting import matrix_peak
 from calmkit.chunking import ChunkBatch
 from calmkit.cluster import MicroBatches, Placement
 from calmkit.disk import WriteError
-from calmkit.extras import require
+from calmkit.extras import load_fabric
 
 from .averaged_weights import AveragedWeights
 from .curves import Curves
 from .identity import run_identity
 from .interrupts import HeldInterrupts
+from .loggers import CurveLogger
 from .objective import Objective
 from .optimizer import MatrixDecayAdamW, build_optimizer
 from .progress import Progress
@@ -100,7 +101,7 @@ def fit(
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     fabric: "Fabric | None" = None,
     directory: Path | None = None,
-    loggers: "Sequence[Logger] | None" = None,
+    loggers: "Sequence[CurveLogger | Logger] | None" = None,
     progress: Callable[[Progress], None] | None = None,
     flops_per_step: float | None = None,
 ) -> TrainingResult:
@@ -131,9 +132,9 @@ def fit(
             is one.
         directory: Folder of checkpoints and, by default, the loss curve; None saves nothing. The
             same folder in all processes, with which another number of them can resume.
-        loggers: Fabric loggers for the curves. None uses the fabric's own or, if it has none and
-            there is a directory, a new `logs/version_N/metrics.csv` in it. An empty sequence logs
-            nothing. A resumed run also logs the earlier points.
+        loggers: Loggers for the curves, Fabric's or others. None uses the fabric's own or, if it
+            has none and there is a directory, a new `logs/version_N/metrics.csv` in it. An empty
+            sequence logs nothing. A resumed run also logs the earlier points.
         progress: Called after each step.
         flops_per_step: FLOPs of a step over all devices, for the share of the devices' peak that
             is logged and told; see `calmkit.accounting.forecast`.
@@ -250,8 +251,7 @@ def _peak(fabric: "Fabric") -> float | None:
 
 def _checked_fabric(fabric: "Fabric | None") -> "Fabric":
     """The given fabric or a new one on one device; refused if resuming would not be exact."""
-    require("lightning_fabric", "fit")
-    from lightning_fabric import Fabric
+    new_fabric = load_fabric("fit").Fabric
     from lightning_fabric.strategies import (
         DDPStrategy,
         ModelParallelStrategy,
@@ -259,7 +259,7 @@ def _checked_fabric(fabric: "Fabric | None") -> "Fabric":
     )
 
     if fabric is None:
-        return Fabric(accelerator="auto", devices=1)
+        return new_fabric(accelerator="auto", devices=1)
     supported = SingleDeviceStrategy | DDPStrategy | ModelParallelStrategy
     if not isinstance(fabric.strategy, supported):
         raise ValueError(

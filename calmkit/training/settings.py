@@ -21,7 +21,9 @@ class TrainingSettings:
         micro_batch: Number of rows of one forward and backward pass on one device; gradients are
             accumulated until all rows of the batch are done. None: all rows of a device at once.
             The random numbers of a step depend on it, but not on the number of devices.
-        warmup_steps: Number of steps over which the learning rate rises linearly to its peak.
+        warmup_steps: Number of steps over which the learning rate rises linearly to its peak. In a
+            run for which a config sets fewer steps than a preset, and no warm-up, it keeps its
+            share of the steps.
         decay_to: Share of the peak learning rate that a half cosine reaches at the end of the run;
             1 keeps it constant.
         clip_norm: Largest 2-norm of all gradients together; `inf` never clips.
@@ -64,7 +66,7 @@ class TrainingSettings:
         if self.warmup_steps > self.steps:
             raise ValueError(
                 f"warmup_steps must be at most steps = {self.steps}, or the learning rate never "
-                f"reaches its peak; got {self.warmup_steps}."
+                f"reaches its peak; got {self.warmup_steps}. Lower it, or raise steps."
             )
         if not 0.0 <= self.decay_to <= 1.0:
             raise ValueError(

@@ -20,8 +20,8 @@ import pytest
 import calmkit
 from calmkit import cli
 from calmkit.cli import dispatch
+from calmkit.config import TrainExperiment
 from calmkit.config.comparison import _DEFAULTS
-from calmkit.config.parsing import experiment_schema
 from calmkit.data import TextTokenizer
 from calmkit.heads import EnergyHead
 from calmkit.schema.classes import arguments_of, find_class, known_classes
@@ -102,7 +102,7 @@ class TestEveryKey:
     def test_of_a_config(self, told):
         """Each key with some kinds in turn, and with a NUL, which none takes."""
         kinds = itertools.cycle(BAD.values())
-        for key in keys(experiment_schema()):
+        for key in keys(arguments_of(TrainExperiment)):
             assert told("train", f"--{key}={BAD['nul']}") is not None
             for value in itertools.islice(kinds, 5):
                 said = told("train", f"--{key}={value}")
@@ -114,7 +114,7 @@ class TestEveryKey:
         """Every argument of every class, each with some kinds of bad values in turn."""
         kinds = itertools.cycle(BAD.values())
         count = refused = 0
-        for options, key in parts(experiment_schema()):
+        for options, key in parts(arguments_of(TrainExperiment)):
             for value in itertools.islice(kinds, 1):
                 said = told("train", *options, f"--{key}={value}")
                 count, refused = count + 1, refused + (said is not None)
@@ -190,7 +190,6 @@ class TestForms:
         ("options", "part"),
         [
             (["--head.help", "FlowHaed"], "mean: FlowHead"),
-            (["--head.rule.help"], "has none yet"),
             (["--seed.help"], "seed is not a part"),
             (["--foo.help"], "foo is not a known key"),
             (["--help", "head"], "--KEY.help"),
@@ -234,6 +233,12 @@ class TestForms:
         assert "--head.solver" in out and "latent_size" not in out
         assert cli.main(["compare", "--config", "ci", "--variants.flow.head.help"]) == 0
         assert "--head.solver" in capsys.readouterr().out
+        assert cli.main(["train", "--head.rule.help"]) == 0
+        assert "  KernelScore    " in (out := capsys.readouterr().out)
+        assert "arguments of" not in out
+        assert cli.main(["train", "--optimizer.help", "AdamW"]) == 0
+        assert "--optimizer.amsgrad" in (out := capsys.readouterr().out)
+        assert "--optimizer.params" not in out
 
 
 def _fit_nothing(folder):

@@ -1,3 +1,4 @@
+import io
 import json
 
 import pytest
@@ -22,7 +23,8 @@ def test_one_text_appears_as_it_is_made(run, trained, capsys, monkeypatch):
     options += ["--max_new_tokens", "9", "--temperature", "0.5", "--candidates", "8"]
     pieces = []
     monkeypatch.setattr(
-        "builtins.print", lambda *text, end="\n", flush=False: pieces.append((*text, end))
+        "builtins.print",
+        lambda *text, end="\n", flush=False, file=None: file or pieces.append((*text, end)),
     )
     assert cli.main(options) == 0
     monkeypatch.undo()
@@ -32,6 +34,38 @@ def test_one_text_appears_as_it_is_made(run, trained, capsys, monkeypatch):
     assert "".join("".join(piece) for piece in pieces) == f"The value{line['text']}\n"
     assert line["prompt"] == "The value" and line["finish_reason"] in ("stop", "length")
     assert line["draws"] == 8 * line["chunks"] and line["unsettled"] <= line["chunks"]
+
+
+def test_a_prompt_comes_from_standard_input(run, trained, capsys, monkeypatch):
+    options = ["generate", "--checkpoint", str(trained), "--max_new_tokens", "9"]
+    assert cli.main([*options, "--prompt", "The\nvalue"]) == 0
+    given = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"The\nvalue\n")))
+    assert cli.main([*options, "--prompt", "-"]) == 0
+    assert capsys.readouterr().out == given and given.startswith("The\nvalue")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    assert cli.main([*options, "--prompt", "-"]) == 2
+    assert "prompt must be UTF-8 text; standard input is not." in capsys.readouterr().err
+
+
+def test_the_end_of_a_text_is_told_on_stderr(run, trained, capsys):
+    options = ["generate", "--checkpoint", str(trained), "--prompt", "The", "--seed", "1"]
+    assert cli.main([*options, "--max_new_tokens", "9"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "calmkit generate: the text stopped at max_new_tokens = 9.\n"
+    # Two draws of an untrained model hardly ever agree.
+    few = ["--temperature", "0.5", "--candidates", "2", "--samples", "3", "--json"]
+    assert cli.main([*options, *few, "--max_new_tokens", "4"]) == 0
+    told = capsys.readouterr()
+    lines = [json.loads(line) for line in told.out.splitlines()]
+    unsettled, chunks = (sum(line[key] for line in lines) for key in ("unsettled", "chunks"))
+    ended = sum(line["finish_reason"] == "stop" for line in lines)
+    assert unsettled > 0
+    assert told.err == (
+        f"calmkit generate: {ended} of 3 texts stopped at their end token, the rest at "
+        f"max_new_tokens = 4; {unsettled} of {chunks} chunks had too few agreeing draws for "
+        "temperature 0.5 and are more diverse; raise --candidates.\n"
+    )
 
 
 def test_prompts_come_from_a_file(run, trained, tmp_path, capsys):

@@ -1,9 +1,12 @@
 import shutil
+from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
 from calmkit import cli
+from calmkit.cli.next_commands import next_commands
 
 
 def test_train_hands_on_the_config_that_builds_the_model(run, tmp_path):
@@ -54,6 +57,10 @@ def test_finetune_trains_the_saved_model_on_pairs(run, trained, tmp_path, capsys
     assert cli.main(options) == 0
     out = capsys.readouterr().out
     assert "pairs.jsonl: " in out and "runs/finetune/: finetuning.json" in out
+    assert out.splitlines()[-2:] == [
+        'Next: calmkit generate --checkpoint runs/finetune --prompt "The"',
+        "      calmkit evaluate --checkpoint runs/finetune",
+    ]
     assert (trained / "model.safetensors").read_bytes() == before
     assert run.calls == []
     tuned = ["generate", "--checkpoint", "runs/finetune", "--prompt", "The value"]
@@ -85,3 +92,22 @@ def test_text_that_is_prepared_on_the_way_shows_its_progress(run, tmp_path, caps
             assert ("encoding, MB: 1/1, done" in told.out) == shown
             assert ("training the tokenizer ..." in told.out) == shown
         shutil.rmtree(tmp_path / "kept")
+
+
+@pytest.mark.parametrize(
+    ("parts", "options"),
+    [
+        ({"head": {"class_path": "calmkit.heads.EnergyHead"}}, ""),
+        ({"optimizer": {"class_path": "torch.optim.Adam"}}, ""),
+        ({"head": {"class_path": "mine.Head"}, "backbone": {"class_path": "mine.sub.B"}},
+         " --trust mine"),
+        ({"head": {"class_path": "calmkit.heads.EnergyHead",
+                   "init_args": {"rules": [{"class_path": "yours.Rule"}]}}}, " --trust yours"),
+    ],
+)  # fmt: skip
+def test_the_next_commands_can_be_copied(parts, options):
+    said = next_commands(Path("my runs/a"), yaml.safe_dump(parts))
+    place = f"--checkpoint 'my runs/a'{options}"
+    assert said.splitlines() == [
+        f'Next: calmkit generate {place} --prompt "The"', f"      calmkit evaluate {place}",
+    ]  # fmt: skip

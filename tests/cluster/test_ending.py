@@ -68,7 +68,7 @@ def test_processes_that_say_farewell_end_one_by_one(ended):
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
-def test_a_connection_that_closes_without_farewell_ends_the_others(ended, capfd, gone):
+def test_a_connection_that_closes_without_farewell_ends_the_others(ended, caplog, gone):
     """Each watches its own connections: the first all of them, the others that to the first."""
     peers = {}
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -87,7 +87,8 @@ def test_a_connection_that_closes_without_farewell_ends_the_others(ended, capfd,
         ending._watch(connections, own, threading.Event())
         assert ended.get(timeout=5) == 1
         said = f"process {gone} has ended, and process {own} ends with it."
-        assert said in capfd.readouterr().err
+        assert said in caplog.text
+        caplog.clear()
     assert ended.empty()
     for pair in peers.values():
         for one in pair:

@@ -23,6 +23,7 @@ from calmkit.diagnostics import (
     SampleSpread,
     SampleVotes,
     StateRank,
+    TextQuality,
 )
 from calmkit.metrics import Estimate
 
@@ -108,6 +109,10 @@ CASES = [
     (StateRank(6.4, 64, 0.9), StateRank(6.3, 64, 0.0)),
     (votes(1 / 19_900), votes(1 / 20_000)),
     (votes(1.0), votes(1.0, equal=True)),
+    (TextQuality((4, 1, 1, 1.1), (1, 1, 2, 2)), TextQuality((4, 1, 1, 1), (1, 1, 2, 2))),
+    # Trigrams that are no better than chance from the third token on.
+    (TextQuality((5, 2, -1, 0), (3, 3, -1, 5)), TextQuality((4, 2, 9, 9), (3, 3, 0, 5))),
+    (TextQuality((0.1, 0, 0, 0), (0, 1, 1, 1)), TextQuality((-1, -1, 1, 1), (0, 1, 1, 1))),
 ]  # fmt: skip
 
 

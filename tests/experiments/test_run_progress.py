@@ -1,8 +1,11 @@
 """Bytes that are encoded, as megabytes with a time."""
 
+import logging
+
 import pytest
 
-from calmkit.experiments import bytes_encoded
+from calmkit.experiments import Silent, bytes_encoded
+from calmkit.training import Progress
 
 
 class Recorded:
@@ -39,3 +42,18 @@ def test_the_time_left_is_that_of_the_bytes_left_at_the_speed_since_the_start(mo
     progress(60_000_000, 100_000_000)  # 10 MB in 4 s
     assert (display.seen[-1].step, display.seen[-1].steps) == (60, 100)
     assert abs(display.seen[-1].seconds_left - 16.0) < 1e-9
+
+
+def test_what_is_not_shown_is_logged(caplog, capfd):
+    caplog.set_level(logging.INFO, "calmkit")
+    silent = Silent()
+    silent.note("100% of it")
+    show = silent.track("model")
+    for step in (1, 2):
+        show(Progress(step, 2, 0.5, 1.0))
+    assert caplog.record_tuples == [
+        ("calmkit.experiments", logging.INFO, "100% of it"),
+        ("calmkit.experiments", logging.INFO, "model ..."),
+        ("calmkit.experiments", logging.INFO, "model: 2 steps, loss 0.5"),
+    ]
+    assert capfd.readouterr() == ("", "")

@@ -328,7 +328,7 @@ class TestHub:
             calls.append((repo_id, arguments))
             return str(tmp_path)
 
-        monkeypatch.setattr(hub, "snapshot_download", download)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
         monkeypatch.setattr(
             "huggingface_hub.hub_mixin.hf_hub_download",
             lambda **arguments: str(tmp_path / "config.json"),

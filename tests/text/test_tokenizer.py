@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from known_tokenizers_like import LOSSLESS, TEXT, with_end_among_its_words
 
 from calmkit.data import TextTokenizer, read_documents
-from calmkit.data.tokenizer import END_TOKEN
+from calmkit.text.tokenizer import END_TOKEN
 
 DOCUMENTS = read_documents()[:20]
 

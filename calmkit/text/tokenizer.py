@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calmkit.extras import require
-from calmkit.text import encode_as_text
+
+from .encoder import encode_as_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
