@@ -290,12 +290,12 @@ PUBLIC = {
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
         "build check_parts parse parse_comparison parse_text preset_names"
     ),
-    "evaluation": "Choices Evaluation EvaluationSettings NgramModel SampleText check_context "
-    "choose evaluate evaluate_ngrams evaluate_softmax evaluate_unigram microseconds_per_token "
-    "restored_share score",
+    "evaluation": "Choices Evaluation EvaluationSettings NgramModel SampleText Timing "
+    "check_context choose evaluate evaluate_ngrams evaluate_softmax evaluate_unigram "
+    "microseconds_per_token restored_share score",
     "experiments": "RunResult",
-    "comparison": "ComparisonResult VariantResult read_results",
-    "reports": "Report ReportTables Summary report_folders summarize write_report",
+    "comparison": "ComparisonResult Summary VariantResult read_results summarize",
+    "reports": "Report ReportTables report_folders write_report",
     "cli": "main",
     "testing": "Report Result check_part parametrize_contracts",
     "accounting": "Account Forecast PUBLISHED PublishedModel Residuals TRAINING_TOKENS "

@@ -3,8 +3,6 @@
 from .base import Report as Report
 from .merging import report_folders as report_folders
 from .report_files import write_report as write_report
-from .summary import Summary as Summary
-from .summary import summarize as summarize
 from .table import ReportTables as ReportTables
 
 # isort: split

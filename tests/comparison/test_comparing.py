@@ -54,7 +54,7 @@ def variant(folder, name):
 
 def without_times(result):
     """All numbers but those of the clock, and where it ran."""
-    timeless = {"training_seconds": 0.0, "microseconds_per_token": 0.0}
+    timeless = {"training_seconds": 0.0, "microseconds_per_token": None}
     variants = tuple(
         dataclasses.replace(
             one, runs=tuple(dataclasses.replace(run, **timeless) for run in one.runs)

@@ -6,12 +6,12 @@ import re
 import pytest
 import sample_results as samples
 
+from calmkit.comparison import summarize
 from calmkit.reports.lines import lines_of
 from calmkit.reports.plots import draw_plots
 from calmkit.reports.plots.every import sketches
 from calmkit.reports.plots.learning import mean_curve
 from calmkit.reports.plots.style import looks, plain_style
-from calmkit.reports.summary import summarize
 
 ALL = [
     "brier", "differences", "training_flops", "training_time", "sampling_evaluations",
