@@ -16,3 +16,5 @@ from .diagnosis_files import write_diagnosis as write_diagnosis
 from .forecast_tables import forecast_notes as forecast_notes
 from .forecast_tables import forecast_table as forecast_table
 from .merging import RESULTS as RESULTS
+from .merging import merged_report as merged_report
+from .text_tables import to_text as to_text

@@ -20,7 +20,7 @@ from .base import Report
 from .notes import SEVERAL
 from .report_files import write_report
 
-__all__ = ["merge", "report_folders"]
+__all__ = ["merge", "merged_report", "report_folders"]
 
 RESULTS = "results.json"
 
@@ -84,21 +84,33 @@ def report_folders(directories: Sequence[Path], output: Path) -> tuple[Report, l
         The merged report, and the files written.
 
     Raises:
-        ValueError: If there is no folder, a folder is named twice, its results are missing or
-            unreadable, or the output is one of the folders.
+        ValueError: As in `merged_report`, or if the output is one of the folders.
     """
-    if not directories:
-        raise ValueError("directories must name at least one folder with results; got none.")
-    if len({path.resolve() for path in directories}) != len(directories):
-        raise ValueError(f"directories must be different; got {', '.join(map(str, directories))}.")
     if output.resolve() in {path.resolve() for path in directories}:
         raise ValueError(
             f"output must not be one of the input folders; got {output}, whose own "
             "results would be replaced."
         )
-    results = [_read(directory) for directory in directories]
-    report = Report.of(merge(results, _names(directories)))
+    report = merged_report(directories)
     return report, write_report(report, output)
+
+
+def merged_report(directories: Sequence[Path]) -> Report:
+    """Read the results of one or several comparisons.
+
+    Args:
+        directories: Folders with a `results.json`.
+
+    Raises:
+        ValueError: If there is no folder, a folder is named twice, or its results are missing or
+            unreadable.
+    """
+    if not directories:
+        raise ValueError("directories must name at least one folder with results; got none.")
+    if len({path.resolve() for path in directories}) != len(directories):
+        raise ValueError(f"directories must be different; got {', '.join(map(str, directories))}.")
+    results = [_read(directory) for directory in directories]
+    return Report.of(merge(results, _names(directories)))
 
 
 def _read(directory: Path) -> ComparisonResult:

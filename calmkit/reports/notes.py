@@ -150,10 +150,7 @@ def _timings(scored: Sequence[Line]) -> list[str]:
         return []
     least, most = min(repeats), max(repeats)
     counted = f"{least}" if least == most else f"{least} to {most}"
-    return [
-        f"µs/token: median of {counted} repeats ± half the distance of their quartiles, timed "
-        "after all other work."
-    ]
+    return [f"µs/token: median of {counted} repeats ± half the distance between their quartiles."]
 
 
 def _trials(result: ComparisonResult) -> list[str]:

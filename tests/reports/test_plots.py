@@ -15,7 +15,7 @@ from calmkit.reports.plots.style import looks, plain_style
 
 ALL = [
     "brier", "differences", "training_flops", "training_time", "sampling_evaluations",
-    "sampling_time", "learning_flops", "learning_time", "losses", "noise",
+    "sampling_time", "learning_steps", "learning_flops", "learning_time", "losses", "noise",
 ]  # fmt: skip
 
 
@@ -185,7 +185,7 @@ class TestWhatIsMissingIsLeftOut:
 
     def test_a_model_that_was_trained_alone(self):
         assert list(sketched(samples.result(samples.variant()))) == [
-            "brier", "learning_flops", "learning_time", "losses", "noise"
+            "brier", "learning_steps", "learning_flops", "learning_time", "losses", "noise"
         ]  # fmt: skip
 
     def test_softmax_models_have_no_noise_and_no_evaluations(self):
