@@ -15,8 +15,6 @@ from calmkit.metrics import Estimate
 
 from .lines import Baseline, Line, ranges, some_choose
 
-Seeds = Sequence[int | None]
-
 __all__ = ["Cell", "Column", "columns_of", "rounded", "short"]
 
 _MOST_DIGITS = 5
@@ -132,9 +130,9 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
             ("accuracy", "% ↑"), "share of held-out tokens that the variant's sampler gets right",
             lambda line: line.summary.accuracy,
         )  # fmt: skip
-    if len({line.summary.seeds for line in scored}) > 1:
+    if len({ranges(line.summary.seeds) for line in scored}) > 1:
         yield _of_seeds(
-            ("training", "seeds"), "seeds of the runs, of which scores and costs are means",
+            ("training", "seeds"), "seeds of the row's runs, whose means it shows",
             [line.summary.seeds for line in lines],
         )  # fmt: skip
     if len(scored) > 1:
@@ -150,12 +148,14 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
             yield column((f"Δ{name}", "to first"), f"{name} {less}", score, signed=True)
         if not all(line.shares_all_with(scored[0]) for line in scored[1:]):
             yield _of_seeds(
-                ("Δ over", "seeds"), "seeds that both have, over which differences are",
+                ("Δ over", "seeds"), "seeds of both rows, over which the difference is taken",
                 [line.summary.shared_seeds for line in lines],
             )  # fmt: skip
 
 
-def _of_seeds(heading: tuple[str, str], about: str, seeds: Iterable[Seeds]) -> Column:
+def _of_seeds(
+    heading: tuple[str, str], about: str, seeds: Iterable[Sequence[int | None]]
+) -> Column:
     cells = tuple(Cell(ranges(one)) for one in seeds)
     return Column(heading=heading, about=about, group="scores", cells=cells)
 

@@ -66,9 +66,10 @@ def _lead(report: Report) -> str:
     if len(result.variants) == 1:
         return f"{result.variants[0].name}, evaluated on {text}."
     budgets = " or ".join(BUDGETS.get(b, b) for b in result.budget.split(SEVERAL))
-    counts = sorted({len(line.summary.seeds) for line in report.lines if not line.has_failed})
-    seeds = " to ".join(str(count) for count in (counts[:1] + counts[-1:])[: len(counts)])
-    seeds = "one seed" if counts == [1] else f"{seeds} seeds"
+    counts = [len(line.summary.seeds) for line in report.lines if not line.has_failed]
+    counts = counts or [len(result.seeds)]
+    seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    seeds = "one seed" if seeds == "1" else f"{seeds} seeds"
     names = listed([variant.name for variant in result.variants])
     return f"{names}, each with {budgets} and {seeds}, evaluated on {text}."
 
