@@ -9,7 +9,7 @@ other seeds do the same work, and the result is stored in that run's file.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from calmkit.experiments import RunProgress, RunRecord, time_generation, with_threads
+from calmkit.experiments import RunProgress, RunRecord, Silent, time_generation, with_threads
 
 from .planned_runs import PlannedRun, keep_record, read_record, trained_model
 
@@ -40,14 +40,14 @@ def time_variants(runs: Sequence[PlannedRun], *, threads: int, display: RunProgr
         display.note(f"{run.variant}: timing its generation ...")
         try:
             with with_threads(threads):
-                keep_record(run, _timed(run, record, display))
+                keep_record(run, _timed(run, record))
         except Exception as error:  # of any kind: the scores are worth more than a time
             display.note(f"{run.variant}: not timed. {type(error).__name__}: {error}")
 
 
-def _timed(run: PlannedRun, record: RunRecord, display: RunProgress) -> RunRecord:
+def _timed(run: PlannedRun, record: RunRecord) -> RunRecord:
     """The record of a run with its time."""
-    trainer, model, training = trained_model(run, display)
+    trainer, model, training = trained_model(run, Silent())  # it is stored, not trained
     with training.averaged():
         timing = time_generation(model, trainer.plan)
     return replace(record, result=replace(record.result, microseconds_per_token=timing))
