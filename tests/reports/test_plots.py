@@ -206,8 +206,8 @@ class TestWhatIsMissingIsLeftOut:
         )  # fmt: skip
         found = sketched(samples.result(samples.variant(), odd))
         assert list(found) == [
-            "brier", "differences", "sampling_evaluations", "sampling_time", "learning_flops",
-            "learning_time", "losses", "noise",
+            "brier", "differences", "sampling_evaluations", "sampling_time", "learning_steps",
+            "learning_flops", "learning_time", "losses", "noise",
         ]  # fmt: skip
         assert "odd" not in found["losses"].about + found["learning_flops"].about
         assert "Grey bars" in found["brier"].about

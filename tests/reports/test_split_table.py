@@ -45,11 +45,11 @@ def test_every_number_is_whole_and_no_line_too_long(width):
 
 
 def test_as_many_columns_as_fit_stand_side_by_side():
-    """Nine characters and a gap each; the names take what they need, at most twenty."""
+    """Ten characters and a gap each; the names take what they need, at most twenty."""
     few = table(names=("ab", "c", "d", "e"), title="")
-    assert few.fits(2 + 2 + 6 * 10) and not few.fits(2 + 2 + 6 * 10 - 1)
-    assert table().fits(2 + 20 + 6 * 10) and not table().fits(2 + 20 + 6 * 10 - 1)
-    rules = [line for line in shown(few, 2 + 2 + 4 * 10).splitlines() if "\u2500" in line]
+    assert few.fits(2 + 2 + 6 * 11) and not few.fits(2 + 2 + 6 * 11 - 1)
+    assert table().fits(2 + 20 + 6 * 11) and not table().fits(2 + 20 + 6 * 11 - 1)
+    rules = [line for line in shown(few, 2 + 2 + 4 * 11).splitlines() if "\u2500" in line]
     assert len(rules) == 2
 
 
