@@ -290,12 +290,12 @@ PUBLIC = {
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
         "build check_parts parse parse_comparison parse_text preset_names"
     ),
-    "evaluation": "Choices Evaluation EvaluationSettings NgramModel SampleText check_context "
-    "choose evaluate evaluate_ngrams evaluate_softmax evaluate_unigram microseconds_per_token "
-    "restored_share score",
+    "evaluation": "Choices Evaluation EvaluationSettings NgramModel SampleText Timing "
+    "check_context choose evaluate evaluate_ngrams evaluate_softmax evaluate_unigram "
+    "microseconds_per_token restored_share score",
     "experiments": "RunResult",
-    "comparison": "ComparisonResult VariantResult read_results",
-    "reports": "Report ReportTables Summary report_folders summarize write_report",
+    "comparison": "ComparisonResult Summary VariantResult read_results summarize",
+    "reports": "Report ReportTables report_folders write_report",
     "cli": "main",
     "testing": "Report Result check_part parametrize_contracts",
     "accounting": "Account Forecast PUBLISHED PublishedModel Residuals TRAINING_TOKENS "
@@ -490,7 +490,7 @@ def test_only_the_command_line_knows_argv_and_the_console():
         or "sys.argv" in path.read_text("utf-8")
     }
     # A report makes its table of rich's, and whoever has a console prints it.
-    assert knowing <= {"reports/table.py", "reports/account_tables.py"}
+    assert knowing <= {"reports/split_table.py", "reports/table.py", "reports/forecast_tables.py"}
 
 
 def test_only_the_command_line_prints():

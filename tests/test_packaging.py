@@ -59,7 +59,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     about = {name for name in names if ".dist-info/" in name}
     assert names - about == files_of("calmkit")
-    assert {"calmkit/py.typed", "calmkit/reports/page.html", "calmkit/presets/base.yaml"} <= names
+    assert {"calmkit/py.typed", "calmkit/presets/base.yaml"} <= names
+    assert {"calmkit/reports/page.html", "calmkit/reports/page.js"} <= names
 
 
 def test_the_wheel_says_what_it_needs(wheel):

@@ -54,6 +54,7 @@ class Display:
         trace: TracebackType | None,
     ) -> None:
         """Leave the finished bars on the screen."""
+        self._drop_idle()
         if self.console.is_terminal:
             self._bars.stop()
 
@@ -67,6 +68,7 @@ class Display:
         Args:
             label: A short description of the stage.
         """
+        self._drop_idle()
         return self._bar(label) if self.console.is_terminal else self._lines(label)
 
     def _bar(self, label: str) -> Callable[[Progress], None]:
@@ -78,6 +80,12 @@ class Display:
             )
 
         return show
+
+    def _drop_idle(self) -> None:
+        """Remove the bars of stages that had no step to do, such as a training that was stored."""
+        for task in self._bars.tasks:
+            if task.total is None:
+                self._bars.remove_task(task.id)
 
     def _lines(self, label: str) -> Callable[[Progress], None]:
         shown = time.monotonic()

@@ -3,6 +3,8 @@
 from .results import ComparisonResult as ComparisonResult
 from .results import VariantResult as VariantResult
 from .results import read_results as read_results
+from .summary import Summary as Summary
+from .summary import summarize as summarize
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

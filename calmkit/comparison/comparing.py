@@ -18,6 +18,7 @@ from .planned_runs import PlannedRun, read_record, why_again
 from .planning import Preparation
 from .results import ComparisonResult, Failure, TrialResult, VariantResult
 from .softmax_baseline import SOFTMAX
+from .timing import time_variants
 from .waves import run_all
 
 __all__ = ["compare", "result_of_one"]
@@ -41,12 +42,9 @@ def compare(
         display.note(f"{len(runs) - len(left)} of {len(runs)} runs are already finished.")
     for reason, again in _reasons(left).items():
         display.note(f"{again} repeated: {reason}. Earlier trainings are kept.")
-    failures = run_all(
-        left,
-        processes=comparison.processes,
-        threads=threads_of_a_run(comparison),
-        display=display,
-    )
+    threads = threads_of_a_run(comparison)
+    failures = run_all(left, processes=comparison.processes, threads=threads, display=display)
+    time_variants(runs, threads=threads, display=display)
     found = [(run, record) for run in runs if (record := read_record(run)) is not None]
     shared = yaml.safe_load(comparison.text)
     differing = shared["variants"]

@@ -30,12 +30,17 @@ from calmkit.files import replace_file
 from calmkit.json_converter import from_plain, to_json
 from calmkit.locks import turn_in
 from calmkit.metrics import Estimate
+from calmkit.models import LanguageModel
 from calmkit.provenance import code_changes
+from calmkit.training import TrainingResult
 
 from .budget import with_steps
 from .results import Failure
 
-__all__ = ["PlannedRun", "do_run", "read_record", "read_trial", "why_again"]
+__all__ = [
+    "PlannedRun", "do_run", "keep_record", "read_record", "read_trial", "trained_model",
+    "why_again",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -83,6 +88,11 @@ class PlannedRun:
         """The file of its result."""
         kind = "trials" if self.is_trial else "runs"
         return self.output / kind / self.variant / f"seed-{self.seed}.json"
+
+    @property
+    def training_folder(self) -> Path:
+        """The folder of its training."""
+        return self.trained / f"model-{self.training}"
 
     @property
     def error_file(self) -> Path:
@@ -142,21 +152,12 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
         The failure, if any; the traceback is in the run's `error_file`.
     """
     try:
-        experiment = run.experiment()
-        trainer = Trainer(experiment, prepare(experiment), display)
-        autoencoder = None
-        if run.autoencoder:
-            directory = run.trained / f"autoencoder-{run.autoencoder}"
-            with turn_in(directory, tell=display.note):
-                autoencoder = trainer.train_autoencoder(directory)
-        directory = run.trained / f"model-{run.training}"
-        with turn_in(directory, tell=display.note):
-            model, training = trainer.train_model(run.label, autoencoder, directory)
+        trainer, model, training = trained_model(run, display)
         display.note(f"{run.label}: measuring on held-out text ...")
         if run.is_trial:
             _keep(run, _KeptTrial(run.key, run.code, trainer.tuning_brier(model)))
             return None
-        record = trainer.measure(model, training)
+        record = trainer.measure(model, training, timed=False)
         if run.saves:
             save_trained(
                 run.output / "models" / run.variant,
@@ -167,13 +168,41 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
                 metrics=record.metrics(),
                 protocol=record.result.protocol,
             )
-        _keep(run, _Kept(run.key, run.code, record))
+        keep_record(run, record)
     except Exception as error:  # of any kind: the other runs continue
         run.error_file.parent.mkdir(parents=True, exist_ok=True)
         run.error_file.write_text(traceback.format_exc(), encoding="utf-8")
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
         return Failure(seed=run.seed, reason=reason)
     return None
+
+
+def trained_model(
+    run: PlannedRun, display: RunProgress
+) -> tuple[Trainer, LanguageModel, TrainingResult]:
+    """Train the model of a run, or load it if its training is stored.
+
+    Args:
+        run: The run.
+        display: Receives the progress.
+
+    Raises:
+        ValueError: As in `PlannedRun.experiment`.
+    """
+    experiment = run.experiment()
+    trainer = Trainer(experiment, prepare(experiment), display)
+    autoencoder = None
+    if run.autoencoder:
+        directory = run.trained / f"autoencoder-{run.autoencoder}"
+        with turn_in(directory, tell=display.note):
+            autoencoder = trainer.train_autoencoder(directory)
+    with turn_in(run.training_folder, tell=display.note):
+        return trainer, *trainer.train_model(run.label, autoencoder, run.training_folder)
+
+
+def keep_record(run: PlannedRun, record: RunRecord) -> None:
+    """Store the result of a run."""
+    _keep(run, _Kept(run.key, run.code, record))
 
 
 def read_record(run: PlannedRun) -> RunRecord | None:

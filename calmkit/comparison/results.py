@@ -5,10 +5,11 @@ estimate of a small score can be negative. Energy score and cross entropy are lo
 better. The errors of one run are over resampled held-out documents; `summary` combines them with
 the variance between seeds.
 
-The schema is versioned. Schemas 3 to 5 can be read as well; files of other versions are refused.
+The schema is versioned. Schemas 3 to 6 can be read as well; files of other versions are refused.
 In schemas 3 and 4, obsolete fields are dropped, the unigram is the only baseline, and an unknown
 estimate, stored as an object of nulls, becomes null. Before schema 6 there is no tuning, and one
-sample text without numbers.
+sample text without numbers. Before schema 7 the time per token is a difference of two timings of
+each run, which may be negative: the positive ones count as repeats, kept in the first run.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calmkit.evaluation import SampleText
+from calmkit.evaluation import SampleText, Timing
 from calmkit.experiments import RunResult
 from calmkit.json_converter import from_json, from_plain, to_json, to_plain
 from calmkit.metrics import Estimate
@@ -26,7 +27,7 @@ __all__ = [
     "read_results",
 ]  # fmt: skip
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 _OLDEST = 3
 # In schemas 3 and 4: obsolete fields, fields that are 0 if the training is unknown, and the form
 # of an unknown estimate.
@@ -142,6 +143,8 @@ class ComparisonResult:
             content = _in_schema_5(content)
         if version < 6:
             content = _in_schema_6(content)
+        if version < 7:
+            content = _in_schema_7(content)
         return from_plain(content, ComparisonResult)
 
 
@@ -182,6 +185,19 @@ def _in_schema_6(content: dict[str, Any]) -> dict[str, Any]:
             sample = SampleText(name="", temperature=None, texts=(text,))
             run["samples"] = [to_plain(sample)] if text else []
     return content | {"remarks": []}
+
+
+def _in_schema_7(content: dict[str, Any]) -> dict[str, Any]:
+    """Convert content of schema 6."""
+    for variant in _mappings(content.get("variants")):
+        runs = _mappings(variant.get("runs"))
+        times = [run.pop("microseconds_per_token", None) for run in runs]
+        known = [time for time in times if isinstance(time, int | float) and time > 0]
+        for run in runs:
+            run["microseconds_per_token"] = None
+        if known:
+            runs[0]["microseconds_per_token"] = to_plain(Timing.of(known))
+    return content
 
 
 def _mappings(node: Any) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from .scores import restored_share as restored_share
 from .scores import score as score
 from .softmax_evaluation import evaluate_softmax as evaluate_softmax
 from .tally import Evaluation as Evaluation
+from .writing_speed import Timing as Timing
 from .writing_speed import microseconds_per_token as microseconds_per_token
 
 # isort: split

@@ -1,5 +1,7 @@
 """All measurements of a model: scores, sampler accuracy, speed, sample texts."""
 
+from dataclasses import replace
+
 import torch
 
 from calmkit.accounting import costs_per_token
@@ -9,6 +11,7 @@ from calmkit.diagnostics import noise_curve
 from calmkit.evaluation import (
     PROMPT_TOKENS,
     NgramModel,
+    Timing,
     choose,
     evaluate_ngrams,
     evaluate_unigram,
@@ -27,7 +30,7 @@ from calmkit.sampling import PlainSampler
 from .evaluation_plan import EvaluationPlan
 from .run_result import RunResult
 
-__all__ = ["measure"]
+__all__ = ["measure", "time_generation"]
 
 # Standard deviations of the noise on a latent, relative to the spread of all latents.
 _NOISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
@@ -35,7 +38,11 @@ _NOISE_DRAWS = 2
 
 
 def measure(
-    model: LanguageModel, plan: EvaluationPlan, *, trained_tokens: int | None = None
+    model: LanguageModel,
+    plan: EvaluationPlan,
+    *,
+    trained_tokens: int | None = None,
+    timed: bool = True,
 ) -> RunResult:
     """Evaluate a model on its device; fields about its training stay None unless given.
 
@@ -43,13 +50,13 @@ def measure(
         model: The model, which is not changed.
         plan: The text and the protocol.
         trained_tokens: Tokens of text in the batches of its training.
+        timed: Whether to time its generation, after everything else.
 
     Raises:
         ValueError: If it is neither a CALM nor a TokenLM.
     """
     settings, seed, rows = plan.settings, plan.seed, plan.rows
     sampler = PlainSampler() if plan.sampler is None else plan.sampler
-    prompt = plan.text.document(0)[:PROMPT_TOKENS].tolist()
     found = score(model, rows, settings, seed=seed)
     batch = rows.batch.to(model.backbone.device)
     autoencoder = model.autoencoder if isinstance(model, CALM) else None
@@ -59,7 +66,7 @@ def measure(
     )
     accuracy = choices.documents.estimate(resamples=settings.bootstrap, seed=seed)[-1]
     costs = costs_per_token(model, plan.positions)
-    return RunResult(
+    result = RunResult(
         seed=plan.training_seed,
         steps=None,
         trained_tokens=trained_tokens,
@@ -77,7 +84,7 @@ def measure(
         noise_curve=() if autoencoder is None else _noise_curve(autoencoder, batch, seed),
         evaluations_per_sample=evaluations,
         sampling_flops=None if costs is None else costs.sampling,
-        microseconds_per_token=microseconds_per_token(model, prompt, sampler),
+        microseconds_per_token=None,
         draws_per_chunk=choices.draws_per_chunk,
         unsettled=choices.unsettled,
         chosen_accuracy=accuracy.scaled(100.0),
@@ -95,6 +102,20 @@ def measure(
         validation_brier=(),
         protocol=found.protocol,
     )
+    if not timed:
+        return result
+    return replace(result, microseconds_per_token=time_generation(model, plan))
+
+
+def time_generation(model: LanguageModel, plan: EvaluationPlan) -> Timing:
+    """Microseconds per generated token with the plan's sampler.
+
+    Args:
+        model: The model, on any device.
+        plan: The text, which provides a prompt, and the sampler.
+    """
+    prompt = plan.text.document(0)[:PROMPT_TOKENS].tolist()
+    return microseconds_per_token(model, prompt, plan.sampler or PlainSampler())
 
 
 def _baselines(plan: EvaluationPlan) -> dict[str, tuple[Estimate, ...]] | None:

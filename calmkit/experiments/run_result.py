@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from calmkit.evaluation import SampleText
+from calmkit.evaluation import SampleText, Timing
 from calmkit.metrics import DocumentScores, Estimate
 
 __all__ = ["Curve", "RunResult"]
@@ -40,7 +40,8 @@ class RunResult:
             share of tokens restored.
         evaluations_per_sample: Network evaluations per latent; None if they vary.
         sampling_flops: FLOPs per new token with plain sampling.
-        microseconds_per_token: Time per generated token with the variant's sampler.
+        microseconds_per_token: Time per generated token with the variant's sampler; None if it
+            was not timed. A comparison times one run of each variant.
         draws_per_chunk: Mean number of candidates that the sampler used per chunk.
         unsettled: Share of chunks for which the candidates did not suffice.
         chosen_accuracy: Sampler accuracy, in per cent.
@@ -66,7 +67,7 @@ class RunResult:
     noise_curve: tuple[tuple[float, float], ...]
     evaluations_per_sample: int | None
     sampling_flops: float | None
-    microseconds_per_token: float
+    microseconds_per_token: Timing | None
     draws_per_chunk: float
     unsettled: float
     chosen_accuracy: Estimate | None

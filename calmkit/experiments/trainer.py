@@ -149,12 +149,15 @@ class Trainer:
         )
         return model, training
 
-    def measure(self, model: LanguageModel, training: TrainingResult) -> RunRecord:
+    def measure(
+        self, model: LanguageModel, training: TrainingResult, *, timed: bool = True
+    ) -> RunRecord:
         """Evaluate a trained model, with its averaged weights if it has them.
 
         Args:
             model: The model, from `train_model`.
             training: The record of its training.
+            timed: Whether to time its generation.
         """
         experiment, steps = self.experiment, training.steps
         batch_size = experiment.training.batch_size
@@ -165,7 +168,7 @@ class Trainer:
             for name in ("loss", "brier_1")
         }
         with training.averaged():
-            measured = measure(model, self.plan, trained_tokens=tokens)
+            measured = measure(model, self.plan, trained_tokens=tokens, timed=timed)
         result = replace(
             measured,
             steps=steps,

@@ -3,8 +3,6 @@
 from .base import Report as Report
 from .merging import report_folders as report_folders
 from .report_files import write_report as write_report
-from .summary import Summary as Summary
-from .summary import summarize as summarize
 from .table import ReportTables as ReportTables
 
 # isort: split
@@ -19,3 +17,5 @@ from .forecast_tables import forecast_notes as forecast_notes
 from .forecast_tables import forecast_table as forecast_table
 from .merging import RESULTS as RESULTS
 from .text_against_trigrams import text_quality as text_quality
+from .merging import merged_report as merged_report
+from .text_tables import to_text as to_text

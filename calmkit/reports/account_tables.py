@@ -1,12 +1,10 @@
 """Tables of accounts: models with the paper's numbers, and the parts of one model."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from calmkit.accounting import PUBLISHED, TRAINING_TOKENS, Account, residuals_to
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from .split_table import NumberColumn, SplitTable
 
 __all__ = ["account_notes", "models_table", "parts_table"]
 
@@ -24,7 +22,9 @@ def account_notes(candidates: float, share: float) -> str:
     return _NOTES.format(tokens=TRAINING_TOKENS, candidates=candidates, share=share)
 
 
-def models_table(accounts: Mapping[str, Account], *, candidates: float, share: float) -> "Table":
+def models_table(
+    accounts: Mapping[str, Account], *, candidates: float, share: float
+) -> SplitTable:
     """One line per model, with the columns of the paper's Table 1 and some that it lacks.
 
     Args:
@@ -32,10 +32,7 @@ def models_table(accounts: Mapping[str, Account], *, candidates: float, share: f
         candidates: Latents drawn per chunk below temperature 1.
         share: Share of the candidates that are decoded.
     """
-    table = new_table(
-        "model", "parameters\nM", "training\n1e20 FLOPs", "inference\n1e8 FLOPs/token",
-        f"N = {candidates:g}\n1e8", "cache\nkB/position", "kept\nGB/row",
-    )  # fmt: skip
+    rows = {}
     for name, account in accounts.items():
         columns = [
             account.trained_parameters / 1e6,
@@ -53,23 +50,22 @@ def models_table(accounts: Mapping[str, Account], *, candidates: float, share: f
                     (columns[2], paper.inference_flops / 1e8, off.inference_flops),
                 )
             ]
-        table.add_row(
-            name,
+        rows[name] = [
             *cells,
             f"{sum(account.inference_flops(candidates, share).values()) / 1e8:.4g}",
             f"{account.cache_bytes / 1e3:.0f}",
             f"{sum(account.activation_bytes.values()) / 1e9:.2f}",
-        )
-    return table
+        ]
+    return _table(
+        "model", rows, "parameters\nM", "training\n1e20 FLOPs", "inference\n1e8 FLOPs/token",
+        f"N = {candidates:g}\n1e8", "cache\nkB/position", "kept\nGB/row",
+    )  # fmt: skip
 
 
-def parts_table(account: Account, *, candidates: float, share: float) -> "Table":
+def parts_table(account: Account, *, candidates: float, share: float) -> SplitTable:
     """One line for each part of a model."""
     inference, sampling = account.inference_flops(), account.inference_flops(candidates, share)
-    table = new_table(
-        "per token:", "parameters\nM", "training\nMFLOPs", "inference\nMFLOPs",
-        f"N = {candidates:g}\nMFLOPs", "kept\nMB/row",
-    )  # fmt: skip
+    rows = {}
     for part, parameters in account.parameters.items():
         columns = (
             parameters,
@@ -78,16 +74,16 @@ def parts_table(account: Account, *, candidates: float, share: float) -> "Table"
             sampling[part],
             account.activation_bytes[part],
         )
-        table.add_row(part, *(f"{value / 1e6:,.1f}" for value in columns))
-    return table
+        rows[part] = [f"{value / 1e6:,.1f}" for value in columns]
+    return _table(
+        "per token:", rows, "parameters\nM", "training\nMFLOPs", "inference\nMFLOPs",
+        f"N = {candidates:g}\nMFLOPs", "kept\nMB/row",
+    )  # fmt: skip
 
 
-def new_table(first: str, *headings: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
+def _table(corner: str, rows: Mapping[str, Sequence[str]], *headings: str) -> SplitTable:
+    columns = [
+        NumberColumn(heading, cells)
+        for heading, cells in zip(headings, zip(*rows.values(), strict=True), strict=True)
+    ]
+    return SplitTable(corner=corner, names=tuple(rows), columns=columns)

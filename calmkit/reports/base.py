@@ -8,7 +8,26 @@ from .columns import Column, columns_of
 from .lines import Baseline, Line, baselines, lines_of
 from .notes import notes
 
-__all__ = ["Report"]
+__all__ = ["Report", "Table"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of a report for the page, Markdown and LaTeX.
+
+    Attributes:
+        name: `scores` or `costs`.
+        caption: A caption.
+        columns: Its columns.
+        rows: The name of each row: variants, then baselines.
+        variants: Number of variants.
+    """
+
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[str, ...]
+    variants: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +53,26 @@ class Report:
         """`held-out text`, or `text` if the training text of a model is unknown."""
         scored = [line for line in self.lines if not line.has_failed]
         return "text" if not all(line.baselines for line in scored) else "held-out text"
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables that have columns: scores, and costs, which baselines have none of."""
+        variants = tuple(line.name for line in self.lines)
+        below = tuple(baseline.name for baseline in self.baselines)
+        tables = [
+            Table(
+                name=name,
+                caption=caption,
+                columns=tuple(column for column in self.columns if column.group == name),
+                rows=variants + extra,
+                variants=len(variants),
+            )
+            for name, caption, extra in (
+                ("scores", f"Scores on {self.text}, with standard errors", below),
+                ("costs", "Costs, means over seeds", ()),
+            )
+        ]
+        return [table for table in tables if table.columns]
 
     @classmethod
     def of(cls, result: ComparisonResult) -> "Report":

@@ -13,7 +13,7 @@ from typing import Literal
 from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 
-from .lines import Baseline, Line, some_choose
+from .lines import Baseline, Line, ranges, some_choose
 
 __all__ = ["Cell", "Column", "columns_of", "rounded", "short"]
 
@@ -47,8 +47,12 @@ class Column:
 
 def columns_of(lines: Sequence[Line], baselines: Sequence[Baseline]) -> list[Column]:
     """All columns with at least one number."""
-    every = [*_scores(lines, baselines), *_costs(lines, baselines)]
-    return [column for column in every if any(cell.value for cell in column.cells)]
+    count = len(lines) + len(baselines)
+    return [
+        replace(column, cells=(*column.cells, *[Cell()] * (count - len(column.cells))))
+        for column in (*_scores(lines, baselines), *_costs(lines))
+        if any(cell.value for cell in column.cells)
+    ]
 
 
 def rounded(estimate: Estimate | None, *, signed: bool = False) -> Cell:
@@ -89,7 +93,7 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
         heading: tuple[str, str],
         about: str,
         score: Callable[[Line], Estimate | None],
-        below: Sequence[Cell] = (Cell(),) * len(baselines),
+        below: Sequence[Cell] = (),
         *,
         signed: bool = False,
     ) -> Column:
@@ -101,6 +105,7 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
         lambda line: line.summary.brier_lm,
         [rounded(Estimate(baseline.brier_lm, None)) for baseline in baselines],
     )  # fmt: skip
+    scored = [line for line in lines if not line.has_failed]
     failed = [Cell("failed") if line.has_failed else cell
               for line, cell in zip(lines, first.cells, strict=False)]  # fmt: skip
     yield replace(first, cells=(*failed, *first.cells[len(lines) :]))
@@ -125,9 +130,14 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
             ("accuracy", "% ↑"), "share of held-out tokens that the variant's sampler gets right",
             lambda line: line.summary.accuracy,
         )  # fmt: skip
-    if len(lines) > 1:
-        reference = next((line.name for line in lines if not line.has_failed), "")
-        less = f"minus that of {reference}, on the same documents and seeds; above 0 is better"
+    if len({ranges(line.summary.seeds) for line in scored}) > 1:
+        yield _of_seeds(
+            ("training", "seeds"), "seeds of the row's runs, whose means it shows",
+            [line.summary.seeds for line in lines],
+        )  # fmt: skip
+    if len(scored) > 1:
+        less = f"minus that of {scored[0].name}, over the documents and seeds of both; "
+        less += "above 0 is better"
         differences: dict[str, Callable[[Line], Estimate | None]] = {
             "BrierLM": lambda line: line.summary.brier_lm_difference,
             "Brier-1": lambda line: _nth(line.summary.brier_difference, 0),
@@ -136,45 +146,63 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
             differences["accuracy"] = lambda line: line.summary.accuracy_difference
         for name, score in differences.items():
             yield column((f"Δ{name}", "to first"), f"{name} {less}", score, signed=True)
+        if not all(line.shares_all_with(scored[0]) for line in scored[1:]):
+            yield _of_seeds(
+                ("Δ over", "seeds"), "seeds of both rows, over which the difference is taken",
+                [line.summary.shared_seeds for line in lines],
+            )  # fmt: skip
 
 
-def _costs(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Column]:
-    means: list[tuple[str, str, str, Callable[[RunResult], float | None]]] = [
-        ("training", "steps", "optimiser steps of backbone and head", lambda run: run.steps),
-        ("training", "FLOPs", "of these steps, by accounting", lambda run: run.training_flops),
-        ("training", "s", "seconds of these steps", lambda run: run.training_seconds),
+def _of_seeds(
+    heading: tuple[str, str], about: str, seeds: Iterable[Sequence[int | None]]
+) -> Column:
+    cells = tuple(Cell(ranges(one)) for one in seeds)
+    return Column(heading=heading, about=about, group="scores", cells=cells)
+
+
+def _costs(lines: Sequence[Line]) -> Iterable[Column]:
+    def mean(number: Callable[[RunResult], float | None]) -> Callable[[Line], Cell]:
+        return lambda line: Cell(short(line.mean(number)))
+
+    costs: list[tuple[str, str, str, Callable[[Line], Cell]]] = [
+        ("params", "all", "trained parameters",
+         lambda line: Cell(short(line.variant.parameters))),
+        ("params", "head", "parameters of the head, or of a softmax model's output",
+         lambda line: Cell(short(line.variant.head_parameters))),
+        ("training", "steps", "optimiser steps of backbone and head",
+         mean(lambda run: run.steps)),
+        ("training", "FLOPs", "of these steps, by accounting",
+         mean(lambda run: run.training_flops)),
+        ("training", "s", "seconds of these steps", mean(lambda run: run.training_seconds)),
+        ("evals/", "sample", "evaluations of the head's network per latent", _evaluations),
         ("FLOPs/", "token", "FLOPs per new token with plain sampling",
-         lambda run: run.sampling_flops),
-        ("µs/", "token", "time per new token with the variant's sampler",
-         lambda run: run.microseconds_per_token),
+         mean(lambda run: run.sampling_flops)),
+        ("µs/", "token", "time per new token with the variant's sampler: median of repeats, and "
+         "half the distance between their quartiles", _time),
     ]  # fmt: skip
     if some_choose(lines):
-        means += [
+        costs += [
             ("draws/", "chunk", "candidates that the sampler used per chunk",
-             lambda run: run.draws_per_chunk),
+             mean(lambda run: run.draws_per_chunk)),
             ("unsettled", "%", "chunks for which the candidates did not suffice",
-             lambda run: 100 * run.unsettled),
+             mean(lambda run: 100 * run.unsettled)),
         ]  # fmt: skip
-    costs: list[tuple[str, str, str, Callable[[Line], str]]] = [
-        (upper, lower, about, lambda line, number=number: short(line.mean(number)))
-        for upper, lower, about, number in means
-    ]
-    of_network = "evaluations of the head's network per latent"
-    costs.insert(3, ("evals/", "sample", of_network, _evaluations))
-    of_head = "parameters of the head, or of a softmax model's output"
-    costs[:0] = [
-        ("params", "all", "trained parameters", lambda line: short(line.variant.parameters)),
-        ("params", "head", of_head, lambda line: short(line.variant.head_parameters)),
-    ]
-    for upper, lower, about, text in costs:
-        cells = [Cell("" if line.has_failed else text(line)) for line in lines]
-        cells += [Cell()] * len(baselines)
-        yield Column(heading=(upper, lower), about=about, group="costs", cells=tuple(cells))
+    for upper, lower, about, cell in costs:
+        cells = tuple(Cell() if line.has_failed else cell(line) for line in lines)
+        yield Column(heading=(upper, lower), about=about, group="costs", cells=cells)
 
 
-def _evaluations(line: Line) -> str:
+def _evaluations(line: Line) -> Cell:
     counts = {run.evaluations_per_sample for run in line.variant.runs}
-    if counts == {None}:
-        # A softmax model does not sample latents.
-        return "varies" if line.loss("cross_entropy") is None else ""
-    return str(counts.pop()) if len(counts) == 1 else "varies"
+    if counts == {None} and line.loss("cross_entropy") is not None:
+        return Cell()  # a softmax model does not sample latents
+    count = counts.pop() if len(counts) == 1 else None
+    return Cell("varies" if count is None else str(count))
+
+
+def _time(line: Line) -> Cell:
+    if line.timing is None:
+        return Cell()
+    if not line.timing.spread:
+        return Cell(short(line.timing.median))
+    return rounded(Estimate(line.timing.median, line.timing.spread))

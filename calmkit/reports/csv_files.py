@@ -9,6 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from calmkit.comparison import ComparisonResult
+from calmkit.evaluation import Timing
 from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 
@@ -19,8 +20,8 @@ __all__ = ["to_csv", "to_summary_csv"]
 
 _Fields = dict[str, str | int | float | None]
 _COSTS = (
-    "training_flops", "training_seconds", "sampling_flops", "microseconds_per_token",
-    "draws_per_chunk", "unsettled", "autoencoder_accuracy",
+    "training_flops", "training_seconds", "sampling_flops", "draws_per_chunk", "unsettled",
+    "autoencoder_accuracy",
 )  # fmt: skip
 
 
@@ -62,6 +63,7 @@ def _run_fields(run: RunResult) -> _Fields:
         **_with_error("chosen_accuracy", run.chosen_accuracy),
         "evaluations_per_sample": run.evaluations_per_sample,
         **{name: getattr(run, name) for name in _COSTS},
+        **_time(run.microseconds_per_token),
         "failure": "",
     }
 
@@ -71,10 +73,12 @@ def _summary_fields(line: Line) -> _Fields:
     fields: _Fields = {"variant": line.name, "failures": len(line.variant.failures)}
     if line.has_failed:
         return fields | {"seeds": 0}
-    fields |= {"seeds": summary.seeds, **_with_error("brier_lm", summary.brier_lm)}
+    fields |= {"seeds": len(summary.seeds), **_with_error("brier_lm", summary.brier_lm)}
     fields |= _brier(summary.brier)
     for name in ("energy_score", "cross_entropy"):
         fields |= _with_error(name, line.loss(name))
+    shared = len(summary.shared_seeds), summary.shared_documents
+    fields |= {"shared_seeds": shared[0], "shared_documents": shared[1]}
     fields |= _with_error("brier_lm_difference", summary.brier_lm_difference)
     for n in range(4):
         difference = summary.brier_difference[n] if summary.brier_difference else None
@@ -82,7 +86,8 @@ def _summary_fields(line: Line) -> _Fields:
     fields |= _with_error("loss_difference", summary.loss_difference)
     fields |= _with_error("chosen_accuracy", summary.accuracy)
     fields |= _with_error("chosen_accuracy_difference", summary.accuracy_difference)
-    return fields | {name: line.mean(lambda run, name=name: getattr(run, name)) for name in _COSTS}
+    fields |= {name: line.mean(lambda run, name=name: getattr(run, name)) for name in _COSTS}
+    return fields | _time(line.timing)
 
 
 def _brier(scores: Sequence[Estimate]) -> _Fields:
@@ -90,6 +95,13 @@ def _brier(scores: Sequence[Estimate]) -> _Fields:
     for n, score in enumerate(scores, 1):
         fields |= _with_error(f"brier_{n}", score)
     return fields
+
+
+def _time(timing: Timing | None) -> _Fields:
+    return {
+        "microseconds_per_token": None if timing is None else timing.median,
+        "microseconds_per_token_spread": None if timing is None else timing.spread,
+    }
 
 
 def _with_error(name: str, estimate: Estimate | None) -> _Fields:

@@ -7,8 +7,6 @@ import torch
 
 from calmkit.accounting import ASSUMED_SHARE, Forecast, matrix_peak, peak_of_gpu
 
-from .account_tables import new_table
-
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -34,7 +32,7 @@ def forecast_table(forecasts: Mapping[str, Forecast], device: torch.device) -> "
     """
     stages = list(forecasts.values())
     kinds = list(dict.fromkeys(kind for found in stages for kind in found.memory))
-    table = new_table("each device needs", *forecasts)
+    table = _table("each device needs", *forecasts)
     for kind in kinds:
         if any(found.memory.get(kind) for found in stages):
             sizes = [_bytes(found.memory.get(kind, 0.0)) for found in stages]
@@ -74,6 +72,17 @@ def forecast_notes(forecasts: Mapping[str, Forecast], device: torch.device) -> s
             if found.total_memory > memory
         ]
     return "\n".join(notes)
+
+
+def _table(first: str, *headings: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
 
 
 def _bytes(size: float) -> str:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
-from calmkit.comparison import ComparisonResult, VariantResult
+from calmkit.comparison import ComparisonResult, Summary, VariantResult, summarize
+from calmkit.evaluation import Timing
 from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate, combine_brier
 
-from .summary import Summary, summarize
-
 __all__ = [
-    "Baseline", "Line", "baselines", "lines_of", "listed", "mean_of", "some_choose",
+    "Baseline", "Line", "baselines", "lines_of", "listed", "mean_of", "ranges", "some_choose",
 ]  # fmt: skip
 
 
@@ -28,12 +27,10 @@ class Line:
     Attributes:
         variant: Its runs.
         summary: Its scores.
-        is_paired: Whether it was evaluated on the documents of the first variant.
     """
 
     variant: VariantResult
     summary: Summary
-    is_paired: bool
 
     @property
     def name(self) -> str:
@@ -49,6 +46,18 @@ class Line:
     def baselines(self) -> Mapping[str, tuple[Estimate, ...]]:
         """Brier-1..4 of each baseline; empty if the training text is unknown."""
         return {} if self.has_failed else self.variant.runs[0].baselines or {}
+
+    @property
+    def timing(self) -> Timing | None:
+        """Microseconds per generated token, of the run that was timed."""
+        times = (run.microseconds_per_token for run in self.variant.runs)
+        return next((time for time in times if time is not None), None)
+
+    def shares_all_with(self, other: "Line") -> bool:
+        """Whether differences are over all seeds and documents of both lines."""
+        one, base = self.summary, other.summary
+        same = one.shared_seeds == one.seeds and set(one.seeds) == set(base.seeds)
+        return same and one.shared_documents == max(one.documents, base.documents)
 
     def mean(self, number: Callable[[RunResult], float | None]) -> float | None:
         """Mean of a number over the runs that have it; None if no run has it."""
@@ -85,12 +94,10 @@ class Baseline:
 def lines_of(result: ComparisonResult) -> list[Line]:
     """One line per variant, in order, including failed ones."""
     summaries = iter(summarize(result))
-    scored = [variant for variant in result.variants if variant.runs]
     return [
         Line(
             variant=variant,
             summary=next(summaries) if variant.runs else Summary(name=variant.name),
-            is_paired=bool(variant.runs) and _documents(variant) == _documents(scored[0]),
         )
         for variant in result.variants
     ]
@@ -137,5 +144,13 @@ def listed(words: Sequence[str], most: int = 6) -> str:
     return " and ".join(([before] if before else []) + list(words[-1:]))
 
 
-def _documents(variant: VariantResult) -> set[tuple[str, tuple[int, ...]]]:
-    return {(run.documents.unit, run.documents.groups) for run in variant.runs}
+def ranges(seeds: Sequence[int | None]) -> str:
+    """Seeds in order, `0` to `2` and `5` as `0-2,5`; `unknown` for None."""
+    parts: list[list[int]] = []
+    for seed in sorted(seed for seed in seeds if seed is not None):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    texts = ["-".join(map(str, dict.fromkeys([part[0], part[-1]]))) for part in parts]
+    return ",".join(texts + ["unknown"] * (None in seeds))

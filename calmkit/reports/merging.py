@@ -2,14 +2,16 @@
 
 The variants keep the order of the comparisons, and differences are to the first variant of the
 first comparison. If the texts, budgets or machines differ, the merged result names each of them,
-and the notes say so. Documents of different texts get different numbers, so that differences
-between scores on them are not treated as paired.
+and the notes say so. Documents of different texts, or of another held-out part, get different
+numbers, so that they do not count as shared.
 """
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
+
+import yaml
 
 from calmkit.comparison import ComparisonResult, VariantResult, read_results
 from calmkit.experiments import RunResult
@@ -18,11 +20,9 @@ from .base import Report
 from .notes import SEVERAL
 from .report_files import write_report
 
-__all__ = ["merge", "report_folders"]
+__all__ = ["merge", "merged_report", "report_folders"]
 
 RESULTS = "results.json"
-# More documents than any evaluation text has.
-_APART = 10**9
 
 
 def merge(results: Sequence[ComparisonResult], names: Sequence[str]) -> ComparisonResult:
@@ -45,11 +45,12 @@ def merge(results: Sequence[ComparisonResult], names: Sequence[str]) -> Comparis
     texts = list(dict.fromkeys(result.corpus_digest for result in results))
     taken = Counter(variant.name for result in results for variant in result.variants)
     variants: list[VariantResult] = []
+    numbers: dict[Hashable, int] = {}
     for result, name in zip(results, names, strict=True):
-        text = texts.index(result.corpus_digest)
+        first = numbers.setdefault(_held_out(result), _unused(variants))
         for variant in result.variants:
             called = variant.name if taken[variant.name] == 1 else f"{name}-{variant.name}"
-            runs = tuple(_on_text(run, text) for run in variant.runs)
+            runs = tuple(_numbered(run, first) for run in variant.runs)
             variants.append(dataclasses.replace(variant, name=called, runs=runs))
     versions: dict[str, str] = {}
     for library in dict.fromkeys(key for result in results for key in result.versions):
@@ -83,21 +84,33 @@ def report_folders(directories: Sequence[Path], output: Path) -> tuple[Report, l
         The merged report, and the files written.
 
     Raises:
-        ValueError: If there is no folder, a folder is named twice, its results are missing or
-            unreadable, or the output is one of the folders.
+        ValueError: As in `merged_report`, or if the output is one of the folders.
     """
-    if not directories:
-        raise ValueError("directories must name at least one folder with results; got none.")
-    if len({path.resolve() for path in directories}) != len(directories):
-        raise ValueError(f"directories must be different; got {', '.join(map(str, directories))}.")
     if output.resolve() in {path.resolve() for path in directories}:
         raise ValueError(
             f"output must not be one of the input folders; got {output}, whose own "
             "results would be replaced."
         )
-    results = [_read(directory) for directory in directories]
-    report = Report.of(merge(results, _names(directories)))
+    report = merged_report(directories)
     return report, write_report(report, output)
+
+
+def merged_report(directories: Sequence[Path]) -> Report:
+    """Read the results of one or several comparisons.
+
+    Args:
+        directories: Folders with a `results.json`.
+
+    Raises:
+        ValueError: If there is no folder, a folder is named twice, or its results are missing or
+            unreadable.
+    """
+    if not directories:
+        raise ValueError("directories must name at least one folder with results; got none.")
+    if len({path.resolve() for path in directories}) != len(directories):
+        raise ValueError(f"directories must be different; got {', '.join(map(str, directories))}.")
+    results = [_read(directory) for directory in directories]
+    return Report.of(merge(results, _names(directories)))
 
 
 def _read(directory: Path) -> ComparisonResult:
@@ -121,10 +134,24 @@ def _names(directories: Sequence[Path]) -> list[str]:
     return ["-".join(path.parts[-depth:]).lstrip("/-") for path in paths]
 
 
-def _on_text(run: RunResult, text: int) -> RunResult:
-    """The run with document numbers that are unique to its text; text 0 keeps its numbers."""
+def _held_out(result: ComparisonResult) -> Hashable:
+    """What decides which documents are scored, and therefore what their numbers mean."""
+    config = next(yaml.safe_load_all(result.config), None)
+    known = config if isinstance(config, dict) else {}
+    split = [str(known.get(key)) for key in ("evaluation_seed", "validation_fraction")]
+    return (result.corpus_digest, known.get("evaluation_data") is None, *split)
+
+
+def _unused(variants: Iterable[VariantResult]) -> int:
+    """The first number after those of all documents."""
+    groups = (max(run.documents.groups) for variant in variants for run in variant.runs)
+    return 1 + max(groups, default=-1)
+
+
+def _numbered(run: RunResult, first: int) -> RunResult:
+    """The run with numbers of its documents that begin with the given one."""
     documents = run.documents
-    groups = tuple(text * _APART + group for group in documents.groups)
+    groups = tuple(first + group for group in documents.groups)
     return dataclasses.replace(run, documents=dataclasses.replace(documents, groups=groups))
 
 

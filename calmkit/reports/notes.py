@@ -6,7 +6,7 @@ from calmkit.comparison import ComparisonResult, TrialResult, VariantResult
 from calmkit.experiments import RunResult
 
 from .columns import rounded
-from .lines import Line, listed
+from .lines import Line, listed, ranges
 
 __all__ = ["BUDGETS", "SEVERAL", "notes"]
 
@@ -52,17 +52,21 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
             "scores too well."
         )
     found += _differences(lines)
-    seeds = max(line.summary.seeds for line in scored)
+    counts = {len(line.summary.seeds) for line in scored}
+    seeds = f"{max(counts)} seeds" if len(counts) == 1 else "the row's seeds"
     found.append(
-        f"±: standard error over resampled text and over {seeds} seeds of training."
-        if seeds > 1
+        f"±: standard error over resampled text and over {seeds} of training."
+        if counts != {1}
         else "±: standard error over resampled text; with one seed it says nothing about training."
     )
+    found += _timings(scored)
     found += [*result.remarks, *_trials(result)]
     found += _few_documents(scored)
     if len(lines) > 1:
         budget = SEVERAL.join(BUDGETS.get(b, b) for b in result.budget.split(SEVERAL))
-        found.append(f"Budget: {budget}. Seeds: {listed([str(seed) for seed in result.seeds])}.")
+        found.append(f"Budget: {budget}.")
+        of_seeds = _by_variant(lines, lambda line: ranges(line.summary.seeds))
+        found += [f"Seeds{of}: {seeds}." for of, seeds in of_seeds]
     restored = _by_variant(lines, _restored)
     found += [f"Autoencoder{of}: {share} of held-out tokens restored." for of, share in restored]
     protocols = _by_variant(lines, lambda line: line.variant.runs[0].protocol.rstrip("."))
@@ -113,18 +117,40 @@ def _failures(variant: VariantResult) -> list[str]:
 
 
 def _differences(lines: Sequence[Line]) -> list[str]:
-    """The reference of the differences, and the variants that are not paired with it."""
-    scored = [line for line in lines if not line.has_failed]
-    if len(scored) < 2:
+    """The reference of the differences, and the lines that share only a part with it."""
+    first, *others = [line for line in lines if not line.has_failed]
+    if not others:
         return []
-    found = [f"Δ: difference to {scored[0].name}, on the same documents and seeds."]
-    apart = [line.name for line in scored if not line.is_paired]
-    if apart:
-        found.append(
-            f"{listed(apart)}: evaluated on other documents or rows than {scored[0].name}, so "
-            "differences include those between the texts; variances are added."
-        )
+    found = [f"Δ: difference to {first.name}, on the same documents and seeds."]
+    for line in others:
+        one, base = line.summary, first.summary
+        unit = line.variant.runs[0].documents.unit
+        if not set(one.seeds) & set(base.seeds):
+            found.append(f"{line.name}: no Δ, since it has no seed in common with {first.name}.")
+        elif not one.shared_seeds:
+            why = (
+                "its evaluated rows are not those of"
+                if "rows" in (unit, first.variant.runs[0].documents.unit)
+                else "it has no two evaluated documents in common with"
+            )
+            found.append(f"{line.name}: no Δ, since {why} {first.name}.")
+        elif not line.shares_all_with(first):
+            found.append(
+                f"{line.name}: Δ over what both have: {len(one.shared_seeds)} "
+                f"seed{'s' * (len(one.shared_seeds) > 1)} ({ranges(one.shared_seeds)}) and "
+                f"{one.shared_documents} {unit}."
+            )
     return found
+
+
+def _timings(scored: Sequence[Line]) -> list[str]:
+    """What the times per token are."""
+    repeats = [line.timing.repeats for line in scored if line.timing is not None]
+    if max(repeats, default=0) < 2:
+        return []
+    least, most = min(repeats), max(repeats)
+    counted = f"{least}" if least == most else f"{least} to {most}"
+    return [f"µs/token: median of {counted} repeats ± half the distance between their quartiles."]
 
 
 def _trials(result: ComparisonResult) -> list[str]:

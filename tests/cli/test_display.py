@@ -40,6 +40,20 @@ def test_a_bar_on_a_terminal():
     assert "energy head ..." not in text
 
 
+def test_a_stage_without_a_step_leaves_no_bar():
+    """Such as the training of an autoencoder that is stored, or one that was interrupted."""
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with Display(console) as display:
+        display.track("stored")
+        show = display.track("model")
+        assert [task.description for task in display._bars.tasks] == ["model"]
+        show(Progress(3, 3, 2.5, 30.0))
+        display.track("stored, too")
+    assert [task.description for task in display._bars.tasks] == ["model"]
+    last = console.file.getvalue().rpartition("\x1b[2K")[2]
+    assert "model" in last and "0/?" not in last and "stored" not in last
+
+
 def test_the_speed_is_shown_where_it_is_known():
     console = Console(file=io.StringIO(), width=100)
     with Display(console) as display:

@@ -42,7 +42,7 @@ class TestBothFormats:
             assert "conditioning gap" in out and "diagnostics.json" in out
             output = Path(folder, "evaluation")
             (one,) = read_results(output / "results.json").variants[0].runs
-            found.append(dataclasses.replace(one, microseconds_per_token=0.0))
+            found.append(dataclasses.replace(one, microseconds_per_token=None))
             settings = yaml.safe_load((output / "config.yaml").read_text())
             assert settings["positions"] == 8 and settings["evaluation"]["rows"] == 3
         assert found[0] == found[1]

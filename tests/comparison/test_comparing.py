@@ -15,7 +15,8 @@ import yaml
 from precision import in_float32
 
 from calmkit.cli import main
-from calmkit.comparison import read_results
+from calmkit.comparison import read_results, timing
+from calmkit.experiments import time_generation
 from calmkit.experiments.model_folder import load_checkpoint
 from calmkit.reports import plots
 
@@ -42,8 +43,16 @@ def without_pictures(monkeypatch, float32):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "compare"
     options = ["compare", *SMALL, "--variants", VARIANTS, "--seeds=2", f"--output={folder}"]
-    with in_float32():
+    measured = []
+
+    def timed(model, plan):
+        measured.append(len(list(folder.glob("runs/*/seed-*.json"))))
+        return time_generation(model, plan)
+
+    with in_float32(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "time_generation", timed)
         assert main(options) == 0
+    (folder.parent / "measured.json").write_text(json.dumps(measured))
     return folder
 
 
@@ -54,7 +63,7 @@ def variant(folder, name):
 
 def without_times(result):
     """All numbers but those of the clock, and where it ran."""
-    timeless = {"training_seconds": 0.0, "microseconds_per_token": 0.0}
+    timeless = {"training_seconds": 0.0, "microseconds_per_token": None}
     variants = tuple(
         dataclasses.replace(
             one, runs=tuple(dataclasses.replace(run, **timeless) for run in one.runs)
@@ -86,6 +95,13 @@ def test_every_variant_has_a_run_for_each_seed(folder):
             assert run.chosen_accuracy.value == pytest.approx(100 * share, rel=1e-12)
             assert 0 <= share < 1 and run.draws_per_chunk == 1
     assert [one.runs[0].evaluations_per_sample for one in result.variants] == [1, 20, 2, 1]
+
+
+def test_every_variant_is_timed_once_after_all_runs(folder):
+    assert json.loads((folder.parent / "measured.json").read_text()) == [8] * 4
+    for one in read_results(folder / "results.json").variants:
+        first, second = (run.microseconds_per_token for run in one.runs)
+        assert second is None and first.repeats >= 5 and 0 <= first.spread < first.median
 
 
 def test_a_softmax_model_stands_beside_heads(folder):
@@ -124,7 +140,8 @@ def test_parameters(folder):
 def test_a_finished_comparison_is_shown_at_once(folder, capsys):
     before = (folder / "results.json").read_text()
     assert main(["compare", f"--config={folder / 'config.yaml'}"]) == 0
-    assert "8 of 8 runs are already finished" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "8 of 8 runs are already finished" in said and "timing" not in said
     assert (folder / "results.json").read_text() == before
 
 

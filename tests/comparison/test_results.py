@@ -7,7 +7,7 @@ import pytest
 import sample_results as samples
 
 from calmkit.comparison import ComparisonResult, read_results
-from calmkit.evaluation import SampleText
+from calmkit.evaluation import SampleText, Timing
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,35 @@ def test_round_trip(tmp_path, found):
     path.write_text(found.to_json(), encoding="utf-8")
     again = read_results(path)
     assert again == found
-    assert json.loads(path.read_text())["schema_version"] == 6
+    assert json.loads(path.read_text())["schema_version"] == 7
+
+
+def in_schema_6(found):
+    """As it was written before times were repeated."""
+    content = json.loads(found.to_json())
+    content["schema_version"] = 6
+    for variant in content["variants"]:
+        for run in variant["runs"]:
+            time = run["microseconds_per_token"]
+            run["microseconds_per_token"] = time and time["median"]
+    return content
+
+
+def timed_once(found):
+    """What is known of a result of schema 6: the differences are repeats, in the first run."""
+    variants = []
+    for variant in found.variants:
+        times = [run.microseconds_per_token.median for run in variant.runs]
+        runs = [dataclasses.replace(run, microseconds_per_token=None) for run in variant.runs]
+        if times:
+            runs[0] = dataclasses.replace(runs[0], microseconds_per_token=Timing.of(times))
+        variants.append(dataclasses.replace(variant, runs=tuple(runs)))
+    return dataclasses.replace(found, variants=tuple(variants))
 
 
 def in_schema_5(found):
     """As it was written before tuning."""
-    content = json.loads(found.to_json())
+    content = in_schema_6(found)
     content["schema_version"] = 5
     del content["remarks"]
     for variant in content["variants"]:
@@ -42,7 +65,7 @@ def in_schema_5(found):
 
 def with_one_text(found):
     """What is known of a result of schema 5."""
-    variants = []
+    found, variants = timed_once(found), []
     for variant in found.variants:
         runs = tuple(
             dataclasses.replace(
@@ -87,6 +110,25 @@ def test_schema_5_is_read(found):
     assert ComparisonResult.from_json(json.dumps(in_schema_5(found))) == with_one_text(found)
 
 
+@pytest.mark.parametrize("found", [samples.ten(), samples.tuned()], ids=["10", "tuned"])
+def test_schema_6_is_read(found):
+    assert ComparisonResult.from_json(json.dumps(in_schema_6(found))) == timed_once(found)
+
+
+def test_differences_that_were_negative_are_no_times():
+    content = in_schema_6(samples.result(samples.variant(seeds=(0, 1, 2, 3))))
+    for run, time in zip(content["variants"][0]["runs"], (-31.0, 40.0, 60.0, -1.0), strict=True):
+        run["microseconds_per_token"] = time
+    (variant,) = ComparisonResult.from_json(json.dumps(content)).variants
+    assert [run.microseconds_per_token for run in variant.runs] == [
+        Timing(median=50.0, spread=5.0, repeats=2), None, None, None,
+    ]  # fmt: skip
+    for run in content["variants"][0]["runs"]:
+        run["microseconds_per_token"] = -1.0
+    (variant,) = ComparisonResult.from_json(json.dumps(content)).variants
+    assert all(run.microseconds_per_token is None for run in variant.runs)
+
+
 def test_a_field_of_an_earlier_schema_is_unknown_in_this_one():
     content = json.loads(samples.result().to_json())
     content["variants"][0]["runs"][0]["brier_places"] = []
@@ -95,10 +137,10 @@ def test_a_field_of_an_earlier_schema_is_unknown_in_this_one():
         ComparisonResult.from_json(json.dumps(content))
 
 
-@pytest.mark.parametrize("version", [2, 7, "6", True, None])
+@pytest.mark.parametrize("version", [2, 8, "7", True, None])
 def test_another_version_is_refused_by_name(version):
     other = json.dumps({**json.loads(samples.result().to_json()), "schema_version": version})
-    with pytest.raises(ValueError, match=f"schema_version must be from 3 to 6; got {version}"):
+    with pytest.raises(ValueError, match=f"schema_version must be from 3 to 7; got {version}"):
         ComparisonResult.from_json(other)
 
 

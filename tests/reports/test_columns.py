@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 import sample_results as samples
 
+from calmkit.evaluation import Timing
 from calmkit.metrics import Estimate
 from calmkit.reports.columns import Cell, columns_of, rounded, short
-from calmkit.reports.lines import baselines, lines_of
+from calmkit.reports.lines import baselines, lines_of, ranges
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,15 @@ def test_three_digits_and_a_unit(value, text):
     assert short(value) == text
 
 
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [((0,), "0"), ((0, 1), "0-1"), ((4, 2, 0, 1), "0-2,4"), ((1, 3), "1,3"), ((), ""),
+     ((None,), "unknown"), ((0, None), "0,unknown")],
+)  # fmt: skip
+def test_seeds_are_shown_as_ranges(seeds, text):
+    assert ranges(seeds) == text
+
+
 class TestColumns:
     def columns(self, found):
         lines = lines_of(found)
@@ -57,6 +69,29 @@ class TestColumns:
         found = samples.result(samples.variant(), adaptive, samples.variant("lm", softmax=True))
         cells = self.columns(found)["evals/", "sample"].cells
         assert [cell.value for cell in cells] == ["1", "varies", "", "", ""]
+
+    def test_times_have_their_spread_and_never_that_of_one_measurement(self):
+        once = samples.variant("once", microseconds_per_token=Timing.of([1219.0]))
+        none = samples.variant("none", microseconds_per_token=None)
+        three = dataclasses.replace(once, name="three", runs=(none.runs[0], samples.run(1)))
+        cells = self.columns(samples.result(samples.variant(), once, none, three))[
+            "µs/", "token"
+        ].cells
+        assert cells[:4] == (
+            Cell("210.3", "±8.4"), Cell("1.22k"), Cell(), Cell("210.3", "±8.4")
+        )  # fmt: skip
+
+    def test_rows_with_other_seeds_state_them_and_those_of_the_difference(self):
+        columns = self.columns(samples.ten())
+        seeds, shared = columns["training", "seeds"].cells, columns["Δ over", "seeds"].cells
+        assert [cell.value for cell in seeds[:7]] == ["0-2"] * 5 + ["0-1", "0-2"]
+        assert [cell.value for cell in shared[:7]] == ["", *["0-2"] * 4, "0-1", "0-2"]
+        assert seeds[9] == shared[9] == Cell()  # it has failed
+        alike = self.columns(samples.result(seeds=(0, 1)))
+        assert ("training", "seeds") not in alike and ("Δ over", "seeds") not in alike
+        fewer = samples.variant("fewer", seeds=(0,))
+        columns = self.columns(samples.result(samples.variant(seeds=(0, 1)), fewer))
+        assert columns["Δ over", "seeds"].cells[1].value == "0"
 
     def test_a_unigram_that_differs_by_less_than_is_shown_is_the_same(self):
         near = tuple(Estimate(score.value * (1 + 1e-7), 0.1) for score in samples.UNIGRAM)

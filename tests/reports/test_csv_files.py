@@ -4,9 +4,9 @@ import io
 import pytest
 import sample_results as samples
 
+from calmkit.comparison import summarize
 from calmkit.reports import Report
 from calmkit.reports.csv_files import to_csv, to_summary_csv
-from calmkit.reports.summary import summarize
 
 
 def lines(text):
@@ -27,6 +27,8 @@ class TestRuns:
         assert float(read[0]["brier_2_se"]) == first.brier[1].standard_error
         assert float(read[0]["training_flops"]) == first.training_flops
         assert int(read[0]["steps"]) == first.steps
+        times = [float(read[0][f"microseconds_per_token{end}"]) for end in ("", "_spread")]
+        assert times == [210.3, 8.4]
 
     def test_a_failed_run_has_its_reason_and_no_numbers(self):
         failed = [line for line in lines(to_csv(samples.ten())) if line["failure"]]
@@ -79,6 +81,14 @@ class TestSummary:
     def test_tells_how_many_seeds_it_is_a_mean_of(self, summary_of_ten, name, seeds, failures):
         line = summary_of_ten[name]
         assert (line["seeds"], line["failures"]) == (seeds, failures)
+
+    def test_tells_what_differences_are_over(self, summary_of_ten):
+        shared = {
+            name: (line["shared_seeds"], line["shared_documents"])
+            for name, line in summary_of_ten.items()
+        }
+        assert shared["mixture"] == ("3", "20") and shared["meanflow"] == ("2", "20")
+        assert shared["energy"] == ("0", "0") and shared["flow-deep"] == ("", "")
 
     def test_losses_have_columns_of_their_own(self, summary_of_ten):
         line = summary_of_ten

@@ -4,15 +4,18 @@ import html.parser
 import itertools
 import re
 import xml.dom.minidom
+from pathlib import Path
 
 import pytest
 import sample_results as samples
 
 from calmkit.reports import Report
+from calmkit.reports import html as html_module
 from calmkit.reports.html import to_page
 from calmkit.reports.lines import lines_of
 from calmkit.reports.plots import draw_plots
 
+SCRIPT = Path(html_module.__file__).with_name("page.js").read_text(encoding="utf-8").strip()
 # Elements without an end.
 _VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -76,7 +79,19 @@ class TestSelfContained:
         style = page.texts("style")[0]
         assert "url(" not in style and "@import" not in style
         assert "http" not in re.sub(r'src="data:[^"]*"', "", text)
-        assert not page.all("script", "link", "iframe", "object")
+        assert not page.all("link", "iframe", "object")
+
+    def test_the_only_script_is_the_files_and_nothing_needs_it(self, single):
+        page, _ = single
+        (script,) = page.all("script")
+        assert set(script) == {"tag", "text", "inside"} and script["text"].strip() == SCRIPT
+        for kind in ("hint", "tools"):  # the script shows them
+            shown = [element for element in page.elements if element.get("class") == kind]
+            assert shown and all("hidden" in element for element in shown)
+        buttons = page.all("button")
+        sources = {element["id"]: element for element in page.all("pre") if "id" in element}
+        assert {button["data-copies"] for button in buttons} == set(sources)
+        assert all("details" in source["inside"] for source in sources.values())
 
     def test_pictures_are_whole_svgs_with_their_size_and_a_text(self, single):
         page, _ = single
@@ -119,7 +134,7 @@ class TestContent:
     def test_says_what_was_compared_under_which_budget(self):
         page, _ = page_of(samples.ten())
         lead = next(e["text"] for e in page.all("p") if e.get("class") == "lead")
-        assert "equal training FLOPs and 3 seeds" in lead and "some text" in lead
+        assert "equal training FLOPs and 2 to 3 seeds" in lead and "some text" in lead
         page, _ = page_of(samples.only_measured())
         lead = next(e["text"] for e in page.all("p") if e.get("class") == "lead")
         assert lead == "flow, evaluated on held-out text (some text)."
@@ -147,7 +162,8 @@ class TestEscaped:
             versions={bad: bad}, budget=bad,
         )  # fmt: skip
         page, text = page_of(found)
-        assert not page.all("img", "script") and "<img" not in text
+        assert not page.all("img") and "<img" not in text
+        assert [element["text"].strip() for element in page.all("script")] == [SCRIPT]
         assert page.texts("title", "h1") == [bad, bad]
         assert page.all("blockquote")[0]["text"] == samples.HOSTILE
         assert [e["text"] for e in page.all("pre")].count(bad) == 2
@@ -160,8 +176,15 @@ class TestEscaped:
         page, _ = page_of(
             samples.only_measured(), [dataclasses.replace(plot, title=bad, about=bad)]
         )
-        assert not page.all("script")
+        assert len(page.all("script")) == 1
         assert page.all("img")[0]["alt"] == bad and bad in page.texts("figcaption")
+
+
+def test_minus_signs_stand_in_numbers_only():
+    page, _ = page_of(samples.ten())
+    cells = page.texts("td")
+    assert "\N{MINUS SIGN}0.928 ±0.048" in cells and "1e\N{MINUS SIGN}5" in cells
+    assert {"0-2", "0-1"} < set(cells)
 
 
 class TestAccessible:

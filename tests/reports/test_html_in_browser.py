@@ -53,6 +53,7 @@ function measure(frame) {
     outside: [...page.body.querySelectorAll('*')]
       .filter(e => !boxed(e) && right(e) > root.clientWidth + 0.5).map(e => e.tagName),
     boxes: [...page.querySelectorAll('.box')].map(e => [e.scrollWidth, e.clientWidth]),
+    hints: [...page.querySelectorAll('.hint')].map(e => e.getClientRects().length > 0),
     images: [...page.images].map(e => [e.complete, e.naturalWidth, e.naturalHeight,
       e.clientWidth, e.clientHeight]),
     dark: view.matchMedia('(prefers-color-scheme: dark)').matches,
@@ -61,12 +62,59 @@ function measure(frame) {
     columns: new Set([...page.querySelectorAll('figure')].map(e => e.offsetLeft)).size,
   };
 }
+"""
+
+HARNESS = """
 addEventListener('load', async () => {
   const frames = [...document.querySelectorAll('iframe')];
   for (const frame of frames)
     await Promise.all([...frame.contentDocument.images].map(image => image.decode()));
-  document.querySelector('pre').textContent = JSON.stringify(frames.map(measure));
+  const found = await Promise.all(frames.map(measure));
+  document.querySelector('pre').textContent = JSON.stringify(found);
 });
+"""
+
+# What a reader does with the first table: sorting by each column, twice and once more; copying.
+USE = """
+async function measure(frame) {
+  const page = frame.contentDocument, view = frame.contentWindow, orders = {}, copied = [];
+  const table = page.querySelector('.box table');
+  const names = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
+  const buttons = [...table.tHead.querySelectorAll('button')];
+  for (const button of buttons) {
+    button.focus();
+    const heading = button.parentElement, steps = [];
+    for (let step = 0; step < 3; step++) {
+      button.click();
+      steps.push([heading.getAttribute('aria-sort'), names()]);
+    }
+    orders[button.textContent] = {focused: page.activeElement === button, steps};
+  }
+  buttons[2].click();
+  const sortedBy = [...table.tHead.querySelectorAll('[aria-sort]:not([aria-sort=none])')];
+  const tools = page.querySelector('.tools');
+  const said = tools.querySelector('[role=status]');
+  const [markdown, latex] = tools.querySelectorAll('button');
+  const clipboard = value =>
+    Object.defineProperty(view.navigator, 'clipboard', {value, configurable: true});
+  const clicked = async button => {
+    button.click();
+    await new Promise(resolve => view.setTimeout(resolve, 50));
+    copied.push([said.textContent]);
+  };
+  clipboard({writeText: async text => { copied.push(text); }});
+  await clicked(markdown);
+  clipboard(undefined);
+  page.execCommand = () => { copied.push(view.getSelection().toString()); return true; };
+  await clicked(latex);
+  page.execCommand = () => false;
+  await clicked(markdown);
+  return {
+    orders, copied, sortedBy: sortedBy.map(heading => heading.textContent),
+    sources: [...page.querySelectorAll('pre[id]')].map(source => source.textContent),
+    open: page.querySelector('pre[id]').closest('details').open,
+  };
+}
 """
 
 
@@ -95,7 +143,7 @@ def scheme(name):
     return f"--blink-settings=preferredColorScheme={0 if name == 'dark' else 1}"
 
 
-def framed(page, *widths, height=800):
+def framed(page, *widths, height=800, script=MEASURE):
     frames = "".join(
         f'<iframe width="{width}" height="{height}" srcdoc="{html.escape(page)}"></iframe>'
         for width in widths
@@ -103,12 +151,13 @@ def framed(page, *widths, height=800):
     return (
         '<!DOCTYPE html><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
         "<style>body { margin: 0 } iframe { border: 0; display: block }</style>"
-        f"{frames}<pre></pre><script>{MEASURE}</script>"
+        f"{frames}<pre></pre><script>{script}{HARNESS}</script>"
     )
 
 
-def measured(folder, page, name, *widths):
-    (folder / "frames.html").write_text(framed(page, *widths), encoding="utf-8")
+def measured(folder, page, name, *widths, script=MEASURE):
+    text = framed(page, *widths, script=script)
+    (folder / "frames.html").write_text(text, encoding="utf-8")
     address = (folder / "frames.html").as_uri()
     dumped = run(folder, scheme(name), "--virtual-time-budget=20000", "--dump-dom", address)
     found = re.search(r"<pre>(\[.*?\])</pre><script>", dumped, re.DOTALL)
@@ -159,9 +208,13 @@ class TestMeasured:
         assert all(content > shown for content, shown in phone["boxes"])
         assert all(content == shown for content, shown in desktop["boxes"])
 
+    def test_only_tables_that_scroll_say_so(self, views):
+        _, phone, desktop = views
+        assert phone["hints"] == [True, True] and desktop["hints"] == [False, False]
+
     def test_pictures_are_loaded_and_keep_their_shape(self, views):
         for view in views[1:]:
-            assert len(view["images"]) == 10
+            assert len(view["images"]) == 11
             for complete, width, height, shown_width, shown_height in view["images"]:
                 assert complete and width > 300 and height > 100
                 assert 250 < shown_width <= view["width"]
@@ -178,12 +231,62 @@ class TestMeasured:
             assert ratio >= 4.5, tag
 
 
+@pytest.fixture(scope="module")
+def used(page, tmp_path_factory):
+    """What a reader has done with a page."""
+    (found,) = measured(tmp_path_factory.mktemp("used"), page, "light", DESKTOP, script=USE)
+    return found
+
+
+class TestUsed:
+    LONG = "energy-alpha-0.5-latent_size-128-with-a-long-name"
+    FIRST = ("energy", LONG, "token_lm", "lost", "unigram", "trigram")
+
+    def test_every_heading_sorts_and_can_be_reached_by_keyboard(self, used):
+        assert len(used["orders"]) == 10
+        for heading, found in used["orders"].items():
+            assert found["focused"], heading
+            kinds = [kind for kind, _ in found["steps"]]
+            down = heading == "variant" or "\N{DOWNWARDS ARROW}" in heading
+            first = ("ascending", "descending") if down else ("descending", "ascending")
+            assert kinds == [*first, "none"], heading
+            assert found["steps"][-1][1] == list(self.FIRST)
+            assert all(sorted(names) == sorted(self.FIRST) for _, names in found["steps"])
+
+    def test_numbers_are_sorted_by_value_and_what_has_none_is_last(self, used):
+        (best, _), (worst, _), _ = (
+            (names, kind) for kind, names in used["orders"]["Brier-1 % \N{UPWARDS ARROW}"]["steps"]
+        )
+        # 4.50, two of 3.03, 0.890 and a failure; equal numbers stay in their order.
+        assert best == ["trigram", "energy", self.LONG, "token_lm", "unigram", "lost"]
+        assert worst == ["unigram", "energy", self.LONG, "token_lm", "trigram", "lost"]
+        # 1e-5, with a real minus sign, is less than 0.002.
+        (best, _), *_ = (
+            (names, kind) for kind, names in used["orders"]["Brier-4 % \N{UPWARDS ARROW}"]["steps"]
+        )
+        assert best[3:] == ["trigram", "unigram", "lost"]
+        names = used["orders"]["variant"]["steps"][0][1]
+        assert names == ["energy", self.LONG, "lost", "token_lm", "trigram", "unigram"]
+
+    def test_one_column_at_a_time_is_marked(self, used):
+        assert used["sortedBy"] == ["Brier-1 % \N{UPWARDS ARROW}"]
+
+    def test_tables_are_copied_with_and_without_a_clipboard(self, used):
+        markdown, latex, *_ = used["sources"]
+        assert markdown.count("\n| ") == 8 and latex.startswith("% Scores on held-out text")
+        by_clipboard, first, by_browser, second, third = used["copied"]
+        assert by_clipboard == markdown and first == second == ["Copied."]
+        assert by_browser.split() == latex.split()
+        assert third == ["Select the text below and copy it."] and used["open"]
+
+
 @pytest.mark.parametrize("name", ["light", "dark"])
 def test_pictures_have_the_ground_of_the_page(page, tmp_path, name):
     """No white cards at night: the page's ground is by far the most frequent colour everywhere."""
     from matplotlib.image import imread
 
-    (tmp_path / "frames.html").write_text(framed(page, DESKTOP, height=4000), encoding="utf-8")
+    frame = framed(page, DESKTOP, height=4000, script="function measure() {}")
+    (tmp_path / "frames.html").write_text(frame, encoding="utf-8")
     run(
         tmp_path, scheme(name), f"--window-size={DESKTOP},4000",
         f"--screenshot={tmp_path / 'page.png'}", (tmp_path / "frames.html").as_uri(),

@@ -1,12 +1,12 @@
 import dataclasses
-import math
 
 import pytest
 import sample_results as samples
+import yaml
 
+from calmkit.comparison import summarize
 from calmkit.reports import Report
 from calmkit.reports.merging import merge, report_folders
-from calmkit.reports.summary import summarize
 
 
 def names(result):
@@ -44,33 +44,53 @@ class TestMerge:
         assert one.brier_difference == other.brier_difference
         assert one.brier_lm_difference == other.brier_lm_difference
 
-    def test_another_text_is_named_and_its_differences_are_not_paired(self):
+    def test_another_text_is_named_and_there_is_no_difference(self):
         elsewhere = samples.result(FLOW, corpus_name="other text", corpus_digest="f" * 64)
         both = merge([samples.result(ENERGY), elsewhere], ["a", "b"])
-        together = summarize(samples.result(ENERGY, FLOW))[1].brier_difference[0]
         energy, flow = summarize(both)
-        errors = (energy.brier[0].standard_error, flow.brier[0].standard_error)
-        assert flow.brier_difference[0].standard_error == pytest.approx(math.hypot(*errors))
-        assert flow.brier_difference[0].standard_error > 2 * together.standard_error
+        assert energy.brier != flow.brier and flow.brier_difference == ()
         lines = Report.of(both).notes
-        assert any(line.startswith("flow: evaluated on other documents") for line in lines)
+        assert (
+            "flow: no Δ, since it has no two evaluated documents in common with energy." in lines
+        )
         assert "Text: some text, SHA-256 0123456789ab; other text, SHA-256 ffffffffffff." in lines
+
+    @pytest.mark.parametrize("key", ["evaluation_seed", "validation_fraction", "evaluation_data"])
+    def test_another_held_out_part_of_the_same_text_is_another_text(self, key):
+        config = {"evaluation_seed": 0, "validation_fraction": 0.1, "evaluation_data": None}
+        one, other = (
+            samples.result(variant, config=yaml.safe_dump(config | change))
+            for variant, change in ((ENERGY, {}), (FLOW, {key: 0.2}))
+        )
+        same = samples.result(FLOW, config=one.config)
+        assert summarize(merge([one, same], ["a", "b"]))[1].brier_difference != ()
+        assert summarize(merge([one, other], ["a", "b"]))[1].brier_difference == ()
+
+    def test_a_merged_report_can_be_merged_again(self):
+        """The documents of the second text and of the third have different numbers."""
+        texts = [
+            samples.result(samples.variant(name), corpus_digest=digit * 64)
+            for name, digit in (("a", "a"), ("b", "b"), ("c", "c"))
+        ]
+        last = merge([merge(texts[:2], ["a", "b"]), texts[2]], ["ab", "c"])
+        groups = [set(variant.runs[0].documents.groups) for variant in last.variants]
+        assert len(set.union(*groups)) == sum(map(len, groups))
 
     def test_budgets_machines_seeds_and_protocols_of_both_are_kept(self):
         other = samples.result(
-            samples.variant("flow", protocol="Fewer rows."), seeds=(3,), budget="seconds",
-            hardware="a GPU", versions={"python": "3.12"},
+            samples.variant("flow", seeds=(3,), protocol="Fewer rows."), seeds=(3,),
+            budget="seconds", hardware="a GPU", versions={"python": "3.12"},
         )  # fmt: skip
         both = merge([samples.result(ENERGY, seeds=(0, 1)), other], ["a", "b"])
         assert both.seeds == (0, 1, 3)
         assert both.versions == {"python": "3.11; 3.12", "torch": "2.13"}
         lines = Report.of(both).notes
-        assert "Budget: equal training steps; equal training time. Seeds: 0, 1 and 3." in lines
+        assert "Budget: equal training steps; equal training time." in lines
+        assert {"Seeds of energy: 0.", "Seeds of flow: 3."} < set(lines)
         assert "Hardware: x86_64 CPU, 2 of 2 threads; a GPU." in lines
         assert "Protocol of flow: Fewer rows." in lines
 
     def test_configs_of_both_are_kept_as_yaml_documents(self):
-        yaml = pytest.importorskip("yaml")
         both = merge([samples.result(ENERGY), samples.result(FLOW, config="a: 1")], ["x", "y"])
         first, second, *_ = yaml.safe_load_all(both.config)
         assert first["budget"] == "steps" and second == {"a": 1}

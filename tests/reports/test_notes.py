@@ -4,6 +4,7 @@ import pytest
 import sample_results as samples
 import torch
 
+from calmkit.evaluation import Timing
 from calmkit.reports import Report
 from calmkit.reports.lines import listed
 
@@ -74,9 +75,12 @@ class TestWhatTheNumbersMean:
         assert not any("uned" in line or "Tuning" in line for line in told())
 
     def test_the_error_covers_seeds_only_where_there_are_several(self):
-        assert any(
-            "over resampled text and over 3 seeds" in line for line in lines_of(samples.ten())
+        three = samples.result(seeds=(0, 1, 2))
+        assert "±: standard error over resampled text and over 3 seeds of training." in lines_of(
+            three
         )
+        of_rows = "±: standard error over resampled text and over the row's seeds of training."
+        assert of_rows in lines_of(samples.ten())
         assert any("one seed it says nothing about training" in line for line in told())
 
     def test_says_whose_errors_are_over_rows(self):
@@ -93,7 +97,24 @@ class TestWhatTheNumbersMean:
         ("budget", "words"), [("steps", "steps"), ("flops", "FLOPs"), ("seconds", "time")]
     )
     def test_states_budget_and_seeds(self, budget, words):
-        assert f"Budget: equal training {words}. Seeds: 0." in told(budget=budget)
+        assert f"Budget: equal training {words}." in told(budget=budget)
+        assert "Seeds: 0." in told(budget=budget)
+
+    def test_every_row_has_the_seeds_of_its_own_runs(self):
+        lines = lines_of(samples.ten())
+        assert "Seeds of meanflow: 0-1." in lines
+        (others,) = (one for one in lines if one.startswith("Seeds of energy"))
+        assert others.endswith(": 0-2.") and not any(one.startswith("Seeds: ") for one in lines)
+        assert "meanflow: Δ over what both have: 2 seeds (0-1) and 20 documents." in lines
+        assert not any("what both have" in one for one in told())
+        apart = told(samples.variant(), samples.variant("flow", seeds=(3, 4)))
+        assert "flow: no Δ, since it has no seed in common with energy." in apart
+
+    def test_says_how_times_were_measured(self):
+        known = "µs/token: median of 5 repeats ± half the distance between their quartiles."
+        assert known in told()
+        once = samples.variant(microseconds_per_token=Timing.of([3.0]))
+        assert not any("µs" in line for line in told(once))
 
     def test_says_what_differences_are_to(self):
         assert "Δ: difference to energy, on the same documents and seeds." in told()
@@ -101,15 +122,20 @@ class TestWhatTheNumbersMean:
             "Δ" in line or "Budget" in line for line in lines_of(samples.only_measured())
         )
 
-    def test_says_which_differences_are_not_paired(self):
-        run = samples.run()
-        apart = dataclasses.replace(run.documents, groups=tuple(range(100, 120)))
-        other = dataclasses.replace(
-            samples.variant("flow"), runs=(dataclasses.replace(run, documents=apart),)
+    def test_rows_that_are_not_the_same_have_no_difference(self):
+        one, other = (
+            dataclasses.replace(
+                samples.run(), documents=dataclasses.replace(samples.run().documents, **changes)
+            )
+            for changes in ({"unit": "rows"}, {"unit": "rows", "groups": tuple(range(100, 120))})
         )
-        lines = told(samples.variant(), other)
-        assert any(line.startswith("flow: evaluated on other documents") for line in lines)
-        assert not any("other documents" in line for line in told())
+        energy, flow = (
+            dataclasses.replace(samples.variant(name), runs=(run,))
+            for name, run in (("energy", one), ("flow", other))
+        )
+        words = "flow: no Δ, since its evaluated rows are not those of energy."
+        assert words in told(energy, flow)
+        assert words not in told(energy, dataclasses.replace(flow, runs=(one,)))
 
     def test_facts_are_told_once_or_for_each_group(self):
         assert "Autoencoder: 99.93 % of held-out tokens restored." in told()

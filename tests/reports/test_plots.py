@@ -6,16 +6,16 @@ import re
 import pytest
 import sample_results as samples
 
+from calmkit.comparison import summarize
 from calmkit.reports.lines import lines_of
 from calmkit.reports.plots import draw_plots
 from calmkit.reports.plots.every import sketches
 from calmkit.reports.plots.learning import mean_curve
 from calmkit.reports.plots.style import looks, plain_style
-from calmkit.reports.summary import summarize
 
 ALL = [
     "brier", "differences", "training_flops", "training_time", "sampling_evaluations",
-    "sampling_time", "learning_flops", "learning_time", "losses", "noise",
+    "sampling_time", "learning_steps", "learning_flops", "learning_time", "losses", "noise",
 ]  # fmt: skip
 
 
@@ -185,7 +185,7 @@ class TestWhatIsMissingIsLeftOut:
 
     def test_a_model_that_was_trained_alone(self):
         assert list(sketched(samples.result(samples.variant()))) == [
-            "brier", "learning_flops", "learning_time", "losses", "noise"
+            "brier", "learning_steps", "learning_flops", "learning_time", "losses", "noise"
         ]  # fmt: skip
 
     def test_softmax_models_have_no_noise_and_no_evaluations(self):
@@ -206,8 +206,8 @@ class TestWhatIsMissingIsLeftOut:
         )  # fmt: skip
         found = sketched(samples.result(samples.variant(), odd))
         assert list(found) == [
-            "brier", "differences", "sampling_evaluations", "sampling_time", "learning_flops",
-            "learning_time", "losses", "noise",
+            "brier", "differences", "sampling_evaluations", "sampling_time", "learning_steps",
+            "learning_flops", "learning_time", "losses", "noise",
         ]  # fmt: skip
         assert "odd" not in found["losses"].about + found["learning_flops"].about
         assert "Grey bars" in found["brier"].about

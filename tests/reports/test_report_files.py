@@ -6,9 +6,8 @@ import pytest
 import sample_results as samples
 from rich.console import Console
 
-from calmkit.comparison import read_results
+from calmkit.comparison import read_results, summarize
 from calmkit.reports import Report, ReportTables, write_report
-from calmkit.reports.summary import summarize
 
 
 def shown(found, width=100):

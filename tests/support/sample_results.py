@@ -9,7 +9,7 @@ import math
 import torch
 
 from calmkit.comparison.results import ComparisonResult, Failure, TrialResult, VariantResult
-from calmkit.evaluation import HELD_OUT, SampleText
+from calmkit.evaluation import HELD_OUT, SampleText, Timing
 from calmkit.experiments.run_result import RunResult
 from calmkit.metrics import DocumentScores, Estimate
 
@@ -84,7 +84,7 @@ def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=4
         "noise_curve": () if softmax else NOISE,
         "evaluations_per_sample": None if softmax else max(1, round(20 * speed - 19)),
         "sampling_flops": 4e6 * speed,
-        "microseconds_per_token": 210.3 * speed,
+        "microseconds_per_token": Timing(median=210.3 * speed, spread=8.4 * speed, repeats=5),
         "draws_per_chunk": 1.0,
         "unsettled": 0.0,
         "chosen_accuracy": estimates[5].scaled(100.0),

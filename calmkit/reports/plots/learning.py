@@ -1,7 +1,7 @@
-"""Learning curves: Brier-1 on a few held-out rows against the cost of training so far.
+"""Learning curves: Brier-1 on a few held-out rows against steps, FLOPs and seconds of training.
 
-Costs are proportional to steps. Curves of several seeds are averaged point by point. Some heads
-start at -100 %; the axis is cut at minus the best score, so that the rest stays visible.
+FLOPs and seconds are proportional to steps. Curves of several seeds are averaged point by point.
+Some heads start at -100 %; the axis is cut at minus the best score, to keep the rest visible.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,14 @@ from calmkit.reports.plots.style import Look, Sketch, legend_below, panels
 __all__ = ["draw_learning", "mean_curve"]
 
 _COSTS: tuple[tuple[str, str, str, Callable[[RunResult], float | None]], ...] = (
+    ("learning_steps", "training steps", "steps", lambda run: run.steps),
     ("learning_flops", "training FLOPs", "FLOPs", lambda run: run.training_flops),
     ("learning_time", "training time", "seconds", lambda run: run.training_seconds),
 )
 
 
 def draw_learning(lines: Sequence[Line], looks: Sequence[Look]) -> Iterator[Sketch]:
-    """One plot against FLOPs and one against seconds."""
+    """One plot against steps, one against FLOPs and one against seconds."""
     for name, title, label, cost in _COSTS:
         curves = [
             (line, look, curve)

@@ -35,8 +35,9 @@ class _Cost:
     of: Callable[[RunResult], float | None]
 
 
-def _milliseconds(run: RunResult) -> float:
-    return run.microseconds_per_token / 1000
+def _milliseconds(run: RunResult) -> float | None:
+    time = run.microseconds_per_token
+    return None if time is None else time.median / 1000
 
 
 _COSTS = (

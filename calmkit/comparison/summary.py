@@ -13,9 +13,10 @@ The first part is over resampled documents (the same ones in all runs), the seco
 a single seed the second part is missing, and the error says nothing about training. Interactions
 of documents and seeds enter both parts, so the error is slightly conservative.
 
-A difference to the first variant uses the same resampled documents and the same seeds in both, so
-that shared difficulty cancels. Variants whose rows differ have no documents in common; their
-variances are added instead.
+A difference to the first variant is over the seeds and the documents that both have, with the same
+resampled documents in both, so that shared difficulty cancels. A document counts as shared if the
+same number of its tokens was scored in both. If errors are over rows, only the same set of rows
+is shared. Without a shared seed, or with fewer than two shared documents, there is no difference.
 
 A confidence interval combines the same two parts, the first from a jackknife over documents, with
 a quantile of Student's t, which is large for two or three seeds that differ. If errors are over
@@ -26,15 +27,14 @@ BrierLM / 4 sum_n (b_n - mean b_n) / mean b_n. If one b_n is not positive, Brier
 error.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from calmkit.comparison import ComparisonResult, VariantResult
-from calmkit.experiments import RunResult
 from calmkit.metrics import (
+    DocumentScores,
     Estimate,
     brier_lm_interval,
     combine_brier,
@@ -43,7 +43,8 @@ from calmkit.metrics import (
     resampled_ratios,
 )
 
-from .sample import Sample, difference
+from .results import ComparisonResult
+from .sample import Sample
 
 __all__ = ["Summary", "summarize"]
 
@@ -73,7 +74,10 @@ class Summary:
             quantities.
         accuracy: Sampler accuracy, in per cent; None if it was not measured.
         accuracy_difference: Accuracy minus that of the first variant.
-        seeds: Number of runs in the means.
+        seeds: Seeds of the runs in the means.
+        documents: Smallest number of documents (or rows) of a run.
+        shared_seeds: Seeds in the differences; empty if there are none.
+        shared_documents: Smallest number of documents (or rows) of a seed in the differences.
     """
 
     name: str
@@ -85,7 +89,10 @@ class Summary:
     loss_difference: Estimate | None = None
     accuracy: Estimate | None = None
     accuracy_difference: Estimate | None = None
-    seeds: int = 0
+    seeds: tuple[int | None, ...] = ()
+    documents: int = 0
+    shared_seeds: tuple[int | None, ...] = ()
+    shared_documents: int = 0
 
     @property
     def has_brier_lm(self) -> bool:
@@ -95,62 +102,101 @@ class Summary:
 
 def summarize(result: ComparisonResult) -> list[Summary]:
     """Summarize every variant that has a run; differences are to the first of them."""
-    scored = [_Scores(variant) for variant in result.variants if variant.runs]
-    return [_summary(one, scored[0]) for one in scored]
+    scored = [
+        (variant.name, _Scores({run.seed: run.documents for run in variant.runs}))
+        for variant in result.variants
+        if variant.runs
+    ]
+    return [_summary(name, one, scored[0][1]) for name, one in scored]
 
 
+@dataclass(frozen=True, eq=False)
 class _Scores:
     """Scores of one variant by seed."""
 
-    def __init__(self, variant: VariantResult) -> None:
-        self.name = variant.name
-        self.runs = {run.seed: run for run in variant.runs}
-        self.metrics = _metrics(variant.runs[0])
+    runs: Mapping[int | None, DocumentScores]
 
-    def sample(self, seeds: Sequence[int | None]) -> Sample:
-        tables = [_columns(self.runs[seed], self.metrics) for seed in seeds]
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Brier-1..4, the loss, and the sampler accuracy if it was measured."""
+        known = next(iter(self.runs.values())).names
+        return (*_BRIER, *(name for name in (*_LOSSES, _ACCURACY) if name in known))
+
+    @property
+    def documents(self) -> int:
+        """Smallest number of documents of a run."""
+        return min((len(run.groups) for run in self.runs.values()), default=0)
+
+    def sample(self) -> Sample:
+        tables = [_columns(run, self.metrics) for run in self.runs.values()]
         values = torch.stack([sums.sum(dim=0) / counts.sum(dim=0) for sums, counts in tables])
         drawn = [resampled_ratios(*table, resamples=_RESAMPLES, seed=_SEED) for table in tables]
         without_each = [ratios_without_each(*table) for table in tables]
         shares = [counts / counts.sum(dim=0) for _, counts in tables]
-        if len(self.groups(seeds)) > 1:
+        if len({(run.unit, run.groups) for run in self.runs.values()}) > 1:
             # The runs have different documents: leaving one out changes a single run.
             changes = [w - value for w, value in zip(without_each, values, strict=True)]
-            together = values.mean(dim=0) + torch.cat(changes) / len(seeds)
-            share = torch.cat(shares) / len(seeds)
+            together = values.mean(dim=0) + torch.cat(changes) / len(tables)
+            share = torch.cat(shares) / len(tables)
         else:
             together, share = (torch.stack(x).mean(dim=0) for x in (without_each, shares))
-        units = {unit for unit, _ in self.groups(seeds)}
+        units = {run.unit for run in self.runs.values()}
         level = _LEVEL if units == {"documents"} else None
         return Sample(values, torch.stack(drawn).mean(dim=0), together, share, level)
 
-    def groups(self, seeds: Sequence[int | None]) -> set[tuple[str, tuple[int, ...]]]:
-        documents = [self.runs[seed].documents for seed in seeds]
-        return {(one.unit, one.groups) for one in documents}
+    def shared_with(self, other: "_Scores") -> "_Scores":
+        """The seeds and documents that the other variant has as well."""
+        found = {
+            seed: _rows(run, _shared_groups(run, other.runs[seed]))
+            for seed, run in self.runs.items()
+            if seed in other.runs
+        }
+        return _Scores(
+            {
+                seed: run
+                for seed, run in found.items()
+                if len(run.groups) > 1 and bool((run.counts.sum(dim=0) > 0).all())
+            }
+        )
 
 
-def _metrics(run: RunResult) -> tuple[str, ...]:
-    """Brier-1..4, the loss, and the sampler accuracy if it was measured."""
-    return (*_BRIER, *(name for name in (*_LOSSES, _ACCURACY) if name in run.documents.names))
+def _shared_groups(one: DocumentScores, other: DocumentScores) -> list[int]:
+    """Places in the first scores of the documents of which the others score the same tokens."""
+    counts = [scores.select(_BRIER[0]).counts[:, 0].tolist() for scores in (one, other)]
+    scored = dict(zip(other.groups, counts[1], strict=True))
+    both = zip(one.groups, counts[0], strict=True)
+    places = [place for place, (name, count) in enumerate(both) if scored.get(name) == count]
+    if "rows" in (one.unit, other.unit):  # numbered in each evaluation
+        whole = (one.unit, one.groups) == (other.unit, other.groups)
+        return places if whole and len(places) == len(one.groups) else []
+    return places
 
 
-def _columns(run: RunResult, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    places = [run.documents.names.index(name) for name in names]
-    scale = torch.tensor([_PER_CENT if name in _IN_PER_CENT else 1.0 for name in names])
-    scale = scale.to(run.documents.sums.dtype)
-    return run.documents.sums[:, places] * scale, run.documents.counts[:, places]
+def _rows(scores: DocumentScores, places: list[int]) -> DocumentScores:
+    """The scores of some documents."""
+    return replace(
+        scores,
+        sums=scores.sums[places],
+        counts=scores.counts[places],
+        groups=tuple(scores.groups[place] for place in places),
+    )
 
 
-def _summary(one: _Scores, first: _Scores) -> Summary:
-    seeds = list(one.runs)
-    sample = one.sample(seeds)
-    orders = len(_BRIER)
+def _columns(scores: DocumentScores, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    found = scores.select(*names)
+    scale = [_PER_CENT if name in _IN_PER_CENT else 1.0 for name in names]
+    return found.sums * torch.tensor(scale).to(found.sums.dtype), found.counts
+
+
+def _summary(name: str, one: _Scores, first: _Scores) -> Summary:
+    sample = one.sample()
     found = dict(zip(one.metrics, sample.estimates(), strict=True))
-    differences, of_brier_lm = _differences(one, first)
-    loss = one.metrics[orders]
+    shared = _Scores({}) if one is first else one.shared_with(first)
+    differences, of_brier_lm = _differences(shared, first)
+    loss = one.metrics[len(_BRIER)]
     return Summary(
-        name=one.name,
-        brier_lm=_brier_lm(sample.of([*range(orders)])),
+        name=name,
+        brier_lm=_brier_lm(sample.of([*range(len(_BRIER))])),
         brier=tuple(found[name] for name in _BRIER),
         loss=found[loss],
         brier_lm_difference=of_brier_lm,
@@ -158,28 +204,30 @@ def _summary(one: _Scores, first: _Scores) -> Summary:
         loss_difference=differences.get(loss),
         accuracy=found.get(_ACCURACY),
         accuracy_difference=differences.get(_ACCURACY),
-        seeds=len(seeds),
+        seeds=tuple(one.runs),
+        documents=one.documents,
+        shared_seeds=tuple(shared.runs),
+        shared_documents=shared.documents,
     )
 
 
 def _differences(one: _Scores, first: _Scores) -> tuple[dict[str, Estimate], Estimate | None]:
-    """Differences in all shared metrics and in BrierLM, over the shared seeds."""
-    orders, both = len(_BRIER), (one, first)
-    seeds = [seed for seed in one.runs if seed in first.runs]
-    if one is first or not seeds:
+    """Differences in all shared metrics and in BrierLM, over the shared seeds and documents."""
+    if not one.runs:
         return {}, None
-    paired = one.groups(seeds) == first.groups(seeds) and len(one.groups(seeds)) == 1
-    samples = [x.sample(seeds) for x in both]
+    both = one, first.shared_with(one)
+    samples = [x.sample() for x in both]
     shared = [name for name in one.metrics if name in first.metrics]
-    chosen = [
+    chosen, base = (
         sample.of([x.metrics.index(name) for name in shared])
         for sample, x in zip(samples, both, strict=True)
-    ]
-    found = dict(zip(shared, difference(*chosen, paired=paired), strict=True))
-    brier = [sample.of([*range(orders)]) for sample in samples]
+    )
+    found = dict(zip(shared, chosen.less(base).estimates(), strict=True))
+    brier = [sample.of([*range(len(_BRIER))]) for sample in samples]
     if not all(_score(sample) > 0 for sample in brier):
         return found, None
-    (of_brier_lm,) = difference(*map(_linear, brier), paired=paired)
+    linear, linear_base = map(_linear, brier)
+    (of_brier_lm,) = linear.less(linear_base).estimates()
     return found, of_brier_lm
 
 

@@ -8,10 +8,9 @@ import torch
 from sample_results import run, variant
 from scipy import stats
 
-from calmkit.comparison import ComparisonResult
+from calmkit.comparison import ComparisonResult, summarize
 from calmkit.comparison.results import VariantResult
 from calmkit.metrics import DocumentScores
-from calmkit.reports import summarize
 
 RESAMPLES = 1000
 
@@ -83,7 +82,7 @@ def test_means_and_their_errors(seeds):
         assert found.brier[n].value == pytest.approx(sum(values) / seeds, rel=1e-12)
         assert found.brier[n].standard_error == pytest.approx(error_of(values, drawn), rel=1e-9)
     assert found.loss.value == pytest.approx(rates[:, :, 4].mean().item(), rel=1e-12)
-    assert found.seeds == seeds
+    assert found.seeds == tuple(range(seeds)) and found.documents == 12
 
 
 def test_a_difference_is_that_of_the_same_documents_and_seeds():
@@ -111,14 +110,40 @@ def test_what_is_hard_for_both_cancels():
     assert first.brier_lm_difference is None
 
 
-def test_other_documents_add_their_errors():
-    one, other = scored("a", table(2, 12)), scored("b", table(2, 10, seed=1), groups=range(10))
-    first, second = summarize(result(one, other))
-    for n in range(4):
-        apart = math.hypot(first.brier[n].standard_error, second.brier[n].standard_error)
-        assert second.brier_difference[n].standard_error == pytest.approx(apart, rel=1e-9)
-    apart = math.hypot(first.brier_lm.standard_error, second.brier_lm.standard_error)
-    assert second.brier_lm_difference.standard_error == pytest.approx(apart, rel=1e-9)
+def test_a_difference_is_over_the_documents_that_both_have():
+    """Documents 0 to 9 are shared; of document 3 the second one has scored other tokens."""
+    first, second = table(2, 12), table(2, 14, seed=1)
+    one, other = scored("a", first), scored("b", second, groups=[*range(10), *range(20, 24)])
+    for one_run in other.runs:
+        one_run.documents.counts[3] += 8
+    _, found = summarize(result(one, other))
+    shared = [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert (found.documents, found.shared_documents, found.shared_seeds) == (14, 9, (0, 1))
+    _, alone = summarize(result(scored("a", first[:, shared]), scored("b", second[:, shared])))
+    assert found.brier_difference == alone.brier_difference
+    assert found.brier_lm_difference == alone.brier_lm_difference
+    assert found.loss_difference == alone.loss_difference
+    # The scores themselves are over all that each has.
+    assert found.brier[0].value != alone.brier[0].value
+
+
+@pytest.mark.parametrize("shared", [0, 1])
+def test_without_two_shared_documents_there_is_no_difference(shared):
+    one, other = table(2, 12), table(2, 12, seed=1)
+    other = scored("b", other, groups=[*range(shared), *range(20, 32 - shared)])
+    _, found = summarize(result(scored("a", one), other))
+    assert (found.shared_seeds, found.shared_documents) == ((), 0)
+    assert found.brier_difference == () and found.brier_lm_difference is None
+    assert found.loss_difference is None and len(found.brier) == 4
+
+
+def test_without_a_shared_seed_there_is_no_difference():
+    rates = table(2, 12)
+    one, other = scored("a", rates), scored("b", rates + 0.01)
+    runs = tuple(dataclasses.replace(run, seed=run.seed + 7) for run in other.runs)
+    _, found = summarize(result(one, VariantResult(**{**vars(other), "runs": runs})))
+    assert found.seeds == (7, 8) and found.shared_seeds == () == found.brier_difference
+    assert found.brier_lm_difference is None
 
 
 def test_differences_are_over_the_seeds_that_both_have():
@@ -126,7 +151,7 @@ def test_differences_are_over_the_seeds_that_both_have():
     whole, part = scored("a", rates), scored("b", rates + 0.01)
     part = VariantResult(**{**vars(part), "runs": part.runs[1:]})
     _, found = summarize(result(whole, part))
-    assert found.seeds == 2
+    assert found.seeds == (1, 2) == found.shared_seeds and found.shared_documents == 12
     assert found.brier_difference[0].value == pytest.approx(1.0, rel=1e-9)
 
 
@@ -233,15 +258,6 @@ def test_intervals_of_differences():
     assert found.brier_difference[0].interval == pytest.approx(want, rel=1e-9)
 
 
-def test_intervals_of_other_documents_are_as_in_welchs_test():
-    first, second = table(1, 12), table(1, 10, seed=1)
-    one, other = scored("a", first), scored("b", second, groups=range(10))
-    _, found = summarize(result(one, other))
-    apart = [100 * rates[0, :, 2].numpy() for rates in (second, first)]
-    want = stats.ttest_ind(*apart, equal_var=False).confidence_interval(0.95)
-    assert found.brier_difference[2].interval == pytest.approx(tuple(want), rel=1e-9)
-
-
 def test_runs_on_documents_of_their_own():
     """Two seeds with other documents each: both scatter on their own."""
     runs = (
@@ -286,14 +302,15 @@ def test_over_rows_there_are_no_intervals():
 
     variants = scored("a", table(2, 12)), scored("b", table(2, 12, seed=1))
     plain = summarize(result(*variants))[1]
-    for rows in (
-        summarize(result(*map(over_rows, variants)))[1],
-        summarize(result(variants[0], over_rows(variants[1])))[1],
-    ):
-        for name in ("brier_lm", "loss", "brier_lm_difference", "loss_difference"):
-            assert getattr(rows, name).interval is None, name
-            assert getattr(plain, name).interval is not None, name
-        assert rows.brier[0].standard_error == plain.brier[0].standard_error
+    rows = summarize(result(*map(over_rows, variants)))[1]
+    for name in ("brier_lm", "loss", "brier_lm_difference", "loss_difference"):
+        assert getattr(rows, name).interval is None, name
+        assert getattr(plain, name).interval is not None, name
+    assert rows.brier[0].standard_error == plain.brier[0].standard_error
+    # Rows are numbered in each evaluation, so that only whole sets of them can be the same.
+    fewer = scored("b", table(2, 11, seed=1))
+    for other in (variants[1], over_rows(fewer)):
+        assert summarize(result(over_rows(variants[0]), other))[1].brier_difference == ()
 
 
 def test_the_error_is_that_of_repeated_experiments():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calmkit.metrics import Estimate, Variance, errors_of, estimates_from, jackknife
 
-__all__ = ["Sample", "difference"]
+__all__ = ["Sample"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,19 +82,3 @@ class Sample:
         """Means over seeds, with errors and intervals."""
         means = self.values.mean(dim=0)
         return estimates_from(means, self.errors(), self.variance(), self.level)
-
-
-def difference(one: Sample, first: Sample, *, paired: bool) -> list[Estimate]:
-    """Differences between a variant and the first one.
-
-    Args:
-        one: Metrics of the variant.
-        first: The same metrics of the first variant, for the same seeds.
-        paired: Whether the documents are the same; otherwise variances are added.
-    """
-    if paired:
-        return one.less(first).estimates()
-    change = (one.values - first.values).mean(dim=0)
-    errors = torch.hypot(one.errors(), first.errors())
-    level = None if first.level is None else one.level
-    return estimates_from(change, errors, one.variance() + first.variance(), level)
