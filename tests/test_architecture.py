@@ -261,10 +261,10 @@ PUBLIC = {
     "bootstrap_ratio brier brier_ngram combine_brier counted_ngrams expected_brier "
     "paired_difference reconstructed_tokens softmax_brier softmax_collision summarize_brier",
     "diagnostics": "CollisionCalibration ConditioningGap DecoderGate Diagnosis Diagnostic "
-    "EnergySkill Interpolation LatentUse NearestChunks NextChunkAccuracy NoiseCurve "
+    "EnergySkill Interpolation LatentError LatentUse NearestChunks NextChunkAccuracy NoiseCurve "
     "PrincipalMap PriorGap SampleSpread SampleVotes StateRank collision_calibration "
     "conditioning_gap decoder_gate diagnose energy_skill head_noise interpolate "
-    "latent_use latent_variance marginal_samples mean_over_groups nearest_chunks "
+    "latent_error latent_use latent_variance marginal_samples mean_over_groups nearest_chunks "
     "next_chunk_accuracy noise_curve principal_map prior_gap sample_spread "
     "sample_votes state_rank tsne_map",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
