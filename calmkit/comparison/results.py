@@ -5,10 +5,10 @@ estimate of a small score can be negative. Energy score and cross entropy are lo
 better. The errors of one run are over resampled held-out documents; `summary` combines them with
 the variance between seeds.
 
-The schema is versioned. Schemas 3 to 5 can be read as well; files of other versions are refused.
+The schema is versioned. Schemas 3 to 6 can be read as well; files of other versions are refused.
 In schemas 3 and 4, obsolete fields are dropped, the unigram is the only baseline, and an unknown
 estimate, stored as an object of nulls, becomes null. Before schema 6 there is no tuning, and one
-sample text without numbers.
+sample text without numbers; before schema 7 there are no continuations.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ __all__ = [
     "read_results",
 ]  # fmt: skip
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 _OLDEST = 3
 # In schemas 3 and 4: obsolete fields, fields that are 0 if the training is unknown, and the form
 # of an unknown estimate.
@@ -142,6 +142,8 @@ class ComparisonResult:
             content = _in_schema_5(content)
         if version < 6:
             content = _in_schema_6(content)
+        if version < 7:
+            content = _in_schema_7(content)
         return from_plain(content, ComparisonResult)
 
 
@@ -182,6 +184,14 @@ def _in_schema_6(content: dict[str, Any]) -> dict[str, Any]:
             sample = SampleText(name="", temperature=None, texts=(text,))
             run["samples"] = [to_plain(sample)] if text else []
     return content | {"remarks": []}
+
+
+def _in_schema_7(content: dict[str, Any]) -> dict[str, Any]:
+    """Convert content of schema 6."""
+    for variant in _mappings(content.get("variants")):
+        for run in _mappings(variant.get("runs")):
+            run["continuations"] = None
+    return content
 
 
 def _mappings(node: Any) -> list[dict[str, Any]]:

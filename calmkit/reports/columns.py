@@ -13,7 +13,7 @@ from typing import Literal
 from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 
-from .lines import Baseline, Line, some_choose
+from .lines import CONTINUED, Baseline, Line, continued, some_choose
 
 __all__ = ["Cell", "Column", "columns_of", "rounded", "short"]
 
@@ -41,13 +41,14 @@ class Column:
 
     heading: tuple[str, str]
     about: str
-    group: Literal["scores", "costs"]
+    group: Literal["scores", "costs", "texts"]
     cells: tuple[Cell, ...]
 
 
 def columns_of(lines: Sequence[Line], baselines: Sequence[Baseline]) -> list[Column]:
-    """All columns with at least one number."""
+    """All columns with at least one number; those of continued text are the last."""
     every = [*_scores(lines, baselines), *_costs(lines, baselines)]
+    every.sort(key=lambda column: column.group == "texts")
     return [column for column in every if any(cell.value for cell in column.cells)]
 
 
@@ -92,9 +93,10 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
         below: Sequence[Cell] = (Cell(),) * len(baselines),
         *,
         signed: bool = False,
+        group: Literal["scores", "texts"] = "scores",
     ) -> Column:
         cells = [rounded(score(line), signed=signed) for line in lines]
-        return Column(heading=heading, about=about, group="scores", cells=(*cells, *below))
+        return Column(heading=heading, about=about, group=group, cells=(*cells, *below))
 
     first = column(
         ("BrierLM", "% ↑"), "100 times the geometric mean of Brier-1 to 4; higher is better",
@@ -136,6 +138,11 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
             differences["accuracy"] = lambda line: line.summary.accuracy_difference
         for name, score in differences.items():
             yield column((f"Δ{name}", "to first"), f"{name} {less}", score, signed=True)
+    for name, shown in CONTINUED.items():
+        yield column(
+            (shown, "% ↑"), f"{shown} of continued text in common with the true text",
+            lambda line, name=name: continued(line.variant.runs, name), group="texts",
+        )  # fmt: skip
 
 
 def _costs(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Column]:

@@ -13,7 +13,7 @@ from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 
 from .base import Report
-from .lines import Line
+from .lines import CONTINUED, Line, continued
 
 __all__ = ["to_csv", "to_summary_csv"]
 
@@ -62,6 +62,7 @@ def _run_fields(run: RunResult) -> _Fields:
         **_with_error("chosen_accuracy", run.chosen_accuracy),
         "evaluations_per_sample": run.evaluations_per_sample,
         **{name: getattr(run, name) for name in _COSTS},
+        **_continued([run]),
         "failure": "",
     }
 
@@ -75,6 +76,7 @@ def _summary_fields(line: Line) -> _Fields:
     fields |= _brier(summary.brier)
     for name in ("energy_score", "cross_entropy"):
         fields |= _with_error(name, line.loss(name))
+    fields |= _continued(line.variant.runs)
     fields |= _with_error("brier_lm_difference", summary.brier_lm_difference)
     for n in range(4):
         difference = summary.brier_difference[n] if summary.brier_difference else None
@@ -83,6 +85,13 @@ def _summary_fields(line: Line) -> _Fields:
     fields |= _with_error("chosen_accuracy", summary.accuracy)
     fields |= _with_error("chosen_accuracy_difference", summary.accuracy_difference)
     return fields | {name: line.mean(lambda run, name=name: getattr(run, name)) for name in _COSTS}
+
+
+def _continued(runs: Sequence[RunResult]) -> _Fields:
+    fields: _Fields = {}
+    for name in CONTINUED:
+        fields |= _with_error(f"continued_{name}", continued(runs, name))
+    return fields
 
 
 def _brier(scores: Sequence[Estimate]) -> _Fields:

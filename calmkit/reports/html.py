@@ -65,10 +65,11 @@ def _lead(report: Report) -> str:
 
 def _tables(report: Report) -> list[tuple[str, list, list[str]]]:
     """Captions, columns and line names of the tables; baselines have no costs."""
-    names = [line.name for line in report.lines]
+    names, below = ([x.name for x in some] for some in (report.lines, report.baselines))
     groups = (
-        ("scores", "Scores, with standard errors below", [b.name for b in report.baselines]),
+        ("scores", "Scores, with standard errors below", below),
         ("costs", "Costs, means over seeds", []),
+        ("texts", "Continued text, with standard errors below", []),
     )
     tables = [
         (caption, [column for column in report.columns if column.group == group], names + extra)

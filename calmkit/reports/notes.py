@@ -65,6 +65,8 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
         found.append(f"Budget: {budget}. Seeds: {listed([str(seed) for seed in result.seeds])}.")
     restored = _by_variant(lines, _restored)
     found += [f"Autoencoder{of}: {share} of held-out tokens restored." for of, share in restored]
+    written = _by_variant(lines, lambda line: str(line.variant.runs[0].continuations or ""))
+    found += [f"Continued{of}: {text}." for of, text in written]
     protocols = _by_variant(lines, lambda line: line.variant.runs[0].protocol.rstrip("."))
     found += [f"Protocol{of}: {protocol}." for of, protocol in protocols]
     return [*found, _text(result), f"Hardware: {result.hardware}."]

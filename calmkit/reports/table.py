@@ -1,7 +1,7 @@
 """A report as tables for the terminal.
 
-One table if it is wide enough, otherwise scores and costs apart, each in as many tables as it
-takes. Long names are wrapped; numbers are never cut.
+One table if it is wide enough, otherwise continued text apart, and then scores and costs, each in
+as many tables as it takes. Long names are wrapped; numbers are never cut.
 """
 
 import textwrap
@@ -20,6 +20,7 @@ __all__ = ["ReportTables"]
 
 _NAME_WIDTH = 20
 _ROOM_AT_LEAST = 8
+_TITLES = {"costs": "costs", "texts": "continued text"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class ReportTables:
         names = [line.name for line in (*report.lines, *report.baselines)]
         for columns in _divided(report.columns, names, width):
             groups = {column.group for column in columns}
-            only_costs = groups == {"costs"}
-            title = "costs" if only_costs else f"scores on {report.text}"
-            rows = names[: len(report.lines)] if only_costs else names
+            title = _TITLES.get(min(groups), "") if len(groups) == 1 else ""
+            rows = names[: len(report.lines)] if title else names
+            title = title or f"scores on {report.text}"
             yield _table(f"{report.result.name}: {title}", rows, columns, width)
         yield from (Text(note) for note in report.notes)
 
@@ -50,10 +51,12 @@ def _divided(
 ) -> Iterator[Sequence[Column]]:
     """The columns of each table."""
     wanted = min(_NAME_WIDTH, max(map(len, names)))
-    if _room(columns, width) >= wanted:
-        yield columns
-        return
-    for group in ("scores", "costs"):
+    texts = [column for column in columns if column.group == "texts"]
+    for tables in ([columns], [columns[: len(columns) - len(texts)], texts]):
+        if all(_room(some, width) >= wanted for some in tables):
+            yield from filter(None, tables)
+            return
+    for group in ("scores", "costs", "texts"):
         table: list[Column] = []
         for column in columns:
             if column.group != group:

@@ -25,12 +25,31 @@ def test_round_trip(tmp_path, found):
     path.write_text(found.to_json(), encoding="utf-8")
     again = read_results(path)
     assert again == found
-    assert json.loads(path.read_text())["schema_version"] == 6
+    assert json.loads(path.read_text())["schema_version"] == 7
+
+
+def in_schema_6(found):
+    """As it was written before continuations."""
+    content = json.loads(found.to_json())
+    content["schema_version"] = 6
+    for variant in content["variants"]:
+        for run in variant["runs"]:
+            del run["continuations"]
+    return content
+
+
+def without_continuations(found):
+    """What is known of a result of schema 6."""
+    variants = []
+    for variant in found.variants:
+        runs = tuple(dataclasses.replace(run, continuations=None) for run in variant.runs)
+        variants.append(dataclasses.replace(variant, runs=runs))
+    return dataclasses.replace(found, variants=tuple(variants))
 
 
 def in_schema_5(found):
     """As it was written before tuning."""
-    content = json.loads(found.to_json())
+    content = in_schema_6(found)
     content["schema_version"] = 5
     del content["remarks"]
     for variant in content["variants"]:
@@ -43,7 +62,7 @@ def in_schema_5(found):
 def with_one_text(found):
     """What is known of a result of schema 5."""
     variants = []
-    for variant in found.variants:
+    for variant in without_continuations(found).variants:
         runs = tuple(
             dataclasses.replace(
                 run,
@@ -87,6 +106,12 @@ def test_schema_5_is_read(found):
     assert ComparisonResult.from_json(json.dumps(in_schema_5(found))) == with_one_text(found)
 
 
+@pytest.mark.parametrize("found", [samples.ten(), samples.tuned()], ids=["10", "tuned"])
+def test_schema_6_is_read(found):
+    content = json.dumps(in_schema_6(found))
+    assert ComparisonResult.from_json(content) == without_continuations(found)
+
+
 def test_a_field_of_an_earlier_schema_is_unknown_in_this_one():
     content = json.loads(samples.result().to_json())
     content["variants"][0]["runs"][0]["brier_places"] = []
@@ -95,10 +120,10 @@ def test_a_field_of_an_earlier_schema_is_unknown_in_this_one():
         ComparisonResult.from_json(json.dumps(content))
 
 
-@pytest.mark.parametrize("version", [2, 7, "6", True, None])
+@pytest.mark.parametrize("version", [2, 8, "6", True, None])
 def test_another_version_is_refused_by_name(version):
     other = json.dumps({**json.loads(samples.result().to_json()), "schema_version": version})
-    with pytest.raises(ValueError, match=f"schema_version must be from 3 to 6; got {version}"):
+    with pytest.raises(ValueError, match=f"schema_version must be from 3 to 7; got {version}"):
         ComparisonResult.from_json(other)
 
 

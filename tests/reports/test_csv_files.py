@@ -27,6 +27,10 @@ class TestRuns:
         assert float(read[0]["brier_2_se"]) == first.brier[1].standard_error
         assert float(read[0]["training_flops"]) == first.training_flops
         assert int(read[0]["steps"]) == first.steps
+        assert float(read[0]["continued_chrf"]) == first.continuations.model.chrf.value
+        assert float(read[0]["continued_accuracy_se"]) == (
+            first.continuations.model.accuracy.standard_error
+        )
 
     def test_a_failed_run_has_its_reason_and_no_numbers(self):
         failed = [line for line in lines(to_csv(samples.ten())) if line["failure"]]
