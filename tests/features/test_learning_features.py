@@ -128,7 +128,7 @@ def test_the_generator_decides():
 def test_is_saved_and_loaded(tmp_path):
     model = small()
     save(model, tmp_path / "sparse")
-    again = calmkit.load(tmp_path / "sparse")
+    again = calmkit.load(tmp_path / "sparse", kind=SparseAutoencoder)
     x = normal(3, SIZE)
     assert torch.equal(again(x), model(x)) and again.active == ACTIVE
 
