@@ -26,6 +26,7 @@ FLOORS = [
     {"provenance"},
     {"config"},
     {"schema"},
+    {"features"},
     {"diagnostics"},
     {"evaluation"},
     {"training"},
@@ -240,7 +241,7 @@ PUBLIC = {
     "backbones": "Backbone Cache HuggingFaceBackbone LinearScaling Llama3Scaling "
     "MinGRUBackbone RopeScaling TransformerBackbone YarnScaling",
     "autoencoders": "AutoencoderLoss ChunkAutoencoder ContextualAutoencoder MLPAutoencoder "
-    "RMSNormalizedAutoencoder SphericalAutoencoder StandardizedAutoencoder",
+    "RMSNormalizedAutoencoder SparseAutoencoder SphericalAutoencoder StandardizedAutoencoder",
     "sampling": "BatchTemperature Draw DrawBudgetError ExactTemperature MostFrequent PlainSampler "
     "SampledChunks Sampler SoftmaxSampler batch_temperature exact_temperature most_frequent",
     "scoring": "ChunkedScore DawidSebastianiScore EnergyScore GaussianKernel "
@@ -258,15 +259,19 @@ PUBLIC = {
     "UnbiasedDrift UniformNoise UniformTimes UniformWeighting VelocityPrediction "
     "ZeroTerminalSNR check_num_samples",
     "metrics": "BrierLM BrierLMResult DocumentScores Estimate NgramScore NgramSums "
-    "bootstrap_ratio brier brier_ngram combine_brier counted_ngrams expected_brier "
+    "bleu bleu_counts bootstrap_ratio brier brier_ngram chrf chrf_counts combine_brier "
+    "counted_ngrams expected_brier "
     "paired_difference reconstructed_tokens softmax_brier softmax_collision summarize_brier",
     "diagnostics": "CollisionCalibration ConditioningGap DecoderGate Diagnosis Diagnostic "
-    "EnergySkill Interpolation LatentUse NearestChunks NextChunkAccuracy NoiseCurve "
+    "EnergySkill Interpolation LatentError LatentUse NearestChunks NextChunkAccuracy NoiseCurve "
     "PrincipalMap PriorGap SampleSpread SampleVotes StateRank collision_calibration "
     "conditioning_gap decoder_gate diagnose energy_skill head_noise interpolate "
-    "latent_use latent_variance marginal_samples mean_over_groups nearest_chunks "
+    "latent_error latent_use latent_variance marginal_samples mean_over_groups nearest_chunks "
     "next_chunk_accuracy noise_curve principal_map prior_gap sample_spread "
     "sample_votes state_rank tsne_map",
+    "features": "BestToken ChunkVectors FeatureSettings FeatureStudy FeatureText Fit "
+    "SteeredHead SteeredText chunk_vectors clearest_features learn_features "
+    "steered study_features write_steered",
     "models": "CALM ChunkEmbedding Generation InputEncoder LanguageModel LatentEmbedding "
     "ModelLoss NoisyInput RankedContinuation TokenAndLatentEmbedding TokenLM rank",
     "data": "Corpus EvaluationRows Manifest Preparation TextMixture TextTokenizer TokenStore "
@@ -290,9 +295,9 @@ PUBLIC = {
         "Comparison ConfigError Experiment ModelParts Parsed TrainExperiment Variant assemble "
         "build check_parts parse parse_comparison parse_text preset_names"
     ),
-    "evaluation": "Choices Evaluation EvaluationSettings NgramModel SampleText Timing "
-    "check_context choose evaluate evaluate_ngrams evaluate_softmax evaluate_unigram "
-    "microseconds_per_token restored_share score",
+    "evaluation": "Choices Continuations Evaluation EvaluationSettings NgramModel SampleText "
+    "TextScores Timing check_context choose continue_rows evaluate evaluate_ngrams "
+    "evaluate_softmax evaluate_unigram microseconds_per_token restored_share score",
     "experiments": "RunResult",
     "comparison": "ComparisonResult Summary VariantResult read_results summarize",
     "reports": "Report ReportTables report_folders write_report",

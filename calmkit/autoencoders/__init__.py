@@ -6,6 +6,7 @@ from .contextual import ContextualAutoencoder as ContextualAutoencoder
 from .mlp import MLPAutoencoder as MLPAutoencoder
 from .normalized import RMSNormalizedAutoencoder as RMSNormalizedAutoencoder
 from .normalized import SphericalAutoencoder as SphericalAutoencoder
+from .sparse import SparseAutoencoder as SparseAutoencoder
 from .standardized import StandardizedAutoencoder as StandardizedAutoencoder
 
 # isort: split

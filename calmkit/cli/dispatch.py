@@ -22,8 +22,8 @@ from .helping import answer
 
 __all__ = ["main"]
 
-_COMMANDS = ("compare", "train", "evaluate", "generate", "prepare", "data", "convert", "account",
-             "check", "report", "harness")  # fmt: skip
+_COMMANDS = ("compare", "train", "evaluate", "features", "generate", "prepare", "data", "convert",
+             "account", "check", "report", "harness")  # fmt: skip
 
 _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 
@@ -33,6 +33,7 @@ commands:
   compare    train several models on the same text, seeds and budget, and compare their scores
   train      train and save one model, or fine-tune a saved one on pairs with --finetune
   evaluate   evaluate a saved model on held-out text
+  features   learn sparse features of a saved model, show them as text, and steer along them
   generate   generate text with a saved model
   prepare    tokenize text of any size into a folder: calmkit prepare SOURCE... --output DIR
   data       describe a prepared folder: calmkit data DIR [--output PICTURE.png] [--verify]

@@ -87,6 +87,7 @@ def _options(
     draws: int | None = None,
     positions: int | None = None,
     min_context: int | None = None,
+    continued: int | None = None,
     accelerator: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     output: Path | None = None,
     trust: str = "",
@@ -105,6 +106,8 @@ def _options(
         positions: Chunks in a row. None: as in the model's config, or 64.
         min_context: Chunks of true text before the first scored one. None: as in the model's
             config, or 16.
+        continued: Tokens that the model writes after each row's context, to be compared with the
+            true text; 0 for none. None: as in the model's config, or 32.
         accelerator: Device to compute on. None: as in the model's config, or the fastest device.
         output: Folder for results. None: `evaluation` in the checkpoint.
         trust: Comma-separated packages outside calmkit whose parts the model may name. They are

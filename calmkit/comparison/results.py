@@ -8,8 +8,9 @@ the variance between seeds.
 The schema is versioned. Schemas 3 to 6 can be read as well; files of other versions are refused.
 In schemas 3 and 4, obsolete fields are dropped, the unigram is the only baseline, and an unknown
 estimate, stored as an object of nulls, becomes null. Before schema 6 there is no tuning, and one
-sample text without numbers. Before schema 7 the time per token is a difference of two timings of
-each run, which may be negative: the positive ones count as repeats, kept in the first run.
+sample text without numbers. Before schema 7 there are no continuations, and the time per token is
+a difference of two timings of each run, which may be negative: the positive ones count as repeats,
+kept in the first run.
 """
 
 from collections.abc import Mapping
@@ -194,7 +195,7 @@ def _in_schema_7(content: dict[str, Any]) -> dict[str, Any]:
         times = [run.pop("microseconds_per_token", None) for run in runs]
         known = [time for time in times if isinstance(time, int | float) and time > 0]
         for run in runs:
-            run["microseconds_per_token"] = None
+            run["microseconds_per_token"] = run["continuations"] = None
         if known:
             runs[0]["microseconds_per_token"] = to_plain(Timing.of(known))
     return content

@@ -16,6 +16,8 @@ from .gate import head_noise as head_noise
 from .groups import mean_over_groups as mean_over_groups
 from .interpolation import Interpolation as Interpolation
 from .interpolation import interpolate as interpolate
+from .latent_error import LatentError as LatentError
+from .latent_error import latent_error as latent_error
 from .latents import LatentUse as LatentUse
 from .latents import latent_use as latent_use
 from .maps import PrincipalMap as PrincipalMap

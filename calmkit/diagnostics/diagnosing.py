@@ -25,6 +25,7 @@ from .conditioning import conditioning_gap
 from .diagnosis import Diagnosis, LatentPlaces
 from .gate import decoder_gate, head_noise
 from .interpolation import interpolate
+from .latent_error import latent_error
 from .latents import latent_use
 from .maps import principal_map, tsne_map
 from .neighbours import nearest_chunks
@@ -149,6 +150,7 @@ def diagnose(
             conditioning=conditioning_gap(points.samples, points.target, points.group),
             skill=energy_skill(points.samples, marginal, points.target, points.group),
             spread=sample_spread(points.samples, points.target),
+            latent_error=latent_error(points.samples, points.target, points.group),
             neighbours=near,
             next_chunk=next_chunk_accuracy(
                 model.autoencoder, points.samples, points.tokens, points.group

@@ -17,6 +17,7 @@ from .collisions import CollisionCalibration
 from .conditioning import ConditioningGap
 from .gate import DecoderGate
 from .interpolation import Interpolation
+from .latent_error import LatentError
 from .latents import LatentUse
 from .maps import PrincipalMap
 from .neighbours import NearestChunks
@@ -60,6 +61,7 @@ class Diagnosis:
         conditioning: Whether the head uses its condition.
         skill: The head's energy score between marginal and posterior.
         spread: Width of the head's samples.
+        latent_error: Distance of samples and their mean to the true latent.
         neighbours: Whether samples are near latents of real text.
         next_chunk: Accuracy of the next chunk's tokens, without the head's noise.
         collisions: Whether draws agree with the text as often as with each other.
@@ -81,6 +83,7 @@ class Diagnosis:
     conditioning: ConditioningGap
     skill: EnergySkill
     spread: SampleSpread
+    latent_error: LatentError
     neighbours: NearestChunks
     next_chunk: NextChunkAccuracy
     collisions: CollisionCalibration

@@ -2,6 +2,9 @@
 
 from .chosen_chunks import Choices as Choices
 from .chosen_chunks import choose as choose
+from .continuations import Continuations as Continuations
+from .continuations import TextScores as TextScores
+from .continuations import continue_rows as continue_rows
 from .ngram_evaluation import evaluate_ngrams as evaluate_ngrams
 from .ngram_model import NgramModel as NgramModel
 from .sample_texts import SampleText as SampleText

@@ -41,16 +41,20 @@ class EvaluationSettings:
         draws: Continuations drawn at each scored position; a Brier-n uses all pairs of them.
         min_context: Chunks of true text before the first scored one of a row.
         bootstrap: Resamples of the documents for standard errors and intervals.
+        continued: Tokens that the model writes after each row's context, to be compared with the
+            true text; 0 for none.
     """
 
     rows: int = 128
     draws: int = 8
     min_context: int = 16
     bootstrap: int = 1000
+    continued: int = 32
 
     def __post_init__(self) -> None:
         """Refuse settings that do not give an estimate."""
-        for name, least in {"rows": 2, "draws": 2, "min_context": 1, "bootstrap": 10}.items():
+        lowest = {"rows": 2, "draws": 2, "min_context": 1, "bootstrap": 10, "continued": 0}
+        for name, least in lowest.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
 

@@ -4,6 +4,7 @@ from .run_result import RunResult as RunResult
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .evaluating import device_of as device_of
 from .evaluating import evaluate_checkpoint as evaluate_checkpoint
 from .evaluating import plan_evaluation as plan_evaluation
 from .evaluation_plan import EvaluationPlan as EvaluationPlan

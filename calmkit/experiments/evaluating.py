@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import torch
 import yaml
 
 from calmkit.config import TrainExperiment, WeightedText, check_device, parse_for_evaluation
@@ -26,7 +27,7 @@ from .model_folder import Checkpoint, check_config_fits
 from .preparing import check_positions, prepare, text_to_measure, with_other_text
 from .run_record import RunRecord
 
-__all__ = ["evaluate_checkpoint", "plan_evaluation"]
+__all__ = ["device_of", "evaluate_checkpoint", "plan_evaluation"]
 
 
 def plan_evaluation(
@@ -78,8 +79,13 @@ def evaluate_checkpoint(checkpoint: Checkpoint, plan: EvaluationPlan) -> RunReco
         checkpoint: The saved model.
         plan: The plan, from `plan_evaluation`.
     """
-    model = checkpoint.model.to(new_fabric(plan.accelerator).device)
+    model = checkpoint.model.to(device_of(plan))
     return RunRecord.of(model, measure(model, plan))
+
+
+def device_of(plan: EvaluationPlan) -> torch.device:
+    """The device of a plan's accelerator."""
+    return new_fabric(plan.accelerator).device
 
 
 def _of_config(

@@ -109,6 +109,22 @@ class EvaluationPlan:
             after=after,
         )
 
+    def rows_to_learn(self, count: int) -> EvaluationRows:
+        """At most `count` rows of the training text; if it is unknown, rows that are not scored.
+
+        Raises:
+            ValueError: If there is no such row.
+        """
+        if self.training_text is None:
+            return self.some_rows(count, after=self.settings.rows)
+        return evaluation_rows(
+            self.training_text,
+            chunk_size=self.chunk_size,
+            positions=self.positions,
+            max_rows=count,
+            seed=self.seed,
+        )
+
     def rows_to_tune(self) -> EvaluationRows:
         """As many rows again as are scored, none of which is scored: for choices before that.
 

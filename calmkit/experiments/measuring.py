@@ -1,4 +1,4 @@
-"""All measurements of a model: scores, sampler accuracy, speed, sample texts."""
+"""All measurements of a model: scores, sampler accuracy, continuations, speed, sample texts."""
 
 from dataclasses import replace
 
@@ -13,6 +13,7 @@ from calmkit.evaluation import (
     NgramModel,
     Timing,
     choose,
+    continue_rows,
     evaluate_ngrams,
     evaluate_unigram,
     microseconds_per_token,
@@ -88,6 +89,17 @@ def measure(
         draws_per_chunk=choices.draws_per_chunk,
         unsettled=choices.unsettled,
         chosen_accuracy=accuracy.scaled(100.0),
+        continuations=continue_rows(
+            model,
+            plan.tokenizer,
+            rows,
+            sampler,
+            min_context=settings.min_context,
+            tokens=settings.continued,
+            seed=seed,
+        )
+        if settings.continued
+        else None,
         samples=write_samples(
             model,
             plan.tokenizer,

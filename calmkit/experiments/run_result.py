@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from calmkit.evaluation import SampleText, Timing
+from calmkit.evaluation import Continuations, SampleText, Timing
 from calmkit.metrics import DocumentScores, Estimate
 
 __all__ = ["Curve", "RunResult"]
@@ -45,6 +45,8 @@ class RunResult:
         draws_per_chunk: Mean number of candidates that the sampler used per chunk.
         unsettled: Share of chunks for which the candidates did not suffice.
         chosen_accuracy: Sampler accuracy, in per cent.
+        continuations: Scores of continuing the rows with the variant's sampler, against the true
+            text; None if this was not asked for.
         samples: Short generated texts, by temperature.
         validation_losses: The model's own loss on held-out text by step; not comparable between
             heads.
@@ -71,6 +73,7 @@ class RunResult:
     draws_per_chunk: float
     unsettled: float
     chosen_accuracy: Estimate | None
+    continuations: Continuations | None
     samples: tuple[SampleText, ...]
     validation_losses: Curve
     validation_brier: Curve

@@ -6,6 +6,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .bleu import bleu as bleu
+from .bleu import bleu_counts as bleu_counts
 from .bootstrap import Estimate as Estimate
 from .bootstrap import bootstrap_ratio as bootstrap_ratio
 from .brier import brier as brier
@@ -15,6 +17,8 @@ from .brier_lm import BrierLMResult as BrierLMResult
 from .brier_lm import NgramScore as NgramScore
 from .brier_lm import combine_brier as combine_brier
 from .brier_lm import summarize_brier as summarize_brier
+from .chrf import chrf as chrf
+from .chrf import chrf_counts as chrf_counts
 from .document_scores import DocumentScores as DocumentScores
 from .document_scores import paired_difference as paired_difference
 from .ngram_sums import NgramSums as NgramSums

@@ -12,7 +12,9 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, variance
 
 import torch
 from jaxtyping import Float
@@ -39,6 +41,25 @@ class Estimate:
     value: float
     standard_error: float | None
     interval: tuple[float, float] | None = None
+
+    @staticmethod
+    def mean(estimates: Sequence["Estimate"]) -> "Estimate":
+        """The mean over several trainings, measured on the same text; without an interval.
+
+        The text is shared by all of them and the chance of a training is not:
+        se^2 = mean_s se_s^2 + 1/S Var_s. The draws enter both, so it is slightly too large.
+
+        Args:
+            estimates: One estimate for each training, at least one.
+        """
+        if len(estimates) == 1:
+            return estimates[0]
+        value = fmean(one.value for one in estimates)
+        errors = [one.standard_error for one in estimates if one.standard_error is not None]
+        if len(errors) < len(estimates):
+            return Estimate(value, None)
+        of_seeds = variance(one.value for one in estimates) / len(estimates)
+        return Estimate(value, math.sqrt(fmean(error**2 for error in errors) + of_seeds))
 
     def scaled(self, factor: float) -> "Estimate":
         """The same in other units; the factor must not be negative."""

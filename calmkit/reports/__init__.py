@@ -16,6 +16,6 @@ from .diagnosis_files import write_diagnosis as write_diagnosis
 from .forecast_tables import forecast_notes as forecast_notes
 from .forecast_tables import forecast_table as forecast_table
 from .merging import RESULTS as RESULTS
-from .text_against_trigrams import text_quality as text_quality
 from .merging import merged_report as merged_report
+from .text_against_trigrams import text_quality as text_quality
 from .text_tables import to_text as to_text

@@ -56,7 +56,7 @@ class Report:
 
     @property
     def tables(self) -> list[Table]:
-        """The tables that have columns: scores, and costs, which baselines have none of."""
+        """The tables that have columns: scores; costs and continued text, without baselines."""
         variants = tuple(line.name for line in self.lines)
         below = tuple(baseline.name for baseline in self.baselines)
         tables = [
@@ -70,6 +70,7 @@ class Report:
             for name, caption, extra in (
                 ("scores", f"Scores on {self.text}, with standard errors", below),
                 ("costs", "Costs, means over seeds", ()),
+                ("texts", "Continued text, with standard errors", ()),
             )
         ]
         return [table for table in tables if table.columns]

@@ -13,7 +13,7 @@ from typing import Literal
 from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 
-from .lines import Baseline, Line, ranges, some_choose
+from .lines import CONTINUED, Baseline, Line, continued, ranges, some_choose
 
 __all__ = ["Cell", "Column", "columns_of", "rounded", "short"]
 
@@ -41,16 +41,18 @@ class Column:
 
     heading: tuple[str, str]
     about: str
-    group: Literal["scores", "costs"]
+    group: Literal["scores", "costs", "texts"]
     cells: tuple[Cell, ...]
 
 
 def columns_of(lines: Sequence[Line], baselines: Sequence[Baseline]) -> list[Column]:
-    """All columns with at least one number."""
+    """All columns with at least one number; those of continued text are the last."""
     count = len(lines) + len(baselines)
+    every = [*_scores(lines, baselines), *_costs(lines)]
+    every.sort(key=lambda column: column.group == "texts")
     return [
         replace(column, cells=(*column.cells, *[Cell()] * (count - len(column.cells))))
-        for column in (*_scores(lines, baselines), *_costs(lines))
+        for column in every
         if any(cell.value for cell in column.cells)
     ]
 
@@ -96,9 +98,10 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
         below: Sequence[Cell] = (),
         *,
         signed: bool = False,
+        group: Literal["scores", "texts"] = "scores",
     ) -> Column:
         cells = [rounded(score(line), signed=signed) for line in lines]
-        return Column(heading=heading, about=about, group="scores", cells=(*cells, *below))
+        return Column(heading=heading, about=about, group=group, cells=(*cells, *below))
 
     first = column(
         ("BrierLM", "% ↑"), "100 times the geometric mean of Brier-1 to 4; higher is better",
@@ -151,6 +154,11 @@ def _scores(lines: Sequence[Line], baselines: Sequence[Baseline]) -> Iterable[Co
                 ("Δ over", "seeds"), "seeds of both rows, over which the difference is taken",
                 [line.summary.shared_seeds for line in lines],
             )  # fmt: skip
+    for name, shown in CONTINUED.items():
+        yield column(
+            (shown, "% ↑"), f"{shown} of continued text in common with the true text",
+            lambda line, name=name: continued(line.variant.runs, name), group="texts",
+        )  # fmt: skip
 
 
 def _of_seeds(

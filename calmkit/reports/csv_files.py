@@ -14,7 +14,7 @@ from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate
 
 from .base import Report
-from .lines import Line
+from .lines import CONTINUED, Line, continued
 
 __all__ = ["to_csv", "to_summary_csv"]
 
@@ -64,6 +64,7 @@ def _run_fields(run: RunResult) -> _Fields:
         "evaluations_per_sample": run.evaluations_per_sample,
         **{name: getattr(run, name) for name in _COSTS},
         **_time(run.microseconds_per_token),
+        **_continued([run]),
         "failure": "",
     }
 
@@ -79,6 +80,7 @@ def _summary_fields(line: Line) -> _Fields:
         fields |= _with_error(name, line.loss(name))
     shared = len(summary.shared_seeds), summary.shared_documents
     fields |= {"shared_seeds": shared[0], "shared_documents": shared[1]}
+    fields |= _continued(line.variant.runs)
     fields |= _with_error("brier_lm_difference", summary.brier_lm_difference)
     for n in range(4):
         difference = summary.brier_difference[n] if summary.brier_difference else None
@@ -88,6 +90,13 @@ def _summary_fields(line: Line) -> _Fields:
     fields |= _with_error("chosen_accuracy_difference", summary.accuracy_difference)
     fields |= {name: line.mean(lambda run, name=name: getattr(run, name)) for name in _COSTS}
     return fields | _time(line.timing)
+
+
+def _continued(runs: Sequence[RunResult]) -> _Fields:
+    fields: _Fields = {}
+    for name in CONTINUED:
+        fields |= _with_error(f"continued_{name}", continued(runs, name))
+    return fields
 
 
 def _brier(scores: Sequence[Estimate]) -> _Fields:

@@ -16,8 +16,12 @@ from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate, combine_brier
 
 __all__ = [
-    "Baseline", "Line", "baselines", "lines_of", "listed", "mean_of", "ranges", "some_choose",
+    "CONTINUED", "Baseline", "Line", "baselines", "continued", "lines_of", "listed", "mean_of",
+    "ranges", "some_choose",
 ]  # fmt: skip
+
+CONTINUED = {"chrf": "chrF", "bleu": "BLEU", "accuracy": "tokens"}
+"""The scores of continued text, and their names in reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,12 @@ def baselines(lines: Sequence[Line]) -> list[Baseline]:
 def some_choose(lines: Sequence[Line]) -> bool:
     """Whether the sampler of any variant chooses among candidates, so accuracy is reported."""
     return any((line.mean(lambda run: run.draws_per_chunk) or 0) > 1 for line in lines)
+
+
+def continued(runs: Sequence[RunResult], name: str) -> Estimate | None:
+    """Mean of a score of `CONTINUED` over the runs that have it; None if no run has it."""
+    scores = [getattr(run.continuations.model, name) for run in runs if run.continuations]
+    return Estimate.mean(scores) if scores else None
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

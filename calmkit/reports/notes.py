@@ -69,6 +69,8 @@ def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
         found += [f"Seeds{of}: {seeds}." for of, seeds in of_seeds]
     restored = _by_variant(lines, _restored)
     found += [f"Autoencoder{of}: {share} of held-out tokens restored." for of, share in restored]
+    written = _by_variant(lines, lambda line: str(line.variant.runs[0].continuations or ""))
+    found += [f"Continued{of}: {text}." for of, text in written]
     protocols = _by_variant(lines, lambda line: line.variant.runs[0].protocol.rstrip("."))
     found += [f"Protocol{of}: {protocol}." for of, protocol in protocols]
     return [*found, _text(result), f"Hardware: {result.hardware}."]

@@ -1,7 +1,7 @@
 """A report as tables for the terminal.
 
-One table if the terminal is wide enough, otherwise scores and costs apart, each in as many tables
-as it takes; see `split_table`.
+One table if the terminal is wide enough, otherwise continued text apart, and then scores and costs,
+each in as many tables as it takes; see `split_table`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportTables"]
 
+_TITLES = {"costs": "costs", "texts": "continued text"}
+
 
 @dataclass(frozen=True)
 class ReportTables:
@@ -30,15 +32,23 @@ class ReportTables:
         """The tables for a console's width."""
         from rich.text import Text
 
-        scores, *costs = self.report.tables
-        together = self._table(f"scores on {self.report.text}", scores.rows, self.report.columns)
-        if together.fits(options.max_width):
-            yield together
-        else:
-            yield self._table(f"scores on {self.report.text}", scores.rows, scores.columns)
-            for table in costs:
-                yield self._table("costs", table.rows, table.columns)
-        yield from (Text(note) for note in self.report.notes)
+        report, title = self.report, f"scores on {self.report.text}"
+        tables = [
+            self._table(_TITLES.get(table.name, title), table.rows, table.columns)
+            for table in report.tables
+        ]
+        rows = report.tables[0].rows
+        together = self._table(title, rows, report.columns)
+        rest = [column for column in report.columns if column.group != "texts"]
+        texts = [
+            x for x, table in zip(tables, report.tables, strict=True) if table.name == "texts"
+        ]
+        for some in ([together], [self._table(title, rows, rest), *texts]):
+            if all(table.fits(options.max_width) for table in some):
+                tables = some
+                break
+        yield from tables
+        yield from (Text(note) for note in report.notes)
 
     def _table(self, title: str, rows: Sequence[str], columns: Sequence[Column]) -> SplitTable:
         return SplitTable(

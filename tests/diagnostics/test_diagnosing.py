@@ -149,6 +149,9 @@ class TestKnownHeads:
         assert known.spread.error == pytest.approx(known.spread.posterior, rel=0.05)
         # STD sqrt(2) Gamma(3/2) / Gamma(1) for the distance of two points in the plane.
         floor = 0.5 * STD * math.sqrt(2) * math.sqrt(math.pi / 2)
+        # The mean of six draws of the posterior, of variance STD^2 in each dimension.
+        assert known.latent_error.mse.draws.value == pytest.approx(STD**2, rel=0.1)
+        assert known.latent_error.mse.mean.value == pytest.approx(STD**2 / 6, rel=0.2)
         assert known.skill.floor == pytest.approx(floor, rel=1e-6)
         assert known.skill.model.value == pytest.approx(floor, rel=0.05)
         assert known.noise.from_mean == 1.0 and known.latents.active == CHUNK
@@ -162,7 +165,7 @@ class TestKnownHeads:
     def test_a_head_that_ignores_its_condition(self):
         found = diagnosis("ignores")
         assert found.conditioning.is_bad and found.skill.is_bad and not found.spread.is_bad
-        assert found.next_chunk.of_mean.value < 0.5
+        assert found.next_chunk.of_mean.value < 0.5 and found.latent_error.is_bad
 
     def test_a_collapsed_head(self):
         found = diagnosis("collapsed")
@@ -225,8 +228,8 @@ class TestPoints:
 class TestReport:
     def test_text_has_a_line_for_each_and_examples(self, known):
         lines = known.to_text().splitlines()
-        assert [line.split()[0] for line in lines[:14]] == list(known.diagnostics)
-        assert len(known.diagnostics) == 14
+        assert [line.split()[0] for line in lines[:15]] == list(known.diagnostics)
+        assert len(known.diagnostics) == 15
         texts = [line for line in lines if line.startswith("sample '")]
         assert len(texts) == 4
         for line in texts:  # a sample of each chunk is near that chunk, which the text has too

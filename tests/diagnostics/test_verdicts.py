@@ -14,6 +14,7 @@ from calmkit.diagnostics import (
     Diagnostic,
     EnergySkill,
     Interpolation,
+    LatentError,
     LatentUse,
     NearestChunks,
     NextChunkAccuracy,
@@ -25,6 +26,7 @@ from calmkit.diagnostics import (
     StateRank,
     TextQuality,
 )
+from calmkit.diagnostics.latent_error import Distances
 from calmkit.metrics import Estimate
 
 
@@ -85,6 +87,11 @@ def votes(agreement, *, equal=False):
     return SampleVotes(rate, rate, rate, rate, draws=8, is_deterministic=equal)
 
 
+def gain(value, error):
+    four = Distances(*(Estimate(x, 0.1) for x in (2.0, 1.0, 1.5, 3.0)))
+    return LatentError(four, four, Estimate(value, error), 8)
+
+
 # Just on the right side of each limit, and just on the wrong one.
 CASES = [
     (curve(0.99, 0.95), curve(0.989, 1.0)),
@@ -94,6 +101,7 @@ CASES = [
     (gap(0.21, 0.1), gap(0.2, 0.1)),
     (gap(1e-9, 0.0), gap(0.0, 0.0)),
     (skill(0.21, 0.1), skill(0.2, 0.1)),
+    (gain(0.21, 0.1), gain(0.2, 0.1)),
     (SampleSpread(0.8, 0.5, 2.0, 1.0), SampleSpread(0.79, 0.5, 2.0, 1.0)),
     (SampleSpread(1.25, 0.5, 2.0, 1.0), SampleSpread(1.26, 0.5, 2.0, 1.0)),
     (SampleSpread(0.0, 0.0, 2.0, 0.0), SampleSpread(0.0, 0.0, 2.0, 1.0)),

@@ -177,14 +177,16 @@ def test_too_little_text_is_named(call):
 def test_the_default_protocol_is_pinned():
     """Another one gives other numbers: change it with a note, or not at all."""
     assert vars(EvaluationSettings()) == {
-        "rows": 128, "draws": 8, "min_context": 16, "bootstrap": 1000
+        "rows": 128, "draws": 8, "min_context": 16, "bootstrap": 1000,
+        "continued": 32,
     }  # fmt: skip
     # Rows of 64 chunks in all comparisons: 16 to 63 of them are read before a scored one.
     assert yaml.safe_load((PRESETS / "base.yaml").read_text())["positions"] == 64
 
 
 @pytest.mark.parametrize(
-    "name, least", [("rows", 2), ("draws", 2), ("min_context", 1), ("bootstrap", 10)]
+    "name, least",
+    [("rows", 2), ("draws", 2), ("min_context", 1), ("bootstrap", 10), ("continued", 0)],
 )
 def test_bad_settings_are_named(name, least):
     with pytest.raises(ValueError, match=f"{name} must be at least {least}; got {least - 1}"):

@@ -58,6 +58,18 @@ class TestColumns:
         for column in self.columns(samples.ten()).values():
             assert len(column.cells) == 12
 
+    def test_continued_text_is_a_mean_over_seeds_in_columns_of_its_own_at_the_end(self):
+        several = samples.variant(seeds=(0, 4))
+        first = several.runs[0].continuations.model.chrf
+        want = Estimate.mean([run.continuations.model.chrf for run in several.runs])
+        assert want.standard_error == pytest.approx(first.standard_error)
+        silent = samples.variant("flow", continuations=None)
+        lines = lines_of(samples.result(several, silent))
+        columns = columns_of(lines, baselines(lines))
+        assert [column.group for column in columns[-4:]] == ["costs", *["texts"] * 3]
+        assert [column.heading[0] for column in columns[-3:]] == ["chrF", "BLEU", "tokens"]
+        assert columns[-3].cells[:2] == (rounded(want), Cell())
+
     def test_losses_of_two_kinds_are_never_in_one_column(self):
         columns = self.columns(samples.ten())
         energy, cross = columns["energy", "score ↓"], columns["cross", "entropy ↓"]

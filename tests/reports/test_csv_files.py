@@ -29,6 +29,10 @@ class TestRuns:
         assert int(read[0]["steps"]) == first.steps
         times = [float(read[0][f"microseconds_per_token{end}"]) for end in ("", "_spread")]
         assert times == [210.3, 8.4]
+        assert float(read[0]["continued_chrf"]) == first.continuations.model.chrf.value
+        assert float(read[0]["continued_accuracy_se"]) == (
+            first.continuations.model.accuracy.standard_error
+        )
 
     def test_a_failed_run_has_its_reason_and_no_numbers(self):
         failed = [line for line in lines(to_csv(samples.ten())) if line["failure"]]

@@ -204,8 +204,8 @@ class TestMeasured:
 
     def test_wide_tables_scroll_in_their_box_on_a_phone_and_fit_a_desktop(self, views):
         _, phone, desktop = views
-        assert len(phone["boxes"]) == 2
-        assert all(content > shown for content, shown in phone["boxes"])
+        assert len(phone["boxes"]) == 3  # the last one, of continued text, is narrow
+        assert all(content > shown for content, shown in phone["boxes"][:2])
         assert all(content == shown for content, shown in desktop["boxes"])
 
     def test_only_tables_that_scroll_say_so(self, views):

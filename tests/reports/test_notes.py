@@ -142,6 +142,7 @@ class TestWhatTheNumbersMean:
         coarse = samples.variant("coarse", autoencoder_accuracy=0.5, protocol="Another one.")
         lines = told(samples.variant(), coarse, samples.variant("flow"))
         assert "Autoencoder of energy and flow: 99.93 % of held-out tokens restored." in lines
+        assert any(line.startswith("Continued: 128 rows by up to 32 tokens") for line in lines)
         assert "Autoencoder of coarse: 50.00 % of held-out tokens restored." in lines
         assert "Protocol of coarse: Another one." in lines
 

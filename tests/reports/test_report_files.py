@@ -49,12 +49,13 @@ class TestTable:
     def test_costs_get_a_table_of_their_own_only_where_one_does_not_suffice(self):
         assert "heads: scores on held-out text" in shown(samples.result())
         assert "heads: costs" in shown(samples.result())
+        assert "heads: continued text" in shown(samples.result())
         one = shown(samples.only_measured())
         assert "heads: scores on held-out text" in one and "costs" not in one
 
     def test_a_single_measured_model_is_short(self):
         text = shown(samples.only_measured())
-        assert len(text.splitlines()) <= 20
+        assert len(text.splitlines()) <= 30
         for absent in ("Δ", "FLOPs of", "Budget", "entropy", "draws/", "seconds"):
             assert absent not in text
 

@@ -9,7 +9,7 @@ import math
 import torch
 
 from calmkit.comparison.results import ComparisonResult, Failure, TrialResult, VariantResult
-from calmkit.evaluation import HELD_OUT, SampleText, Timing
+from calmkit.evaluation import HELD_OUT, Continuations, SampleText, TextScores, Timing
 from calmkit.experiments.run_result import RunResult
 from calmkit.metrics import DocumentScores, Estimate
 
@@ -45,6 +45,11 @@ def texts(*, softmax=False, hostile=False, quality=1.0):
         known_words=0.995, known_4grams=0.375, distinct=(0.6, 0.95, 1.0),
     )  # fmt: skip
     return (*written, true)
+
+
+def _text_scores(chrf):
+    values = chrf, chrf / 20, chrf / 10
+    return TextScores(*(Estimate(x, 0.02 * x, (0.96 * x, 1.04 * x)) for x in values))
 
 
 def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=400, **changes):
@@ -88,6 +93,9 @@ def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=4
         "draws_per_chunk": 1.0,
         "unsettled": 0.0,
         "chosen_accuracy": estimates[5].scaled(100.0),
+        "continuations": Continuations(
+            model=_text_scores(24.0 * quality), other_text=_text_scores(17.0), rows=128, tokens=32
+        ),
         "samples": texts(softmax=softmax, hostile=hostile),
         "validation_losses": tuple((40 * i, 5.5 / i + 0.1 * speed) for i in range(1, 11)),
         "validation_brier": tuple(

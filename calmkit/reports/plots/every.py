@@ -9,14 +9,7 @@ from calmkit.reports.plots.learning import draw_learning
 from calmkit.reports.plots.losses import draw_losses
 from calmkit.reports.plots.noise import draw_noise
 from calmkit.reports.plots.quality import draw_quality
-from calmkit.reports.plots.style import (
-    Draw,
-    Plot,
-    Sketch,
-    looks,
-    plain_style,
-    rendered,
-)
+from calmkit.reports.plots.style import Draw, Plot, Sketch, looks, plain_style, rendered
 
 __all__ = ["draw_plots", "sketches"]
 
