@@ -35,11 +35,12 @@ from calmkit.experiments import (
     train,
 )
 from calmkit.forecasts import forecast_finetuning, forecast_training, memory_advice
-from calmkit.reports import RESULTS, forecast_notes, forecast_table, text_quality
+from calmkit.reports import RESULTS, text_quality
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import OutOfMemory
 
 from .display import Display
+from .forecast_tables import forecast_notes, forecast_table
 from .mistakes import Failed, Mistake, mistakes, mistakes_in_checkpoints
 from .next_commands import next_commands
 from .output import held, new_console, start_output, write_and_show

@@ -13,8 +13,6 @@ from .account_tables import parts_table as parts_table
 from .data_report import data_picture as data_picture
 from .data_report import data_text as data_text
 from .diagnosis_files import write_diagnosis as write_diagnosis
-from .forecast_tables import forecast_notes as forecast_notes
-from .forecast_tables import forecast_table as forecast_table
 from .merging import RESULTS as RESULTS
 from .merging import merged_report as merged_report
 from .text_against_trigrams import text_quality as text_quality

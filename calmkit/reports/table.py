@@ -1,7 +1,7 @@
 """A report as tables for the terminal.
 
-One table if the terminal is wide enough, otherwise continued text apart, and then scores and costs,
-each in as many tables as it takes; see `split_table`.
+One table if the terminal is wide enough, otherwise continued text apart, and then scores and
+costs, each in as many tables as it takes; see `split_table`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,9 +40,7 @@ class ReportTables:
         rows = report.tables[0].rows
         together = self._table(title, rows, report.columns)
         rest = [column for column in report.columns if column.group != "texts"]
-        texts = [
-            x for x, table in zip(tables, report.tables, strict=True) if table.name == "texts"
-        ]
+        texts = tables[-1:] if report.tables[-1].name == "texts" else []
         for some in ([together], [self._table(title, rows, rest), *texts]):
             if all(table.fits(options.max_width) for table in some):
                 tables = some

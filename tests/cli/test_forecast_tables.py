@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from calmkit.accounting import Forecast, TrainingPlan
-from calmkit.reports import forecast_notes, forecast_table
+from calmkit.cli.forecast_tables import forecast_notes, forecast_table
 
 CPU = torch.device("cpu")
 PLAN = TrainingPlan(
@@ -20,7 +20,7 @@ MEMORY = {"weights": 2e6, "optimizer": 4e6, "averages": 0.0, "activations": 1.5e
 @pytest.fixture(autouse=True)
 def peak(monkeypatch):
     monkeypatch.setattr(
-        "calmkit.reports.forecast_tables.matrix_peak", lambda device, mixed: 1e12
+        "calmkit.cli.forecast_tables.matrix_peak", lambda device, mixed: 1e12
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_notes_say_which_stage_exceeds_the_memory_of_a_gpu(monkeypatch):
 
 def test_an_unknown_peak_gives_no_time(monkeypatch):
     monkeypatch.setattr(
-        "calmkit.reports.forecast_tables.matrix_peak", lambda device, mixed: None
+        "calmkit.cli.forecast_tables.matrix_peak", lambda device, mixed: None
     )  # fmt: skip
     forecasts = {"model": Forecast(PLAN, MEMORY, 6.4e13)}
     assert "time ?" in text(forecasts, torch.device("mps"))
