@@ -3,13 +3,11 @@
 import dataclasses
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
+import forking
 import pytest
 import yaml
 from precision import in_float32
@@ -209,27 +207,21 @@ def test_generate_writes_the_same_text_for_the_same_seed(folder, name, capsys):
 def test_a_comparison_killed_at_any_moment_gives_the_same_table(folder, tmp_path):
     """A real process, killed again and again a little later."""
     out = tmp_path / "killed"
-    command = [
-        sys.executable, "-c", "from calmkit.cli import main; raise SystemExit(main())", "compare",
-        f"--config={folder / 'config.yaml'}", f"--output={out}", "--seeds=[0]",
+    options = [
+        "compare", f"--config={folder / 'config.yaml'}", f"--output={out}", "--seeds=[0]",
         "--training.checkpoint_every=2",
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    kills, seen = 0, 0
-    while True:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    seen = 0
+    for _ in range(3):
+        process = forking.start(forking.run_command, *options)
         # Killed once it has come further than the one before.
-        while process.poll() is None and (now := len(list(out.rglob("step-*")))) <= seen + 1:
+        while (now := len(list(out.rglob("step-*")))) <= seen + 1:
+            assert process.is_alive()
             time.sleep(0.01)
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills, seen = kills + 1, now
-        if kills == 3:
-            assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
-            break
-    assert kills == 3
+        process.kill()
+        assert forking.finished(process) == -signal.SIGKILL
+        seen = now
+    assert forking.finished(forking.start(forking.run_command, *options)) == 0
     assert without_times(read_results(out / "results.json")) == without_times(
         first_seed(read_results(folder / "results.json"))
     )

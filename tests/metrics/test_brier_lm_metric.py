@@ -2,11 +2,10 @@
 
 import copy
 import dataclasses
-import os
 import pickle
-import subprocess
 import sys
 
+import forking
 import pytest
 import torch
 
@@ -207,16 +206,13 @@ def test_a_name_that_is_not_there():
 
 def test_two_processes_equal_one(tmp_path):
     """Each counts a share of the points, of documents that both have: sums are added."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    outputs = [tmp_path / f"{rank}.txt" for rank in range(2)]
     running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path), str(rank)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=120)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0], outputs
+        forking.start(forking.run_script, __file__, tmp_path, rank, output=output)
+        for rank, output in enumerate(outputs)
+    ]
+    codes = [forking.finished(process) for process in running]
+    assert codes == [0, 0], [output.read_text() for output in outputs]
     whole = feed(metric(), slice(None)).compute()
     for rank in range(2):
         found = pickle.loads((tmp_path / f"{rank}.pkl").read_bytes())

@@ -1,11 +1,9 @@
 """The command of a benchmark, run once in a process of its own, at sizes that take a moment."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forking
 import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -13,12 +11,12 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 def run_benchmark(folder, name, options, *more):
     """What it printed, and its folder, where numbers.json lies."""
-    command = [sys.executable, BENCHMARKS / f"{name}.py", *options.split(), *more]
-    command += ["--json", folder / "numbers.json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, folder
+    printed = folder / "printed.txt"
+    options = [*options.split(), *more, "--json", folder / "numbers.json"]
+    script = BENCHMARKS / f"{name}.py"
+    process = forking.start(forking.run_script, script, *options, output=printed)
+    assert forking.finished(process) == 0, printed.read_text()
+    return printed.read_text(), folder
 
 
 def results(written):

@@ -1,20 +1,25 @@
 """Trainings in several processes, for the tests of training; also run as a script.
 
-    python process_runs.py FOLDER PROCESSES
+    python process_runs.py FOLDER
 
-The script starts PROCESSES processes, which do the runs below with each strategy. The first
-writes what came of each run to FOLDER/PROCESSES-STRATEGY-NAME.pt.
+The script starts two processes and then four, which do the runs below with each strategy. The
+first of them writes what came of the runs to FOLDER/PROCESSES-STRATEGY.pt. Each process is a
+fork: the parent imports everything once, and never starts a thread.
 """
 
 import contextlib
 import math
+import os
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import torch
 from calm_models import energy_head, tiny
+from lightning_fabric import Fabric
+from torch.multiprocessing import start_processes
 from training_problems import optimizer
 
 from calmkit.backbones import TransformerBackbone
@@ -180,12 +185,9 @@ def gathered(fabric, value):
     return values
 
 
-def main(folder, processes):
-    from lightning_fabric import Fabric
-
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def in_one_of(rank, folder, processes, port):
+    """All runs with each strategy, in one process of several."""
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, strategy in (("ddp", "ddp"), ("fsdp", fully_sharded())):
         fabric = Fabric(accelerator="cpu", devices=processes, strategy=strategy)
         fabric.launch()
@@ -205,5 +207,17 @@ def main(folder, processes):
     torch.distributed.destroy_process_group()
 
 
+def main(folder):
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for processes in (2, 4):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        start_processes(
+            in_one_of, (folder, processes, port), nprocs=processes, start_method="fork"
+        )
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -3,12 +3,10 @@ import errno
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
+import forking
 import pytest
 import torch
 import training_problems
@@ -125,18 +123,15 @@ def test_stopped_and_resumed_equals_never_stopped(tmp_path, stop):
 
 
 def test_killed_process_resumes_to_the_same_weights(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    script = Path(training_problems.__file__)
-    child = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
+    child = forking.start(forking.run_script, training_problems.__file__, tmp_path)
     try:
         deadline = time.monotonic() + 120
         while len(find_checkpoints(tmp_path)) < 2:
-            assert child.poll() is None and time.monotonic() < deadline
+            assert child.is_alive() and time.monotonic() < deadline
             time.sleep(0.01)
     finally:
         child.kill()
-        child.wait()
-    assert child.returncode == -signal.SIGKILL
+    assert forking.finished(child) == -signal.SIGKILL
     done = int(find_checkpoints(tmp_path)[-1].name.removeprefix("step-"))
     assert 8 <= done < 300
     resumed, whole = Toy(), Toy()
