@@ -5,6 +5,7 @@ or reach them from here: `calmkit.heads.EnergyHead`. `calmkit.save` and `calmkit
 `calmkit.saving`.
 """
 
+import functools
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
@@ -29,5 +30,7 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_modules(), "load", "save"})
 
 
-def _modules() -> set[str]:
-    return {module.name for module in pkgutil.iter_modules(__path__)}
+@functools.cache
+def _modules() -> frozenset[str]:
+    # Kept: a parser of configs looks up hundreds of names, and each would list the folder.
+    return frozenset(module.name for module in pkgutil.iter_modules(__path__))
