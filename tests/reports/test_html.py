@@ -200,6 +200,6 @@ class TestAccessible:
         assert len(page.all("table")) == len(page.texts("caption")) == 3
         assert all(element["scope"] in ("row", "col") for element in page.all("th"))
         boxes = [element for element in page.all("div") if element.get("role") == "region"]
-        assert len(boxes) == 2
+        assert len(boxes) == 3
         assert all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
         assert all("div" in table["inside"] for table in page.all("table"))
