@@ -407,9 +407,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args(arguments)
     args.longest = max(args.sizes)
+    if any(args.longest % size for size in args.sizes):
+        parser.error(f"--sizes must divide the largest of them; got {args.sizes}.")
+    if args.tokens % args.longest or args.context % args.longest:
+        parser.error(
+            f"--tokens and --context must be multiples of the largest size, {args.longest}; "
+            f"got {args.tokens} and {args.context}."
+        )
     torch.set_num_threads(1)
-    with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
-        seeds = list(pool.map(partial(run_seed, args), args.seeds))
+    if args.processes == 1:
+        seeds = [run_seed(args, seed) for seed in args.seeds]
+    else:
+        with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
+            seeds = list(pool.map(partial(run_seed, args), args.seeds))
     found = summary(args, seeds)
     print_differences(found)
     print_results(found, CPU, args.json)
