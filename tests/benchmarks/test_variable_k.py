@@ -120,8 +120,15 @@ def test_means_over_seeds_have_both_errors(benchmark):
     assert benchmark.numbers_of(first[:1])["brier_1"]["error_of_seeds"] is None
 
 
-def test_every_model_is_trained_and_scored(benchmark, text, tmp_path, capsys):
+def test_every_model_is_trained_and_scored(benchmark, text, tmp_path, capsys, monkeypatch):
     threads, file = torch.get_num_threads(), tmp_path / "numbers.json"
+    contexts, evaluate = set(), benchmark.evaluate
+
+    def watched(model, rows, settings, **options):
+        contexts.add(settings.min_context * model.chunk_size)
+        return evaluate(model, rows, settings, **options)
+
+    monkeypatch.setattr(benchmark, "evaluate", watched)
     try:
         benchmark.main([*SIZES.split(), "--data", str(text), "--json", str(file)])
     finally:
@@ -151,6 +158,7 @@ def test_every_model_is_trained_and_scored(benchmark, text, tmp_path, capsys):
     assert "several - short   K = 2   energy_score" in capsys.readouterr().out
     assert found["errors_of_text_over"] == "9 documents"
     assert found["scored_tokens"] == 12 * (16 - 4)
+    assert contexts == {4}  # tokens, for every size
 
 
 @pytest.mark.parametrize(
