@@ -163,9 +163,13 @@ def test_every_model_is_trained_and_scored(benchmark, text, tmp_path, capsys, mo
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [("--sizes 2 3", "--sizes must divide"), ("--tokens 126", "must be multiples of the largest")],
+    [
+        ("--sizes 2 3", "--sizes must divide"),
+        ("--tokens 126", "must be multiples of the largest"),
+        ("--context 6", "must be multiples of the largest"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused(benchmark, options, message, capsys):
     with pytest.raises(SystemExit):
-        benchmark.main(options.split())
+        benchmark.main([*options.split(), "--data", "missing"])
     assert message in capsys.readouterr().err
