@@ -45,7 +45,6 @@ commands:
 
 examples:
   calmkit compare                               the embedded English text, about five minutes
-  calmkit compare --data texts/ --head.width 256 --variants.flow.head.depth 6
   calmkit train --head FlowHead --output runs/flow
   calmkit generate --checkpoint runs/flow --prompt "The value of" --temperature 0.5
 

@@ -5,7 +5,8 @@ M_n those that both have (an n-gram counts as often as where it is rarer), summe
 
     P = mean_n M_n / H_n,    R = mean_n M_n / R_n,    chrF = (1 + b^2) P R / (b^2 P + R)
 
-with b = 2, over n = 1..6 that occur in both. Between 0 and 1, **higher is better**. The score is
+with b = 2, over n = 1..6 that occur in both. The n-grams of a text whose reference is shorter than
+n do not count. Between 0 and 1, **higher is better**. The score is
 computed from sums, so that texts can be resampled (`chrf_counts` gives the numbers of one text).
 Unrelated texts of one language share many short n-grams: a chrF of 0.2 may mean nothing.
 
@@ -35,7 +36,11 @@ def chrf_counts(text: str, reference: str) -> list[int]:
         text: The text to judge.
         reference: The true text.
     """
-    return ngram_counts("".join(text.split()), "".join(reference.split()), _ORDERS)
+    counts = ngram_counts("".join(text.split()), "".join(reference.split()), _ORDERS)
+    for n in range(_ORDERS):
+        if counts[2 * _ORDERS + n] == 0:  # as in sacrebleu
+            counts[_ORDERS + n] = 0
+    return counts
 
 
 @typed

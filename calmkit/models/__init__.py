@@ -18,4 +18,5 @@ from .token_lm import TokenLM as TokenLM
 from .draws import draw_latents as draw_latents
 from .encoder_choice import encoder_of as encoder_of
 from .generation import TokenStream as TokenStream
+from .prompts import Tokenizer as Tokenizer
 from .sample_terms import pooled_score as pooled_score

@@ -3,6 +3,10 @@
 from .averaged_weights import AveragedWeights as AveragedWeights
 from .checkpoint_record import CheckpointError as CheckpointError
 from .divergence import TrainingDiverged as TrainingDiverged
+from .loggers import CSVCurves as CSVCurves
+from .loggers import CurveLogger as CurveLogger
+from .loggers import TensorBoardCurves as TensorBoardCurves
+from .loggers import WandbCurves as WandbCurves
 from .loop import TrainingResult as TrainingResult
 from .loop import fit as fit
 from .objective import Means as Means
@@ -17,9 +21,5 @@ from .speed import Speed as Speed
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
-from .loggers import CSVCurves as CSVCurves
-from .loggers import CurveLogger as CurveLogger
-from .loggers import TensorBoardCurves as TensorBoardCurves
-from .loggers import WandbCurves as WandbCurves
 from .optimizer import build_optimizer as build_optimizer
 from .out_of_memory import out_of_memory_in as out_of_memory_in

@@ -235,7 +235,7 @@ class TestForms:
         assert "--head.solver" in capsys.readouterr().out
         assert cli.main(["train", "--head.rule.help"]) == 0
         assert "  KernelScore    " in (out := capsys.readouterr().out)
-        assert "arguments of" not in out
+        assert "\narguments of" not in out
         assert cli.main(["train", "--optimizer.help", "AdamW"]) == 0
         assert "--optimizer.amsgrad" in (out := capsys.readouterr().out)
         assert "--optimizer.params" not in out

@@ -33,8 +33,8 @@ class TestWithoutWork:
         assert cli.main(["compre"]) == 2
         assert capsys.readouterr().err == (
             "calmkit compre: not a command.\n  did you mean: compare\n"
-            "  allowed: compare, train, evaluate, generate, prepare, data, convert, account, "
-            "check, report, harness\n"
+            "  allowed: compare, train, evaluate, features, generate, prepare, data, convert, "
+            "account, check, report, harness\n"
         )
 
     def test_help_imports_nothing_heavy(self):

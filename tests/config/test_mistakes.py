@@ -48,7 +48,7 @@ class TestMistakes:
             (["--evaluation.draws", "1"], ["evaluation.draws must be at least 2; got 1."]),
             (["--training.steps", "0"], ["training.steps must be", "at least 1; got 0."]),
             (["--autoencoder_training.steps", "0"], ["autoencoder_training.steps must be"]),
-            (["--config", "cii"], ["--config cii: there is no such file", "mean: ci"]),
+            (["--config", "cpuu"], ["--config cpuu: there is no such file", "mean: cpu"]),
             (["--optimizer", "AdamX"], ["optimizer: AdamX is not a known class", "mean: Adamax"]),
             (["--optimizer.lr", "-1"], ["optimizer: Invalid learning rate: -1"]),
             (["--optimizer", "LBFGS"], ["optimizer must step without a closure; LBFGS computes"]),

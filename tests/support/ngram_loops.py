@@ -23,7 +23,7 @@ def loop_chrf(pairs):
         m = h = r = 0
         for text, reference in pairs:
             one, other = (grams([c for c in x if not c.isspace()], n) for x in (text, reference))
-            m, h, r = m + matches(one, other), h + len(one), r + len(other)
+            m, h, r = m + matches(one, other), h + len(one) * bool(other), r + len(other)
         if h and r:
             precision.append(m / h)
             recall.append(m / r)

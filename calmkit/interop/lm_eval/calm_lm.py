@@ -32,12 +32,12 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from calmkit.bounds import check_at_least
-from calmkit.models import LanguageModel, TokenLM, rank
+from calmkit.models import LanguageModel, Tokenizer, TokenLM, rank
 
 from .questions import questions_of, undecided
 from .task_settings import sampler_for, task_settings
 from .token_likelihood import Pair, continuation_log_likelihoods
-from .until import Tokenizer, write_until
+from .until import write_until
 
 __all__ = ["CalmLM", "NoLikelihoodError"]
 

@@ -8,34 +8,15 @@ before, so every round continues the same distribution; it costs one more readin
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
-from calmkit.models import LanguageModel
+from calmkit.models import LanguageModel, Tokenizer
 from calmkit.sampling import Sampler
 
-__all__ = ["Tokenizer", "before", "write_until"]
+__all__ = ["before", "write_until"]
 
 _FIRST_ROUND = 16
-
-
-class Tokenizer(Protocol):
-    """What is needed of a tokenizer, such as `calmkit.data.TextTokenizer`.
-
-    Attributes:
-        end_id: The token at both ends of a document.
-    """
-
-    end_id: int
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without end tokens."""
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, without end tokens."""
-        ...
 
 
 def before(text: str, until: Sequence[str]) -> str:
