@@ -74,18 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     with _interrupts_noted() as interrupts:
         try:
-            return _run(given)
+            return _run(given, interrupts)
         except BaseException as error:
-            if not (interrupts or isinstance(error, KeyboardInterrupt)):
+            if not (interrupts.noted or isinstance(error, KeyboardInterrupt)):
                 raise
             _print_error("was interrupted by Ctrl-C; results written so far are kept.")
             return 130
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], interrupts: "_Interrupts") -> int:
     """Run a command and flush its output; return the exit code."""
     try:
-        code = _dispatch(given)
+        code = _dispatch(given, interrupts)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -96,7 +96,7 @@ def _run(given: list[str]) -> int:
         return 1
 
 
-def _dispatch(given: list[str]) -> int:
+def _dispatch(given: list[str], interrupts: "_Interrupts") -> int:
     command = given[0] if given else "--help"
     if command in ("-h", "--help"):
         print(_HELP, end="")
@@ -125,14 +125,15 @@ def _dispatch(given: list[str]) -> int:
     if (text := answer(command, given[1:])) is not None:
         print(text, end="")
         return 0
-    module = importlib.import_module(f"calmkit.cli.{command}")
-    from calmkit.config import HelpText
-    from calmkit.disk import WriteError
-    from calmkit.text import EncodingError
-    from calmkit.training import OutOfMemory, TrainingDiverged
+    with interrupts.deferred():
+        module = importlib.import_module(f"calmkit.cli.{command}")
+        from calmkit.config import HelpText
+        from calmkit.disk import WriteError
+        from calmkit.text import EncodingError
+        from calmkit.training import OutOfMemory, TrainingDiverged
 
-    from .mistakes import Failed, Mistake
-    from .warned import warnings_in_one_line
+        from .mistakes import Failed, Mistake
+        from .warned import warnings_in_one_line
 
     # Like `python -m`: a head in my_heads.py of this folder is `my_heads.MyHead`. The folder comes
     # last, so that no file in it shadows an installed module.
@@ -171,27 +172,49 @@ def _may_import_from_here(given: Sequence[str]) -> bool:
     return own or "--trust" in options
 
 
-@contextmanager
-def _interrupts_noted() -> Iterator[list[int]]:
-    """Record each Ctrl-C in a list, besides raising KeyboardInterrupt.
+class _Interrupts:
+    """Notes each Ctrl-C, besides raising KeyboardInterrupt.
 
     While a compiled module is imported, Python may turn that exception into another one.
+
+    Attributes:
+        noted: Whether there was one.
     """
-    noted: list[int] = []
 
-    def interrupt(number: int, frame: object) -> None:
-        noted.append(number)
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self.noted = self._wait = False
 
+    def handle(self, number: int, frame: object) -> None:
+        """What the signal calls."""
+        self.noted = True
+        if not self._wait:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Wait for the end of imports: torch aborts the process if its loading is interrupted."""
+        self._wait = True
+        try:
+            yield
+        finally:
+            self._wait = False
+        if self.noted:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[_Interrupts]:
+    """The notes of each Ctrl-C inside the context."""
+    interrupts = _Interrupts()
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     ):
-        yield noted
+        yield interrupts
         return
-    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, interrupts.handle)
     try:
-        yield noted
+        yield interrupts
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

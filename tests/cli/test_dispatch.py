@@ -61,6 +61,19 @@ class TestWithoutWork:
         assert run.calls == []
 
 
+def test_ctrl_c_waits_for_an_import(monkeypatch, capsys):
+    """Torch ends the process without a word if its loading is interrupted."""
+    ended = []
+
+    def load(name):
+        signal.raise_signal(signal.SIGINT)
+        ended.append(name)
+
+    monkeypatch.setattr(dispatch.importlib, "import_module", load)
+    assert cli.main(["report", "x"]) == 130 and ended == ["calmkit.cli.report"]
+    assert "interrupted by Ctrl-C" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("when", ["importing", "working"])
 def test_ctrl_c_leaves_no_traceback(tmp_path, when):
     code = """
