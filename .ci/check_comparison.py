@@ -15,7 +15,8 @@ for name, variant in variants.items():
     assert not variant["failures"], (name, variant["failures"])
     (run,) = variant["runs"]
     numbers = [variant["parameters"], run["training_seconds"], run["training_flops"]]
-    numbers += [run["microseconds_per_token"]["median"], run["energy_score"]["value"], run["brier_lm"]]
+    numbers += [run["microseconds_per_token"]["median"], run["energy_score"]["value"]]
+    numbers += [run["brier_lm"]]
     numbers += [score["value"] for score in run["brier"]]
     assert all(isinstance(x, int | float) and math.isfinite(x) for x in numbers), (name, numbers)
     assert run["validation_losses"][-1][1] < run["validation_losses"][0][1], name
