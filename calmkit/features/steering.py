@@ -10,7 +10,6 @@ text: measure what it costs.
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,15 +17,14 @@ from torch import Tensor
 
 from calmkit.bounds import check_in
 from calmkit.distributions import Target
-from calmkit.heads import EnergyHead, Head
+from calmkit.heads import EnergyHead, Head, WrappingHead
 from calmkit.models import CALM
-from calmkit.recording import Factory, record_changes
 from calmkit.typing import typed
 
 __all__ = ["SteeredHead", "steered"]
 
 
-class SteeredHead(Head):
+class SteeredHead(WrappingHead):
     """Wraps a head, whose samples are steered along a direction; both directions start as zero."""
 
     sampling_arguments = frozenset({"strength"})
@@ -62,29 +60,6 @@ class SteeredHead(Head):
 
     def _check_sampling(self) -> None:
         check_in("(-inf, inf)", strength=self.strength)
-
-    @property
-    def sampling_settings(self) -> dict[str, Any]:
-        """`strength` and the settings of the wrapped head."""
-        return {**self.head.sampling_settings, **super().sampling_settings}
-
-    def with_sampling(self, **settings: Any) -> "SteeredHead":
-        """The same head with another strength, or other settings of the wrapped head.
-
-        Args:
-            settings: Values of `sampling_settings`.
-
-        Raises:
-            ValueError: As in `Head.with_sampling`.
-        """
-        names = self.head.sampling_settings.keys() - self.sampling_arguments
-        inside = {name: value for name, value in settings.items() if name in names}
-        own = {name: value for name, value in settings.items() if name not in names}
-        other = super().with_sampling(**own)
-        if inside:
-            other.head = self.head.with_sampling(**inside)
-            record_changes(other, {"head": Factory()})
-        return other
 
     @property
     def evaluations_per_sample(self) -> int | None:

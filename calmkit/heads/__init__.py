@@ -46,3 +46,7 @@ from .variance import ReverseVariance as ReverseVariance
 from .weighting import LossWeighting as LossWeighting
 from .weighting import MinSNRWeighting as MinSNRWeighting
 from .weighting import UniformWeighting as UniformWeighting
+
+# isort: split
+# For the other rooms of calmkit; no part of the public interface.
+from .wrapping_head import WrappingHead as WrappingHead

@@ -17,7 +17,6 @@ Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,16 +24,16 @@ from torch import Tensor, nn
 
 from calmkit.bounds import check_in
 from calmkit.distributions import DiagonalGaussian, Target, standard_uniform
-from calmkit.recording import Factory, record_changes
 from calmkit.typing import typed
 
 from .base import Head
 from .energy import EnergyHead
+from .wrapping_head import WrappingHead
 
 __all__ = ["GuidedHead"]
 
 
-class GuidedHead(Head):
+class GuidedHead(WrappingHead):
     """Wraps a head, which is trained with condition dropout and sampled with guidance."""
 
     sampling_arguments = frozenset({"scale"})
@@ -78,30 +77,6 @@ class GuidedHead(Head):
                 f"scale must be 0 or 1 for {kind.__name__}, which cannot be guided; "
                 f"got {self.scale}."
             )
-
-    @property
-    def sampling_settings(self) -> dict[str, Any]:
-        """`scale` and the settings of the wrapped head."""
-        own = super().sampling_settings
-        return {**own, **self.head.sampling_settings, **own}
-
-    def with_sampling(self, **settings: Any) -> "GuidedHead":
-        """The same head with another scale, or other settings of the wrapped head.
-
-        Args:
-            settings: Values of `sampling_settings`.
-
-        Raises:
-            ValueError: As in `Head.with_sampling`.
-        """
-        names = self.head.sampling_settings.keys() - self.sampling_arguments
-        inside = {name: value for name, value in settings.items() if name in names}
-        own = {name: value for name, value in settings.items() if name not in names}
-        other = super().with_sampling(**own)
-        if inside:
-            other.head = self.head.with_sampling(**inside)
-            record_changes(other, {"head": Factory()})
-        return other
 
     @property
     def evaluations_per_sample(self) -> int | None:

@@ -30,8 +30,7 @@ def folder_of(place: str | os.PathLike[str], *, revision: str | None = None) -> 
             the hub.
     """
     path, name = Path(place), os.fspath(place)
-    is_local = path.exists() or path.parent.is_dir()
-    if is_local or not _REPOSITORY.fullmatch(name):
+    if path.parent.is_dir() or not _REPOSITORY.fullmatch(name):
         return path
     if not is_installed("huggingface_hub"):
         raise SavedModelError(

@@ -96,7 +96,11 @@ def test_the_parts_of_a_key_have_a_line_each(capsys):
         (["compare", "--budget", ""], ["flops"], []),
         (["compare", "--"], ["--variants", "--hidden_size"], []),
         (["train", "--head", "FlowHead", "--head."], ["--head.solver"], ["--head.rule"]),
-        (["train", "--head."], ["--head.rule", "--head.help"], ["--head.cond_size"]),
+        (
+            ["train", "--head."],
+            ["--head.rule", "--head.help"],
+            ["--head.cond_size", "--head.latent_size"],
+        ),
         (["generate", "--temp"], ["--temperature"], ["--seed"]),
         (["generate", "--json", ""], ["true"], []),
         (["train", "--logger", ""], ["csv", "wandb"], []),

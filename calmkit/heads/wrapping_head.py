@@ -1,0 +1,43 @@
+"""What heads that wrap another one share: its sampling settings are settings of the whole."""
+
+from typing import Any, Self
+
+from calmkit.recording import Factory, record_changes
+
+from .base import Head
+
+__all__ = ["WrappingHead"]
+
+
+class WrappingHead(Head):
+    """Base of heads around another head.
+
+    Attributes:
+        head: The wrapped head.
+    """
+
+    head: Head
+
+    @property
+    def sampling_settings(self) -> dict[str, Any]:
+        """The head's own settings and those of the wrapped head; its own come first."""
+        own = super().sampling_settings
+        return {**own, **self.head.sampling_settings, **own}
+
+    def with_sampling(self, **settings: Any) -> Self:
+        """The same head with other settings of its own or of the wrapped head.
+
+        Args:
+            settings: Values of `sampling_settings`.
+
+        Raises:
+            ValueError: As in `Head.with_sampling`.
+        """
+        names = self.head.sampling_settings.keys() - self.sampling_arguments
+        inside = {name: value for name, value in settings.items() if name in names}
+        own = {name: value for name, value in settings.items() if name not in names}
+        other = super().with_sampling(**own)
+        if inside:
+            other.head = self.head.with_sampling(**inside)
+            record_changes(other, {"head": Factory()})
+        return other
