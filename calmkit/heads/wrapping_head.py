@@ -1,12 +1,14 @@
 """What heads that wrap another one share: its sampling settings are settings of the whole."""
 
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from calmkit.recording import Factory, record_changes
 
 from .base import Head
 
 __all__ = ["WrappingHead"]
+
+AnyWrapping = TypeVar("AnyWrapping", bound="WrappingHead")
 
 
 class WrappingHead(Head):
@@ -24,7 +26,7 @@ class WrappingHead(Head):
         own = super().sampling_settings
         return {**own, **self.head.sampling_settings, **own}
 
-    def with_sampling(self, **settings: Any) -> Self:
+    def with_sampling(self: AnyWrapping, **settings: Any) -> AnyWrapping:
         """The same head with other settings of its own or of the wrapped head.
 
         Args:
@@ -36,7 +38,7 @@ class WrappingHead(Head):
         names = self.head.sampling_settings.keys() - self.sampling_arguments
         inside = {name: value for name, value in settings.items() if name in names}
         own = {name: value for name, value in settings.items() if name not in names}
-        other = super().with_sampling(**own)
+        other = Head.with_sampling(self, **own)
         if inside:
             other.head = self.head.with_sampling(**inside)
             record_changes(other, {"head": Factory()})
