@@ -457,7 +457,7 @@ SAME_NAMES = {
     "average_velocity", "batch", "brier", "calm", "density", "energy", "files", "hub",
     "learning", "neighbours", "noise", "numbers", "precision", "randomness",
     "refusals", "report", "results", "saving", "schedule", "settings", "shapes", "softmax",
-    "suite", "token_lm", "trial", "trust",
+    "token_lm", "trial", "trust",
 }  # fmt: skip
 
 
