@@ -32,7 +32,6 @@ from .run_progress import Silent as Silent
 from .run_progress import bytes_encoded as bytes_encoded
 from .run_record import RunRecord as RunRecord
 from .single_model import train as train
-from .texts import choose_sampler as choose_sampler
 from .texts import pieces_of_text as pieces_of_text
 from .texts import read_prompts as read_prompts
 from .texts import stream_of_tokens as stream_of_tokens
