@@ -57,17 +57,16 @@ def require_finite(name: str, tensor: Tensor) -> None:
     """
     if torch.compiler.is_compiling() or not has_values(tensor):
         return
-    if _is_near(tensor):
-        # A sum is one pass without extra memory. It is finite only if all values are; the
-        # converse fails if it overflows.
-        if not math.isfinite(tensor.sum().item()):
-            _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
+    is_near = tensor.device.type == "cpu"
+    # A sum is one pass without extra memory. It is finite only if all values are; the converse
+    # fails if it overflows.
+    if is_near and math.isfinite(tensor.sum().item()):
         return
-    unread = _UNREAD.get()
-    if unread is None:
-        _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
+    found, unread = (name, tensor.numel(), _wrong_values(tensor)), _UNREAD.get()
+    if is_near or unread is None:
+        _raise_for([found])
     else:
-        unread.append((name, tensor.numel(), _wrong_values(tensor)))
+        unread.append(found)
 
 
 @contextmanager
@@ -86,11 +85,6 @@ def read_together() -> Iterator[None]:
     finally:
         _UNREAD.reset(before)
     _raise_for(unread)
-
-
-def _is_near(tensor: Tensor) -> bool:
-    """Whether values can be read without waiting for a device."""
-    return tensor.device.type == "cpu"
 
 
 def _wrong_values(tensor: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ line with the same numbers is printed every ten seconds and at the end of each s
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from calmkit.training import Progress, Speed
@@ -47,12 +46,7 @@ class Display:
             self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave the finished bars on the screen."""
         self._drop_idle()
         if self.console.is_terminal:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from calmkit.bounds import check_at_least
 from calmkit.config import parse_function
 from calmkit.experiments import (
     load_checkpoint,
@@ -38,10 +39,8 @@ def run(options: list[str]) -> None:
                 raise ValueError("prompt and prompts exclude each other; got both.")
             prompts = read_prompts(chosen["prompts"])
         check_unicode(chosen["prompt"], name="prompt", place="it")
-        if chosen["max_new_tokens"] < 1 or chosen["samples"] < 1:
-            raise ValueError("max_new_tokens and samples must be at least 1.")
-        if chosen["seed"] < 0:
-            raise ValueError(f"seed must be at least 0; got {chosen['seed']}.")
+        for least, name in ((1, "max_new_tokens"), (1, "samples"), (0, "seed")):
+            check_at_least(least, **{name: chosen[name]})
         folder = folder_of(chosen["checkpoint"])
         checkpoint = load_checkpoint(folder, trust=packages_in(chosen["trust"]))
         settings = ("temperature", "candidates", "exact", "top_k", "top_p")

@@ -23,7 +23,7 @@ from .measuring import time_generation as time_generation
 from .model_folder import Checkpoint as Checkpoint
 from .model_folder import convert_checkpoint as convert_checkpoint
 from .model_folder import load_checkpoint as load_checkpoint
-from .named_weights import inputs_of as inputs_of
+from .model_folder import save_checkpoint as save_checkpoint
 from .preparing import prepare as prepare
 from .resuming import CHECKPOINTS as CHECKPOINTS
 from .resuming import check_resumable as check_resumable
@@ -36,7 +36,7 @@ from .texts import pieces_of_text as pieces_of_text
 from .texts import read_prompts as read_prompts
 from .texts import stream_of_tokens as stream_of_tokens
 from .texts import write_texts as write_texts
-from .trained_weights import save_trained as save_trained
 from .trainer import Trainer as Trainer
 from .trainer import autoencoder_objective as autoencoder_objective
 from .trainer import model_objective as model_objective
+from .training_inputs import inputs_of as inputs_of

@@ -15,5 +15,4 @@ from .data_report import data_text as data_text
 from .diagnosis_files import write_diagnosis as write_diagnosis
 from .merging import RESULTS as RESULTS
 from .merging import merged_report as merged_report
-from .text_against_trigrams import text_quality as text_quality
 from .text_tables import to_text as to_text
