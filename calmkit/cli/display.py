@@ -22,11 +22,7 @@ class Display:
     """Context manager that displays the stages of a run."""
 
     def __init__(self, console: "Console") -> None:
-        """Create the bars; nothing is displayed yet.
-
-        Args:
-            console: The console to print to.
-        """
+        """Create the bars; nothing is displayed yet."""
         from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bars
 
@@ -57,11 +53,7 @@ class Display:
         self.console.print(text, markup=False, highlight=False)
 
     def track(self, label: str) -> Callable[[Progress], None]:
-        """Announce a stage, and return a callback for each of its steps.
-
-        Args:
-            label: A short description of the stage.
-        """
+        """Announce a stage, and return a callback for each of its steps."""
         self._drop_idle()
         return self._bar(label) if self.console.is_terminal else self._lines(label)
 

@@ -174,11 +174,6 @@ def _advice(
 def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> Iterator[None]:
     """Start the other processes of the training; in the block, the end of one ends all.
 
-    Args:
-        fabric: The devices.
-        text: The effective config.
-        inputs: Digests of the inputs, by name.
-
     Raises:
         Mistake: If another process has other inputs, another config, or other code of calmkit or
             PyTorch.

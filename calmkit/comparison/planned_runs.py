@@ -167,10 +167,6 @@ def trained_model(
 ) -> tuple[Trainer, LanguageModel, TrainingResult]:
     """Train the model of a run, or load it if its training is stored.
 
-    Args:
-        run: The run.
-        display: Receives the progress.
-
     Raises:
         ValueError: As in `PlannedRun.experiment`.
     """

@@ -20,11 +20,6 @@ def time_variants(runs: Sequence[PlannedRun], *, threads: int, display: RunProgr
     """Time every variant that has a result and no time.
 
     A variant that cannot be timed is reported, and the others continue.
-
-    Args:
-        runs: All runs of the comparison.
-        threads: CPU threads of each run.
-        display: Receives the progress.
     """
     first: dict[str, tuple[PlannedRun, RunRecord]] = {}
     timed = set()

@@ -44,10 +44,6 @@ _FIXED = (
 def tune(prepared: Preparation, display: RunProgress) -> Preparation:
     """Run the trials that are not stored, and give each variant the values chosen for it.
 
-    Args:
-        prepared: A comparison, from `prepare_all`.
-        display: Receives the progress.
-
     Returns:
         The comparison with the chosen values, its steps and the trials; unchanged if it tunes
         nothing.

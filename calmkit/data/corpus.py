@@ -57,10 +57,6 @@ class Corpus:
     def of_folder(cls, folder: Path, *, name: str) -> "Corpus":
         """Map a prepared folder.
 
-        Args:
-            folder: The folder.
-            name: Its name in results.
-
         Raises:
             ValueError: If the folder is not complete.
         """

@@ -95,10 +95,6 @@ class TokenStore:
     def from_documents(cls, documents: Sequence[str], tokenizer: TextTokenizer) -> "TokenStore":
         """Tokenize documents, each as end + text + end.
 
-        Args:
-            documents: At least one text.
-            tokenizer: The tokenizer.
-
         Raises:
             ValueError: If there is no document.
         """

@@ -149,10 +149,6 @@ def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoi
 def check_config_fits(checkpoint: Checkpoint, experiment: TrainExperiment) -> None:
     """Check the parts of a model's config, which must not be larger than the model itself.
 
-    Args:
-        checkpoint: The model.
-        experiment: The experiment of its config.
-
     Raises:
         ValueError: If the parts are larger, or a part refuses its arguments.
     """

@@ -155,13 +155,7 @@ class Trainer:
     def measure(
         self, model: LanguageModel, training: TrainingResult, *, timed: bool = True
     ) -> RunRecord:
-        """Evaluate a trained model, with its averaged weights if it has them.
-
-        Args:
-            model: The model, from `train_model`.
-            training: The record of its training.
-            timed: Whether to time its generation.
-        """
+        """Evaluate a trained model, with its averaged weights if it has them."""
         experiment, steps = self.experiment, training.steps
         batch_size = experiment.training.batch_size
         tokens = steps * batch_size * experiment.positions * experiment.chunk_size
