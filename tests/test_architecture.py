@@ -496,7 +496,7 @@ def test_only_the_command_line_knows_argv_and_the_console():
         or "sys.argv" in path.read_text("utf-8")
     }
     # A report makes its table of rich's, and whoever has a console prints it.
-    assert knowing <= {"reports/split_table.py", "reports/table.py"}
+    assert knowing <= {"reports/split_table.py", "reports/terminal_tables.py"}
 
 
 def test_only_the_command_line_prints():

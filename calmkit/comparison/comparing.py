@@ -14,12 +14,12 @@ import yaml
 
 from calmkit.experiments import EvaluationPlan, RunProgress, RunRecord, threads_of_a_run
 
+from .executing import run_all
 from .planned_runs import PlannedRun, read_record, why_again
 from .planning import Preparation
 from .results import ComparisonResult, Failure, TrialResult, VariantResult
 from .softmax_baseline import SOFTMAX
 from .timing import time_variants
-from .waves import run_all
 
 __all__ = ["compare", "result_of_one"]
 

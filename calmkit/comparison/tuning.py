@@ -25,10 +25,10 @@ from calmkit.experiments import (
     threads_of_a_run,
 )
 
+from .executing import run_all
 from .planned_runs import PlannedRun, read_trial
 from .planning import Preparation, planned_run, steps_of
 from .results import Failure, TrialResult
-from .waves import run_all
 
 __all__ = ["tune"]
 

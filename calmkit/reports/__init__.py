@@ -3,7 +3,7 @@
 from .base import Report as Report
 from .merging import report_folders as report_folders
 from .report_files import write_report as write_report
-from .table import ReportTables as ReportTables
+from .terminal_tables import ReportTables as ReportTables
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from calmkit.experiments.texts import read_prompts
+from calmkit.experiments.generating import read_prompts
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
