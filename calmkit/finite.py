@@ -57,7 +57,7 @@ def require_finite(name: str, tensor: Tensor) -> None:
     """
     if torch.compiler.is_compiling() or not has_values(tensor):
         return
-    is_near = tensor.device.type == "cpu"
+    is_near = _is_near(tensor)
     # A sum is one pass without extra memory. It is finite only if all values are; the converse
     # fails if it overflows.
     if is_near and math.isfinite(tensor.sum().item()):
@@ -87,6 +87,11 @@ def read_together() -> Iterator[None]:
     _raise_for(unread)
 
 
+def _is_near(tensor: Tensor) -> bool:
+    """Whether values can be read without waiting for a device."""
+    return tensor.device.type == "cpu"
+
+
 def _wrong_values(tensor: Tensor) -> Tensor:
     return (~tensor.isfinite()).sum()
 
@@ -106,9 +111,4 @@ def _error(name: str, size: int, count: int) -> NonFiniteError:
 
 def is_readable(tensor: Tensor) -> bool:
     """Whether values can be read without waiting for a device, and checks are on."""
-    return (
-        checks_are_on()
-        and tensor.device.type == "cpu"
-        and tensor.numel() > 0
-        and has_values(tensor)
-    )
+    return checks_are_on() and _is_near(tensor) and tensor.numel() > 0 and has_values(tensor)
