@@ -6,7 +6,7 @@ from calmkit.testing.attention.trial import MASKS, AttentionTrial, cannot_run
 from calmkit.testing.chance import LIMIT
 from calmkit.testing.compiling import expect_one_graph
 from calmkit.testing.contract import Broken, contract, expect
-from calmkit.testing.expecting import expect_same, expect_untouched_randomness
+from calmkit.testing.expecting import expect_same
 
 __all__ = [
     "compiles",
@@ -56,13 +56,14 @@ def without_dropout_it_is_deterministic(trial: AttentionTrial) -> None:
         case = trial.case(mask)
         if trial.refused(case) is not None:
             continue
+        before = torch.get_rng_state()
+        first, again = (trial.attend(case) for _ in range(2))
         cause = "weights are dropped whatever `dropout` is, or something is kept between calls"
-        first, again = (
-            expect_untouched_randomness(lambda case=case: trial.attend(case), cause=cause)
-            for _ in range(2)
-        )
         than = "of the same call before"
         expect_same(again, first, what="the result", than=than, cause=cause, rtol=0.0, atol=0.0)
+        seen = "the state of torch's global generator was moved"
+        unmoved = torch.equal(torch.get_rng_state(), before)
+        expect(unmoved, seen=seen, expected="no random number", cause=cause)
 
 
 def _refuses_dropout(trial: AttentionTrial) -> str | None:
