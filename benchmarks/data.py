@@ -69,24 +69,11 @@ class EvenOffsets:
         return values // self.size + 1 if side == "right" else -(-values // self.size)
 
 
-class Zeros:
-    """So many tokens, all 0."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, place: slice) -> np.ndarray:
-        begin, end, _ = place.indices(self.length)
-        return np.zeros(end - begin, dtype=np.uint16)
-
-
 def simulated(tokens: int, size: int) -> TokenStore:
     """A store of so many tokens that are not there, in documents of one size."""
     offsets: Any = EvenOffsets(tokens // size, size)
-    return TokenStore(Zeros(tokens // size * size), offsets, 2**16, 0, 0)
+    zeros = np.broadcast_to(np.zeros((), np.uint16), tokens // size * size)  # without memory
+    return TokenStore(zeros, offsets, 2**16, 0, 0)
 
 
 def scattered(tokens: int, mean: int) -> TokenStore:

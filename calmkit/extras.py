@@ -29,6 +29,7 @@ EXTRAS = {
     "tokenizers": "train",
     "torchmetrics": "train",
     "sklearn": "diagnostics",
+    "hypothesis": "testing",
     "huggingface_hub": "hf",
     "transformers": "hf",
     "torchdiffeq": "ode",

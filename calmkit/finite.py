@@ -57,17 +57,16 @@ def require_finite(name: str, tensor: Tensor) -> None:
     """
     if torch.compiler.is_compiling() or not has_values(tensor):
         return
-    if _is_near(tensor):
-        # A sum is one pass without extra memory. It is finite only if all values are; the
-        # converse fails if it overflows.
-        if not math.isfinite(tensor.sum().item()):
-            _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
+    is_near = _is_near(tensor)
+    # A sum is one pass without extra memory. It is finite only if all values are; the converse
+    # fails if it overflows.
+    if is_near and math.isfinite(tensor.sum().item()):
         return
-    unread = _UNREAD.get()
-    if unread is None:
-        _raise_for([(name, tensor.numel(), _wrong_values(tensor))])
+    found, unread = (name, tensor.numel(), _wrong_values(tensor)), _UNREAD.get()
+    if is_near or unread is None:
+        _raise_for([found])
     else:
-        unread.append((name, tensor.numel(), _wrong_values(tensor)))
+        unread.append(found)
 
 
 @contextmanager
@@ -112,9 +111,4 @@ def _error(name: str, size: int, count: int) -> NonFiniteError:
 
 def is_readable(tensor: Tensor) -> bool:
     """Whether values can be read without waiting for a device, and checks are on."""
-    return (
-        checks_are_on()
-        and tensor.device.type == "cpu"
-        and tensor.numel() > 0
-        and has_values(tensor)
-    )
+    return checks_are_on() and _is_near(tensor) and tensor.numel() > 0 and has_values(tensor)

@@ -44,10 +44,6 @@ def to_plain(value: Any) -> Any:
 def from_json(text: str | bytes, kind: type[T]) -> T:
     """Read the JSON written by `to_json`.
 
-    Args:
-        text: The JSON.
-        kind: The class of the result.
-
     Raises:
         ValueError: If it is not such JSON; names the first wrong place.
     """
@@ -60,10 +56,6 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
 
 def from_plain(content: Any, kind: type[T]) -> T:
     """Convert the mappings, lists and values of `to_plain` back to a result.
-
-    Args:
-        content: Mappings, lists and values.
-        kind: The class of the result.
 
     Raises:
         ValueError: As in `from_json`.

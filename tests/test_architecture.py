@@ -283,7 +283,7 @@ PUBLIC = {
     "State WORK_FOLDER check_same_plan check_unicode content_key encode_exactly "
     "encoding_in_order find_sources hash_of read_json_lines read_text "
     "rule_for_both_sides sources_of split_into_sections text_of",
-    "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
+    "orders": "Group Part Turns best_fit key_of permuted rows_of_step shares_of words",
     "cluster": "fully_sharded",
     "devices": "compiled_blocks fast_products uncompiled",
     "training": (
@@ -457,7 +457,7 @@ SAME_NAMES = {
     "average_velocity", "batch", "brier", "calm", "density", "energy", "files", "hub",
     "learning", "neighbours", "noise", "numbers", "precision", "randomness",
     "refusals", "report", "results", "saving", "schedule", "settings", "shapes", "softmax",
-    "suite", "token_lm", "trial", "trust",
+    "token_lm", "trial", "trust",
 }  # fmt: skip
 
 
@@ -496,7 +496,7 @@ def test_only_the_command_line_knows_argv_and_the_console():
         or "sys.argv" in path.read_text("utf-8")
     }
     # A report makes its table of rich's, and whoever has a console prints it.
-    assert knowing <= {"reports/split_table.py", "reports/table.py"}
+    assert knowing <= {"reports/split_table.py", "reports/terminal_tables.py"}
 
 
 def test_only_the_command_line_prints():

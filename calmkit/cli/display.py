@@ -6,7 +6,6 @@ line with the same numbers is printed every ten seconds and at the end of each s
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from calmkit.training import Progress, Speed
@@ -23,11 +22,7 @@ class Display:
     """Context manager that displays the stages of a run."""
 
     def __init__(self, console: "Console") -> None:
-        """Create the bars; nothing is displayed yet.
-
-        Args:
-            console: The console to print to.
-        """
+        """Create the bars; nothing is displayed yet."""
         from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bars
 
@@ -47,12 +42,7 @@ class Display:
             self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave the finished bars on the screen."""
         self._drop_idle()
         if self.console.is_terminal:
@@ -63,11 +53,7 @@ class Display:
         self.console.print(text, markup=False, highlight=False)
 
     def track(self, label: str) -> Callable[[Progress], None]:
-        """Announce a stage, and return a callback for each of its steps.
-
-        Args:
-            label: A short description of the stage.
-        """
+        """Announce a stage, and return a callback for each of its steps."""
         self._drop_idle()
         return self._bar(label) if self.console.is_terminal else self._lines(label)
 

@@ -18,7 +18,7 @@ from calmkit.experiments import (
 )
 from calmkit.files import replace_file
 from calmkit.models import CALM
-from calmkit.reports import text_quality, write_diagnosis
+from calmkit.reports import write_diagnosis
 
 from .mistakes import mistakes
 from .output import held, new_console, write_and_show
@@ -47,8 +47,7 @@ def run(options: list[str]) -> None:
         result = result_of_one(record, plan, folder.resolve().name)
         report = write_and_show(result, output, console)
         if diagnostics:
-            text = text_quality(report, result.variants[0].name)
-            _diagnose(checkpoint, plan, output, console, text)
+            _diagnose(checkpoint, plan, output, console, report.lines[0].text_quality)
 
 
 def _diagnose(

@@ -43,7 +43,7 @@ def run(options: list[str]) -> None:
         output = chosen["output"] or folder / f"features-{kind}"
         with held(output):
             study, sparse = study_features(
-                model.to(device_of(plan)),
+                model.to(device_of(plan.accelerator)),
                 rows_to_learn,
                 plan.rows,
                 plan.tokenizer,

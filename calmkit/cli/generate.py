@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from calmkit.bounds import check_at_least
 from calmkit.config import parse_function
 from calmkit.experiments import (
-    choose_sampler,
     load_checkpoint,
     pieces_of_text,
     read_prompts,
@@ -39,20 +39,12 @@ def run(options: list[str]) -> None:
                 raise ValueError("prompt and prompts exclude each other; got both.")
             prompts = read_prompts(chosen["prompts"])
         check_unicode(chosen["prompt"], name="prompt", place="it")
-        if chosen["max_new_tokens"] < 1 or chosen["samples"] < 1:
-            raise ValueError("max_new_tokens and samples must be at least 1.")
-        if chosen["seed"] < 0:
-            raise ValueError(f"seed must be at least 0; got {chosen['seed']}.")
+        for least, name in ((1, "max_new_tokens"), (1, "samples"), (0, "seed")):
+            check_at_least(least, **{name: chosen[name]})
         folder = folder_of(chosen["checkpoint"])
         checkpoint = load_checkpoint(folder, trust=packages_in(chosen["trust"]))
-        sampler = choose_sampler(
-            checkpoint.model,
-            chosen["temperature"],
-            chosen["candidates"],
-            exact=chosen["exact"],
-            top_k=chosen["top_k"],
-            top_p=chosen["top_p"],
-        )
+        settings = ("temperature", "candidates", "exact", "top_k", "top_p")
+        sampler = checkpoint.model.sampler_at(**{name: chosen[name] for name in settings})
     settings = {
         "max_new_tokens": chosen["max_new_tokens"], "sampler": sampler, "seed": chosen["seed"],
     }  # fmt: skip
@@ -125,7 +117,7 @@ def _options(
         prompts: File of prompts instead: one per line, or JSON lines with a `prompt` field.
         max_new_tokens: Maximum number of tokens to generate.
         samples: Number of texts per prompt.
-        temperature: In (0, 1]; texts at 0.5 and below are more fluent and cost more.
+        temperature: In (0, 1]; texts at 0.5 and below are more fluent and cost more. 0 is greedy.
         candidates: Draws per chunk at temperatures below 1.
         exact: Draw until the sample is exact, instead of `candidates` times.
         top_k: Keep this many of the most likely tokens; for a softmax model only.

@@ -28,14 +28,14 @@ def run(options: list[str]) -> None:
         from lm_eval import simple_evaluate
         from lm_eval.utils import make_table
 
-        from calmkit.experiments import load_checkpoint
+        from calmkit.experiments import device_of, load_checkpoint
         from calmkit.interop.lm_eval import CalmLM, NoLikelihoodError
 
         names = [name.strip() for name in chosen["tasks"].split(",") if name.strip()]
         check_device(chosen["accelerator"])
         checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))
         model = CalmLM(
-            checkpoint.model.to(_device(chosen["accelerator"])),
+            checkpoint.model.to(device_of(chosen["accelerator"])),
             checkpoint.tokenizer,
             **{name: chosen[name] for name in ("temperature", "candidates", "ranking_samples",
                                                "batch_size", "seed")},
@@ -61,15 +61,6 @@ def run(options: list[str]) -> None:
             f"{model.undecided} of {model.questions} questions undecided."
         )
     print(f"{output}/: results.json, samples_*.jsonl")
-
-
-def _device(accelerator: str) -> str:
-    import torch
-
-    fastest = torch.accelerator.current_accelerator()
-    if accelerator != "auto":
-        return accelerator
-    return "cpu" if fastest is None else fastest.type
 
 
 def _manager(names: list[str], folder: Path | None) -> "TaskManager":

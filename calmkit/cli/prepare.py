@@ -4,6 +4,7 @@ import itertools
 import sys
 from pathlib import Path
 
+from calmkit.bounds import check_at_least
 from calmkit.cli.display import Display
 from calmkit.cli.mistakes import mistakes
 from calmkit.cli.output import held, new_console
@@ -25,7 +26,7 @@ def run(options: list[str]) -> None:
         chosen = parse_function(_options, options[len(given) :], command="calmkit prepare")
         output, validation = chosen.pop("output"), chosen.pop("validation")
         skip_bad, processes = chosen.pop("skip_bad"), chosen.pop("processes")
-        _check(skip_bad, processes)
+        check_at_least(0, skip_bad=skip_bad, processes=processes or 0)
         held_out = find_sources([name for name in validation.split(",") if name])
         files = find_sources([name for name in given if name != _STDIN])
     console = new_console()
@@ -50,13 +51,6 @@ def _check_given(given: list[str], options: list[str]) -> None:
             "SOURCE must be given before the options: files, folders, patterns, or - for standard "
             "input; got none."
         )
-
-
-def _check(skip_bad: int, processes: int | None) -> None:
-    if skip_bad < 0:
-        raise ValueError(f"skip_bad must be at least 0; got {skip_bad}.")
-    if processes is not None and processes < 0:
-        raise ValueError(f"processes must be at least 0; got {processes}.")
 
 
 def _stdin(given: list[str], output: Path) -> list[Source]:

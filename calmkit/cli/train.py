@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,11 @@ from calmkit import config
 from calmkit.accounting import Forecast
 from calmkit.cluster import LostProcessError, check_agreement, ending_together
 from calmkit.comparison import result_of_one
-from calmkit.data import Corpus
 from calmkit.experiments import (
     CHECKPOINTS,
     EvaluationPlan,
     RunProgress,
+    RunRecord,
     Silent,
     check_resumable,
     code_of_result,
@@ -35,7 +36,7 @@ from calmkit.experiments import (
     train,
 )
 from calmkit.forecasts import forecast_finetuning, forecast_training, memory_advice
-from calmkit.reports import RESULTS, text_quality
+from calmkit.reports import RESULTS
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import OutOfMemory
 
@@ -65,20 +66,48 @@ def run(options: list[str]) -> None:
         fabric = fabric_of(experiment)
         if not experiment.dry_run:
             _check_command_line(fabric, options)
-    if experiment.finetune is not None:
-        _finetune(experiment, text, trust, fabric)
-        return
+    plan: EvaluationPlan | None = None
     with mistakes(), _display(fabric) as display:
-        corpus = prepare(experiment, display)
+        if experiment.finetune is None:
+            corpus = prepare(experiment, display)
+            inputs = inputs_of(experiment, corpus)
+            plan = EvaluationPlan.of_training(experiment, corpus, text)
+            forecast = partial(forecast_training, corpus=corpus)
+            work = partial(train, corpus=corpus)
+        else:
+            pairs = prepare_finetuning(experiment, trust=trust)
+            inputs = pairs.inputs
+            forecast = partial(forecast_finetuning, prepared=pairs)
+            work = partial(finetune, prepared=pairs)
 
     def forecaster(changed: config.TrainExperiment, devices: int) -> Mapping[str, Forecast]:
-        return forecast_training(changed, corpus, devices=devices)
+        return forecast(changed, devices=devices)
 
     forecasts = _forecast(experiment, forecaster, fabric)
     if experiment.dry_run:
         return
     with _held(experiment.output, fabric), _advice(experiment, forecaster, fabric):
-        _train(experiment, corpus, text, fabric, forecasts)
+        with mistakes():
+            check_resumable(experiment.output, text, **inputs)
+            if fabric.is_global_zero:
+                start_output(experiment.output, "train", text)
+        with _all_processes(fabric, text, inputs):
+            with mistakes_in_checkpoints(), _display(fabric) as display:
+                result = work(
+                    experiment,
+                    config_text=text,
+                    display=display,
+                    fabric=fabric,
+                    forecasts=forecasts,
+                )
+        if isinstance(result, RunRecord) and plan is not None:
+            _show_scores(result, plan, experiment.output)
+        elif result is not None:
+            files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
+            new_console().print(f"{result}\n{files}", markup=False, highlight=False)
+        if result is not None:
+            ways = next_commands(experiment.output, text)
+            new_console().print(ways, markup=False, highlight=False, soft_wrap=True)
 
 
 def _check_no_comparison(output: Path) -> None:
@@ -145,11 +174,6 @@ def _advice(
 def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> Iterator[None]:
     """Start the other processes of the training; in the block, the end of one ends all.
 
-    Args:
-        fabric: The devices.
-        text: The effective config.
-        inputs: Digests of the inputs, by name.
-
     Raises:
         Mistake: If another process has other inputs, another config, or other code of calmkit or
             PyTorch.
@@ -169,78 +193,9 @@ def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> It
         raise Failed(str(error)) from None
 
 
-def _train(
-    experiment: config.TrainExperiment,
-    corpus: Corpus,
-    text: str,
-    fabric: "Fabric",
-    forecasts: Mapping[str, Forecast],
-) -> None:
-    with mistakes():
-        inputs = inputs_of(experiment, corpus)
-        check_resumable(experiment.output, text, **inputs)
-        if fabric.is_global_zero:
-            start_output(experiment.output, "train", text)
-    with _all_processes(fabric, text, inputs):
-        with mistakes_in_checkpoints(), _display(fabric) as display:
-            record = train(
-                experiment,
-                corpus,
-                config_text=text,
-                display=display,
-                fabric=fabric,
-                forecasts=forecasts,
-            )
-    if record is None:
-        return
-    plan = EvaluationPlan.of_training(experiment, corpus, text)
-    result = result_of_one(record, plan, experiment.output.name)
+def _show_scores(record: RunRecord, plan: EvaluationPlan, output: Path) -> None:
+    result = result_of_one(record, plan, output.name)
     console = new_console()
-    report = write_and_show(result, experiment.output, console)
-    lines = [next_commands(experiment.output, text)]
-    if (quality := text_quality(report, result.variants[0].name)) is not None:
-        lines.insert(0, f"text  {quality.verdict}")
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-
-
-def _finetune(
-    experiment: config.TrainExperiment, text: str, trust: tuple[str, ...], fabric: "Fabric"
-) -> None:
-    """Fine-tune a saved model on pairs, without reading its training text.
-
-    Args:
-        experiment: An experiment with `finetune` and `checkpoint` set.
-        text: The effective config.
-        trust: Packages outside calmkit that the model's parts come from.
-        fabric: The devices, not launched.
-    """
-    with mistakes():
-        prepared = prepare_finetuning(experiment, trust=trust)
-
-    def forecaster(changed: config.TrainExperiment, devices: int) -> Mapping[str, Forecast]:
-        return forecast_finetuning(changed, prepared, devices=devices)
-
-    forecasts = _forecast(experiment, forecaster, fabric)
-    if experiment.dry_run:
-        return
-    with _held(experiment.output, fabric), _advice(experiment, forecaster, fabric):
-        with mistakes():
-            check_resumable(experiment.output, text, **prepared.inputs)
-            if fabric.is_global_zero:
-                start_output(experiment.output, "train", text)
-        with _all_processes(fabric, text, prepared.inputs):
-            with mistakes_in_checkpoints(), _display(fabric) as display:
-                result = finetune(
-                    experiment,
-                    prepared,
-                    config_text=text,
-                    display=display,
-                    fabric=fabric,
-                    forecast=forecasts.get("finetune"),
-                )
-    if result is not None:
-        files = f"{experiment.output}/: finetuning.json, config.yaml, the model"
-        console = new_console()
-        console.print(f"{result}\n{files}", markup=False, highlight=False)
-        ways = next_commands(experiment.output, text)
-        console.print(ways, markup=False, highlight=False, soft_wrap=True)
+    report = write_and_show(result, output, console)
+    if (quality := report.lines[0].text_quality) is not None:
+        console.print(f"text  {quality.verdict}", markup=False, highlight=False, soft_wrap=True)

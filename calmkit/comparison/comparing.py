@@ -14,12 +14,12 @@ import yaml
 
 from calmkit.experiments import EvaluationPlan, RunProgress, RunRecord, threads_of_a_run
 
+from .executing import run_all
 from .planned_runs import PlannedRun, read_record, why_again
 from .planning import Preparation
 from .results import ComparisonResult, Failure, TrialResult, VariantResult
 from .softmax_baseline import SOFTMAX
 from .timing import time_variants
-from .waves import run_all
 
 __all__ = ["compare", "result_of_one"]
 
@@ -29,13 +29,7 @@ _LIBRARIES = ("calmkit", "torch", "numpy", "tokenizers", "lightning-fabric")
 def compare(
     prepared: Preparation, runs: Sequence[PlannedRun], display: RunProgress
 ) -> ComparisonResult:
-    """Train and evaluate every variant with every seed, except runs that are already finished.
-
-    Args:
-        prepared: A comparison and its texts.
-        runs: The runs, from `plan_runs`.
-        display: Receives the progress.
-    """
+    """Train and evaluate every variant with every seed, except runs that are already finished."""
     comparison = prepared.comparison
     left = [run for run in runs if read_record(run) is None]
     if len(left) < len(runs):
@@ -127,13 +121,7 @@ def _variant(
 
 
 def result_of_one(record: RunRecord, plan: EvaluationPlan, name: str) -> ComparisonResult:
-    """The result of one model, as that of a comparison with one variant.
-
-    Args:
-        record: The record of the evaluated model.
-        plan: The evaluation plan.
-        name: Name of the result.
-    """
+    """The result of one model, as that of a comparison with one variant."""
     seed = record.result.seed
     return ComparisonResult(
         name=name,

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from calmkit.config import TrainExperiment, parse_text
 from calmkit.experiments import (
@@ -24,7 +24,7 @@ from calmkit.experiments import (
     Trainer,
     code_of_result,
     prepare,
-    save_trained,
+    save_checkpoint,
 )
 from calmkit.files import replace_file
 from calmkit.json_converter import from_plain, to_json
@@ -38,7 +38,7 @@ from .budget import with_steps
 from .results import Failure
 
 __all__ = [
-    "PlannedRun", "do_run", "keep_record", "read_record", "read_trial", "trained_model",
+    "PlannedRun", "do_run", "keep", "read_record", "read_trial", "trained_model",
     "why_again",
 ]  # fmt: skip
 
@@ -116,33 +116,18 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Kept(Generic[T]):
     """The content of a run's file.
 
     Attributes:
         key: Key of the result.
         code: Digests of the run's code.
-        record: The record of the evaluated model.
+        found: The record of the evaluated model; of a trial, its Brier-1 in per cent.
     """
 
     key: str
     code: Mapping[str, str]
-    record: RunRecord
-
-
-@dataclass(frozen=True)
-class _KeptTrial:
-    """The content of a trial's file.
-
-    Attributes:
-        key: Key of the result.
-        code: Digests of the run's code.
-        brier_1: Its Brier-1 on the rows for tuning, in per cent.
-    """
-
-    key: str
-    code: Mapping[str, str]
-    brier_1: Estimate
+    found: T
 
 
 def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
@@ -155,20 +140,20 @@ def do_run(run: PlannedRun, display: RunProgress) -> Failure | None:
         trainer, model, training = trained_model(run, display)
         display.note(f"{run.label}: measuring on held-out text ...")
         if run.is_trial:
-            _keep(run, _KeptTrial(run.key, run.code, trainer.tuning_brier(model)))
+            keep(run, trainer.tuning_brier(model))
             return None
         record = trainer.measure(model, training, timed=False)
         if run.saves:
-            save_trained(
+            save_checkpoint(
                 run.output / "models" / run.variant,
-                training,
+                training=training,
                 model=model,
                 tokenizer=trainer.corpus.tokenizer,
                 config_text=run.text,
                 metrics=record.metrics(),
                 protocol=record.result.protocol,
             )
-        keep_record(run, record)
+        keep(run, record)
     except Exception as error:  # of any kind: the other runs continue
         run.error_file.parent.mkdir(parents=True, exist_ok=True)
         run.error_file.write_text(traceback.format_exc(), encoding="utf-8")
@@ -181,10 +166,6 @@ def trained_model(
     run: PlannedRun, display: RunProgress
 ) -> tuple[Trainer, LanguageModel, TrainingResult]:
     """Train the model of a run, or load it if its training is stored.
-
-    Args:
-        run: The run.
-        display: Receives the progress.
 
     Raises:
         ValueError: As in `PlannedRun.experiment`.
@@ -200,36 +181,29 @@ def trained_model(
         return trainer, *trainer.train_model(run.label, autoencoder, run.training_folder)
 
 
-def keep_record(run: PlannedRun, record: RunRecord) -> None:
+def keep(run: PlannedRun, found: RunRecord | Estimate) -> None:
     """Store the result of a run."""
-    _keep(run, _Kept(run.key, run.code, record))
+    run.file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(run.file, to_json(_Kept(run.key, run.code, found)))
+    run.error_file.unlink(missing_ok=True)
 
 
 def read_record(run: PlannedRun) -> RunRecord | None:
     """The stored result of a run; None if it is missing or from another config, text or code."""
-    kept = _read_kept(run, _Kept)
-    return None if kept is None else kept.record
+    return _read_kept(run, _Kept[RunRecord])
 
 
 def read_trial(run: PlannedRun) -> Estimate | None:
     """The stored Brier-1 of a trial; None as in `read_record`."""
-    kept = _read_kept(run, _KeptTrial)
-    return None if kept is None else kept.brier_1
+    return _read_kept(run, _Kept[Estimate])
 
 
-def _keep(run: PlannedRun, content: object) -> None:
-    """Store what a run has found."""
-    run.file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(run.file, to_json(content))
-    run.error_file.unlink(missing_ok=True)
-
-
-def _read_kept(run: PlannedRun, kind: type[T]) -> T | None:
+def _read_kept(run: PlannedRun, kind: type[_Kept[T]]) -> T | None:
     content = _read(run)
     if content is None or content["key"] != run.key:
         return None
     try:
-        return from_plain(content, kind)
+        return from_plain(content, kind).found
     except ValueError:
         return None  # damaged: the run is repeated
 

@@ -100,15 +100,7 @@ def plan_runs(prepared: Preparation, display: RunProgress) -> list[PlannedRun]:
 def planned_run(
     prepared: Preparation, variant: Variant, seed: int, steps: int, *, is_trial: bool = False
 ) -> PlannedRun:
-    """Plan one run.
-
-    Args:
-        prepared: The comparison.
-        variant: The variant.
-        seed: Seed of training.
-        steps: Optimiser steps.
-        is_trial: Whether it is a trial of tuning.
-    """
+    """Plan one run."""
     comparison, corpus = prepared.comparison, prepared.corpora[variant.name]
     experiment = variant.with_seed(seed)
     experiment = replace(experiment, training=with_steps(experiment.training, steps))
@@ -136,10 +128,6 @@ def steps_of(prepared: Preparation, display: RunProgress) -> dict[str, int]:
 
     Timings are stored beside the trainings and made only once. A resumed comparison, or one that
     evaluates the same models on other text, thus has the same steps.
-
-    Args:
-        prepared: The comparison.
-        display: Receives a note when steps are timed.
 
     Raises:
         ConfigError: As in `plan_steps`.

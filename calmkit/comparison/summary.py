@@ -43,8 +43,8 @@ from calmkit.metrics import (
     resampled_ratios,
 )
 
+from .resampled_metrics import Sample
 from .results import ComparisonResult
-from .sample import Sample
 
 __all__ = ["Summary", "summarize"]
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from calmkit.experiments import RunProgress, RunRecord, Silent, time_generation, with_threads
 
-from .planned_runs import PlannedRun, keep_record, read_record, trained_model
+from .planned_runs import PlannedRun, keep, read_record, trained_model
 
 __all__ = ["time_variants"]
 
@@ -20,11 +20,6 @@ def time_variants(runs: Sequence[PlannedRun], *, threads: int, display: RunProgr
     """Time every variant that has a result and no time.
 
     A variant that cannot be timed is reported, and the others continue.
-
-    Args:
-        runs: All runs of the comparison.
-        threads: CPU threads of each run.
-        display: Receives the progress.
     """
     first: dict[str, tuple[PlannedRun, RunRecord]] = {}
     timed = set()
@@ -40,7 +35,7 @@ def time_variants(runs: Sequence[PlannedRun], *, threads: int, display: RunProgr
         display.note(f"{run.variant}: timing its generation ...")
         try:
             with with_threads(threads):
-                keep_record(run, _timed(run, record))
+                keep(run, _timed(run, record))
         except Exception as error:  # of any kind: the scores are worth more than a time
             display.note(f"{run.variant}: not timed. {type(error).__name__}: {error}")
 

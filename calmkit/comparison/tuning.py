@@ -25,10 +25,10 @@ from calmkit.experiments import (
     threads_of_a_run,
 )
 
+from .executing import run_all
 from .planned_runs import PlannedRun, read_trial
 from .planning import Preparation, planned_run, steps_of
 from .results import Failure, TrialResult
-from .waves import run_all
 
 __all__ = ["tune"]
 
@@ -43,10 +43,6 @@ _FIXED = (
 
 def tune(prepared: Preparation, display: RunProgress) -> Preparation:
     """Run the trials that are not stored, and give each variant the values chosen for it.
-
-    Args:
-        prepared: A comparison, from `prepare_all`.
-        display: Receives the progress.
 
     Returns:
         The comparison with the chosen values, its steps and the trials; unchanged if it tunes

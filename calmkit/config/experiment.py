@@ -10,7 +10,7 @@ from torch import nn
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
-from calmkit.bounds import check_in
+from calmkit.bounds import check_at_least, check_in
 from calmkit.evaluation import EvaluationSettings
 from calmkit.heads import Head
 from calmkit.orders import shares_of
@@ -149,8 +149,7 @@ class Experiment(ModelParts):
         """Check the values."""
         if isinstance(self.data, dict):
             shares_of([text.weight for text in self.data.values()])
-        _at_least("seed", self.seed, 0)
-        _at_least("evaluation_seed", self.evaluation_seed, 0)
+        check_at_least(0, seed=self.seed, evaluation_seed=self.evaluation_seed)
         if self.model == "token_lm" and self.chunk_size != 1:
             raise ValueError(
                 "chunk_size must be 1 for model token_lm, which reads tokens; got "
@@ -164,17 +163,16 @@ class Experiment(ModelParts):
             pull_weight=self.pull_weight,
         )
         # The first chunk of a document is never predicted.
-        _at_least("positions", self.positions, 2)
+        check_at_least(2, positions=self.positions)
         if self.evaluation.min_context >= self.positions:
             raise ValueError(
                 f"evaluation.min_context must be below positions = {self.positions}, or no "
                 f"chunk is scored; got {self.evaluation.min_context}."
             )
         if self.devices != "auto":
-            _at_least("devices", self.devices, 1)
-        _at_least("num_nodes", self.num_nodes, 1)
-        _at_least("validation_rows", self.validation_rows, 1)
-        _at_least("sample_tokens", self.sample_tokens, 1)
+            check_at_least(1, devices=self.devices)
+        for key in ("num_nodes", "validation_rows", "sample_tokens"):
+            check_at_least(1, **{key: getattr(self, key)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,8 +225,3 @@ class TrainExperiment(Experiment):
                     f"output must be another folder than {name}, which is kept; got "
                     f"{self.output} for both."
                 )
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}.")

@@ -18,6 +18,7 @@ from torch import nn
 
 from calmkit.autoencoders import MLPAutoencoder
 from calmkit.backbones import MinGRUBackbone
+from calmkit.extras import load_fabric
 from calmkit.heads import GaussianHead
 from calmkit.models import LanguageModel
 from calmkit.schema import ConfigError
@@ -52,7 +53,8 @@ def rehearse(experiment: TrainExperiment, model: LanguageModel) -> None:
         return
     small: dict[str, Any] = {key: part for key, part in _SMALL.items() if key not in foreign}
     rehearsed = replace(experiment, **small)
-    device = _device(experiment.accelerator)
+    fabric = load_fabric("a rehearsal").Fabric(accelerator=experiment.accelerator, devices=1)
+    device = fabric.device  # some parts run on no other than that of the training
     with _isolated(device, experiment):
         autoencoder = None
         if experiment.model == "calm":
@@ -99,15 +101,6 @@ def _foreign_in(part: object) -> Iterator[object]:
             left += one.values()
         elif isinstance(one, list | tuple):
             left += one
-
-
-def _device(accelerator: str) -> torch.device:
-    """The device of the training; some parts run on no other."""
-    if accelerator in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
 
 
 @contextmanager

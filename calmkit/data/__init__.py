@@ -12,7 +12,7 @@ from .manifest import is_prepared as is_prepared
 from .mixed_corpus import mixed_corpus as mixed_corpus
 from .output_folder import prepare_folder as prepare_folder
 from .preparation import Preparation as Preparation
-from .sources import read_documents as read_documents
+from .reading_documents import read_documents as read_documents
 from .store import TokenStore as TokenStore
 from .text_mixture import TextMixture as TextMixture
 

@@ -57,10 +57,6 @@ class Corpus:
     def of_folder(cls, folder: Path, *, name: str) -> "Corpus":
         """Map a prepared folder.
 
-        Args:
-            folder: The folder.
-            name: Its name in results.
-
         Raises:
             ValueError: If the folder is not complete.
         """
@@ -121,7 +117,11 @@ def prepare_corpus(
             if not _is_complete(entry):
                 if is_prepared(entry) or not (entry / WORK_FOLDER).exists():
                     _clear(entry)
-                _fill(entry, preparation, tell=tell, progress=progress)
+                try:
+                    prepare_folder(preparation, entry, tell=tell, progress=progress)
+                except ValueError:  # every text with this key would fail
+                    shutil.rmtree(entry, ignore_errors=True)
+                    raise
     return _with_size_checked(Corpus.of_folder(entry, name=name), vocab_size)
 
 
@@ -187,20 +187,6 @@ def _is_old(entry: Path) -> bool:
         newest = max(path.stat().st_mtime for path in [entry, *entry.rglob("*")])
         return time.time() - newest > _STALE_SECONDS
     return False
-
-
-def _fill(
-    entry: Path,
-    preparation: Preparation,
-    *,
-    tell: Callable[[str], None],
-    progress: Callable[[int, int], None],
-) -> None:
-    try:
-        prepare_folder(preparation, entry, tell=tell, progress=progress)
-    except ValueError:  # every text with this key would fail
-        shutil.rmtree(entry, ignore_errors=True)
-        raise
 
 
 def _clear(entry: Path) -> None:

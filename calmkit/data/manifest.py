@@ -163,9 +163,6 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `manifest.json` atomically.
 
-        Args:
-            folder: The folder with all other files.
-
         Raises:
             WriteError: If the disk is full.
         """
@@ -177,9 +174,6 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Read the manifest of a folder, and check that its files exist in full size.
-
-        Args:
-            folder: A prepared folder.
 
         Raises:
             ValueError: If there is no manifest, it is damaged or has another format, or a file is
@@ -216,9 +210,6 @@ class Manifest:
 
     def check_digests(self, folder: Path) -> None:
         """Read every file and compare its digest with the manifest.
-
-        Args:
-            folder: The folder of this manifest.
 
         Raises:
             ValueError: If the digest of a file differs; names the file.

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from calmkit import __version__
+from calmkit.bounds import check_at_least, check_in
 from calmkit.extras import require
 from calmkit.files import file_digest
 from calmkit.text import Source, TextTokenizer, check_vocab_size
@@ -52,14 +53,9 @@ class Preparation:
 
     def __post_init__(self) -> None:
         """Refuse values that would fail later."""
-        if not 0.0 < self.validation_fraction < 1.0:
-            raise ValueError(
-                f"validation_fraction must be in (0, 1); got {self.validation_fraction}."
-            )
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0; got {self.seed}.")
-        if self.shard_tokens < 1:
-            raise ValueError(f"shard_tokens must be at least 1; got {self.shard_tokens}.")
+        check_in("(0, 1)", validation_fraction=self.validation_fraction)
+        check_at_least(0, seed=self.seed)
+        check_at_least(1, shard_tokens=self.shard_tokens)
         if self.learns and self.end_token is not None:
             raise ValueError(
                 "end_token must be left out when training a tokenizer, which has its own; "

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 
@@ -32,19 +32,6 @@ _BLOCK_TOKENS, _MOST_BLOCKS = 2**16, 2**11
 _USES = {"train": "train on", "validation": "evaluate on"}
 
 
-@runtime_checkable
-class TokenSequence(Protocol):
-    """Token ids that can be sliced: an array, or `ShardedTokens`."""
-
-    def __len__(self) -> int:
-        """Number of tokens."""
-        ...
-
-    def __getitem__(self, place: slice, /) -> np.ndarray:
-        """Tokens of a slice."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class TokenStore:
     """Tokenized documents; create with `from_documents` or `open`.
@@ -58,7 +45,7 @@ class TokenStore:
         num_characters: Characters of text, for results per character.
     """
 
-    tokens: TokenSequence
+    tokens: np.ndarray | ShardedTokens
     offsets: np.ndarray
     vocab_size: int
     end_id: int
@@ -107,10 +94,6 @@ class TokenStore:
     @classmethod
     def from_documents(cls, documents: Sequence[str], tokenizer: TextTokenizer) -> "TokenStore":
         """Tokenize documents, each as end + text + end.
-
-        Args:
-            documents: At least one text.
-            tokenizer: The tokenizer.
 
         Raises:
             ValueError: If there is no document.

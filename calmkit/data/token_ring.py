@@ -58,11 +58,7 @@ class TokenRing:
         self.windows_per_epoch = store.num_tokens // window
 
     def windows(self, rows: np.ndarray) -> Windows:
-        """The windows at the given indices of the sequence.
-
-        Args:
-            rows: The indices, starting at 0.
-        """
+        """The windows at the given indices of the sequence."""
         total, size = self._store.num_tokens, self._window
         epochs, places = np.divmod(rows, self.windows_per_epoch)
         keys = words(self._key, epochs)

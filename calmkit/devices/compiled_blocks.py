@@ -74,12 +74,7 @@ def compiled_blocks(
 
 
 def compile_alike(copy: nn.Module, module: nn.Module) -> None:
-    """Compile the blocks of a deep copy, which does not inherit it, if the module's are compiled.
-
-    Args:
-        copy: The copy.
-        module: The module inside `compiled_blocks`.
-    """
+    """Compile the blocks of a deep copy, which inherits no compilation, if the module's are."""
     for block, own in zip(blocks_of(copy), blocks_of(module), strict=True):
         if compiled_call(own) is not None:
             block.compile(fullgraph=True)
@@ -87,9 +82,6 @@ def compile_alike(copy: nn.Module, module: nn.Module) -> None:
 
 def check_compiler(device: torch.device) -> None:
     """Refuse to compile for a CPU without a C++ compiler.
-
-    Args:
-        device: Device of the training.
 
     Raises:
         ValueError: If PyTorch would find none.

@@ -23,9 +23,6 @@ def fast_products(device: torch.device) -> Iterator[None]:
     """Inside the block, float32 products on the CPU are oneDNN's if they are float32's.
 
     Nothing changes on another device, or if the precision was set before: it is the caller's.
-
-    Args:
-        device: Device of the computation.
     """
     if device.type != "cpu" or not _untouched() or not _rounds_as_float32():
         yield

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.data import EvaluationRows, TextTokenizer
 from calmkit.metrics import (
     Estimate,
@@ -32,7 +33,7 @@ from calmkit.metrics import (
 from calmkit.models import LanguageModel
 from calmkit.sampling import Sampler
 
-from .scored_text import scored_rows
+from .scored_text import check_context, scored_rows
 from .tally import ENOUGH_DOCUMENTS
 
 __all__ = ["Continuations", "TextScores", "continue_rows"]
@@ -109,14 +110,9 @@ def continue_rows(
         ValueError: If there is no token to compare, or text after the context in fewer than two
             rows.
     """
-    if tokens < 1:
-        raise ValueError(f"tokens must be at least 1; got {tokens}.")
+    check_at_least(1, tokens=tokens)
+    check_context(rows, min_context)
     chosen = scored_rows(rows, min_context).nonzero()[:, 0]
-    if len(chosen) < 2:
-        raise ValueError(
-            f"at least 2 rows must hold text after min_context = {min_context} chunks, to be "
-            f"continued; {len(chosen)} of {len(rows.document)} do. Lower min_context."
-        )
     cut = min_context * rows.batch.tokens.shape[2]
     texts = [rows.batch.tokens[row][rows.batch.real[row]].tolist() for row in chosen.tolist()]
     true = [text[cut : cut + tokens] for text in texts]

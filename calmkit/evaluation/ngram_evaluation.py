@@ -17,7 +17,6 @@ from .scored_text import (
     HIGHEST_ORDER,
     ROWS_AT_ONCE,
     EvaluationSettings,
-    check_context,
     find_targets,
 )
 from .tally import Tally
@@ -49,7 +48,6 @@ def evaluate_ngrams(
     Raises:
         ValueError: If fewer than two rows have text after the context.
     """
-    check_context(rows, settings.min_context)
     tally = Tally(rows, settings.min_context, highest_order)
     generator = np.random.default_rng(seed)
     chunk_size = rows.batch.tokens.shape[2]

@@ -29,7 +29,6 @@ from .scored_text import (
     ROWS_AT_ONCE,
     EvaluationSettings,
     Targets,
-    check_context,
     find_targets,
     positions_read,
 )
@@ -61,7 +60,6 @@ def evaluate(
         ValueError: If fewer than two rows have text after the context.
         NonFiniteError: If states, latents or logits are not finite.
     """
-    check_context(rows, settings.min_context)
     tally = Tally(rows, settings.min_context, highest_order)
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)
@@ -102,7 +100,6 @@ def evaluate_unigram(
     Raises:
         ValueError: If fewer than two rows have text after the context.
     """
-    check_context(rows, settings.min_context)
     tally = Tally(rows, settings.min_context, highest_order)
     targets = find_targets(rows.batch.tokens, rows.batch.real, settings.min_context, highest_order)
     probabilities = probabilities.double()

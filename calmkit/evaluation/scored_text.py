@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.data import EvaluationRows
 from calmkit.metrics import counted_ngrams
 
@@ -55,8 +56,7 @@ class EvaluationSettings:
         """Refuse settings that do not give an estimate."""
         lowest = {"rows": 2, "draws": 2, "min_context": 1, "bootstrap": 10, "continued": 0}
         for name, least in lowest.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
+            check_at_least(least, **{name: getattr(self, name)})
 
 
 def check_context(rows: EvaluationRows, min_context: int) -> None:

@@ -26,7 +26,6 @@ from .scored_text import (
     ROWS_AT_ONCE,
     EvaluationSettings,
     Targets,
-    check_context,
     find_targets,
     positions_read,
 )
@@ -64,7 +63,6 @@ def evaluate_softmax(
         raise ValueError(
             f"rows must hold chunks of one token for a TokenLM; got {rows.batch.tokens.shape[2]}."
         )
-    check_context(rows, settings.min_context)
     tally = Tally(rows, settings.min_context, highest_order)
     device = model.backbone.device
     generator = torch.Generator(device).manual_seed(seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 from calmkit.data import EvaluationRows
 from calmkit.metrics import BrierLMResult, DocumentScores, Estimate, NgramSums, summarize_brier
 
-from .scored_text import HIGHEST_ORDER, EvaluationSettings, Targets, scored_rows
+from .scored_text import HIGHEST_ORDER, EvaluationSettings, Targets, check_context, scored_rows
 
 __all__ = ["ENOUGH_DOCUMENTS", "Evaluation", "Tally"]
 
@@ -49,11 +49,15 @@ class Tally:
 
     A group is a document. If there are too few documents for a bootstrap, it is a row, as if rows
     were independent. Besides the Brier scores, the tally accumulates one loss value per point.
+
+    Raises:
+        ValueError: If fewer than two rows have text after the context.
     """
 
     def __init__(
         self, rows: EvaluationRows, min_context: int, highest_order: int = HIGHEST_ORDER
     ) -> None:
+        check_context(rows, min_context)
         documents = rows.document[scored_rows(rows, min_context)].unique()
         few = len(documents) < ENOUGH_DOCUMENTS
         names = torch.arange(len(rows.document)) if few else rows.document

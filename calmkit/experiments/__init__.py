@@ -11,6 +11,10 @@ from .evaluation_plan import EvaluationPlan as EvaluationPlan
 from .finetuning import PreparedPairs as PreparedPairs
 from .finetuning import finetune as finetune
 from .finetuning import prepare_finetuning as prepare_finetuning
+from .generating import pieces_of_text as pieces_of_text
+from .generating import read_prompts as read_prompts
+from .generating import stream_of_tokens as stream_of_tokens
+from .generating import write_texts as write_texts
 from .hardware import fabric_of as fabric_of
 from .hardware import threads_of_a_run as threads_of_a_run
 from .hardware import with_threads as with_threads
@@ -23,7 +27,7 @@ from .measuring import time_generation as time_generation
 from .model_folder import Checkpoint as Checkpoint
 from .model_folder import convert_checkpoint as convert_checkpoint
 from .model_folder import load_checkpoint as load_checkpoint
-from .named_weights import inputs_of as inputs_of
+from .model_folder import save_checkpoint as save_checkpoint
 from .preparing import prepare as prepare
 from .resuming import CHECKPOINTS as CHECKPOINTS
 from .resuming import check_resumable as check_resumable
@@ -31,13 +35,8 @@ from .run_progress import RunProgress as RunProgress
 from .run_progress import Silent as Silent
 from .run_progress import bytes_encoded as bytes_encoded
 from .run_record import RunRecord as RunRecord
-from .single_model import train as train
-from .texts import choose_sampler as choose_sampler
-from .texts import pieces_of_text as pieces_of_text
-from .texts import read_prompts as read_prompts
-from .texts import stream_of_tokens as stream_of_tokens
-from .texts import write_texts as write_texts
-from .trained_weights import save_trained as save_trained
 from .trainer import Trainer as Trainer
 from .trainer import autoencoder_objective as autoencoder_objective
 from .trainer import model_objective as model_objective
+from .training_from_scratch import train as train
+from .training_inputs import inputs_of as inputs_of

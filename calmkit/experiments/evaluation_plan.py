@@ -64,13 +64,7 @@ class EvaluationPlan:
     def of_training(
         experiment: TrainExperiment, corpus: Corpus, config: str = ""
     ) -> "EvaluationPlan":
-        """The plan for the model of an experiment.
-
-        Args:
-            experiment: Evaluation settings, sampler, seeds.
-            corpus: The prepared text.
-            config: The effective config.
-        """
+        """The plan for the model of an experiment."""
         return EvaluationPlan(
             text=corpus.validation,
             training_text=corpus.train,

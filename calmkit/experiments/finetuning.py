@@ -24,11 +24,10 @@ from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import fit, out_of_memory_in, step_generator
 
 from .hardware import at_speed, new_fabric
-from .model_folder import check_config_fits, load_checkpoint
+from .model_folder import check_config_fits, load_checkpoint, save_checkpoint
 from .pair_scores import FinetuningResult, PairScores, reproduced
 from .resuming import CHECKPOINTS, begin
 from .run_progress import RunProgress
-from .trained_weights import save_trained
 from .trainer import model_objective
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ def finetune(
     config_text: str,
     display: RunProgress,
     fabric: "Fabric | None" = None,
-    forecast: Forecast | None = None,
+    forecasts: Mapping[str, Forecast] | None = None,
 ) -> FinetuningResult | None:
     """Train the model on the pairs, or resume the training in the output folder, and save it.
 
@@ -136,7 +135,7 @@ def finetune(
         config_text: The effective config, saved with the model.
         display: Receives the progress.
         fabric: The devices, launched; one device if None.
-        forecast: What it needs, for the share of the devices' peak in the display.
+        forecasts: The result of `forecast_finetuning`, for the share of the devices' peak.
 
     Returns:
         The result, in the first process. The others end with the training: None.
@@ -174,14 +173,14 @@ def finetune(
             directory=checkpoints / "model",
             loggers=[experiment.logger(experiment.output / "logs" / "finetune")],
             progress=display.track("finetune"),
-            flops_per_step=None if forecast is None else forecast.flops_per_step,
+            flops_per_step=forecasts["finetune"].flops_per_step if forecasts else None,
         )
     end_exchange(fabric)
     if before is None:
         return None
-    save_trained(
+    save_checkpoint(
         experiment.output,
-        training,
+        training=training,
         model=model,
         tokenizer=prepared.tokenizer,
         config_text=config_text,

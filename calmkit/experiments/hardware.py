@@ -97,11 +97,6 @@ def _check_machines(fabric: "Fabric", experiment: TrainExperiment) -> None:
 def at_speed(module: nn.Module, fabric: "Fabric", *, compiled: bool) -> Iterator[None]:
     """Train a module inside the context with the fastest products, and compiled if wanted.
 
-    Args:
-        module: The module that is trained.
-        fabric: Its device.
-        compiled: Whether to compile its blocks.
-
     Raises:
         ValueError: If it is to be compiled for a CPU, without a C++ compiler.
     """

@@ -24,7 +24,7 @@ from calmkit.data import Corpus
 from calmkit.provenance import code_of, named_in
 
 from .evaluation_plan import EvaluationPlan
-from .named_weights import inputs_of
+from .training_inputs import inputs_of
 
 __all__ = [
     "autoencoder_key",

@@ -3,6 +3,7 @@
     DIRECTORY/config.yaml         the effective config of the run
               model.safetensors   the model with its tokenizer, as written by `calmkit.save`
               config.json, tokenizer.json, README.md      copies, for readers
+              ema/                the same with averaged weights, if the run has them
 
 `load_checkpoint` also accepts folders in the published format. Code from outside calmkit runs only
 if the caller trusts it. The config is not read here; see `calmkit.config.model_config`.
@@ -40,8 +41,10 @@ from calmkit.saving import (
     saved_tokenizer,
 )
 from calmkit.saving.limits import BuildingLimit
+from calmkit.training import TrainingResult
 
 __all__ = [
+    "AVERAGED",
     "Checkpoint",
     "check_config_fits",
     "convert_checkpoint",
@@ -50,6 +53,9 @@ __all__ = [
     "save_checkpoint",
     "tokenizer_of",
 ]
+
+AVERAGED = "ema"
+"""Name of the folder of the averaged weights in that of a model."""
 
 _CONFIG, _PUBLISHED, _TOKENIZER = "config.yaml", "config.json", "tokenizer_config.json"
 
@@ -77,6 +83,7 @@ def save_checkpoint(
     model: LanguageModel,
     tokenizer: TextTokenizer,
     config_text: str,
+    training: TrainingResult | None = None,
     metrics: Mapping[str, float] | None = None,
     protocol: str = "",
 ) -> None:
@@ -84,12 +91,24 @@ def save_checkpoint(
 
     Args:
         directory: Folder, created if missing.
-        model: The model.
+        model: The model, with its last weights.
         tokenizer: Its tokenizer.
         config_text: The effective config.
+        training: Its training; averaged weights are saved too, and the scores are theirs.
         metrics: Scores by name, for the model card.
         protocol: Protocol of the scores, for the model card.
     """
+    if training is not None and training.average is not None:
+        with training.averaged():
+            save_checkpoint(
+                directory / AVERAGED,
+                model=model,
+                tokenizer=tokenizer,
+                config_text=config_text,
+                metrics=metrics,
+                protocol=protocol,
+            )
+        metrics, protocol = None, f"Not measured; {AVERAGED}/ holds the averaged weights."
     directory.mkdir(parents=True, exist_ok=True)
     replace_file(directory / _CONFIG, config_text)
     save(model, directory, tokenizer=tokenizer, metrics=metrics, protocol=protocol)
@@ -129,10 +148,6 @@ def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoi
 
 def check_config_fits(checkpoint: Checkpoint, experiment: TrainExperiment) -> None:
     """Check the parts of a model's config, which must not be larger than the model itself.
-
-    Args:
-        checkpoint: The model.
-        experiment: The experiment of its config.
 
     Raises:
         ValueError: If the parts are larger, or a part refuses its arguments.

@@ -38,13 +38,7 @@ class _Begun:
 
 
 def begin(output: Path, config_text: str, **inputs: str) -> None:
-    """Record the config, code and inputs of a training.
-
-    Args:
-        output: Output folder of the training.
-        config_text: The effective config.
-        inputs: Digests of the inputs, by name.
-    """
+    """Record the config, code and inputs of a training."""
     folder = output / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / _BEGUN, to_json(_Begun(code_of_training(config_text), inputs)))

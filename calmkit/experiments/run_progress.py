@@ -23,11 +23,7 @@ class RunProgress(Protocol):
         ...
 
     def track(self, label: str) -> Callable[[Progress], None]:
-        """Begin a stage, and return a callback for each of its steps.
-
-        Args:
-            label: A short description of the stage.
-        """
+        """Begin a stage, and return a callback for each of its steps."""
         ...
 
 

@@ -18,6 +18,7 @@ from calmkit.devices import uncompiled
 from calmkit.evaluation import restored_share, score
 from calmkit.metrics import Estimate
 from calmkit.models import LanguageModel
+from calmkit.saving import SavedAutoencoder
 from calmkit.training import (
     Means,
     Objective,
@@ -31,7 +32,6 @@ from calmkit.training import (
 from .evaluation_plan import EvaluationPlan
 from .hardware import at_speed, new_fabric
 from .measuring import measure
-from .named_weights import fill_named_autoencoder
 from .run_progress import RunProgress
 from .run_record import RunRecord
 
@@ -101,7 +101,10 @@ class Trainer:
             if training.average is not None:
                 training.average.copy_to_module()
         else:
-            fill_named_autoencoder(autoencoder, experiment.autoencoder_from)
+            # The class is the experiment's own, which is built already.
+            trusted = type(autoencoder).__module__.partition(".")[0]
+            saved = SavedAutoencoder.of_folder(experiment.autoencoder_from, trust=(trusted,))
+            saved.fill(autoencoder)
             autoencoder.to(self.fabric.device)
         keys = {"standardize": experiment.standardize, "normalize": experiment.normalize}
         autoencoder = wrapped(autoencoder.eval(), **keys).to(self.fabric.device)
@@ -152,13 +155,7 @@ class Trainer:
     def measure(
         self, model: LanguageModel, training: TrainingResult, *, timed: bool = True
     ) -> RunRecord:
-        """Evaluate a trained model, with its averaged weights if it has them.
-
-        Args:
-            model: The model, from `train_model`.
-            training: The record of its training.
-            timed: Whether to time its generation.
-        """
+        """Evaluate a trained model, with its averaged weights if it has them."""
         experiment, steps = self.experiment, training.steps
         batch_size = experiment.training.batch_size
         tokens = steps * batch_size * experiment.positions * experiment.chunk_size

@@ -19,7 +19,14 @@ from calmkit.backbones import Backbone
 from calmkit.chunking import ChunkBatch, chunk_prompts
 from calmkit.nn import evaluation_view
 from calmkit.recording import Recorded
-from calmkit.sampling import BatchTemperature, Draw, PlainSampler, Sampler
+from calmkit.sampling import (
+    BatchTemperature,
+    Draw,
+    ExactTemperature,
+    MostFrequent,
+    PlainSampler,
+    Sampler,
+)
 from calmkit.typing import typed
 
 from .generation import (
@@ -143,16 +150,38 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         vectors = self.input_encoder.training_vectors(batch.tokens, batch.real, generator)
         return self._states(vectors, batch)[:, :-1]
 
-    def sampler_at(self, temperature: float) -> Sampler:
-        """The usual sampler of a temperature, for a model that only gives draws.
+    def sampler_at(
+        self,
+        temperature: float,
+        *,
+        candidates: int = 64,
+        exact: bool = False,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+    ) -> Sampler:
+        """The usual sampler of a temperature, here for a model that only gives draws.
 
         Args:
-            temperature: In (0, 1].
+            temperature: In (0, 1]; 0 is greedy.
+            candidates: Draws per chunk below temperature 1.
+            exact: Draw until a chunk is exact; `candidates` are used after 10 000 draws in vain.
+            top_k: Keep this many of a softmax's most likely tokens; all if None.
+            top_p: Keep the most likely tokens, or the most frequent chunks, with this total share.
 
         Raises:
-            ValueError: If it is out of range.
+            ValueError: If a number is out of range, or the model has no probabilities to rank.
         """
-        return PlainSampler() if temperature == 1 else BatchTemperature(temperature)
+        if temperature == 0 and not exact:
+            return MostFrequent(candidates)
+        if top_k is not None:
+            raise ValueError(
+                "top_k must be omitted for a model that only gives draws, since it has no "
+                f"probabilities to rank; got {top_k}. Use top_p, which ranks chunks by counts."
+            )
+        batch = BatchTemperature(temperature, candidates, top_p=top_p)
+        if temperature == 1 and top_p == 1:
+            return PlainSampler()
+        return ExactTemperature(temperature, fallback=batch) if exact else batch
 
     def generate(
         self,

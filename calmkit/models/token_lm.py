@@ -127,13 +127,19 @@ class TokenLM(LanguageModel):
         require_finite("logits of the softmax", logits)
         return TokenDraws(logits, generator)
 
-    def sampler_at(self, temperature: float) -> Sampler:
-        """The sharpened softmax.
-
-        Args:
-            temperature: Positive and finite.
-        """
-        return SoftmaxSampler(temperature)
+    def sampler_at(
+        self,
+        temperature: float,
+        *,
+        candidates: int = 64,
+        exact: bool = False,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+    ) -> Sampler:
+        """The sharpened softmax, which is exact and has no candidates; 0 is greedy."""
+        if temperature == 0:
+            return SoftmaxSampler(top_k=1)
+        return SoftmaxSampler(temperature, top_k, top_p)
 
 
 class TokenDraws:

@@ -6,7 +6,7 @@ micro-batch takes a part of a step's rows.
 
 import numpy as np
 
-__all__ = ["check_sizes", "rows_of_step"]
+__all__ = ["rows_of_step"]
 
 
 def rows_of_step(step: int, batch_size: int, rows: slice) -> np.ndarray:
@@ -28,16 +28,3 @@ def rows_of_step(step: int, batch_size: int, rows: slice) -> np.ndarray:
             f"rows must choose at least one of the {batch_size} rows of a batch; got {rows}."
         )
     return step * batch_size + chosen
-
-
-def check_sizes(*, seed: int, **sizes: int) -> None:
-    """Refuse sizes below 1 and a negative seed.
-
-    Raises:
-        ValueError: If there is one; names the argument.
-    """
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}.")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0; got {seed}.")

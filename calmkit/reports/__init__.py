@@ -3,7 +3,7 @@
 from .base import Report as Report
 from .merging import report_folders as report_folders
 from .report_files import write_report as write_report
-from .table import ReportTables as ReportTables
+from .terminal_tables import ReportTables as ReportTables
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
@@ -15,5 +15,4 @@ from .data_report import data_text as data_text
 from .diagnosis_files import write_diagnosis as write_diagnosis
 from .merging import RESULTS as RESULTS
 from .merging import merged_report as merged_report
-from .text_against_trigrams import text_quality as text_quality
 from .text_tables import to_text as to_text

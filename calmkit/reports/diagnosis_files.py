@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from calmkit.diagnostics import Diagnosis, LatentPlaces
 from calmkit.files import replacing
+from calmkit.reports.plots.style import plain_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,13 +21,6 @@ __all__ = ["write_diagnosis"]
 
 # Okabe and Ito's blue and vermilion.
 _REAL, _DRAWN = "#0072B2", "#D55E00"
-_STYLE = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-}
 
 
 def write_diagnosis(diagnosis: Diagnosis, directory: Path) -> list[Path]:
@@ -49,14 +43,10 @@ def write_diagnosis(diagnosis: Diagnosis, directory: Path) -> list[Path]:
 
 
 def _draw(diagnosis: Diagnosis, path: Path) -> None:
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Ignore the user's matplotlibrc, so that results look the same everywhere.
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+    with plain_style():
         figure = Figure(figsize=(12, 8.5), layout="constrained")
         FigureCanvasAgg(figure)
         parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.4, 5])
@@ -80,7 +70,7 @@ def _draw_curve(axes: "Axes", diagnosis: Diagnosis) -> None:
     axes.set_title("Autoencoder under noise")
     axes.set_xlabel("noise / spread of all latents")
     axes.set_ylabel("tokens restored")
-    axes.legend(frameon=False, loc="lower left")
+    axes.legend(loc="lower left")
 
 
 def _draw_use(axes: "Axes", diagnosis: Diagnosis) -> None:
@@ -118,4 +108,4 @@ def _draw_map(axes: "Axes", places: LatentPlaces | None, title: str) -> None:
     ):  # fmt: skip
         x, y = points.cpu().numpy().T
         axes.scatter(x, y, s=7, color=color, alpha=0.5, linewidths=0, label=name)
-    axes.legend(frameon=False, loc="best", markerscale=2)
+    axes.legend(loc="best", markerscale=2)

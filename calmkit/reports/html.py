@@ -21,12 +21,7 @@ __all__ = ["to_page"]
 
 
 def to_page(report: Report, plots: Sequence[Plot]) -> str:
-    """The page as HTML, from the template `page.html`.
-
-    Args:
-        report: The report.
-        plots: Its plots.
-    """
+    """The page as HTML, from the template `page.html`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from calmkit.comparison import ComparisonResult, Summary, VariantResult, summarize
+from calmkit.diagnostics import TextQuality
 from calmkit.evaluation import Timing
 from calmkit.experiments import RunResult
 from calmkit.metrics import Estimate, combine_brier
@@ -50,6 +51,16 @@ class Line:
     def baselines(self) -> Mapping[str, tuple[Estimate, ...]]:
         """Brier-1..4 of each baseline; empty if the training text is unknown."""
         return {} if self.has_failed else self.variant.runs[0].baselines or {}
+
+    @property
+    def text_quality(self) -> TextQuality | None:
+        """The scores beside those of the trigrams; None if there are none to compare."""
+        if (counted := self.baselines.get("trigram")) is None:
+            return None
+        model, trigram = (
+            tuple(score.value for score in scores) for scores in (self.summary.brier, counted)
+        )
+        return TextQuality(model, trigram)
 
     @property
     def timing(self) -> Timing | None:

@@ -22,12 +22,7 @@ SEVERAL = "; "
 
 
 def notes(result: ComparisonResult, lines: Sequence[Line]) -> list[str]:
-    """The notes, the most surprising first.
-
-    Args:
-        result: The result.
-        lines: The lines of its report.
-    """
+    """The notes, the most surprising first."""
     scored = [line for line in lines if not line.has_failed]
     found = [
         note

@@ -33,12 +33,7 @@ _RETURNED = re.compile(
 
 
 def description_of(error: Exception, call: str) -> str:
-    """Describe an error in a sentence, with the lines of the part's files that led to it.
-
-    Args:
-        error: The error.
-        call: A description of the call.
-    """
+    """Describe an error in a sentence, with the lines of the part's files that led to it."""
     if isinstance(error, Broken):
         return f"{error}. The likely cause: {error.cause}."
     if isinstance(error, jaxtyping.TypeCheckError) and (found := _RETURNED.search(str(error))):

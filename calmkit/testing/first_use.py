@@ -1,7 +1,8 @@
 """The first use of a part: one call of each method, with a check of the result's form.
 
 It is the first contract of every suite, and the only check of `try_part`. It runs without
-hypothesis, so no extra is needed. The part is used with the sizes in its own attributes.
+hypothesis, so no extra is needed. The part is used with the sizes in its own attributes, for a
+batch of any shape. Results may be required to have a dtype, which is that of the part's weights.
 """
 
 import functools
@@ -44,12 +45,6 @@ def use_head(
 ) -> None:
     """Run one training step and draw two samples.
 
-    Args:
-        trial: Makes the calls.
-        head: The head.
-        batch: Batch shape of the conditions.
-        dtype: Required dtype of losses and samples; None: any.
-
     Raises:
         Broken: If a result has the wrong form.
     """
@@ -83,12 +78,6 @@ def use_rule(
 ) -> None:
     """Compute one score per position.
 
-    Args:
-        trial: Makes the calls.
-        rule: The rule.
-        batch: Batch shape of the positions.
-        latent: Dimensions of a sample.
-
     Raises:
         Broken: If the score has the wrong form.
     """
@@ -101,11 +90,6 @@ def use_rule(
 
 def use_backbone(trial: Trial, backbone: Backbone, *, dtype: torch.dtype | None = None) -> None:
     """Compute the states of two rows of five vectors, and run one training step.
-
-    Args:
-        trial: Makes the call.
-        backbone: The backbone.
-        dtype: Required dtype of the states; None: any.
 
     Raises:
         Broken: If the states have the wrong form.
@@ -126,12 +110,6 @@ def use_autoencoder(
     dtype: torch.dtype | None = None,
 ) -> None:
     """Encode and decode chunks, and run one training step.
-
-    Args:
-        trial: Makes the calls.
-        model: The autoencoder.
-        batch: Batch shape of the chunks.
-        dtype: Required dtype of its results; None: any.
 
     Raises:
         Broken: If a result has the wrong form.
@@ -159,12 +137,6 @@ def use_sampler(
     trial: Trial, sampler: Sampler, draw: Draw, generator: torch.Generator | None
 ) -> SampledChunks:
     """Make one choice from a black box.
-
-    Args:
-        trial: Makes the call.
-        sampler: The sampler.
-        draw: The black box.
-        generator: Randomness of the choice.
 
     Raises:
         Broken: If the result is not a `SampledChunks`.

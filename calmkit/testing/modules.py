@@ -71,10 +71,6 @@ def expect_all_learn(part: nn.Module, steps: list[dict[str, Tensor]]) -> None:
 
     One step is not enough: gradients may cancel in it, and layers initialised to zero block those
     of other layers.
-
-    Args:
-        part: The trained part.
-        steps: The result of `gradients_of_training`.
     """
     for name in (name for name, p in part.named_parameters() if p.requires_grad):
         gradients = [step[name] for step in steps if name in step]

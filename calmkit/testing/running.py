@@ -106,33 +106,23 @@ class PartUnderTest:
             f'check_part("{self.suite.kind}", {name_of(self.factory)}, '
             f'only=["{contract.name}"], profile="{self.profile.name}", seed={self.seed})'
         )
-        where = {"docs": self.suite.docs, "repeat": repeat}
         if error is None:
-            return Failure(
-                trial.last_call,
-                f"the contract holds, or does not apply; it is exempt: "
-                f"{self.exempt[contract.name]}",
-                "a contract that is broken, where a part is exempt from it",
-                "the exemption is no longer needed: remove it",
-                **where,
+            seen = "the contract holds, or does not apply; it is exempt: "
+            seen += self.exempt[contract.name]
+            expected = "a contract that is broken, where a part is exempt from it"
+            cause = "the exemption is no longer needed: remove it"
+        elif isinstance(error, Broken):
+            seen, expected, cause = error.seen, error.expected, error.cause
+        elif isinstance(error, TypeCheckError) and "return value" in str(error):
+            seen = f"{_one_line(error)}{_place(error)}"
+            expected = "a result of the shape and dtype that the annotation states"
+            cause = "an axis is missing, summed away or flattened, or the dtype is another"
+        else:
+            seen, expected = f"{_one_line(error)}{_place(error)}", "no error"
+            cause = (
+                "the part refuses, or cannot handle, a call that every part of its kind must take"
             )
-        if isinstance(error, Broken):
-            return Failure(trial.last_call, error.seen, error.expected, error.cause, **where)
-        if isinstance(error, TypeCheckError) and "return value" in str(error):
-            return Failure(
-                trial.last_call,
-                f"{_one_line(error)}{_place(error)}",
-                "a result of the shape and dtype that the annotation states",
-                "an axis is missing, summed away or flattened, or the dtype is another",
-                **where,
-            )
-        return Failure(
-            trial.last_call,
-            f"{_one_line(error)}{_place(error)}",
-            "no error",
-            "the part refuses, or cannot handle, a call that every part of its kind must take",
-            **where,
-        )
+        return Failure(trial.last_call, seen, expected, cause, self.suite.docs, repeat)
 
 
 def _first_of(error: Exception) -> Exception:

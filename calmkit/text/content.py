@@ -17,9 +17,6 @@ _SPACE = re.compile(r"\s")
 def content_key(text: str) -> bytes:
     """A key that two texts share if, barring hash collisions, they have the same words in order.
 
-    Args:
-        text: Any text.
-
     Returns:
         The 16-byte BLAKE2b digest of the words, joined by spaces.
     """

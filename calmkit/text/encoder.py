@@ -84,11 +84,7 @@ class Encoding:
         tokenizer.encode_special_tokens = True
 
     def __call__(self, documents: Sequence[RawDocument]) -> EncodedBatch:
-        """Encode a batch, without its blank documents.
-
-        Args:
-            documents: The batch.
-        """
+        """Encode a batch, without its blank documents."""
         texts: dict[str, list[str]] = {"train": [], "validation": []}
         batch = EncodedBatch({})
         for place, raw in enumerate(documents):

@@ -78,11 +78,7 @@ class Journal:
         return State(**found)
 
     def note(self, state: State) -> None:
-        """Record the written data, whose files must have been flushed.
-
-        Args:
-            state: The complete state.
-        """
+        """Record the written data, whose files must have been flushed."""
         replace_file(self._work / "state.json", json.dumps(dataclasses.asdict(state)))
 
     def remove(self) -> None:

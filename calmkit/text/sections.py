@@ -14,9 +14,6 @@ def split_into_sections(text: str) -> list[str]:
     Paragraphs are collected until a section has min(8000, len(text) / 20) characters. A long text
     thus has sections of a few pages, and a short one about 20 sections. Concatenating the sections
     restores the text. A text of a single line is not cut.
-
-    Args:
-        text: The text to cut.
     """
     sections = _gather(text, ends_section=lambda line: not line.strip())
     return sections if len(sections) > 1 else _gather(text, ends_section=lambda line: True)

@@ -74,11 +74,7 @@ class SideWriter:
             file.close()
 
     def append(self, encoded: EncodedSide) -> None:
-        """Append documents.
-
-        Args:
-            encoded: The documents.
-        """
+        """Append documents."""
         done = self.done
         self._offsets.write((done.tokens + np.cumsum(encoded.lengths)).astype("<i8").tobytes())
         tokens, place = encoded.tokens, done.tokens

@@ -137,11 +137,7 @@ class TextTokenizer:
         return cls(read_tokenizer(path), end=end, padding=padding)
 
     def save(self, path: Path | str) -> None:
-        """Write a JSON file in the format of the library `tokenizers`.
-
-        Args:
-            path: The file to write.
-        """
+        """Write a JSON file in the format of the library `tokenizers`."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
 
     def to_json(self) -> str:
@@ -149,19 +145,11 @@ class TextTokenizer:
         return self._tokenizer.to_str()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without end tokens.
-
-        Args:
-            text: Any text; may be empty.
-        """
+        """Token ids of a text, without end tokens."""
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, on all CPU cores.
-
-        Args:
-            texts: Any texts.
-        """
+        """Token ids of each text, on all CPU cores."""
         return encode_as_text(self._tokenizer, texts, self.end_id)
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -58,20 +58,12 @@ class AveragedWeights:
         return gathered
 
     def decay_at(self, step: int) -> float:
-        """The decay after the update of a step, d_t.
-
-        Args:
-            step: Number of the step, from 0.
-        """
+        """The decay after the update of a step, d_t."""
         return min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the weights after a step into the average.
-
-        Args:
-            step: Number of the step, from 0.
-        """
+        """Take the weights after a step into the average."""
         averages = list(self._averages.values())
         pairs = zip(averages, self._trained.values(), strict=True)
         weights = [p.detach().to(average.dtype) for average, p in pairs]

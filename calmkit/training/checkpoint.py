@@ -179,11 +179,7 @@ def _made(folder: Path) -> Path:
 def _renew(target: Path, record: Mapping[str, Any]) -> None:
     """Replace the record of a checkpoint atomically."""
     files = read_record(target)["files"]
-    try:
-        replace_file(target / RECORD, seal({**record, "files": files}))
-    except BaseException:
-        partial_of(target / RECORD).unlink(missing_ok=True)
-        raise
+    replace_file(target / RECORD, seal({**record, "files": files}))
     flush(target)
 
 

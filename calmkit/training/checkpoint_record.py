@@ -36,9 +36,6 @@ class CheckpointError(ValueError):
 def read_record(path: Path) -> dict[str, Any]:
     """The content of a checkpoint's record.
 
-    Args:
-        path: The checkpoint's folder.
-
     Raises:
         CheckpointError: If it is missing, changed or of another format.
     """
@@ -61,11 +58,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def seal(record: Mapping[str, Any]) -> str:
-    """A record as JSON, with its format and its checksum.
-
-    Args:
-        record: Any JSON content.
-    """
+    """A record as JSON, with its format and its checksum."""
     content = {"format": _FORMAT, **record}
     return json.dumps({**content, "checksum": _checksum(content)}, indent=1)
 

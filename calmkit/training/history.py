@@ -63,21 +63,12 @@ class History:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries; floats survive JSON exactly."""
-        return {
-            "seconds": self.seconds,
-            "curve": self.curve,
-            "validation": self.validation,
-            "sums": self.sums,
-            "summed": self.summed,
-        }
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "History":
         """The history from the result of `to_json`."""
-        return cls(
-            seconds=content["seconds"],
-            curve=[(step, dict(values)) for step, values in content["curve"]],
-            validation=[(step, dict(values)) for step, values in content["validation"]],
-            sums=dict(content["sums"]),
-            summed=content["summed"],
-        )
+        fields = dict(content)
+        for name in ("curve", "validation"):
+            fields[name] = [(step, dict(values)) for step, values in content[name]]
+        return cls(**fields)

@@ -38,10 +38,6 @@ Objective = Callable[[nn.Module, ChunkBatch, torch.Generator], Mapping[str, Tens
 def means_of(result: Mapping[str, Tensor] | Means, batch: ChunkBatch) -> Means:
     """The result of an objective, with its count.
 
-    Args:
-        result: Result of the objective.
-        batch: The batch it was computed on.
-
     Raises:
         ValueError: If it cannot be minimised, logged or weighted.
     """

@@ -34,9 +34,6 @@ class OutOfMemory(RuntimeError):
 def out_of_memory_in(stage: str) -> Iterator[None]:
     """Turn a failed allocation into an `OutOfMemory`.
 
-    Args:
-        stage: The stage that is trained inside.
-
     Raises:
         OutOfMemory: If an allocation fails, on a GPU or a CPU.
     """

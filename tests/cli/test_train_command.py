@@ -11,9 +11,9 @@ from calmkit.cli.next_commands import next_commands
 
 def test_train_hands_on_the_config_that_builds_the_model(run, tmp_path):
     assert cli.main(["train", "--head", "FlowHead", "--output", "out"]) == 0
-    ((name, (experiment, _), kwargs),) = run.calls
+    ((name, (experiment,), kwargs),) = run.calls
     assert name == "train"
-    assert sorted(kwargs) == ["config_text", "display", "fabric", "forecasts"]
+    assert sorted(kwargs) == ["config_text", "corpus", "display", "fabric", "forecasts"]
     head = yaml.safe_load(kwargs["config_text"])["head"]
     assert head["class_path"] == "calmkit.heads.FlowHead"
     assert str(experiment.output) == "out"

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from calmkit.comparison import budget, planned_runs
 from calmkit.comparison.budget import step_flops, with_steps
+from calmkit.comparison.executing import in_waves, run_all
 from calmkit.comparison.planned_runs import PlannedRun
 from calmkit.comparison.planning import plan_runs, prepare_all
 from calmkit.comparison.results import Failure
-from calmkit.comparison.waves import in_waves, run_all
 from calmkit.config import ConfigError, parse_comparison
 from calmkit.experiments import Silent
 from calmkit.experiments.trainer import Trainer, model_objective

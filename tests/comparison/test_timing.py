@@ -39,7 +39,7 @@ def stored(monkeypatch, tmp_path):
 
     monkeypatch.setattr(timing, "read_record", lambda run: found.get((run.variant, run.seed)))
     monkeypatch.setattr(
-        timing, "keep_record", lambda run, record: found.update({(run.variant, run.seed): record})
+        timing, "keep", lambda run, record: found.update({(run.variant, run.seed): record})
     )
     monkeypatch.setattr(timing, "trained_model", trained)
     monkeypatch.setattr(timing, "time_generation", time_generation)

@@ -194,4 +194,4 @@ def test_a_tuned_comparison_states_its_trials(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "tuning: 0 of 4 trials to run." in said and "2 of 2 runs are already" in said
     assert read_results(out / "results.json") == first
-    assert json.loads((out / "trials/energy/lr-0.01/seed-0.json").read_text())["brier_1"]
+    assert json.loads((out / "trials/energy/lr-0.01/seed-0.json").read_text())["found"]

@@ -148,7 +148,7 @@ def test_the_seed_decides():
     ("changes", "message"),
     [
         ({"tokens": 0}, "tokens must be at least 1; got 0"),
-        ({"min_context": 8}, "after min_context = 8 chunks, to be continued; 1 of 3 do"),
+        ({"min_context": 8}, "after min_context = 8 chunks, for a standard error; 1 of 3 do"),
     ],
 )
 def test_too_little_is_refused(changes, message):

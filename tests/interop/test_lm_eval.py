@@ -9,7 +9,6 @@ from harness_tasks import QUESTIONS, write_tasks
 
 from calmkit.backbones import TransformerBackbone
 from calmkit.models import Generation, TokenLM, rank
-from calmkit.sampling import BatchTemperature, MostFrequent, PlainSampler, SoftmaxSampler
 
 pytest.importorskip("lm_eval")
 
@@ -18,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 from calmkit.interop.lm_eval import CalmLM, NoLikelihoodError
-from calmkit.interop.lm_eval.task_settings import sampler_for, task_settings
+from calmkit.interop.lm_eval.task_settings import task_settings
 from calmkit.interop.lm_eval.until import before, write_until
 
 
@@ -202,7 +201,7 @@ class TestGeneration:
     @pytest.mark.parametrize("count", [1, 47, 200])
     def test_rounds_give_the_text_of_one_generation(self, model, count):
         """With a sampler that leaves nothing to chance; prompts of different lengths."""
-        greedy = sampler_for(model, candidates=4, temperature=0)
+        greedy = model.sampler_at(0, candidates=4)
         tokenizer = Letters() if model.chunk_size == 1 else Few()
         prompts = [[0, 1, 2, 3, 4], [0], [0, 5, 5]]
         settings = {"max_new_tokens": count, "sampler": greedy}
@@ -289,29 +288,6 @@ class TestSettings:
     def test_unknown_settings_are_refused(self):
         with pytest.raises(ValueError, match="got num_beams, penalty"):
             task_settings({"penalty": 2, "num_beams": 3}, temperature=None, max_new_tokens=9)
-
-    def test_samplers(self):
-        softmax, calm = softmax_model(), tiny()
-        assert sampler_for(softmax, candidates=9, temperature=0) == SoftmaxSampler(top_k=1)
-        assert sampler_for(softmax, candidates=9, temperature=2, top_k=5, top_p=0.5) == (
-            SoftmaxSampler(2, 5, 0.5)
-        )
-        assert sampler_for(calm, candidates=9, temperature=0, top_k=1) == MostFrequent(9)
-        half = sampler_for(calm, candidates=9, temperature=0.5, top_p=0.5)
-        assert half == BatchTemperature(0.5, 9, top_p=0.5)
-        with pytest.raises(ValueError, match="top_k must be omitted"):
-            sampler_for(calm, candidates=9, temperature=0.5, top_k=3)
-
-    def test_temperature_1_of_a_calm_is_plain_sampling(self):
-        model, prompt = tiny(build_head=energy_head), [[0, 1]]
-        texts = [
-            model.generate(
-                prompt, max_new_tokens=30, sampler=sampler,
-                generator=torch.Generator().manual_seed(0),
-            )
-            for sampler in (sampler_for(model, candidates=9, temperature=1), PlainSampler())
-        ]  # fmt: skip
-        assert texts[0] == texts[1]
 
     @pytest.mark.parametrize(
         ("arguments", "text"),

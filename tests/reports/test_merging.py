@@ -115,7 +115,7 @@ class TestFolders:
         return folder
 
     def test_report_of_several(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("calmkit.reports.plots.every._DRAWS", ())
+        monkeypatch.setattr("calmkit.reports.plots.all_plots._DRAWS", ())
         bare = dataclasses.replace(FLOW, runs=samples.only_measured().variants[0].runs)
         folders = [
             self.write(tmp_path / "monday" / "run", samples.result(ENERGY, FLOW)),

@@ -9,7 +9,7 @@ import sample_results as samples
 from calmkit.comparison import summarize
 from calmkit.reports.lines import lines_of
 from calmkit.reports.plots import draw_plots
-from calmkit.reports.plots.every import sketches
+from calmkit.reports.plots.all_plots import sketches
 from calmkit.reports.plots.learning import mean_curve
 from calmkit.reports.plots.style import looks, plain_style
 

@@ -407,8 +407,8 @@ def test_every_suite_has_sentences_and_a_page(kind):
 def test_no_contract_is_left_out_of_its_suite(kind):
     """What is written as a contract anywhere below a suite's package belongs to it."""
     suite = suite_of(kind)
-    package = f"calmkit.testing.{KINDS[kind]}."
-    folder = Path(calmkit.__file__).parent / "testing" / KINDS[kind]
+    package = f"calmkit.testing.{KINDS[kind].package}."
+    folder = Path(calmkit.__file__).parent / "testing" / KINDS[kind].package
     written = {
         name
         for file in folder.glob("*.py")

@@ -35,7 +35,7 @@ from calmkit.bounds import check_at_least
 from calmkit.models import LanguageModel, Tokenizer, TokenLM, rank
 
 from .questions import questions_of, undecided
-from .task_settings import sampler_for, task_settings
+from .task_settings import task_settings
 from .token_likelihood import Pair, continuation_log_likelihoods
 from .until import write_until
 
@@ -92,7 +92,7 @@ class CalmLM(TemplateLM):
         check_at_least(0, seed=seed)
         self.model, self._tokenizer = model, tokenizer
         self._temperature, self._candidates = temperature, candidates
-        sampler_for(model, candidates=candidates, temperature=temperature or 0.0)
+        model.sampler_at(temperature or 0.0, candidates=candidates)
         self._ranking_samples = ranking_samples
         self._max_new_tokens, self._batch_size, self._seed = max_new_tokens, batch_size, seed
         self._device = model.backbone.device
@@ -141,8 +141,7 @@ class CalmLM(TemplateLM):
             for one in requests
         ]
         samplers = [
-            sampler_for(
-                self.model,
+            self.model.sampler_at(
                 candidates=self._candidates,
                 **{name: one[name] for name in _OF_SAMPLERS if name in one},
             )

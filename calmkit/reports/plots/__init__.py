@@ -1,4 +1,4 @@
 """Plots of a comparison, one kind per file."""
 
-from .every import draw_plots as draw_plots
+from .all_plots import draw_plots as draw_plots
 from .style import Plot as Plot

@@ -1,3 +1,1 @@
 """The contracts of attention backends."""
-
-from .suite import SUITE as SUITE

@@ -1,3 +1,1 @@
 """The contracts of chunk autoencoders."""
-
-from .suite import SUITE as SUITE

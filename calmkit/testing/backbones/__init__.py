@@ -1,3 +1,1 @@
 """The contracts of backbones."""
-
-from .suite import SUITE as SUITE

@@ -1,3 +1,1 @@
 """The contracts of generative heads."""
-
-from .suite import SUITE as SUITE

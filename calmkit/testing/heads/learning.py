@@ -103,18 +103,17 @@ def _distance_after_training(trial: HeadTrial, outcome: Outcome, enough: float) 
         outcome: The target.
         enough: The distance below which no second, longer training is needed.
     """
-    distance = _distance_after(trial, outcome, _FIRST)
-    return distance if distance < enough else _distance_after(trial, outcome, _SECOND)
-
-
-def _distance_after(trial: HeadTrial, outcome: Outcome, steps: int) -> float:
-    generator = trial.generator(11)
-    head = _trained(trial, outcome, generator, steps)
-    cond = torch.randn(_CONDITIONS, 2, generator=generator)
-    with torch.no_grad():
-        drawn = trial.call(head.sample, cond, _SAMPLES, generator)
-    truth = outcome(cond.expand(_SAMPLES, -1, -1), generator).sample(1, generator)[0]
-    return energy_distance(drawn, truth)
+    distance = math.inf
+    for steps in (_FIRST, _SECOND):
+        if distance >= enough:
+            generator = trial.generator(11)
+            head = _trained(trial, outcome, generator, steps)
+            cond = torch.randn(_CONDITIONS, 2, generator=generator)
+            with torch.no_grad():
+                drawn = trial.call(head.sample, cond, _SAMPLES, generator)
+            truth = outcome(cond.expand(_SAMPLES, -1, -1), generator).sample(1, generator)[0]
+            distance = energy_distance(drawn, truth)
+    return distance
 
 
 def _trained(trial: HeadTrial, outcome: Outcome, generator: torch.Generator, steps: int) -> Head:

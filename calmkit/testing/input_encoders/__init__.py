@@ -1,3 +1,1 @@
 """The contracts of input encoders."""
-
-from .suite import SUITE as SUITE

@@ -1,3 +1,1 @@
 """The contracts of kernels."""
-
-from .suite import SUITE as SUITE

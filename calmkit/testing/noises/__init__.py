@@ -1,3 +1,1 @@
 """The contracts of noise distributions."""
-
-from .suite import SUITE as SUITE

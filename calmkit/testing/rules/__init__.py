@@ -1,3 +1,1 @@
 """The contracts of scoring rules."""
-
-from .suite import SUITE as SUITE

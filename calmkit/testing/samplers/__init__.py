@@ -1,3 +1,1 @@
 """The contracts of samplers."""
-
-from .suite import SUITE as SUITE

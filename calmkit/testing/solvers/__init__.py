@@ -1,3 +1,1 @@
 """The contracts of solvers of differential equations."""
-
-from .suite import SUITE as SUITE

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from calmkit.comparison import waves
+from calmkit.comparison import executing
+from calmkit.comparison.executing import run_all
 from calmkit.comparison.planned_runs import PlannedRun
 from calmkit.comparison.results import Failure
-from calmkit.comparison.waves import run_all
 from calmkit.config import ConfigError, parse_comparison
 from calmkit.experiments.hardware import describe_hardware, threads_of_a_run, with_threads
 
@@ -48,7 +48,7 @@ class TestThreads:
     def test_a_run_that_is_alone_in_its_wave_has_as_many_as_the_others(self, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            waves, "do_run", lambda run, display: seen.append(torch.get_num_threads())
+            executing, "do_run", lambda run, display: seen.append(torch.get_num_threads())
         )
         with with_threads(4):
             run_all([planned("a")], processes=2, threads=2, display=Notes())
@@ -70,12 +70,12 @@ class TestPlaces:
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(devices))
-        assert waves._devices() == devices
+        assert executing._devices() == devices
 
     def test_a_worker_takes_one_of_them_and_its_threads(self, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
         with with_threads(1):
-            waves._take_place(3, threads=2, devices=["4", "7"])
+            executing._take_place(3, threads=2, devices=["4", "7"])
             assert torch.get_num_threads() == 2
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 
@@ -93,9 +93,9 @@ def test_a_run_whose_process_died_has_failed(monkeypatch):
 
         def do(self, wave):
             yield wave[0], None
-            yield wave[1], waves.Died("its process was ended by SIGKILL")
+            yield wave[1], executing.Died("its process was ended by SIGKILL")
 
-    monkeypatch.setattr(waves, "Pool", Pool)
+    monkeypatch.setattr(executing, "Pool", Pool)
     notes = Notes()
     runs = [planned("a"), planned("b", autoencoder="y", training="2")]
     failures = run_all(runs, processes=2, threads=1, display=notes)

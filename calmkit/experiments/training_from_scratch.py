@@ -8,12 +8,12 @@ from calmkit.cluster import end_exchange
 from calmkit.config import TrainExperiment
 from calmkit.data import Corpus
 
-from .named_weights import inputs_of
+from .model_folder import save_checkpoint
 from .resuming import CHECKPOINTS, begin
 from .run_progress import RunProgress
 from .run_record import RunRecord
-from .trained_weights import save_trained
 from .trainer import Trainer
+from .training_inputs import inputs_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -55,9 +55,9 @@ def train(
         return None
     display.note("measuring on held-out text ...")
     record = trainer.measure(model, training)
-    save_trained(
+    save_checkpoint(
         experiment.output,
-        training,
+        training=training,
         model=model,
         tokenizer=corpus.tokenizer,
         config_text=config_text,

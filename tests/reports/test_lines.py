@@ -2,7 +2,7 @@
 
 from sample_results import TRIGRAM, UNIGRAM, result, variant
 
-from calmkit.reports import Report, text_quality
+from calmkit.reports import Report
 
 
 def of(**baselines):
@@ -11,12 +11,12 @@ def of(**baselines):
 
 def test_they_are_those_of_the_variant_and_of_the_trigrams():
     report = of(unigram=UNIGRAM, trigram=TRIGRAM[::-1])
-    found = text_quality(report, "one")
+    found = report.lines[0].text_quality
     assert found.model == tuple(score.value for score in report.lines[0].summary.brier)
     assert found.trigram == tuple(score.value for score in TRIGRAM[::-1])
-    assert text_quality(report, "two").trigram == tuple(score.value for score in TRIGRAM)
+    assert report.lines[1].text_quality.trigram == tuple(score.value for score in TRIGRAM)
 
 
 def test_they_are_absent_without_trigrams():
-    assert text_quality(of(), "one") is None
-    assert text_quality(of(unigram=UNIGRAM), "one") is None
+    assert of().lines[0].text_quality is None
+    assert of(unigram=UNIGRAM).lines[0].text_quality is None

@@ -26,12 +26,6 @@ def run_all(
 ) -> dict[tuple[str, int], Failure]:
     """Execute all runs; a failure is reported, and the other runs continue.
 
-    Args:
-        runs: The runs.
-        processes: Number of parallel processes.
-        threads: CPU threads of each run.
-        display: Receives the progress.
-
     Returns:
         Failures by variant and seed.
     """

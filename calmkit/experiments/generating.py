@@ -1,4 +1,4 @@
-"""Generate text with a saved model: read prompts, choose a sampler, stream the text."""
+"""Generate text with a saved model: read prompts, stream the text."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -6,58 +6,16 @@ from pathlib import Path
 import torch
 
 from calmkit.data import TextTokenizer
-from calmkit.models import Generation, LanguageModel, TokenLM, TokenStream
-from calmkit.sampling import (
-    BatchTemperature,
-    ExactTemperature,
-    PlainSampler,
-    Sampler,
-    SoftmaxSampler,
-)
+from calmkit.models import Generation, LanguageModel, TokenStream
+from calmkit.sampling import Sampler
 from calmkit.text import read_json_lines, read_text
 
-__all__ = ["choose_sampler", "pieces_of_text", "read_prompts", "stream_of_tokens", "write_texts"]
+__all__ = ["pieces_of_text", "read_prompts", "stream_of_tokens", "write_texts"]
 
 # Number of texts generated in parallel.
 _ROWS = 16
 # The tokenizer's output for the bytes of an incomplete character.
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-
-
-def choose_sampler(
-    model: LanguageModel,
-    temperature: float,
-    candidates: int,
-    *,
-    exact: bool = False,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-) -> Sampler:
-    """Create the sampler for the given options.
-
-    Args:
-        model: The model: a `TokenLM` has probabilities, other models only give draws.
-        temperature: T, in (0, 1] for models that only give draws.
-        candidates: N of the batch algorithm.
-        exact: Whether to use the exact algorithm, which falls back to the batch algorithm after
-            10 000 draws.
-        top_k: Keep this many of a softmax's most likely tokens; all if None.
-        top_p: Keep the most likely tokens, or the most frequent chunks, with this total share.
-
-    Raises:
-        ValueError: If a number is out of range, or the model does not support an option.
-    """
-    if isinstance(model, TokenLM):
-        return SoftmaxSampler(temperature, top_k, top_p)
-    if top_k is not None:
-        raise ValueError(
-            "top_k must be omitted for a model that only gives draws, since it has no "
-            f"probabilities to rank; got {top_k}. Use top_p, which ranks chunks by counts."
-        )
-    batch = BatchTemperature(temperature, candidates, top_p=top_p)
-    if temperature == 1 and top_p == 1:
-        return PlainSampler()
-    return ExactTemperature(temperature, fallback=batch) if exact else batch
 
 
 def read_prompts(file: Path) -> list[str]:
