@@ -49,6 +49,11 @@ class PriorGap(Diagnostic):
     marginal: tuple[float, ...]
     total_correlation: float
 
+    meaning = (
+        "latents are not at the scale at which heads start; standardise them "
+        "(StandardizedAutoencoder)"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Whether mean and width alone cost more than 0.3 nats per dimension."""
@@ -61,14 +66,6 @@ class PriorGap(Diagnostic):
             f"latents have std {min(self.std):.2g} to {max(self.std):.2g}, "
             f"{sum(self.marginal) / len(self.marginal):.2g} nats per dimension from N(0, 1); "
             f"total correlation {self.total_correlation:.3g} nats"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "latents are not at the scale at which heads start; standardise them "
-            "(StandardizedAutoencoder)"
         )
 
 

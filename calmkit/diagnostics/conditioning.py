@@ -44,6 +44,11 @@ class ConditioningGap(Diagnostic):
     rolled: Estimate
     gap: Estimate
 
+    meaning = (
+        "the head ignores its condition and draws from the marginal, so text has no thread; "
+        "train longer, standardise latents, look at the backbone's learning rate"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Not above two standard errors."""
@@ -55,14 +60,6 @@ class ConditioningGap(Diagnostic):
         return (
             f"conditioning gap {self.gap.value:.3g} ± {self.gap.standard_error:.2g} on an energy "
             f"score of {self.matched.value:.3g}"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the head ignores its condition and draws from the marginal, so text has no thread; "
-            "train longer, standardise latents, look at the backbone's learning rate"
         )
 
 

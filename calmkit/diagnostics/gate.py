@@ -50,6 +50,11 @@ class DecoderGate(Diagnostic):
     by_place: tuple[float, ...]
     from_mean: tuple[float, ...]
 
+    meaning = (
+        "the decoder loses tokens at the errors that this head makes; train the autoencoder "
+        "with more dropout of latents or more dimensions, or the head for longer"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Whether fewer than 95 % are restored at any place."""
@@ -64,14 +69,6 @@ class DecoderGate(Diagnostic):
         return (
             f"gate {'failed' if self.is_bad else 'passed'} at a head's noise of {self.size:.2g}: "
             f"restored by place {noisy} (without noise {clean})"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the decoder loses tokens at the errors that this head makes; train the autoencoder "
-            "with more dropout of latents or more dimensions, or the head for longer"
         )
 
 

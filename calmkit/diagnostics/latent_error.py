@@ -69,6 +69,11 @@ class LatentError(Diagnostic):
     gain: Estimate
     samples: int
 
+    meaning = (
+        "the mean of the draws is no nearer to the true latent than one constant is: the "
+        "states say nothing about it, or too few draws were averaged"
+    )
+
     @property
     def explained(self) -> float:
         """Share of the constant's MSE that the mean of the samples saves; 1 is perfect."""
@@ -97,14 +102,6 @@ class LatentError(Diagnostic):
             )
         )
         return f"latent MSE (cosine): {found}; the mean of draws saves {self.explained:.1%}"
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the mean of the draws is no nearer to the true latent than one constant is: the "
-            "states say nothing about it, or too few draws were averaged"
-        )
 
 
 @typed

@@ -41,6 +41,11 @@ class LatentUse(Diagnostic):
     signal: tuple[float, ...]
     kl: tuple[float, ...]
 
+    meaning = (
+        "collapsed dimensions are noise that a head must imitate in vain; clip the KL "
+        "(free bits), lower its weight, or use fewer dimensions"
+    )
+
     @property
     def is_active(self) -> tuple[bool, ...]:
         """For each dimension, whether more than 1 % of its variance is signal."""
@@ -62,14 +67,6 @@ class LatentUse(Diagnostic):
         return (
             f"{self.active} of {len(self.signal)} latent dimensions active; KL {sum(self.kl):.3g} "
             f"nats, {min(self.kl):.2g} to {max(self.kl):.2g} per dimension"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "collapsed dimensions are noise that a head must imitate in vain; clip the KL "
-            "(free bits), lower its weight, or use fewer dimensions"
         )
 
 

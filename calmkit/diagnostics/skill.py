@@ -47,6 +47,11 @@ class EnergySkill(Diagnostic):
     gain: Estimate
     floor: float
 
+    meaning = (
+        "random chunks of other text would score as well as the head; if the conditioning gap "
+        "is fine, its samples have the wrong spread, otherwise it has learned nothing yet"
+    )
+
     @property
     def skill(self) -> float:
         """1 - S / M: 0 equals the marginal, 1 - F / M is the best possible value."""
@@ -64,14 +69,6 @@ class EnergySkill(Diagnostic):
             f"energy score {self.model.value:.3g} between the posterior's {self.floor:.3g} and "
             f"the marginal's {self.marginal.value:.3g} ± {self.gain.standard_error:.2g}: skill "
             f"{self.skill:.1%}"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "random chunks of other text would score as well as the head; if the conditioning gap "
-            "is fine, its samples have the wrong spread, otherwise it has learned nothing yet"
         )
 
 

@@ -50,6 +50,8 @@ class ContrastiveHead(Head):
 
     sampling_arguments = frozenset({"temperature"})
 
+    evaluations_per_sample = 1
+
     def __init__(
         self,
         cond_size: int,
@@ -92,11 +94,6 @@ class ContrastiveHead(Head):
 
     def _check_sampling(self) -> None:
         check_positive(temperature=self.temperature)
-
-    @property
-    def evaluations_per_sample(self) -> int:
-        """One."""
-        return 1
 
     @typed
     def energy(

@@ -39,6 +39,8 @@ __all__ = ["GaussianHead", "gaussian_cross_entropy", "initial_std", "positive_st
 class GaussianHead(Head):
     """Regression of the mean and, unless it is fixed, the standard deviation."""
 
+    evaluations_per_sample = 1
+
     def __init__(
         self,
         cond_size: int,
@@ -82,11 +84,6 @@ class GaussianHead(Head):
             unit = initial_std(torch.ones(self.latent_size), self.min_std)
             with torch.no_grad():
                 output.bias[self.latent_size :] = unit
-
-    @property
-    def evaluations_per_sample(self) -> int:
-        """One."""
-        return 1
 
     @typed
     def distribution(self, cond: Float[Tensor, "*batch cond"]) -> DiagonalGaussian:

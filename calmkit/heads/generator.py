@@ -41,6 +41,8 @@ class GeneratorHead(Head):
 
     sampling_arguments = frozenset({"noise_scale"})
 
+    evaluations_per_sample = 1
+
     def __init__(
         self,
         cond_size: int,
@@ -95,11 +97,6 @@ class GeneratorHead(Head):
 
     def _check_sampling(self) -> None:
         check_noise_scale(self.noise_scale)
-
-    @property
-    def evaluations_per_sample(self) -> int:
-        """One."""
-        return 1
 
     @typed
     def sample_from(

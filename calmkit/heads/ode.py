@@ -171,16 +171,13 @@ class AdaptiveSolver(Solver):
     rtol: float = 1e-5
     atol: float = 1e-5
 
+    evaluations = None  # they depend on the field
+
     def __post_init__(self) -> None:
         """Refuse tolerances that are not positive, and a missing library."""
         if not (self.rtol > 0 and self.atol > 0):
             raise ValueError(f"rtol and atol must be positive; got {self.rtol} and {self.atol}.")
         require("torchdiffeq", "AdaptiveSolver")
-
-    @property
-    def evaluations(self) -> None:
-        """None, since they depend on the field."""
-        return None
 
     @typed
     def integrate(

@@ -274,6 +274,8 @@ class DPMSolverSampler(ReverseSampler):
 
     steps: int = 20
 
+    noises = 0
+
     def __post_init__(self) -> None:
         check_at_least(1, steps=self.steps)
 
@@ -281,11 +283,6 @@ class DPMSolverSampler(ReverseSampler):
     def evaluations(self) -> int:
         """One for each step."""
         return self.steps
-
-    @property
-    def noises(self) -> int:
-        """0."""
-        return 0
 
     def visited(self, schedule: NoiseSchedule) -> Int[Tensor, " visited"]:
         """Trailing steps."""

@@ -71,10 +71,7 @@ class LearnedVariance(ReverseVariance):
     errors make the bound dominate the loss. Use `FixedVariance` instead.
     """
 
-    @property
-    def outputs(self) -> int:
-        """Two."""
-        return 2
+    outputs = 2  # the estimate and the fraction
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
         """First half, and `(second half + 1) / 2`; the fraction may leave [0, 1]."""
@@ -108,10 +105,7 @@ class FixedVariance(ReverseVariance):
 
     large: bool = False
 
-    @property
-    def outputs(self) -> int:
-        """One."""
-        return 1
+    outputs = 1
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
         """The output itself, and 0 or 1."""

@@ -60,6 +60,8 @@ class TokenEmbedding(InputEncoder):
 class TokenLM(LanguageModel):
     """Autoregressive language model with a softmax over tokens."""
 
+    chunk_size = 1
+
     def __init__(
         self, vocab_size: int, *, backbone: Backbone, tie_embeddings: bool = False
     ) -> None:
@@ -81,11 +83,6 @@ class TokenLM(LanguageModel):
             self.output.weight = self.input_encoder.tokens.weight
         else:
             nn.init.normal_(self.output.weight, std=1 / math.sqrt(backbone.hidden_size))
-
-    @property
-    def chunk_size(self) -> int:
-        """One."""
-        return 1
 
     @property
     def vocab_size(self) -> int:

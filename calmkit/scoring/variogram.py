@@ -107,14 +107,11 @@ class VariogramScore(ScoringRule):
 
     p: float = 0.5
 
+    strictly_proper = False
+
     def __post_init__(self) -> None:
         """Refuse exponents outside (0, 1]."""
         _check_exponent(self.p)
-
-    @property
-    def strictly_proper(self) -> bool:
-        """False: it sees one moment of each difference."""
-        return False
 
     @property
     def condition(self) -> str:
