@@ -10,6 +10,7 @@ from scipy.stats import kstest, truncnorm
 from seeding import seeded
 
 from calmkit.heads import (
+    CosineSchedule,
     DDPMSampler,
     DiffusionHead,
     FixedVariance,
@@ -17,7 +18,6 @@ from calmkit.heads import (
     FlowMapHead,
     MeanFlowHead,
     MidpointSolver,
-    NoiseSchedule,
     ReverseSampler,
     SplineFlowHead,
 )
@@ -50,7 +50,7 @@ def average_velocity_head(kind):
 
 def diffusion_head(**settings):
     """Each of the steps adds noise."""
-    schedule, variance = NoiseSchedule.cosine(20), FixedVariance()
+    schedule, variance = CosineSchedule(20), FixedVariance()
     head = DiffusionHead(
         4, 3, width=4, depth=1, schedule=schedule, variance=variance, sampler=DDPMSampler(6),
         **settings,
