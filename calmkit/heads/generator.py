@@ -55,17 +55,7 @@ class GeneratorHead(Head):
         noise: Noise | None = None,
         noise_scale: float = 1.0,
     ) -> None:
-        """Build the network.
-
-        Args:
-            cond_size: Features of the condition.
-            latent_size: Dimensions of a sample.
-            width: Features inside.
-            depth: Number of residual blocks.
-            noise_size: Dimensions of the noise.
-            num_samples: N, samples per position in training.
-            noise: Noise distribution; uniform on [-1/2, 1/2] as published if None.
-            noise_scale: Factor on the noise of samples; it is 1 in training.
+        """Build the network; see `EnergyHead` for the arguments.
 
         Raises:
             ValueError: If a size or the noise scale is out of range.

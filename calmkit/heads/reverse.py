@@ -96,13 +96,24 @@ def guided_denoiser(conditional: Denoiser, unconditional: Denoiser, scale: float
 Move = Callable[[int, Tensor, Denoised, Denoised | None, Callable[[], Tensor]], Tensor]
 
 
+@dataclass(frozen=True)
 class ReverseSampler(abc.ABC):
-    """A method of running the reverse process."""
+    """A method of running the reverse process.
+
+    Attributes:
+        steps: Steps of the schedule that it visits, one evaluation each.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        """Refuse fewer than one step."""
+        check_at_least(1, steps=self.steps)
 
     @property
-    @abc.abstractmethod
     def evaluations(self) -> int:
         """Number of calls of the denoiser."""
+        return self.steps
 
     @property
     @abc.abstractmethod
@@ -183,14 +194,6 @@ class DDPMSampler(ReverseSampler):
 
     steps: int = 100
 
-    def __post_init__(self) -> None:
-        check_at_least(1, steps=self.steps)
-
-    @property
-    def evaluations(self) -> int:
-        """One for each step."""
-        return self.steps
-
     @property
     def noises(self) -> int:
         """One per step except the last, which returns the clean x."""
@@ -230,13 +233,8 @@ class DDIMSampler(ReverseSampler):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least(1, steps=self.steps)
+        super().__post_init__()
         check_in("[0, 1]", eta=self.eta)
-
-    @property
-    def evaluations(self) -> int:
-        """One for each step."""
-        return self.steps
 
     @property
     def noises(self) -> int:
@@ -275,14 +273,6 @@ class DPMSolverSampler(ReverseSampler):
     steps: int = 20
 
     noises = 0
-
-    def __post_init__(self) -> None:
-        check_at_least(1, steps=self.steps)
-
-    @property
-    def evaluations(self) -> int:
-        """One for each step."""
-        return self.steps
 
     def visited(self, schedule: NoiseSchedule) -> Int[Tensor, " visited"]:
         """Trailing steps."""

@@ -148,7 +148,9 @@ def test_the_smallest_uniform_draw_gives_the_bound(monkeypatch):
 class Adding(ReverseSampler):
     """Returns the first noise that is added after the start."""
 
-    evaluations, noises = 0, 1
+    steps: int = 1
+
+    noises = 1
 
     def visited(self, schedule):
         return schedule.even_steps(1)
