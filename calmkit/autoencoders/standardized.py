@@ -59,11 +59,7 @@ class StandardizedAutoencoder(WrappedAutoencoder):
 
     @typed
     def original(self, latents: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch latent"]:
-        """Latents in the coordinates of the wrapped autoencoder.
-
-        Raises:
-            ValueError: If they do not have `latent_size` dimensions.
-        """
+        """Latents in the wrapped autoencoder's coordinates; see `WrappedAutoencoder.original`."""
         self._check_latents(latents)
         return rounded(latents * self.scale + self.shift, latents)
 

@@ -186,11 +186,7 @@ class ReverseSampler(abc.ABC):
 
 @dataclass(frozen=True)
 class DDPMSampler(ReverseSampler):
-    """Ancestral sampling: each reverse step adds noise of the denoiser's variance.
-
-    Attributes:
-        steps: Steps of the schedule that it visits, one evaluation each.
-    """
+    """Ancestral sampling: each reverse step adds noise of the denoiser's variance."""
 
     steps: int = 100
 
@@ -225,7 +221,6 @@ class DDIMSampler(ReverseSampler):
     """Implicit sampling: order 1, deterministic at eta = 0, DDPM with small variance at 1.
 
     Attributes:
-        steps: Steps of the schedule that it visits, one evaluation each.
         eta: Standard deviation of the noise added, in those of the posterior; in [0, 1].
     """
 
@@ -264,11 +259,7 @@ class DDIMSampler(ReverseSampler):
 
 @dataclass(frozen=True)
 class DPMSolverSampler(ReverseSampler):
-    """DPM-Solver++(2M): order 2 at one evaluation a step, from the estimate of the step before.
-
-    Attributes:
-        steps: Steps of the schedule that it visits, one evaluation each.
-    """
+    """DPM-Solver++(2M): order 2 at one evaluation a step, from the estimate of the step before."""
 
     steps: int = 20
 

@@ -28,12 +28,7 @@ __all__ = ["TokenDraws", "TokenEmbedding", "TokenLM"]
 
 
 class TokenEmbedding(InputEncoder):
-    """Embeds chunks of one token.
-
-    Attributes:
-        vocab_size: Number of token ids.
-        hidden_size: Features of a vector.
-    """
+    """Embeds chunks of one token."""
 
     chunk_size = 1
 
