@@ -174,18 +174,6 @@ class AverageVelocityHead(TemperedHead):
         return self._follow(lambda *jump: self._velocity(jump, cond), noise)
 
     @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        self._check_cond(cond)
-        noise = self._tempered_noise(cond, num_samples, generator)
-        return self.sample_from(cond, noise)
-
-    @typed
     def sample_guided(
         self,
         cond: Float[Tensor, "*batch cond"],
@@ -200,7 +188,7 @@ class AverageVelocityHead(TemperedHead):
         def velocity(*jump: Tensor) -> Tensor:
             return guided(lambda c: self._velocity(jump, c), cond, null, scale)
 
-        noise = self._tempered_noise(cond, num_samples, generator)
+        noise = self._sampling_noise(cond, num_samples, generator)
         return self._follow(velocity, noise)
 
     def _velocity(self, jump: tuple[Tensor, ...], cond: Tensor) -> Tensor:

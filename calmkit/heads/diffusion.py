@@ -251,7 +251,7 @@ class DiffusionHead(TemperedHead):
         generator: torch.Generator | None,
     ) -> Tensor:
         def draw() -> Tensor:
-            return self._tempered_noise(cond, num_samples, generator)
+            return self._sampling_noise(cond, num_samples, generator)
 
         return self.sampler.run(denoise, self.schedule, draw(), draw)
 

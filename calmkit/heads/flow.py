@@ -163,18 +163,6 @@ class FlowHead(TemperedHead):
         return self.solver.integrate(self.field(cond), noise)
 
     @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        self._check_cond(cond)
-        noise = self._tempered_noise(cond, num_samples, generator)
-        return self.sample_from(cond, noise)
-
-    @typed
     def sample_guided(
         self,
         cond: Float[Tensor, "*batch cond"],
@@ -189,7 +177,7 @@ class FlowHead(TemperedHead):
         def field(x: Tensor, time: Tensor) -> Tensor:
             return guided(lambda c: self.field(c)(x, time), cond, null, scale)
 
-        noise = self._tempered_noise(cond, num_samples, generator)
+        noise = self._sampling_noise(cond, num_samples, generator)
         return self.solver.integrate(field, noise)
 
     @typed

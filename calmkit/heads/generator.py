@@ -26,7 +26,7 @@ from calmkit.bounds import check_at_least
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
-from .base import Head, check_num_samples, guided
+from .base import NoiseHead, check_num_samples, guided
 from .noise import Noise, UniformNoise
 from .temperature import check_noise_scale
 
@@ -36,7 +36,7 @@ __all__ = ["GeneratorHead"]
 _SILU_SCALE = 0.596
 
 
-class GeneratorHead(Head):
+class GeneratorHead(NoiseHead):
     """A sampler of one network evaluation; subclasses define the loss of its samples."""
 
     sampling_arguments = frozenset({"noise_scale"})
@@ -106,17 +106,6 @@ class GeneratorHead(Head):
         return self._read(self.output(self.output_norm(hidden)))  # autocast leaves it lower
 
     @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        noise = self.noise_scale * self._draw(cond, num_samples, generator)
-        return self.sample_from(cond, noise)
-
-    @typed
     def sample_guided(
         self,
         cond: Float[Tensor, "*batch cond"],
@@ -126,8 +115,13 @@ class GeneratorHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Extrapolate from the unconditional to the conditional sample of the same noise."""
-        noise = self.noise_scale * self._draw(cond, num_samples, generator)
+        noise = self._sampling_noise(cond, num_samples, generator)
         return guided(lambda c: self.sample_from(c, noise), cond, null, scale)
+
+    def _sampling_noise(
+        self, cond: Tensor, num_samples: int, generator: torch.Generator | None
+    ) -> Tensor:
+        return self.noise_scale * self._draw(cond, num_samples, generator)
 
     def _draw(self, cond: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:
         check_num_samples(num_samples)

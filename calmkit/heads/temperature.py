@@ -28,12 +28,12 @@ from torch import Tensor
 from calmkit.bounds import check_positive
 from calmkit.distributions import standard_uniform
 
-from .base import Head, check_num_samples, starting_noise
+from .base import NoiseHead, check_num_samples, starting_noise
 
 __all__ = ["TemperedHead", "check_noise_scale"]
 
 
-class TemperedHead(Head):
+class TemperedHead(NoiseHead):
     """A head that samples from Gaussian noise; subclasses set the two attributes.
 
     Attributes:
@@ -52,7 +52,7 @@ class TemperedHead(Head):
         if self.truncation is not None:
             check_positive(truncation=self.truncation)
 
-    def _tempered_noise(
+    def _sampling_noise(
         self, cond: Tensor, num_samples: int, generator: torch.Generator | None
     ) -> Tensor:
         """Scaled and truncated noise, one vector per sample and position."""
