@@ -283,7 +283,7 @@ PUBLIC = {
     "State WORK_FOLDER check_same_plan check_unicode content_key encode_exactly "
     "encoding_in_order find_sources hash_of read_json_lines read_text "
     "rule_for_both_sides sources_of split_into_sections text_of",
-    "orders": "Group Part Turns best_fit check_sizes key_of permuted rows_of_step shares_of words",
+    "orders": "Group Part Turns best_fit key_of permuted rows_of_step shares_of words",
     "cluster": "fully_sharded",
     "devices": "compiled_blocks fast_products uncompiled",
     "training": (

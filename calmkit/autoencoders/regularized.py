@@ -68,11 +68,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
             ValueError: If a size, weight or share is out of range.
         """
         super().__init__(chunk_size, vocab_size, latent_size)
-        if not (0 <= kl_weight < math.inf and 0 <= kl_clip < math.inf):
-            raise ValueError(
-                "kl_weight and kl_clip must be finite and must not be negative; got "
-                f"{kl_weight} and {kl_clip}."
-            )
+        check_in("[0, inf)", kl_weight=kl_weight, kl_clip=kl_clip)
         check_in("[0, 1)", token_masking=token_masking, latent_dropout=latent_dropout)
         self.kl_weight = kl_weight
         self.kl_clip = kl_clip

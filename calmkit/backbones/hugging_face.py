@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask, KVCache
+from calmkit.extras import require
 from calmkit.nn import WideBuffers
 from calmkit.typing import typed
 
 from .base import Backbone, Cache
-from .hugging_face_models import CacheOfLayers, check_model, check_settings, require_transformers
+from .hugging_face_models import CacheOfLayers, check_model, check_settings
 
 __all__ = ["HuggingFaceBackbone"]
 
@@ -54,7 +55,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
                 names a file or a repository, or `from_model` would refuse the model.
         """
         super().__init__(hidden_size)
-        require_transformers()
+        require("transformers", "HuggingFaceBackbone")
         from transformers import CONFIG_MAPPING, AutoModel  # slow to import
 
         if model_type not in CONFIG_MAPPING:
@@ -92,7 +93,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
             ValueError: If the model is of another kind, or a mask cannot control its attention:
                 it is not causal, is recurrent, or has its own window.
         """
-        require_transformers()
+        require("transformers", "HuggingFaceBackbone")
         from transformers import PreTrainedModel
 
         if not isinstance(model, PreTrainedModel):

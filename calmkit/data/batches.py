@@ -13,8 +13,9 @@ of micro-batches. Memory and the time to the first batch do not grow with the te
 import numpy as np
 import torch
 
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
-from calmkit.orders import Turns, check_sizes, key_of, rows_of_step
+from calmkit.orders import Turns, key_of, rows_of_step
 
 from .packing import pack
 from .store import TokenStore
@@ -51,7 +52,8 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
     ) -> None:
-        check_sizes(chunk_size=chunk_size, positions=positions, batch_size=batch_size, seed=seed)
+        check_at_least(1, chunk_size=chunk_size, positions=positions, batch_size=batch_size)
+        check_at_least(0, seed=seed)
         mixture = TextMixture.of(text)
         window = positions * chunk_size
         for name, store in mixture.stores.items():

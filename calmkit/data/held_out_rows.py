@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
-from calmkit.orders import Turns, check_sizes, key_of, permuted, words
+from calmkit.orders import Turns, key_of, permuted, words
 from calmkit.typing import typed
 
 from .store import TokenStore
@@ -72,7 +73,8 @@ def evaluation_rows(
         ValueError: If an argument is out of range, no document has a second chunk, or no other
             row is left.
     """
-    check_sizes(chunk_size=chunk_size, positions=positions, max_rows=max_rows, seed=seed)
+    check_at_least(1, chunk_size=chunk_size, positions=positions, max_rows=max_rows)
+    check_at_least(0, seed=seed)
     if positions < 2:
         raise ValueError(
             f"positions must be at least 2, since a row's first chunk is given; got {positions}."

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
@@ -94,8 +95,7 @@ def decoder_gate(
     Raises:
         ValueError: If the size is negative.
     """
-    if not size >= 0:
-        raise ValueError(f"size must be at least 0; got {size}.")
+    check_at_least(0, size=size)
     std = latent_variance(posterior).sqrt().to(posterior.mean.dtype)
     spread = DiagonalGaussian(posterior.mean, std.expand_as(posterior.mean))
 

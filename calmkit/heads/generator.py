@@ -22,13 +22,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from calmkit.bounds import check_at_least
+from calmkit.bounds import check_at_least, check_in
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
 from .base import NoiseHead, check_num_samples, guided
 from .noise import Noise, UniformNoise
-from .temperature import check_noise_scale
 
 __all__ = ["GeneratorHead"]
 
@@ -86,7 +85,7 @@ class GeneratorHead(NoiseHead):
             scaled_normal_(cast(GeneratorBlock, block).down, gain=1 / math.sqrt(len(self.blocks)))
 
     def _check_sampling(self) -> None:
-        check_noise_scale(self.noise_scale)
+        check_in("[0, inf)", noise_scale=self.noise_scale)
 
     @typed
     def sample_from(

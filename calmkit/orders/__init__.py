@@ -6,7 +6,6 @@ from .best_fit import best_fit as best_fit
 from .counter_random import key_of as key_of
 from .counter_random import words as words
 from .permutation import permuted as permuted
-from .steps import check_sizes as check_sizes
 from .steps import rows_of_step as rows_of_step
 from .turns import Turns as Turns
 from .turns import shares_of as shares_of

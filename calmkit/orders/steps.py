@@ -6,7 +6,9 @@ micro-batch takes a part of a step's rows.
 
 import numpy as np
 
-__all__ = ["check_sizes", "rows_of_step"]
+from calmkit.bounds import check_at_least
+
+__all__ = ["rows_of_step"]
 
 
 def rows_of_step(step: int, batch_size: int, rows: slice) -> np.ndarray:
@@ -20,24 +22,10 @@ def rows_of_step(step: int, batch_size: int, rows: slice) -> np.ndarray:
     Raises:
         ValueError: If the step is negative or no row is chosen.
     """
-    if step < 0:
-        raise ValueError(f"step must be at least 0; got {step}.")
+    check_at_least(0, step=step)
     chosen = np.arange(batch_size)[rows]
     if len(chosen) == 0:
         raise ValueError(
             f"rows must choose at least one of the {batch_size} rows of a batch; got {rows}."
         )
     return step * batch_size + chosen
-
-
-def check_sizes(*, seed: int, **sizes: int) -> None:
-    """Refuse sizes below 1 and a negative seed.
-
-    Raises:
-        ValueError: If there is one; names the argument.
-    """
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1; got {value}.")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0; got {seed}.")

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
-from calmkit.orders import best_fit, check_sizes, key_of, permuted, rows_of_step, words
+from calmkit.orders import best_fit, key_of, permuted, rows_of_step, words
 
 from .pair_store import PairStore
 
@@ -71,7 +72,8 @@ class PairBatches:
         seed: int,
         end_id: int,
     ) -> None:
-        check_sizes(chunk_size=chunk_size, positions=positions, batch_size=batch_size, seed=seed)
+        check_at_least(1, chunk_size=chunk_size, positions=positions, batch_size=batch_size)
+        check_at_least(0, seed=seed)
         self.pairs = pairs
         self.chunk_size = chunk_size
         self.positions = positions

@@ -167,7 +167,7 @@ def test_learns_to_reconstruct():
         ({"width": 0}, "width must be at least 1; got 0"),
         ({"depth": -1}, "depth must be at least 0; got -1"),
         ({"decoder_depth": -1}, "decoder_depth must be at least 0; got -1"),
-        ({"norm_eps": -1.0}, "norm_eps must be finite and must not be negative; got -1.0"),
+        ({"norm_eps": -1.0}, r"norm_eps must be in \[0, inf\); got -1.0"),
         ({"kl_weight": -1.0}, "must not be negative; got -1.0 and 0.5"),
         ({"kl_clip": -0.1}, "must not be negative; got 0.001 and -0.1"),
         ({"kl_clip": float("nan")}, "must not be negative; got 0.001 and nan"),

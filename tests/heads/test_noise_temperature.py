@@ -173,8 +173,8 @@ def test_noise_that_a_diffusion_sampler_adds_is_scaled_and_truncated_too():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"noise_scale": -0.1}, "noise_scale must be at least 0 and finite; got -0.1"),
-        ({"noise_scale": math.nan}, "noise_scale must be at least 0 and finite; got nan"),
+        ({"noise_scale": -0.1}, r"noise_scale must be in \[0, inf\); got -0.1"),
+        ({"noise_scale": math.nan}, r"noise_scale must be in \[0, inf\); got nan"),
         ({"truncation": 0.0}, "truncation must be positive and finite; got 0.0"),
         ({"truncation": math.inf}, "truncation must be positive and finite; got inf"),
     ],
