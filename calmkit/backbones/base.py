@@ -65,8 +65,9 @@ class Backbone(nn.Module, Recorded, abc.ABC):
             cache: Earlier positions; the new ones are added to it. Excludes `mask`.
 
         Raises:
-            ValueError: If both mask and cache are given, the mask is for another number of rows,
-                or the number of features is not `hidden_size`.
+            ValueError: If both mask and cache are given, the cache is not from `new_cache` or is
+                full, the mask is for another number of rows, or the number of features is not
+                `hidden_size`.
         """
 
     @abc.abstractmethod

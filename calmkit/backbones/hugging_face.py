@@ -137,9 +137,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
         """Compute the hidden states; see `Backbone.forward`.
 
         Raises:
-            ValueError: If both mask and cache are given, the cache is not from `new_cache` or is
-                full, the mask is for another number of rows, there are more positions than learned
-                ones, or the number of features is not `hidden_size`.
+            ValueError: As there, or if there are more positions than learned ones.
         """
         mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, KVCache)

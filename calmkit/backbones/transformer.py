@@ -119,12 +119,7 @@ class TransformerBackbone(Backbone):
         mask: AttentionMask | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch positions hidden"]:
-        """Compute the hidden states; see `Backbone.forward`.
-
-        Raises:
-            ValueError: If both mask and cache are given, the cache is not from `new_cache`, or
-                the number of features is not `hidden_size`.
-        """
+        """Compute the hidden states; see `Backbone.forward`."""
         mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, KVCache)
         positions = vectors.shape[1]

@@ -22,12 +22,9 @@ from calmkit.scoring import EnergyScore
 from calmkit.typing import typed
 
 from .base import Diagnostic
-from .groups import mean_over_groups
+from .groups import mean_over_groups, within_two_errors
 
 __all__ = ["ConditioningGap", "conditioning_gap"]
-
-# A gap of two standard errors occurs by chance in one case of forty.
-_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class ConditioningGap(Diagnostic):
     @property
     def is_bad(self) -> bool:
         """Not above two standard errors."""
-        return self.gap.value <= _ERRORS * (self.gap.standard_error or 0.0)
+        return within_two_errors(self.gap)
 
     @property
     def summary(self) -> str:

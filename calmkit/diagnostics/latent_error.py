@@ -28,12 +28,9 @@ from calmkit.metrics import Estimate
 from calmkit.typing import typed
 
 from .base import Diagnostic
-from .groups import mean_over_groups
+from .groups import mean_over_groups, within_two_errors
 
 __all__ = ["Distances", "LatentError", "latent_error"]
-
-# The same limit as for the conditioning gap.
-_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class LatentError(Diagnostic):
     @property
     def is_bad(self) -> bool:
         """Whether the gain is not above two standard errors."""
-        return self.gain.value <= _ERRORS * (self.gain.standard_error or 0.0)
+        return within_two_errors(self.gain)
 
     @property
     def summary(self) -> str:

@@ -23,12 +23,9 @@ from calmkit.scoring import EnergyScore, gaussian_norm_moment
 from calmkit.typing import typed
 
 from .base import Diagnostic
-from .groups import mean_over_groups
+from .groups import mean_over_groups, within_two_errors
 
 __all__ = ["EnergySkill", "energy_skill", "marginal_samples"]
-
-# The same limit as for the conditioning gap.
-_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class EnergySkill(Diagnostic):
     @property
     def is_bad(self) -> bool:
         """The gain is not above two standard errors."""
-        return self.gain.value <= _ERRORS * (self.gain.standard_error or 0.0)
+        return within_two_errors(self.gain)
 
     @property
     def summary(self) -> str:

@@ -92,11 +92,7 @@ class TokenLM(LanguageModel):
 
     @typed
     def loss(self, batch: ChunkBatch, generator: torch.Generator | None = None) -> ModelLoss:
-        """Cross entropy for every next token, in nats; see `LanguageModel.loss`.
-
-        Raises:
-            ValueError: If the rows hold fewer than two tokens, or chunks of more than one.
-        """
+        """Cross entropy for every next token, in nats; see `LanguageModel.loss`."""
         if batch.tokens.shape[2] != 1:
             raise ValueError(
                 f"batch must hold chunks of one token for a TokenLM; got {batch.tokens.shape[2]}."
