@@ -50,11 +50,7 @@ class _NormalizedAutoencoder(WrappedAutoencoder):
     """Divides latents by the root mean square of the posterior's mean."""
 
     def __init__(self, autoencoder: ChunkAutoencoder) -> None:
-        """Wrap an autoencoder.
-
-        Args:
-            autoencoder: The autoencoder whose latents are normalised.
-        """
+        """Wrap the autoencoder whose latents are normalised."""
         super().__init__(autoencoder)
         dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         self.register_buffer("radius", torch.ones((), dtype=dtype))

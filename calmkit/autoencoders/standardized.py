@@ -29,11 +29,7 @@ class StandardizedAutoencoder(WrappedAutoencoder):
     """
 
     def __init__(self, autoencoder: ChunkAutoencoder) -> None:
-        """Wrap an autoencoder.
-
-        Args:
-            autoencoder: The autoencoder whose latents are standardised.
-        """
+        """Wrap the autoencoder whose latents are standardised."""
         super().__init__(autoencoder)
         dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         self.register_buffer("shift", torch.zeros(self.latent_size, dtype=dtype))

@@ -19,7 +19,7 @@ import torch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
 
-from .aggregate import latent_variance
+from .aggregate import check_several, latent_variance
 from .base import Diagnostic
 
 __all__ = ["LatentUse", "latent_use"]
@@ -81,11 +81,7 @@ def latent_use(posterior: DiagonalGaussian) -> LatentUse:
     Raises:
         ValueError: If there are fewer than two chunks.
     """
-    if posterior.mean.ndim != 2 or len(posterior.mean) < 2:
-        raise ValueError(
-            "posterior must have shape (points, latent) with at least 2 points; got "
-            f"{tuple(posterior.mean.shape)}."
-        )
+    check_several(posterior=posterior)
     variance = latent_variance(posterior)
     signal = posterior.mean.var(dim=0, correction=0) / torch.where(variance > 0, variance, 1.0)
     return LatentUse(

@@ -22,6 +22,7 @@ from calmkit.metrics import Estimate
 from calmkit.scoring import EnergyScore, gaussian_norm_moment
 from calmkit.typing import typed
 
+from .aggregate import check_several
 from .base import Diagnostic
 from .groups import mean_over_groups, within_two_errors
 
@@ -84,12 +85,8 @@ def marginal_samples(
         ValueError: If there is no other point.
     """
     mean, std = target.mean, target.std
-    points = mean.shape[0]
-    if mean.ndim != 2 or points < 2:
-        raise ValueError(
-            f"target must have shape (points, latent) with at least 2 points; got "
-            f"{tuple(mean.shape)}."
-        )
+    check_several(target=target)
+    points = len(mean)
     steps = torch.randint(
         1, points, (num_samples, points), generator=generator, device=mean.device
     )
