@@ -128,7 +128,7 @@ def test_dropout_hides_the_condition_of_whole_positions():
     ("arguments", "message"),
     [
         ({"scale": -0.5}, r"scale must be in \[0, inf\); got -0.5"),
-        ({"scale": float("nan")}, "scale must be at least 0"),
+        ({"scale": float("nan")}, r"scale must be in \[0, inf\); got nan"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
     ],
 )
