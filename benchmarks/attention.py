@@ -103,7 +103,7 @@ def compare_cache(
     def step() -> None:
         # The position is taken back: `lengths` is all that says it is in use.
         backbone(x[:, -1:], cache=filled)
-        filled.lengths, filled._longest = rows + args.position, args.position
+        filled.lengths, filled.longest = rows + args.position, args.position
 
     @torch.no_grad()
     def again() -> None:

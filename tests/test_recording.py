@@ -25,7 +25,7 @@ def test_a_setting_is_shown_as_it_is_now():
 
 def test_a_long_setting_is_one_word():
     head = DiffusionHead(5, 3, width=8)
-    assert "schedule=NoiseSchedule(1000 of 1000 steps)" in first_line(head)
+    assert "schedule=CosineSchedule(1000 of 1000 steps)" in first_line(head)
     assert all(len(first_line(make(5, 3))) < 500 for make in HEADS.values())
 
 

@@ -120,11 +120,7 @@ def _training_costs(run: DryRun, model: CALM, context: int) -> dict[str, Cost]:
             run, lambda: model.backbone(vectors), weights=_tensors(model.backbone)
         ),
         "autoencoder": cost_of(run, encode, weights=_tensors(model.autoencoder)),
-        "head": cost_of(
-            run,
-            lose,
-            weights=_tensors(model.head),
-        ),
+        "head": cost_of(run, lose, weights=_tensors(model.head)),
     }
 
 

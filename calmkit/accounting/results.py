@@ -68,11 +68,7 @@ class Account:
 
 
 def check_context(context: int) -> None:
-    """Refuse a row without predictions.
-
-    Raises:
-        ValueError: If it is shorter than two positions.
-    """
+    """Refuse a row without predictions, shorter than two positions."""
     if context < 2:
         raise ValueError(f"context must be at least 2 positions to predict one; got {context}.")
 

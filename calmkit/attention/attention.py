@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_in
 from calmkit.typing import typed
 
 from .backends import choose_backend
@@ -57,8 +58,7 @@ def attention(
             f"q, k and v must have one dtype; got {q.dtype}, {k.dtype} and {v.dtype}. "
             "Cast them, or attend under autocast."
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1); got {dropout}.")
+    check_in("[0, 1)", dropout=dropout)
     q_len, kv_len = q.shape[1], k.shape[1]
     if mask.is_causal and q_len > kv_len:
         raise ValueError(

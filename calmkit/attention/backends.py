@@ -109,11 +109,7 @@ def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
 
 
 def check_backend(name: str) -> None:
-    """Refuse a name that is not registered.
-
-    Raises:
-        ValueError: If there is no such backend.
-    """
+    """Refuse a name that is not registered."""
     if name != "auto" and name not in _BACKENDS:
         raise ValueError(f"backend must be one of auto, {', '.join(_BACKENDS)}; got {name!r}.")
 

@@ -21,6 +21,7 @@ class PositionCache:
 
     Attributes:
         lengths: Number of positions in use in each row, (batch).
+        longest: The same in the longest row.
     """
 
     @typed
@@ -36,8 +37,8 @@ class PositionCache:
         """
         self._stores, self.lengths = stores, lengths
         # The longest row as an integer: reading the tensor at each step would synchronise.
-        self._longest = int(lengths.max()) if len(lengths) else 0
-        if self._longest > self.capacity or bool((lengths < 0).any()):
+        self.longest = int(lengths.max()) if len(lengths) else 0
+        if self.longest > self.capacity or bool((lengths < 0).any()):
             raise ValueError(
                 f"lengths must be in [0, capacity = {self.capacity}]; got {lengths.tolist()}."
             )
@@ -47,21 +48,12 @@ class PositionCache:
         """Largest number of positions of a row."""
         return self._stores[0].shape[2]
 
-    @property
-    def longest(self) -> int:
-        """Number of positions in use in the longest row."""
-        return self._longest
-
     def check_room(self, new: int) -> None:
-        """Refuse more positions than there is room for.
-
-        Raises:
-            ValueError: If the longest row cannot hold `new` more.
-        """
-        if self._longest + new > self.capacity:
+        """Refuse more positions than the longest row has room for."""
+        if self.longest + new > self.capacity:
             raise ValueError(
                 "capacity must hold all positions of the longest row; the cache has "
-                f"{self.capacity}, {self._longest} are in use and {new} more are needed. Make it "
+                f"{self.capacity}, {self.longest} are in use and {new} more are needed. Make it "
                 "with a larger capacity."
             )
 
@@ -82,7 +74,7 @@ class PositionCache:
     def advance(self, new: int) -> None:
         """Count `new` more positions in every row, once all layers have appended them."""
         self.lengths = self.lengths + new
-        self._longest += new
+        self.longest += new
 
     @typed
     def select(
@@ -170,5 +162,5 @@ class KVCache(PositionCache):
         self._write(layer, "keys", keys, values)
         stored = self.capacity
         if keys.device.type == "cpu" and not torch.compiler.is_compiling():
-            stored = self._longest + keys.shape[1]
+            stored = self.longest + keys.shape[1]
         return self.keys[layer, :, :stored], self.values[layer, :, :stored]

@@ -11,7 +11,6 @@ A call may be refused even if xformers works. `xformers_refusal` lists what the 
 import functools
 import math
 import warnings
-from collections.abc import Callable
 
 import torch
 from einops import rearrange
@@ -109,28 +108,11 @@ def _training_refusal(dtype: torch.dtype, mask: AttentionMask) -> str | None:
 
 
 def xformers_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: AttentionMask,
-    *,
-    scale: float | None,
-    dropout: float,
-    kernel: Callable[..., Tensor] | None = None,
+    q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, *, scale: float | None, dropout: float
 ) -> Tensor:
-    """Compute attention; see `attention`.
+    """Compute attention; see `attention`."""
+    from xformers.ops import memory_efficient_attention
 
-    Args:
-        q: Queries.
-        k: Keys.
-        v: Values.
-        mask: The keys that each query may attend to.
-        scale: Factor on the scores.
-        dropout: Probability that a weight is dropped.
-        kernel: Replaces `xformers.ops.memory_efficient_attention`, for tests.
-    """
-    if kernel is None:
-        from xformers.ops import memory_efficient_attention as kernel
     batch, q_len, heads, head_dim = q.shape
     kv_len = k.shape[1]
     training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
@@ -142,7 +124,7 @@ def xformers_attention(
     if mask.documents is not None or mask.key_lengths is not None:
         q, k, v = (x.reshape(1, -1, *x.shape[2:]) for x in (q, k, v))
     q, k, v = _grouped(q, k, v, repeat=training)
-    out = kernel(
+    out = memory_efficient_attention(
         q,
         k,
         v,

@@ -124,11 +124,7 @@ class ContextualAutoencoder(RegularizedAutoencoder):
 
     @typed
     def encode_rows(self, batch: ChunkBatch) -> DiagonalGaussian:
-        """The posterior of each chunk, given its neighbours; see the module docstring.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """The posterior of each chunk, given its neighbours; see the module docstring."""
         self._check_chunks(batch.tokens)
         return self._encode(*self._in_rows(batch))
 
@@ -136,11 +132,7 @@ class ContextualAutoencoder(RegularizedAutoencoder):
     def loss_rows(
         self, batch: ChunkBatch, generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """Loss of each chunk, given its neighbours; see `ChunkAutoencoder.loss_rows`.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """Loss of each chunk, given its neighbours; see `ChunkAutoencoder.loss_rows`."""
         self._check_chunks(batch.tokens)
         return self._loss(batch.tokens, *self._in_rows(batch), generator)
 

@@ -9,14 +9,12 @@ batch (`for_each_distinct`). Loss and regularisers: see `regularized`.
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
-import math
-
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from calmkit.bounds import check_at_least
+from calmkit.bounds import check_at_least, check_in
 from calmkit.nn import ResidualBlock, for_each_distinct
 from calmkit.typing import typed
 
@@ -67,8 +65,7 @@ class MLPAutoencoder(RegularizedAutoencoder):
         decoder_depth = depth if decoder_depth is None else decoder_depth
         check_at_least(1, width=width)
         check_at_least(0, depth=depth, decoder_depth=decoder_depth)
-        if not 0 <= norm_eps < math.inf:
-            raise ValueError(f"norm_eps must be finite and must not be negative; got {norm_eps}.")
+        check_in("[0, inf)", norm_eps=norm_eps)
         super().__init__(
             chunk_size,
             vocab_size,

@@ -50,11 +50,7 @@ class _NormalizedAutoencoder(WrappedAutoencoder):
     """Divides latents by the root mean square of the posterior's mean."""
 
     def __init__(self, autoencoder: ChunkAutoencoder) -> None:
-        """Wrap an autoencoder.
-
-        Args:
-            autoencoder: The autoencoder whose latents are normalised.
-        """
+        """Wrap the autoencoder whose latents are normalised."""
         super().__init__(autoencoder)
         dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         self.register_buffer("radius", torch.ones((), dtype=dtype))
@@ -68,11 +64,7 @@ class _NormalizedAutoencoder(WrappedAutoencoder):
 
     @typed
     def original(self, latents: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch latent"]:
-        """Latents at the radius of the wrapped autoencoder's.
-
-        Raises:
-            ValueError: If they do not have `latent_size` dimensions.
-        """
+        """Latents at the wrapped autoencoder's radius; see `WrappedAutoencoder.original`."""
         self._check_latents(latents)
         return rounded(self.radius * self._direction(latents.to(self.radius.dtype)), latents)
 
@@ -82,8 +74,7 @@ class _NormalizedAutoencoder(WrappedAutoencoder):
     ) -> AutoencoderLoss:
         """Reconstruction from the presented latent, with the wrapped autoencoder's regularisers.
 
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
+        See `ChunkAutoencoder.loss`.
         """
         inner = self.autoencoder.loss(tokens, generator)
         return self._reconstructed(inner, self.encode(tokens), tokens, generator)
@@ -92,11 +83,7 @@ class _NormalizedAutoencoder(WrappedAutoencoder):
     def loss_rows(
         self, batch: ChunkBatch, generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """The same for chunks in their rows.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """The same for chunks in their rows; see `ChunkAutoencoder.loss_rows`."""
         inner = self.autoencoder.loss_rows(batch, generator)
         return self._reconstructed(inner, self.encode_rows(batch), batch.tokens, generator)
 

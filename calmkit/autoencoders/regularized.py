@@ -68,11 +68,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
             ValueError: If a size, weight or share is out of range.
         """
         super().__init__(chunk_size, vocab_size, latent_size)
-        if not (0 <= kl_weight < math.inf and 0 <= kl_clip < math.inf):
-            raise ValueError(
-                "kl_weight and kl_clip must be finite and must not be negative; got "
-                f"{kl_weight} and {kl_clip}."
-            )
+        check_in("[0, inf)", kl_weight=kl_weight, kl_clip=kl_clip)
         check_in("[0, 1)", token_masking=token_masking, latent_dropout=latent_dropout)
         self.kl_weight = kl_weight
         self.kl_clip = kl_clip
@@ -104,22 +100,14 @@ class RegularizedAutoencoder(ChunkAutoencoder):
 
     @typed
     def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
-        """The posterior of each chunk, without masking.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """The posterior of each chunk, without masking; see `ChunkAutoencoder.encode`."""
         return self.encode_partial(tokens, torch.ones_like(tokens, dtype=torch.bool))
 
     @typed
     def encode_partial(
         self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
     ) -> DiagonalGaussian:
-        """The posterior of chunks whose unknown places are masked.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """As `ChunkAutoencoder.encode_partial`; unknown places are masked."""
         self._check_chunks(tokens)
         return self._encode(*self._alone(tokens, real))
 
@@ -127,11 +115,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     def decode(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch chunk vocab"]:
-        """Logits of the K tokens of each latent.
-
-        Raises:
-            ValueError: If the latents do not have `latent_size` dimensions.
-        """
+        """Logits of the K tokens of each latent; see `ChunkAutoencoder.decode`."""
         self._check_latents(latents)
         features = self._features_at(self.start_decoding(latents), range(self.chunk_size))
         return linear(features, self.embedding.weight)
@@ -140,11 +124,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     def token_nats(
         self, latents: Float[Tensor, "*batch latent"], tokens: Int[Tensor, "*batch chunk"]
     ) -> Float[Tensor, "*batch chunk"]:
-        """Cross entropy of each token; see `ChunkAutoencoder.token_nats` and `vocabulary_nats`.
-
-        Raises:
-            ValueError: If chunks or latents have the wrong size.
-        """
+        """Cross entropy of each token; see `ChunkAutoencoder.token_nats` and `vocabulary_nats`."""
         self._check_chunks(tokens)
         self._check_latents(latents)
         features = self._features_at(self.start_decoding(latents), range(self.chunk_size))
@@ -163,13 +143,10 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     def tokens_at(
         self, started: Float[Tensor, "*batch started"], places: range
     ) -> Int[Tensor, "*batch places"]:
-        """The likeliest tokens at some places; a block of the vocabulary at a time.
+        """As `ChunkAutoencoder.tokens_at`, but a block of the vocabulary at a time.
 
         A block multiplies many rows by some tokens. Multiplying few rows by all tokens takes
         nearly twice as long if the vocabulary is large.
-
-        Raises:
-            NonFiniteError: If the likeliest logits are not finite.
         """
         rows = started.reshape(-1, started.shape[-1])
         parts = rows.split(max(1, self._rows_at_once // max(1, len(places))))
@@ -181,12 +158,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     def decode_tokens(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Int[Tensor, "*batch chunk"]:
-        """The likeliest K tokens of each latent; see `tokens_at`.
-
-        Raises:
-            ValueError: If the latents do not have `latent_size` dimensions.
-            NonFiniteError: If the latents or their likeliest logits are not finite.
-        """
+        """The likeliest K tokens of each latent; see `tokens_at`."""
         self._check_latents(latents)
         require_finite("latents", latents)
         rows = latents.reshape(-1, latents.shape[-1])
@@ -216,11 +188,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
     def loss(
         self, tokens: Int[Tensor, "*batch chunk"], generator: torch.Generator | None = None
     ) -> AutoencoderLoss:
-        """Loss of each chunk, at least in float32; see `ChunkAutoencoder.loss`.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """Loss of each chunk, at least in float32; see `ChunkAutoencoder.loss`."""
         self._check_chunks(tokens)
         read = self._alone(tokens, torch.ones_like(tokens, dtype=torch.bool))
         return self._loss(tokens, *read, generator)

@@ -29,11 +29,7 @@ class StandardizedAutoencoder(WrappedAutoencoder):
     """
 
     def __init__(self, autoencoder: ChunkAutoencoder) -> None:
-        """Wrap an autoencoder.
-
-        Args:
-            autoencoder: The autoencoder whose latents are standardised.
-        """
+        """Wrap the autoencoder whose latents are standardised."""
         super().__init__(autoencoder)
         dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         self.register_buffer("shift", torch.zeros(self.latent_size, dtype=dtype))
@@ -59,11 +55,7 @@ class StandardizedAutoencoder(WrappedAutoencoder):
 
     @typed
     def original(self, latents: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch latent"]:
-        """Latents in the coordinates of the wrapped autoencoder.
-
-        Raises:
-            ValueError: If they do not have `latent_size` dimensions.
-        """
+        """Latents in the wrapped autoencoder's coordinates; see `WrappedAutoencoder.original`."""
         self._check_latents(latents)
         return rounded(latents * self.scale + self.shift, latents)
 

@@ -122,11 +122,7 @@ class WrappedAutoencoder(WideBuffers, ChunkAutoencoder):
     def decode(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch chunk vocab"]:
-        """Logits of presented latents.
-
-        Raises:
-            ValueError: If the latents do not have `latent_size` dimensions.
-        """
+        """Logits of presented latents; see `ChunkAutoencoder.decode`."""
         return self.autoencoder.decode(self.original(latents))
 
     @typed

@@ -65,8 +65,9 @@ class Backbone(nn.Module, Recorded, abc.ABC):
             cache: Earlier positions; the new ones are added to it. Excludes `mask`.
 
         Raises:
-            ValueError: If both mask and cache are given, the mask is for another number of rows,
-                or the number of features is not `hidden_size`.
+            ValueError: If both mask and cache are given, the cache is not from `new_cache` or is
+                full, the mask is for another number of rows, or the number of features is not
+                `hidden_size`.
         """
 
     @abc.abstractmethod
@@ -80,11 +81,7 @@ class Backbone(nn.Module, Recorded, abc.ABC):
 
     @staticmethod
     def _own_cache(cache: Cache | None, kind: type[C]) -> C | None:
-        """The cache, if it is of the kind that `new_cache` makes.
-
-        Raises:
-            ValueError: If it is of another kind.
-        """
+        """Refuse a cache of another kind than `new_cache` makes."""
         if cache is not None and not isinstance(cache, kind):
             raise ValueError(
                 f"cache must be a {kind.__name__}, as new_cache makes; got {type(cache).__name__}."
@@ -94,12 +91,7 @@ class Backbone(nn.Module, Recorded, abc.ABC):
     def _check_input(
         self, vectors: Tensor, mask: AttentionMask | None, cache: Cache | None
     ) -> AttentionMask:
-        """The mask for the vectors: the given one, the cache's, or a causal one.
-
-        Raises:
-            ValueError: If the number of features is not `hidden_size`, both mask and cache are
-                given, or the mask is for another number of rows.
-        """
+        """The mask for checked vectors: the given one, the cache's, or a causal one."""
         if vectors.dim() != 3:
             raise ValueError(
                 "vectors must have axes for rows, positions and features; got shape "

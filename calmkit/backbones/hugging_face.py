@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask, KVCache
+from calmkit.extras import require
 from calmkit.nn import WideBuffers
 from calmkit.typing import typed
 
 from .base import Backbone, Cache
-from .hugging_face_models import CacheOfLayers, check_model, check_settings, require_transformers
+from .hugging_face_models import CacheOfLayers, check_model, check_settings
 
 __all__ = ["HuggingFaceBackbone"]
 
@@ -54,7 +55,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
                 names a file or a repository, or `from_model` would refuse the model.
         """
         super().__init__(hidden_size)
-        require_transformers()
+        require("transformers", "HuggingFaceBackbone")
         from transformers import CONFIG_MAPPING, AutoModel  # slow to import
 
         if model_type not in CONFIG_MAPPING:
@@ -92,7 +93,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
             ValueError: If the model is of another kind, or a mask cannot control its attention:
                 it is not causal, is recurrent, or has its own window.
         """
-        require_transformers()
+        require("transformers", "HuggingFaceBackbone")
         from transformers import PreTrainedModel
 
         if not isinstance(model, PreTrainedModel):
@@ -136,9 +137,7 @@ class HuggingFaceBackbone(WideBuffers, Backbone):
         """Compute the hidden states; see `Backbone.forward`.
 
         Raises:
-            ValueError: If both mask and cache are given, the cache is not from `new_cache` or is
-                full, the mask is for another number of rows, there are more positions than learned
-                ones, or the number of features is not `hidden_size`.
+            ValueError: As there, or if there are more positions than learned ones.
         """
         mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, KVCache)

@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from calmkit.attention import KVCache
-from calmkit.extras import require
 
-__all__ = ["CacheOfLayers", "check_model", "check_settings", "require_transformers"]
+__all__ = ["CacheOfLayers", "check_model", "check_settings"]
 
 
 class CacheOfLayers:
@@ -41,11 +40,6 @@ class CacheOfLayers:
         return self._cache.keys.shape[2]
 
 
-def require_transformers() -> None:
-    """Raise an `ImportError` with the remedy if `transformers` is not installed."""
-    require("transformers", "HuggingFaceBackbone")
-
-
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings that make `transformers` read or download something.
 
@@ -69,11 +63,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Refuse a model whose attention is not fully controlled by a 4-D mask and positions.
-
-    Raises:
-        ValueError: If the model cannot be used in `HuggingFaceBackbone.from_model`.
-    """
+    """Refuse a model whose attention is not fully controlled by a 4-D mask and positions."""
     config, name = model.config, type(model).__name__
     needed = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values"}
     missing = sorted(needed - set(inspect.signature(model.forward).parameters))

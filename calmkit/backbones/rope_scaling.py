@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.bounds import check_at_least
+from calmkit.bounds import check_at_least, check_in
 from calmkit.recording import Recorded
 from calmkit.typing import typed
 
@@ -48,7 +48,8 @@ class LinearScaling(RopeScaling):
         Raises:
             ValueError: If it is below 1.
         """
-        self.factor = _checked(factor)
+        check_in("[1, inf)", factor=factor)
+        self.factor = factor
 
     @typed
     def scaled(self, rates: Float[Tensor, " half"]) -> Float[Tensor, " half"]:
@@ -82,7 +83,8 @@ class Llama3Scaling(RopeScaling):
         Raises:
             ValueError: If a value is out of range.
         """
-        self.factor = _checked(factor)
+        check_in("[1, inf)", factor=factor)
+        self.factor = factor
         check_at_least(1, original_positions=original_positions)
         if not 0 < low_freq_factor < high_freq_factor:
             raise ValueError(
@@ -131,7 +133,8 @@ class YarnScaling(RopeScaling):
         Raises:
             ValueError: If a value is out of range.
         """
-        self.factor = _checked(factor)
+        check_in("[1, inf)", factor=factor)
+        self.factor = factor
         check_at_least(1, original_positions=original_positions)
         if not 0 < beta_slow < beta_fast:
             raise ValueError(
@@ -155,9 +158,3 @@ class YarnScaling(RopeScaling):
         last = (math.log(self.beta_slow / turn) / step).ceil().clamp_max(2 * len(rates) - 1)
         kept = 1 - ((pair - first) / (last - first).clamp_min(1e-3)).clamp(0, 1)
         return rates * (kept + (1 - kept) / self.factor)
-
-
-def _checked(factor: float) -> float:
-    if not 1 <= factor < math.inf:
-        raise ValueError(f"factor must be at least 1 and finite; got {factor}.")
-    return factor

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from calmkit.attention import AttentionMask, KVCache, check_backend
-from calmkit.bounds import check_at_least, check_positive
+from calmkit.bounds import check_at_least, check_in, check_positive
 from calmkit.nn import SwiGLU, scaled_normal_
 from calmkit.private_torch import in_transform
 from calmkit.typing import typed
@@ -80,8 +80,7 @@ class TransformerBackbone(Backbone):
         if heads % kv_heads != 0:
             raise ValueError(f"kv_heads must divide heads = {heads}; got {kv_heads}.")
         check_positive(rope_theta=rope_theta)
-        if not 0 <= norm_eps < math.inf:
-            raise ValueError(f"norm_eps must be finite and must not be negative; got {norm_eps}.")
+        check_in("[0, inf)", norm_eps=norm_eps)
         check_backend(attention_backend)
         self.kv_heads = kv_heads
         self.head_dim = hidden_size // heads
@@ -120,12 +119,7 @@ class TransformerBackbone(Backbone):
         mask: AttentionMask | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "batch positions hidden"]:
-        """Compute the hidden states; see `Backbone.forward`.
-
-        Raises:
-            ValueError: If both mask and cache are given, the cache is not from `new_cache`, or
-                the number of features is not `hidden_size`.
-        """
+        """Compute the hidden states; see `Backbone.forward`."""
         mask = self._check_input(vectors, mask, cache)
         cache = self._own_cache(cache, KVCache)
         positions = vectors.shape[1]

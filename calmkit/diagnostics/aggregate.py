@@ -26,7 +26,7 @@ from calmkit.typing import typed
 
 from .base import Diagnostic
 
-__all__ = ["PriorGap", "latent_variance", "prior_gap"]
+__all__ = ["PriorGap", "check_several", "latent_variance", "prior_gap"]
 
 # A dimension of half the prior's width has 0.32 nats, one of twice its width 0.81, and one whose
 # mean is off by one standard deviation 0.5.
@@ -49,6 +49,11 @@ class PriorGap(Diagnostic):
     marginal: tuple[float, ...]
     total_correlation: float
 
+    meaning = (
+        "latents are not at the scale at which heads start; standardise them "
+        "(StandardizedAutoencoder)"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Whether mean and width alone cost more than 0.3 nats per dimension."""
@@ -63,13 +68,15 @@ class PriorGap(Diagnostic):
             f"total correlation {self.total_correlation:.3g} nats"
         )
 
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "latents are not at the scale at which heads start; standardise them "
-            "(StandardizedAutoencoder)"
-        )
+
+def check_several(**posteriors: DiagonalGaussian) -> None:
+    """Refuse posteriors of fewer than two points, or with other axes than (points, latent)."""
+    for name, posterior in posteriors.items():
+        if posterior.mean.ndim != 2 or len(posterior.mean) < 2:
+            raise ValueError(
+                f"{name} must have shape (points, latent) with at least 2 points; got "
+                f"{tuple(posterior.mean.shape)}."
+            )
 
 
 @typed
@@ -92,12 +99,8 @@ def prior_gap(posterior: DiagonalGaussian) -> PriorGap:
     Raises:
         ValueError: If there are fewer than two chunks.
     """
-    points = posterior.mean.shape[0]
-    if posterior.mean.ndim != 2 or points < 2:
-        raise ValueError(
-            "posterior must have shape (points, latent) with at least 2 points; got "
-            f"{tuple(posterior.mean.shape)}."
-        )
+    check_several(posterior=posterior)
+    points = len(posterior.mean)
     means = posterior.mean.double()
     mu, variance = means.mean(dim=0), latent_variance(posterior).double()
     centred = means - mu

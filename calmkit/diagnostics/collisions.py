@@ -48,6 +48,11 @@ class CollisionCalibration(Diagnostic):
     collision: tuple[Estimate, ...]
     excess: tuple[Estimate, ...]
 
+    meaning = (
+        "with more collisions than hits, the model is overconfident and repeats itself; with "
+        "fewer, it babbles: draw at a lower temperature, or train longer"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Whether, for some n, the rates differ by a quarter and by three standard errors."""
@@ -67,14 +72,6 @@ class CollisionCalibration(Diagnostic):
             )
         )
         return f"draws equal each other and the text, for the first n tokens: {rates}"
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "with more collisions than hits, the model is overconfident and repeats itself; with "
-            "fewer, it babbles: draw at a lower temperature, or train longer"
-        )
 
 
 @typed

@@ -22,12 +22,9 @@ from calmkit.scoring import EnergyScore
 from calmkit.typing import typed
 
 from .base import Diagnostic
-from .groups import mean_over_groups
+from .groups import mean_over_groups, within_two_errors
 
 __all__ = ["ConditioningGap", "conditioning_gap"]
-
-# A gap of two standard errors occurs by chance in one case of forty.
-_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -44,10 +41,15 @@ class ConditioningGap(Diagnostic):
     rolled: Estimate
     gap: Estimate
 
+    meaning = (
+        "the head ignores its condition and draws from the marginal, so text has no thread; "
+        "train longer, standardise latents, look at the backbone's learning rate"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Not above two standard errors."""
-        return self.gap.value <= _ERRORS * (self.gap.standard_error or 0.0)
+        return within_two_errors(self.gap)
 
     @property
     def summary(self) -> str:
@@ -55,14 +57,6 @@ class ConditioningGap(Diagnostic):
         return (
             f"conditioning gap {self.gap.value:.3g} ± {self.gap.standard_error:.2g} on an energy "
             f"score of {self.matched.value:.3g}"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the head ignores its condition and draws from the marginal, so text has no thread; "
-            "train longer, standardise latents, look at the backbone's learning rate"
         )
 
 

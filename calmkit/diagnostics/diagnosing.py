@@ -186,11 +186,7 @@ def _is_point(rows: EvaluationRows, min_context: int) -> Tensor:
 
 
 def check_points(rows: EvaluationRows, min_context: int) -> None:
-    """Refuse rows with too few points to diagnose.
-
-    Raises:
-        ValueError: If fewer than two rows have a full chunk after the context.
-    """
+    """Refuse rows if fewer than two have a full chunk after the context."""
     is_point = _is_point(rows, min_context)
     fit, points = int(is_point.any(dim=-1).sum()), int(is_point.sum())
     if fit < 2 or points < 6:

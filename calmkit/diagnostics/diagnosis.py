@@ -101,13 +101,10 @@ class Diagnosis:
         found = {name: getattr(self, name) for name in names}
         return {name: value for name, value in found.items() if isinstance(value, Diagnostic)}
 
-    def verdicts(self) -> str:
-        """A line for each diagnostic: the numbers, and the meaning of a bad value."""
-        return "\n".join(f"{name:13} {found.verdict}" for name, found in self.diagnostics.items())
-
     def to_text(self) -> str:
-        """The verdicts, the examples and the protocol."""
-        return "\n".join((self.verdicts(), "", *self.examples, "", self.protocol, ""))
+        """A line for each diagnostic, the examples and the protocol."""
+        verdicts = (f"{name:13} {found.verdict}" for name, found in self.diagnostics.items())
+        return "\n".join((*verdicts, "", *self.examples, "", self.protocol, ""))
 
     def to_json(self) -> str:
         """All numbers by name; numbers that are not finite become null."""

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from calmkit.autoencoders import ChunkAutoencoder
+from calmkit.bounds import check_at_least
 from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
@@ -50,6 +51,11 @@ class DecoderGate(Diagnostic):
     by_place: tuple[float, ...]
     from_mean: tuple[float, ...]
 
+    meaning = (
+        "the decoder loses tokens at the errors that this head makes; train the autoencoder "
+        "with more dropout of latents or more dimensions, or the head for longer"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Whether fewer than 95 % are restored at any place."""
@@ -64,14 +70,6 @@ class DecoderGate(Diagnostic):
         return (
             f"gate {'failed' if self.is_bad else 'passed'} at a head's noise of {self.size:.2g}: "
             f"restored by place {noisy} (without noise {clean})"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the decoder loses tokens at the errors that this head makes; train the autoencoder "
-            "with more dropout of latents or more dimensions, or the head for longer"
         )
 
 
@@ -97,8 +95,7 @@ def decoder_gate(
     Raises:
         ValueError: If the size is negative.
     """
-    if not size >= 0:
-        raise ValueError(f"size must be at least 0; got {size}.")
+    check_at_least(0, size=size)
     std = latent_variance(posterior).sqrt().to(posterior.mean.dtype)
     spread = DiagonalGaussian(posterior.mean, std.expand_as(posterior.mean))
 

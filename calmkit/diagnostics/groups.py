@@ -7,7 +7,7 @@ from torch import Tensor
 from calmkit.metrics import Estimate, bootstrap_ratio
 from calmkit.typing import typed
 
-__all__ = ["mean_over_groups"]
+__all__ = ["mean_over_groups", "within_two_errors"]
 
 
 @typed
@@ -27,3 +27,8 @@ def mean_over_groups(values: Float[Tensor, " points"], groups: Int[Tensor, " poi
     sums.index_add_(0, group, values.double()[:, None])
     counts.index_add_(0, group, torch.ones_like(values, dtype=torch.float64)[:, None])
     return bootstrap_ratio(sums, counts)[0]
+
+
+def within_two_errors(estimate: Estimate) -> bool:
+    """Whether a mean is at most two standard errors; more is chance in one case of forty."""
+    return estimate.value <= 2 * (estimate.standard_error or 0.0)

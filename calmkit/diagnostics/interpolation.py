@@ -34,6 +34,11 @@ class Interpolation(Diagnostic):
 
     tokens: Int[Tensor, "steps *batch chunk"]
 
+    meaning = (
+        "the latent space is irregular, and a small error of the head gives unrelated text; "
+        "train the autoencoder with more noise or dropout on its latents"
+    )
+
     @property
     def foreign(self) -> float:
         """Share of tokens between the ends that neither end has at the same place."""
@@ -49,14 +54,6 @@ class Interpolation(Diagnostic):
     def summary(self) -> str:
         """The share of foreign tokens."""
         return f"{self.foreign:.1%} of tokens between two chunks are in neither of them"
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the latent space is irregular, and a small error of the head gives unrelated text; "
-            "train the autoencoder with more noise or dropout on its latents"
-        )
 
 
 @typed

@@ -28,12 +28,9 @@ from calmkit.metrics import Estimate
 from calmkit.typing import typed
 
 from .base import Diagnostic
-from .groups import mean_over_groups
+from .groups import mean_over_groups, within_two_errors
 
 __all__ = ["Distances", "LatentError", "latent_error"]
-
-# The same limit as for the conditioning gap.
-_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,11 @@ class LatentError(Diagnostic):
     gain: Estimate
     samples: int
 
+    meaning = (
+        "the mean of the draws is no nearer to the true latent than one constant is: the "
+        "states say nothing about it, or too few draws were averaged"
+    )
+
     @property
     def explained(self) -> float:
         """Share of the constant's MSE that the mean of the samples saves; 1 is perfect."""
@@ -78,7 +80,7 @@ class LatentError(Diagnostic):
     @property
     def is_bad(self) -> bool:
         """Whether the gain is not above two standard errors."""
-        return self.gain.value <= _ERRORS * (self.gain.standard_error or 0.0)
+        return within_two_errors(self.gain)
 
     @property
     def summary(self) -> str:
@@ -97,14 +99,6 @@ class LatentError(Diagnostic):
             )
         )
         return f"latent MSE (cosine): {found}; the mean of draws saves {self.explained:.1%}"
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the mean of the draws is no nearer to the true latent than one constant is: the "
-            "states say nothing about it, or too few draws were averaged"
-        )
 
 
 @typed

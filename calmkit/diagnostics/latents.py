@@ -19,7 +19,7 @@ import torch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
 
-from .aggregate import latent_variance
+from .aggregate import check_several, latent_variance
 from .base import Diagnostic
 
 __all__ = ["LatentUse", "latent_use"]
@@ -40,6 +40,11 @@ class LatentUse(Diagnostic):
 
     signal: tuple[float, ...]
     kl: tuple[float, ...]
+
+    meaning = (
+        "collapsed dimensions are noise that a head must imitate in vain; clip the KL "
+        "(free bits), lower its weight, or use fewer dimensions"
+    )
 
     @property
     def is_active(self) -> tuple[bool, ...]:
@@ -64,14 +69,6 @@ class LatentUse(Diagnostic):
             f"nats, {min(self.kl):.2g} to {max(self.kl):.2g} per dimension"
         )
 
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "collapsed dimensions are noise that a head must imitate in vain; clip the KL "
-            "(free bits), lower its weight, or use fewer dimensions"
-        )
-
 
 @typed
 @torch.no_grad()
@@ -84,11 +81,7 @@ def latent_use(posterior: DiagonalGaussian) -> LatentUse:
     Raises:
         ValueError: If there are fewer than two chunks.
     """
-    if posterior.mean.ndim != 2 or len(posterior.mean) < 2:
-        raise ValueError(
-            "posterior must have shape (points, latent) with at least 2 points; got "
-            f"{tuple(posterior.mean.shape)}."
-        )
+    check_several(posterior=posterior)
     variance = latent_variance(posterior)
     signal = posterior.mean.var(dim=0, correction=0) / torch.where(variance > 0, variance, 1.0)
     return LatentUse(

@@ -47,6 +47,11 @@ class PrincipalMap(Diagnostic):
     directions: Float[Tensor, "2 latent"]
     variances: Float[Tensor, " directions"]
 
+    meaning = (
+        "a few directions dominate every distance, and a head that learns by distances "
+        "neglects the others; standardise latents, or use fewer dimensions"
+    )
+
     @typed
     def place(self, latents: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch 2"]:
         """Coordinates of any latents in the plane."""
@@ -70,14 +75,6 @@ class PrincipalMap(Diagnostic):
         return (
             f"latents vary along {self.effective_dimensions:.3g} of {len(self.mean)} dimensions; "
             f"the map shows {shown:.0%} of their variance"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "a few directions dominate every distance, and a head that learns by distances "
-            "neglects the others; standardise latents, or use fewer dimensions"
         )
 
 

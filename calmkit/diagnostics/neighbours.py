@@ -39,6 +39,11 @@ class NearestChunks(Diagnostic):
     distance: Float[Tensor, "points nearest"]
     real_distance: Float[Tensor, " reals"]
 
+    meaning = (
+        "samples are far from latents of text, where the decoder was never trained, and their "
+        "tokens are arbitrary; the head needs more steps, or a finer solver"
+    )
+
     @property
     def ratio(self) -> float:
         """Median distance to the nearest chunk, divided by that of real latents."""
@@ -55,14 +60,6 @@ class NearestChunks(Diagnostic):
         return (
             f"samples are {float(self.distance[:, 0].median()):.3g} from the nearest real chunk, "
             f"real latents {float(self.real_distance.median()):.3g} (medians)"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "samples are far from latents of text, where the decoder was never trained, and their "
-            "tokens are arbitrary; the head needs more steps, or a finer solver"
         )
 
 

@@ -41,6 +41,11 @@ class NextChunkAccuracy(Diagnostic):
     by_place: tuple[float, ...]
     most_frequent: float
 
+    meaning = (
+        "the head's best guess is worse than a constant; accuracy that falls from left to "
+        "right is normal, accuracy near zero everywhere means latents far from any chunk"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Whether neither beats the most frequent token."""
@@ -55,14 +60,6 @@ class NextChunkAccuracy(Diagnostic):
             f"{self.of_mean.standard_error:.1%} from the mean sample ({places} by place), "
             f"{self.of_draws.value:.1%} from single draws, {self.most_frequent:.1%} by the most "
             "frequent token"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the head's best guess is worse than a constant; accuracy that falls from left to "
-            "right is normal, accuracy near zero everywhere means latents far from any chunk"
         )
 
 

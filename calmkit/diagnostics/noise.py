@@ -53,6 +53,11 @@ class NoiseCurve(Diagnostic):
     from_posterior: float
     posterior_size: float
 
+    meaning = (
+        "no head can write better than this decoder reads; train the autoencoder longer, "
+        "give it more dimensions, or more noise in training"
+    )
+
     @property
     def tolerated(self) -> float:
         """The largest size up to which nine tokens in ten are restored; 0 if none is."""
@@ -82,14 +87,6 @@ class NoiseCurve(Diagnostic):
             f"tokens restored: {self.from_mean:.2%} from the mean, {self.from_posterior:.2%} from "
             f"posterior draws (noise {self.posterior_size:.2g}); under noise in units of the "
             f"latents' spread {curve}; nine in ten up to {self.tolerated:g}"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "no head can write better than this decoder reads; train the autoencoder longer, "
-            "give it more dimensions, or more noise in training"
         )
 
 

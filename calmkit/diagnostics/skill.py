@@ -22,13 +22,11 @@ from calmkit.metrics import Estimate
 from calmkit.scoring import EnergyScore, gaussian_norm_moment
 from calmkit.typing import typed
 
+from .aggregate import check_several
 from .base import Diagnostic
-from .groups import mean_over_groups
+from .groups import mean_over_groups, within_two_errors
 
 __all__ = ["EnergySkill", "energy_skill", "marginal_samples"]
-
-# The same limit as for the conditioning gap.
-_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ class EnergySkill(Diagnostic):
     gain: Estimate
     floor: float
 
+    meaning = (
+        "random chunks of other text would score as well as the head; if the conditioning gap "
+        "is fine, its samples have the wrong spread, otherwise it has learned nothing yet"
+    )
+
     @property
     def skill(self) -> float:
         """1 - S / M: 0 equals the marginal, 1 - F / M is the best possible value."""
@@ -55,7 +58,7 @@ class EnergySkill(Diagnostic):
     @property
     def is_bad(self) -> bool:
         """The gain is not above two standard errors."""
-        return self.gain.value <= _ERRORS * (self.gain.standard_error or 0.0)
+        return within_two_errors(self.gain)
 
     @property
     def summary(self) -> str:
@@ -64,14 +67,6 @@ class EnergySkill(Diagnostic):
             f"energy score {self.model.value:.3g} between the posterior's {self.floor:.3g} and "
             f"the marginal's {self.marginal.value:.3g} ± {self.gain.standard_error:.2g}: skill "
             f"{self.skill:.1%}"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "random chunks of other text would score as well as the head; if the conditioning gap "
-            "is fine, its samples have the wrong spread, otherwise it has learned nothing yet"
         )
 
 
@@ -90,12 +85,8 @@ def marginal_samples(
         ValueError: If there is no other point.
     """
     mean, std = target.mean, target.std
-    points = mean.shape[0]
-    if mean.ndim != 2 or points < 2:
-        raise ValueError(
-            f"target must have shape (points, latent) with at least 2 points; got "
-            f"{tuple(mean.shape)}."
-        )
+    check_several(target=target)
+    points = len(mean)
     steps = torch.randint(
         1, points, (num_samples, points), generator=generator, device=mean.device
     )

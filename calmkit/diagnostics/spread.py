@@ -51,6 +51,11 @@ class SampleSpread(Diagnostic):
     marginal: float
     error: float
 
+    meaning = (
+        "if narrower than the error, the head is overconfident (0: collapsed to one sample); "
+        "if wider, its noise drowns its signal"
+    )
+
     @property
     def ratio(self) -> float:
         """Head / posterior: 0 is collapsed, 1 as narrow as the posterior; usually above 1."""
@@ -69,14 +74,6 @@ class SampleSpread(Diagnostic):
         return (
             f"samples spread {self.head:.3g} around an error of {self.error:.3g} (posterior "
             f"{self.posterior:.3g}, marginal {self.marginal:.3g}; {self.ratio:.2g} posteriors)"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "if narrower than the error, the head is overconfident (0: collapsed to one sample); "
-            "if wider, its noise drowns its signal"
         )
 
 

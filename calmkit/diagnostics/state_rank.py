@@ -44,6 +44,11 @@ class StateRank(Diagnostic):
     possible: int
     common: float
 
+    meaning = (
+        "the backbone has collapsed to few directions, and no head can know more of the text "
+        "than these; lower its learning rate, or take away a norm before the head"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Whether the rank is below a tenth of the possible one."""
@@ -55,14 +60,6 @@ class StateRank(Diagnostic):
         return (
             f"states have effective rank {self.effective:.3g} of {self.possible}; "
             f"{self.common:.0%} of their mean square is the same at all points"
-        )
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "the backbone has collapsed to few directions, and no head can know more of the text "
-            "than these; lower its learning rate, or take away a norm before the head"
         )
 
 

@@ -27,6 +27,11 @@ class TextQuality(Diagnostic):
     model: tuple[float, ...]
     trigram: tuple[float, ...]
 
+    meaning = (
+        "counting triples of tokens predicts the text as well, so that it reads as word "
+        "salad, whatever the other lines say; train longer, or a larger model"
+    )
+
     @property
     def order(self) -> int:
         """m, the number of Brier-n that are compared."""
@@ -46,14 +51,6 @@ class TextQuality(Diagnostic):
             name = f"geometric mean of Brier-1 to -{self.order}" if self.order > 1 else "Brier-1"
         model, trigram = self._mean(self.model), self._mean(self.trigram)
         return f"{name} {model:.3g}, of a trigram model {trigram:.3g}"
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value, and a remedy."""
-        return (
-            "counting triples of tokens predicts the text as well, so that it reads as word "
-            "salad, whatever the other lines say; train longer, or a larger model"
-        )
 
     def _mean(self, brier: Sequence[float]) -> float:
         product = math.prod(max(0.0, value) for value in brier[: self.order])

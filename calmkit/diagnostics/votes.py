@@ -53,6 +53,12 @@ class SampleVotes(Diagnostic):
     draws: int
     is_deterministic: bool
 
+    meaning = (
+        "draws that are all equal come from a deterministic sampler (noise_scale 0, an argmax "
+        "inside), and BrierLM says nothing; draws that never agree leave temperatures below 1 "
+        "without effect: train longer, or use shorter chunks"
+    )
+
     @property
     def is_bad(self) -> bool:
         """Whether draws are all equal, or fewer than one pair in 200 draws of a chunk agrees."""
@@ -70,15 +76,6 @@ class SampleVotes(Diagnostic):
             )
         )
         return f"of {self.draws} draws, pairs agree in the first k tokens: {rates}"
-
-    @property
-    def meaning(self) -> str:
-        """The meaning of a bad value."""
-        return (
-            "draws that are all equal come from a deterministic sampler (noise_scale 0, an argmax "
-            "inside), and BrierLM says nothing; draws that never agree leave temperatures below 1 "
-            "without effect: train longer, or use shorter chunks"
-        )
 
 
 @typed

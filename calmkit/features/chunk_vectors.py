@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from calmkit.chunking import ChunkBatch
 from calmkit.data import EvaluationRows
 from calmkit.finite import read_together
 from calmkit.models import CALM
@@ -61,11 +60,9 @@ def chunk_vectors(model: CALM, rows: EvaluationRows, kind: Kind) -> ChunkVectors
     if not bool(is_point.any()):
         raise ValueError("rows must hold at least one full chunk; got none. Give more text.")
     vectors = []
-    for chosen in torch.arange(len(is_point)).split(_ROWS_AT_ONCE):
-        positions = is_point.shape[1]
-        batch = ChunkBatch(
-            rows.batch.tokens[chosen], rows.batch.real[chosen], ((positions,),) * len(chosen)
-        ).to(device)
+    for start in range(0, len(is_point), _ROWS_AT_ONCE):
+        chosen = slice(start, start + _ROWS_AT_ONCE)
+        batch = rows.batch.rows(chosen).to(device)
         with read_together():
             row, position = is_point[chosen].to(device).nonzero(as_tuple=True)
             if kind == "states":

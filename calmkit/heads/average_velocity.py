@@ -43,7 +43,7 @@ __all__ = ["AverageVelocityHead"]
 
 
 class AverageVelocityHead(TemperedHead):
-    """A head for average velocities; subclasses define the loss of a jump."""
+    """A head for average velocities; subclasses define the error of a jump."""
 
     sampling_arguments = TemperedHead.sampling_arguments | {"steps"}
 
@@ -100,6 +100,24 @@ class AverageVelocityHead(TemperedHead):
         return self.steps
 
     @abc.abstractmethod
+    def _jump_error(
+        self, x: Tensor, time: Tensor, end: Tensor, velocity: Tensor, cond: Tensor
+    ) -> Tensor:
+        """Error of the jumps from x at their time to their end, (jumps, *batch, latent).
+
+        Args:
+            x: Points of the straight paths.
+            time: Times t of these points.
+            end: Ends e >= t of the jumps.
+            velocity: Velocities z - x_0 of the paths.
+            cond: Conditions.
+        """
+
+    def _weighted(self, error: Tensor) -> Tensor:
+        """The squared errors of the draws, (draws, *batch), as they enter the loss."""
+        return error
+
+    @typed
     def loss_from(
         self,
         cond: Float[Tensor, "*batch cond"],
@@ -118,6 +136,14 @@ class AverageVelocityHead(TemperedHead):
             ends: Ends e >= t of the jumps, which are the first of the draws. All other draws
                 end where they start.
         """
+        x = torch.lerp(noise, latents, times[..., None])
+        velocity = latents - noise
+        x, times, ends = self._read(x), self._read(times), self._read(ends)
+        jumps = len(ends)
+        still = times[jumps:]
+        flow = self.velocity(x[jumps:], still, still, cond) - velocity[jumps:]
+        jump = self._jump_error(x[:jumps], times[:jumps], ends, velocity[:jumps], cond)
+        return self._weighted(torch.cat([jump, flow]).square().mean(dim=-1)).mean(dim=0)
 
     @typed
     def loss(
@@ -148,18 +174,6 @@ class AverageVelocityHead(TemperedHead):
         return self._follow(lambda *jump: self._velocity(jump, cond), noise)
 
     @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        self._check_cond(cond)
-        noise = self._tempered_noise(cond, num_samples, generator)
-        return self.sample_from(cond, noise)
-
-    @typed
     def sample_guided(
         self,
         cond: Float[Tensor, "*batch cond"],
@@ -174,7 +188,7 @@ class AverageVelocityHead(TemperedHead):
         def velocity(*jump: Tensor) -> Tensor:
             return guided(lambda c: self._velocity(jump, c), cond, null, scale)
 
-        noise = self._tempered_noise(cond, num_samples, generator)
+        noise = self._sampling_noise(cond, num_samples, generator)
         return self._follow(velocity, noise)
 
     def _velocity(self, jump: tuple[Tensor, ...], cond: Tensor) -> Tensor:

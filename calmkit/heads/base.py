@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, Target, standard_normal
 from calmkit.recording import Recorded, record_changes
+from calmkit.typing import typed
 
-__all__ = ["Head", "check_num_samples", "guided", "starting_noise"]
+__all__ = ["Head", "NoiseHead", "check_num_samples", "guided", "starting_noise"]
 
 AnyHead = TypeVar("AnyHead", bound="Head")
 
@@ -199,6 +200,33 @@ class Head(nn.Module, Recorded, abc.ABC):
 
     def _wide_dtype(self) -> torch.dtype:
         return torch.promote_types(self._dtype(), torch.float32)
+
+
+class NoiseHead(Head):
+    """A head whose sample is a function of its condition and one vector of noise."""
+
+    @abc.abstractmethod
+    def sample_from(
+        self, cond: Float[Tensor, "*batch cond"], noise: Float[Tensor, "samples *batch noise"], /
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """The samples of given noise: the deterministic part of sampling."""
+
+    def _sampling_noise(
+        self, cond: Tensor, num_samples: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """The noise of new samples; by default standard normal."""
+        return starting_noise(cond, num_samples, self.latent_size, generator)
+
+    @typed
+    def sample(
+        self,
+        cond: Float[Tensor, "*batch cond"],
+        num_samples: int,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "samples *batch latent"]:
+        """Draw independent samples for each condition; see `Head.sample`."""
+        self._check_cond(cond)
+        return self.sample_from(cond, self._sampling_noise(cond, num_samples, generator))
 
 
 def check_num_samples(num_samples: int) -> None:

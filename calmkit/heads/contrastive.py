@@ -40,15 +40,17 @@ from calmkit.bounds import check_at_least, check_positive
 from calmkit.distributions import DiagonalGaussian, Target, standard_normal
 from calmkit.typing import typed
 
-from .base import Head, starting_noise
+from .base import NoiseHead
 
 __all__ = ["ContrastiveHead"]
 
 
-class ContrastiveHead(Head):
+class ContrastiveHead(NoiseHead):
     """Linear prediction with a quadratic energy, trained with a margin."""
 
     sampling_arguments = frozenset({"temperature"})
+
+    evaluations_per_sample = 1
 
     def __init__(
         self,
@@ -92,11 +94,6 @@ class ContrastiveHead(Head):
 
     def _check_sampling(self) -> None:
         check_positive(temperature=self.temperature)
-
-    @property
-    def evaluations_per_sample(self) -> int:
-        """One."""
-        return 1
 
     @typed
     def energy(
@@ -158,17 +155,6 @@ class ContrastiveHead(Head):
     ) -> Float[Tensor, "samples *batch latent"]:
         """`c + sqrt(T) noise` for standard normal noise."""
         return self.distribution(cond).rsample_from(noise).to(noise.dtype)
-
-    @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        noise = starting_noise(cond, num_samples, self.latent_size, generator)
-        return self.sample_from(cond, noise)
 
     def _center(self, cond: Tensor) -> Tensor:
         self._check_cond(cond)

@@ -33,7 +33,7 @@ from calmkit.typing import typed
 from .base import starting_noise
 from .prediction import Prediction, VelocityPrediction
 from .reverse import DDPMSampler, Denoised, Denoiser, ReverseSampler, guided_denoiser
-from .schedule import NoiseSchedule
+from .schedule import CosineSchedule, NoiseSchedule
 from .temperature import TemperedHead
 from .variance import LearnedVariance, ReverseVariance
 from .weighting import LossWeighting, UniformWeighting
@@ -85,7 +85,7 @@ class DiffusionHead(TemperedHead):
         super().__init__(cond_size, latent_size)
         check_at_least(1, draws=draws)
         self.draws = draws
-        self.schedule = NoiseSchedule.cosine() if schedule is None else schedule
+        self.schedule = CosineSchedule() if schedule is None else schedule
         self.prediction = VelocityPrediction() if prediction is None else prediction
         self.variance = LearnedVariance() if variance is None else variance
         self.weighting = UniformWeighting() if weighting is None else weighting
@@ -251,7 +251,7 @@ class DiffusionHead(TemperedHead):
         generator: torch.Generator | None,
     ) -> Tensor:
         def draw() -> Tensor:
-            return self._tempered_noise(cond, num_samples, generator)
+            return self._sampling_noise(cond, num_samples, generator)
 
         return self.sampler.run(denoise, self.schedule, draw(), draw)
 

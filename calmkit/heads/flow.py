@@ -163,18 +163,6 @@ class FlowHead(TemperedHead):
         return self.solver.integrate(self.field(cond), noise)
 
     @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        self._check_cond(cond)
-        noise = self._tempered_noise(cond, num_samples, generator)
-        return self.sample_from(cond, noise)
-
-    @typed
     def sample_guided(
         self,
         cond: Float[Tensor, "*batch cond"],
@@ -189,7 +177,7 @@ class FlowHead(TemperedHead):
         def field(x: Tensor, time: Tensor) -> Tensor:
             return guided(lambda c: self.field(c)(x, time), cond, null, scale)
 
-        noise = self._tempered_noise(cond, num_samples, generator)
+        noise = self._sampling_noise(cond, num_samples, generator)
         return self.solver.integrate(field, noise)
 
     @typed
@@ -198,7 +186,7 @@ class FlowHead(TemperedHead):
         cond: Float[Tensor, "*batch cond"],
         latents: Float[Tensor, "*batch latent"],
         *,
-        solver: Solver | None = None,
+        solver: Solver = _DENSITY_SOLVER,
     ) -> Float[Tensor, "*batch"]:
         """Log-density of one latent per position, in nats, with the exact divergence.
 
@@ -209,14 +197,14 @@ class FlowHead(TemperedHead):
         Args:
             cond: Conditions.
             latents: Points of the density.
-            solver: Solver of this call; `RungeKutta4Solver(25)` if None.
+            solver: Solver of this call.
 
         Raises:
             ValueError: If a size is wrong.
         """
         latents = self._checked_latents(latents)
-        solver = _DENSITY_SOLVER if solver is None else solver
-        cond = self._without_autocast(cond)
+        self._check_cond(cond)
+        cond = self._read(cond)  # autocast will be off
         with torch.autocast(latents.device.type, enabled=False):
             return log_density(self.field(cond), latents[None], solver)[0]
 
@@ -227,7 +215,7 @@ class FlowHead(TemperedHead):
         latents: Float[Tensor, "*batch latent"],
         probes: Float[Tensor, "probes *batch latent"],
         *,
-        solver: Solver | None = None,
+        solver: Solver = _DENSITY_SOLVER,
     ) -> Float[Tensor, "*batch"]:
         """An unbiased estimate of `log_prob`, with one backward pass per probe.
 
@@ -235,19 +223,14 @@ class FlowHead(TemperedHead):
             cond: Conditions.
             latents: Points of the density.
             probes: Independent draws of random signs or of N(0, I), which are averaged.
-            solver: Solver of this call; `RungeKutta4Solver(25)` if None.
+            solver: Solver of this call.
 
         Raises:
             ValueError: If a size is wrong.
         """
         latents = self._checked_latents(latents)
-        solver = _DENSITY_SOLVER if solver is None else solver
-        cond, probes = self._without_autocast(cond), probes.to(latents.dtype)
+        self._check_cond(cond)
+        cond, probes = self._read(cond), probes.to(latents.dtype)
         with torch.autocast(latents.device.type, enabled=False):
             field = self.field(cond)
             return estimated_log_density(field, latents[None], probes[:, None], solver)[0]
-
-    def _without_autocast(self, cond: Tensor) -> Tensor:
-        """Convert the condition, since autocast will be off."""
-        self._check_cond(cond)
-        return self._read(cond)

@@ -20,11 +20,9 @@ self-distillation", arXiv 2505.18825 (Lagrangian self-distillation).
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.nn import Dual
-from calmkit.typing import typed
 
 from .average_velocity import AverageVelocityHead
 
@@ -34,39 +32,16 @@ __all__ = ["FlowMapHead"]
 class FlowMapHead(AverageVelocityHead):
     """A one-step sampler trained by flow matching and Lagrangian self-distillation."""
 
-    @typed
-    def loss_from(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        latents: Float[Tensor, "draws *batch latent"],
-        noise: Float[Tensor, "draws *batch latent"],
-        times: Float[Tensor, "draws *batch"],
-        ends: Float[Tensor, "jumps *batch"],
-    ) -> Float[Tensor, "*batch"]:
-        """Both terms at given draws, averaged over draws and dimensions.
-
-        Args:
-            cond: Conditions.
-            latents: Ends z of the straight paths.
-            noise: Starts x_0 of the straight paths.
-            times: Times t in [0, 1].
-            ends: Ends e >= t of the jumps, which are the first of the draws.
-        """
-        x = torch.lerp(noise, latents, times[..., None])
-        x, times, ends = self._read(x), self._read(times), self._read(ends)
-        jumps = len(ends)
-        still = times[jumps:]
-        flow = self.velocity(x[jumps:], still, still, cond) - (latents - noise)[jumps:]
-
-        x, time = x[:jumps], times[:jumps]
-        span = (ends - time)[..., None]
+    def _jump_error(
+        self, x: Tensor, time: Tensor, end: Tensor, velocity: Tensor, cond: Tensor
+    ) -> Tensor:
+        span = (end - time)[..., None]
         u = self.velocity.dual(
             Dual(x, torch.zeros_like(x)),
             Dual(time, torch.zeros_like(time)),
-            Dual(ends, torch.ones_like(ends)),
+            Dual(end, torch.ones_like(end)),
             cond,
         )
         with torch.no_grad():
-            there = self.velocity(x + span * u.value, ends, ends, cond)
-        jump = u.value + span * u.tangent - there
-        return torch.cat([jump, flow]).square().mean(dim=-1).mean(dim=0)
+            there = self.velocity(x + span * u.value, end, end, cond)
+        return u.value + span * u.tangent - there

@@ -31,13 +31,15 @@ from calmkit.distributions import DiagonalGaussian, Target
 from calmkit.nn import ResidualMLP
 from calmkit.typing import typed
 
-from .base import Head, starting_noise
+from .base import NoiseHead
 
 __all__ = ["GaussianHead", "gaussian_cross_entropy", "initial_std", "positive_std"]
 
 
-class GaussianHead(Head):
+class GaussianHead(NoiseHead):
     """Regression of the mean and, unless it is fixed, the standard deviation."""
+
+    evaluations_per_sample = 1
 
     def __init__(
         self,
@@ -83,11 +85,6 @@ class GaussianHead(Head):
             with torch.no_grad():
                 output.bias[self.latent_size :] = unit
 
-    @property
-    def evaluations_per_sample(self) -> int:
-        """One."""
-        return 1
-
     @typed
     def distribution(self, cond: Float[Tensor, "*batch cond"]) -> DiagonalGaussian:
         """The predicted distribution of each position, in float32 at least."""
@@ -124,17 +121,6 @@ class GaussianHead(Head):
     ) -> Float[Tensor, "samples *batch latent"]:
         """`mu + sigma * noise` for standard normal noise."""
         return self.distribution(cond).rsample_from(noise).to(noise.dtype)
-
-    @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        noise = starting_noise(cond, num_samples, self.latent_size, generator)
-        return self.sample_from(cond, noise)
 
 
 @typed

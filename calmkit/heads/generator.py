@@ -22,13 +22,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from calmkit.bounds import check_at_least
+from calmkit.bounds import check_at_least, check_in
 from calmkit.nn import scaled_normal_
 from calmkit.typing import typed
 
-from .base import Head, check_num_samples, guided
+from .base import NoiseHead, check_num_samples, guided
 from .noise import Noise, UniformNoise
-from .temperature import check_noise_scale
 
 __all__ = ["GeneratorHead"]
 
@@ -36,10 +35,12 @@ __all__ = ["GeneratorHead"]
 _SILU_SCALE = 0.596
 
 
-class GeneratorHead(Head):
+class GeneratorHead(NoiseHead):
     """A sampler of one network evaluation; subclasses define the loss of its samples."""
 
     sampling_arguments = frozenset({"noise_scale"})
+
+    evaluations_per_sample = 1
 
     def __init__(
         self,
@@ -53,17 +54,7 @@ class GeneratorHead(Head):
         noise: Noise | None = None,
         noise_scale: float = 1.0,
     ) -> None:
-        """Build the network.
-
-        Args:
-            cond_size: Features of the condition.
-            latent_size: Dimensions of a sample.
-            width: Features inside.
-            depth: Number of residual blocks.
-            noise_size: Dimensions of the noise.
-            num_samples: N, samples per position in training.
-            noise: Noise distribution; uniform on [-1/2, 1/2] as published if None.
-            noise_scale: Factor on the noise of samples; it is 1 in training.
+        """Build the network; see `EnergyHead` for the arguments.
 
         Raises:
             ValueError: If a size or the noise scale is out of range.
@@ -94,12 +85,7 @@ class GeneratorHead(Head):
             scaled_normal_(cast(GeneratorBlock, block).down, gain=1 / math.sqrt(len(self.blocks)))
 
     def _check_sampling(self) -> None:
-        check_noise_scale(self.noise_scale)
-
-    @property
-    def evaluations_per_sample(self) -> int:
-        """One."""
-        return 1
+        check_in("[0, inf)", noise_scale=self.noise_scale)
 
     @typed
     def sample_from(
@@ -119,17 +105,6 @@ class GeneratorHead(Head):
         return self._read(self.output(self.output_norm(hidden)))  # autocast leaves it lower
 
     @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        noise = self.noise_scale * self._draw(cond, num_samples, generator)
-        return self.sample_from(cond, noise)
-
-    @typed
     def sample_guided(
         self,
         cond: Float[Tensor, "*batch cond"],
@@ -139,8 +114,13 @@ class GeneratorHead(Head):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "samples *batch latent"]:
         """Extrapolate from the unconditional to the conditional sample of the same noise."""
-        noise = self.noise_scale * self._draw(cond, num_samples, generator)
+        noise = self._sampling_noise(cond, num_samples, generator)
         return guided(lambda c: self.sample_from(c, noise), cond, null, scale)
+
+    def _sampling_noise(
+        self, cond: Tensor, num_samples: int, generator: torch.Generator | None
+    ) -> Tensor:
+        return self.noise_scale * self._draw(cond, num_samples, generator)
 
     def _draw(self, cond: Tensor, num_samples: int, generator: torch.Generator | None) -> Tensor:
         check_num_samples(num_samples)

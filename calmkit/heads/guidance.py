@@ -69,8 +69,7 @@ class GuidedHead(WrappingHead):
         self._check_sampling()  # fail now, not when a trained model first draws
 
     def _check_sampling(self) -> None:
-        if not 0.0 <= self.scale < float("inf"):
-            raise ValueError(f"scale must be at least 0 and finite; got {self.scale}.")
+        check_in("[0, inf)", scale=self.scale)
         kind = type(self.head)
         if self.scale not in (0.0, 1.0) and kind.sample_guided is Head.sample_guided:
             raise ValueError(

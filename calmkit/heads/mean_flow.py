@@ -33,12 +33,10 @@ Geng et al., "Improved Mean Flows: On the Challenges of Fastforward Generative M
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from calmkit.bounds import check_in
 from calmkit.nn import Dual
-from calmkit.typing import typed
 
 from .average_velocity import AverageVelocityHead
 from .times import TimeDistribution
@@ -103,32 +101,9 @@ class MeanFlowHead(AverageVelocityHead):
         self.power = power
         self.own_velocity = own_velocity
 
-    @typed
-    def loss_from(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        latents: Float[Tensor, "draws *batch latent"],
-        noise: Float[Tensor, "draws *batch latent"],
-        times: Float[Tensor, "draws *batch"],
-        ends: Float[Tensor, "jumps *batch"],
-    ) -> Float[Tensor, "*batch"]:
-        """Error of the identity at given draws, averaged over draws and dimensions.
-
-        Args:
-            cond: Conditions.
-            latents: Ends z of the straight paths.
-            noise: Starts x_0 of the straight paths.
-            times: Times t in [0, 1].
-            ends: Ends e >= t of the jumps, which are the first of the draws.
-        """
-        x = torch.lerp(noise, latents, times[..., None])
-        velocity = latents - noise
-        x, times, ends = self._read(x), self._read(times), self._read(ends)
-        jumps = len(ends)
-        still = times[jumps:]
-        flow = self.velocity(x[jumps:], still, still, cond) - velocity[jumps:]
-
-        x, time, velocity = x[:jumps], times[:jumps], velocity[:jumps]
+    def _jump_error(
+        self, x: Tensor, time: Tensor, end: Tensor, velocity: Tensor, cond: Tensor
+    ) -> Tensor:
         direction = self._read(velocity)
         if self.own_velocity:
             with torch.no_grad():
@@ -136,12 +111,11 @@ class MeanFlowHead(AverageVelocityHead):
         u = self.velocity.dual(
             Dual(x, direction),
             Dual(time, torch.ones_like(time)),
-            Dual(ends, torch.zeros_like(ends)),
+            Dual(end, torch.zeros_like(end)),
             cond,
         )
-        target = velocity + (ends - time)[..., None] * u.tangent
-        jump = u.value - target.detach()
-        error = torch.cat([jump, flow]).square().mean(dim=-1)
-        if self.power > 0:
-            error = error / (error.detach() + _FLOOR) ** self.power
-        return error.mean(dim=0)
+        target = velocity + (end - time)[..., None] * u.tangent
+        return u.value - target.detach()
+
+    def _weighted(self, error: Tensor) -> Tensor:
+        return error / (error.detach() + _FLOOR) ** self.power if self.power > 0 else error

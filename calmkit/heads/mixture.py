@@ -50,6 +50,8 @@ _EXPLAINED = 0.1
 class MixtureHead(Head):
     """A mixture of Gaussians, trained by maximum likelihood."""
 
+    evaluations_per_sample = 1
+
     def __init__(
         self,
         cond_size: int,
@@ -114,11 +116,6 @@ class MixtureHead(Head):
         with torch.no_grad():
             output.weight.copy_(weight.flatten(0, 1))
             output.bias.copy_(torch.cat(bias, dim=-1).flatten())
-
-    @property
-    def evaluations_per_sample(self) -> int:
-        """One."""
-        return 1
 
     @typed
     def distribution(self, cond: Float[Tensor, "*batch cond"]) -> GaussianMixture:

@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.bounds import check_at_least
+from calmkit.bounds import check_at_least, check_positive
 from calmkit.extras import require
 from calmkit.typing import typed
 
@@ -171,16 +171,12 @@ class AdaptiveSolver(Solver):
     rtol: float = 1e-5
     atol: float = 1e-5
 
+    evaluations = None  # they depend on the field
+
     def __post_init__(self) -> None:
         """Refuse tolerances that are not positive, and a missing library."""
-        if not (self.rtol > 0 and self.atol > 0):
-            raise ValueError(f"rtol and atol must be positive; got {self.rtol} and {self.atol}.")
+        check_positive(rtol=self.rtol, atol=self.atol)
         require("torchdiffeq", "AdaptiveSolver")
-
-    @property
-    def evaluations(self) -> None:
-        """None, since they depend on the field."""
-        return None
 
     @typed
     def integrate(

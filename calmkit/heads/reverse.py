@@ -96,13 +96,24 @@ def guided_denoiser(conditional: Denoiser, unconditional: Denoiser, scale: float
 Move = Callable[[int, Tensor, Denoised, Denoised | None, Callable[[], Tensor]], Tensor]
 
 
+@dataclass(frozen=True)
 class ReverseSampler(abc.ABC):
-    """A method of running the reverse process."""
+    """A method of running the reverse process.
+
+    Attributes:
+        steps: Steps of the schedule that it visits, one evaluation each.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        """Refuse fewer than one step."""
+        check_at_least(1, steps=self.steps)
 
     @property
-    @abc.abstractmethod
     def evaluations(self) -> int:
         """Number of calls of the denoiser."""
+        return self.steps
 
     @property
     @abc.abstractmethod
@@ -175,21 +186,9 @@ class ReverseSampler(abc.ABC):
 
 @dataclass(frozen=True)
 class DDPMSampler(ReverseSampler):
-    """Ancestral sampling: each reverse step adds noise of the denoiser's variance.
-
-    Attributes:
-        steps: Steps of the schedule that it visits, one evaluation each.
-    """
+    """Ancestral sampling: each reverse step adds noise of the denoiser's variance."""
 
     steps: int = 100
-
-    def __post_init__(self) -> None:
-        check_at_least(1, steps=self.steps)
-
-    @property
-    def evaluations(self) -> int:
-        """One for each step."""
-        return self.steps
 
     @property
     def noises(self) -> int:
@@ -222,7 +221,6 @@ class DDIMSampler(ReverseSampler):
     """Implicit sampling: order 1, deterministic at eta = 0, DDPM with small variance at 1.
 
     Attributes:
-        steps: Steps of the schedule that it visits, one evaluation each.
         eta: Standard deviation of the noise added, in those of the posterior; in [0, 1].
     """
 
@@ -230,13 +228,8 @@ class DDIMSampler(ReverseSampler):
     eta: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least(1, steps=self.steps)
+        super().__post_init__()
         check_in("[0, 1]", eta=self.eta)
-
-    @property
-    def evaluations(self) -> int:
-        """One for each step."""
-        return self.steps
 
     @property
     def noises(self) -> int:
@@ -266,26 +259,11 @@ class DDIMSampler(ReverseSampler):
 
 @dataclass(frozen=True)
 class DPMSolverSampler(ReverseSampler):
-    """DPM-Solver++(2M): order 2 at one evaluation a step, from the estimate of the step before.
-
-    Attributes:
-        steps: Steps of the schedule that it visits, one evaluation each.
-    """
+    """DPM-Solver++(2M): order 2 at one evaluation a step, from the estimate of the step before."""
 
     steps: int = 20
 
-    def __post_init__(self) -> None:
-        check_at_least(1, steps=self.steps)
-
-    @property
-    def evaluations(self) -> int:
-        """One for each step."""
-        return self.steps
-
-    @property
-    def noises(self) -> int:
-        """0."""
-        return 0
+    noises = 0
 
     def visited(self, schedule: NoiseSchedule) -> Int[Tensor, " visited"]:
         """Trailing steps."""

@@ -10,7 +10,7 @@ and the reverse step given x is Gaussian with
     variance  beta_t b_{t-1}^2 / b_t^2,                                abar_{-1} = 1.
 
 The signal-to-noise ratio is abar_t / (1 - abar_t). If beta_{T-1} = 1, it is zero at the last step,
-and x_{T-1} is pure noise. None of the usual schedules has this property; see `zero_terminal_snr`.
+and x_{T-1} is pure noise. None of the usual schedules has this property; see `ZeroTerminalSNR`.
 
 A sampler visits only some of the steps. `even_steps` and `trailing_steps` select them, and
 `visiting` returns the schedule of the shorter chain.
@@ -29,7 +29,6 @@ from torch import Tensor
 
 from calmkit.bounds import check_at_least
 from calmkit.recording import Recorded
-from calmkit.typing import typed
 
 __all__ = ["CosineSchedule", "LinearSchedule", "NoiseSchedule", "ZeroTerminalSNR"]
 
@@ -104,52 +103,6 @@ class NoiseSchedule(Recorded):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} of {self.full_length} steps)"
 
-    @staticmethod
-    def cosine(length: int = 1000, *, offset: float = 0.008) -> "NoiseSchedule":
-        """Abar follows cos^2((t / T + offset) / (1 + offset) * pi / 2); betas are at most 0.999.
-
-        Raises:
-            ValueError: If the length is not positive.
-        """
-        check_at_least(1, length=length)
-        u = torch.arange(length + 1, dtype=torch.float64, device="cpu") / length
-        alphas_bar = ((u + offset) / (1 + offset) * math.pi / 2).cos().square()
-        return NoiseSchedule((1 - alphas_bar[1:] / alphas_bar[:-1]).clamp_max(0.999))
-
-    @staticmethod
-    def linear(length: int = 1000, *, first: float = 1e-4, last: float = 0.02) -> "NoiseSchedule":
-        """Betas increase linearly from `first` to `last`, both times 1000 / length.
-
-        With this factor, as in improved DDPM, the final noise is about the same for any length. At
-        1000 steps the schedule is DDPM's.
-
-        Raises:
-            ValueError: If the length is not positive, or so short that a beta reaches 1.
-        """
-        check_at_least(1, length=length)
-        if not 0 < first * 1000 / length < 1 or not 0 < last * 1000 / length < 1:
-            raise ValueError(
-                f"first and last must be positive and below length / 1000 = {length / 1000}, "
-                f"else a beta reaches 1; got {first} and {last}."
-            )
-        ends = torch.linspace(first, last, length, dtype=torch.float64, device="cpu")
-        return NoiseSchedule(ends * (1000 / length))
-
-    def zero_terminal_snr(self) -> "NoiseSchedule":
-        """The schedule rescaled so that its last step is pure noise, as sampling assumes.
-
-        All a_t are shifted and scaled so that the last is 0 and the first is unchanged. Noise
-        prediction is impossible at such a step: x_t is the noise and does not depend on x.
-
-        Raises:
-            ValueError: If there is only one step.
-        """
-        if len(self) < 2:
-            raise ValueError(f"zero terminal SNR must have at least 2 steps; got {len(self)}.")
-        scale = self.signal_scale - self.signal_scale[-1]
-        alphas_bar = (scale * (self.signal_scale[0] / scale[0])).square()
-        return self._with(alphas_bar, self.steps)
-
     @property
     def times(self) -> Float[Tensor, " steps"]:
         """Each step as a share of the full length, in [0, 1): the network's time input."""
@@ -196,41 +149,8 @@ class NoiseSchedule(Recorded):
         Args:
             steps: Indices into this schedule, increasing.
         """
-        return self._with(self.alphas_bar[steps], self.steps[steps])
-
-    def respaced(self, length: int) -> "NoiseSchedule":
-        """`visiting(even_steps(length))`, the respacing of improved DDPM.
-
-        Raises:
-            ValueError: If the length is below 1 or above that of this schedule.
-        """
-        return self.visiting(self.even_steps(length))
-
-    @typed
-    def add_noise(
-        self,
-        x: Float[Tensor, "*batch latent"],
-        noise: Float[Tensor, "*batch latent"],
-        step: Int[Tensor, "*batch"],
-    ) -> Float[Tensor, "*batch latent"]:
-        """x_t from a clean x and standard normal noise."""
-        signal_scale, noise_scale = self.at(
-            torch.stack([self.signal_scale, self.noise_scale]), step, x
-        )
-        return signal_scale * x + noise_scale * noise
-
-    @typed
-    def posterior_mean(
-        self,
-        clean: Float[Tensor, "*batch latent"],
-        noisy: Float[Tensor, "*batch latent"],
-        step: Int[Tensor, "*#batch"],
-    ) -> Float[Tensor, "*batch latent"]:
-        """Mean of the reverse step from x_t given the clean x, by the formula of the module."""
-        of_clean, of_noisy = self.at(
-            torch.stack([self.posterior_of_clean, self.posterior_of_noisy]), step, clean
-        )
-        return of_clean * clean + of_noisy * noisy
+        betas = _betas_of(self.alphas_bar[steps])
+        return NoiseSchedule(betas, self.steps[steps], self.full_length)
 
     def at(self, values: Tensor, step: Tensor, like: Tensor) -> Tensor:
         """Look up tables `*tables steps` at given steps, with a last axis for the latent.
@@ -239,10 +159,6 @@ class NoiseSchedule(Recorded):
         """
         return values.to(like.dtype).to(like.device)[..., step][..., None]
 
-    def _with(self, alphas_bar: Tensor, steps: Tensor) -> "NoiseSchedule":
-        before = torch.cat([alphas_bar.new_ones(1), alphas_bar[:-1]])
-        return NoiseSchedule(1 - alphas_bar / before, steps, self.full_length)
-
     def _check_fits(self, length: int) -> None:
         if not 1 <= length <= len(self):
             raise ValueError(
@@ -250,27 +166,76 @@ class NoiseSchedule(Recorded):
             )
 
 
-# The same schedules as classes, so that a config can build them.
 class CosineSchedule(NoiseSchedule):
-    """`NoiseSchedule.cosine` as a part."""
+    """Abar follows cos^2((t / T + offset) / (1 + offset) * pi / 2); betas are at most 0.999."""
 
     def __init__(self, length: int = 1000, *, offset: float = 0.008) -> None:
-        """Build it; see `NoiseSchedule.cosine`."""
-        super().__init__(NoiseSchedule.cosine(length, offset=offset).betas)
+        """Compute the betas.
+
+        Args:
+            length: T, the number of steps.
+            offset: Keeps the first betas from being tiny.
+
+        Raises:
+            ValueError: If the length is not positive.
+        """
+        check_at_least(1, length=length)
+        u = torch.arange(length + 1, dtype=torch.float64, device="cpu") / length
+        alphas_bar = ((u + offset) / (1 + offset) * math.pi / 2).cos().square()
+        super().__init__((1 - alphas_bar[1:] / alphas_bar[:-1]).clamp_max(0.999))
 
 
 class LinearSchedule(NoiseSchedule):
-    """`NoiseSchedule.linear` as a part."""
+    """Betas increase linearly from `first` to `last`, both times 1000 / length.
+
+    With this factor, as in improved DDPM, the final noise is about the same for any length. At
+    1000 steps the schedule is DDPM's.
+    """
 
     def __init__(self, length: int = 1000, *, first: float = 1e-4, last: float = 0.02) -> None:
-        """Build it; see `NoiseSchedule.linear`."""
-        super().__init__(NoiseSchedule.linear(length, first=first, last=last).betas)
+        """Compute the betas.
+
+        Args:
+            length: Number of steps.
+            first: First beta of a schedule of 1000 steps.
+            last: Its last beta.
+
+        Raises:
+            ValueError: If the length is not positive, or so short that a beta reaches 1.
+        """
+        check_at_least(1, length=length)
+        if not 0 < first * 1000 / length < 1 or not 0 < last * 1000 / length < 1:
+            raise ValueError(
+                f"first and last must be positive and below length / 1000 = {length / 1000}, "
+                f"else a beta reaches 1; got {first} and {last}."
+            )
+        ends = torch.linspace(first, last, length, dtype=torch.float64, device="cpu")
+        super().__init__(ends * (1000 / length))
 
 
 class ZeroTerminalSNR(NoiseSchedule):
-    """`NoiseSchedule.zero_terminal_snr` as a part that wraps another."""
+    """A schedule rescaled so that its last step is pure noise, as sampling assumes.
+
+    All a_t are shifted and scaled so that the last is 0 and the first is unchanged. Noise
+    prediction is impossible at such a step: x_t is the noise and does not depend on x.
+    """
 
     def __init__(self, schedule: NoiseSchedule) -> None:
-        """Build it; see `NoiseSchedule.zero_terminal_snr`."""
-        rescaled = schedule.zero_terminal_snr()
-        super().__init__(rescaled.betas, rescaled.steps, rescaled.full_length)
+        """Rescale a schedule.
+
+        Args:
+            schedule: The schedule; it is not changed.
+
+        Raises:
+            ValueError: If it has only one step.
+        """
+        if len(schedule) < 2:
+            raise ValueError(f"zero terminal SNR must have at least 2 steps; got {len(schedule)}.")
+        scale = schedule.signal_scale - schedule.signal_scale[-1]
+        alphas_bar = (scale * (schedule.signal_scale[0] / scale[0])).square()
+        super().__init__(_betas_of(alphas_bar), schedule.steps, schedule.full_length)
+
+
+def _betas_of(alphas_bar: Tensor) -> Tensor:
+    before = torch.cat([alphas_bar.new_ones(1), alphas_bar[:-1]])
+    return 1 - alphas_bar / before

@@ -166,17 +166,6 @@ class SplineFlowHead(TemperedHead):
                 x = transform(cond).inv(x)
             return x
 
-    @typed
-    def sample(
-        self,
-        cond: Float[Tensor, "*batch cond"],
-        num_samples: int,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "samples *batch latent"]:
-        """Draw independent samples for each condition; see `Head.sample`."""
-        self._check_cond(cond)
-        return self.sample_from(cond, self._tempered_noise(cond, num_samples, generator))
-
     def _transforms(self) -> "list[LazyTransform]":
         """From latents to noise, one by one: their composition by zuko cannot be compiled."""
         return list(cast("Iterable[LazyTransform]", self.flow.transform.transforms))

@@ -25,15 +25,15 @@ import math
 import torch
 from torch import Tensor
 
-from calmkit.bounds import check_positive
+from calmkit.bounds import check_in, check_positive
 from calmkit.distributions import standard_uniform
 
-from .base import Head, check_num_samples, starting_noise
+from .base import NoiseHead, check_num_samples, starting_noise
 
-__all__ = ["TemperedHead", "check_noise_scale"]
+__all__ = ["TemperedHead"]
 
 
-class TemperedHead(Head):
+class TemperedHead(NoiseHead):
     """A head that samples from Gaussian noise; subclasses set the two attributes.
 
     Attributes:
@@ -48,11 +48,11 @@ class TemperedHead(Head):
     truncation: float | None
 
     def _check_sampling(self) -> None:
-        check_noise_scale(self.noise_scale)
+        check_in("[0, inf)", noise_scale=self.noise_scale)
         if self.truncation is not None:
             check_positive(truncation=self.truncation)
 
-    def _tempered_noise(
+    def _sampling_noise(
         self, cond: Tensor, num_samples: int, generator: torch.Generator | None
     ) -> Tensor:
         """Scaled and truncated noise, one vector per sample and position."""
@@ -73,9 +73,3 @@ class TemperedHead(Head):
         noise = math.sqrt(2) * torch.erfinv(u * math.erf(bound / math.sqrt(2)))
         noise = noise.clamp(-bound, bound)  # u = -1 and a bound of many sigmas give infinity
         return noise if torch.is_autocast_enabled(cond.device.type) else noise.to(cond.dtype)
-
-
-def check_noise_scale(noise_scale: float) -> None:
-    """Refuse a factor on noise that is negative or not finite."""
-    if not 0 <= noise_scale < math.inf:
-        raise ValueError(f"noise_scale must be at least 0 and finite; got {noise_scale}.")

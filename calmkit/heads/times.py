@@ -19,14 +19,13 @@ Diffusion Models", arXiv 2107.00630, appendix I.1.
 """
 
 import abc
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.bounds import check_positive
+from calmkit.bounds import check_in, check_positive
 from calmkit.typing import typed
 
 __all__ = [
@@ -71,8 +70,7 @@ class LogitNormalTimes(TimeDistribution):
 
     def __post_init__(self) -> None:
         """Refuse a standard deviation that is not positive, and a mean that is not finite."""
-        if not math.isfinite(self.mean):
-            raise ValueError(f"mean must be finite; got {self.mean}.")
+        check_in("(-inf, inf)", mean=self.mean)
         check_positive(std=self.std)
 
     @typed

@@ -43,7 +43,6 @@ class ReverseVariance(abc.ABC):
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
         """The estimate and the fraction, from the network's output."""
 
-    @abc.abstractmethod
     def bound(
         self,
         fraction: Tensor | float,
@@ -52,7 +51,7 @@ class ReverseVariance(abc.ABC):
         lower: Float[Tensor, "*batch 1"],
         first: Bool[Tensor, "*batch 1"],
     ) -> Float[Tensor, "*batch latent"]:
-        """The contribution of each dimension to the loss.
+        """The contribution of each dimension to the loss; zero where nothing is trained.
 
         Args:
             fraction: Fraction from `split`.
@@ -61,6 +60,7 @@ class ReverseVariance(abc.ABC):
             lower: Logarithm of the posterior variance.
             first: Whether the step is the first of the schedule.
         """
+        return torch.zeros_like(mean_error)
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,7 @@ class LearnedVariance(ReverseVariance):
     errors make the bound dominate the loss. Use `FixedVariance` instead.
     """
 
-    @property
-    def outputs(self) -> int:
-        """Two."""
-        return 2
+    outputs = 2  # the estimate and the fraction
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
         """First half, and `(second half + 1) / 2`; the fraction may leave [0, 1]."""
@@ -108,23 +105,8 @@ class FixedVariance(ReverseVariance):
 
     large: bool = False
 
-    @property
-    def outputs(self) -> int:
-        """One."""
-        return 1
+    outputs = 1
 
     def split(self, output: Tensor) -> tuple[Tensor, Tensor | float]:
         """The output itself, and 0 or 1."""
         return output, float(self.large)
-
-    @typed
-    def bound(
-        self,
-        fraction: Tensor | float,
-        mean_error: Float[Tensor, "*batch latent"],
-        upper: Float[Tensor, "*batch 1"],
-        lower: Float[Tensor, "*batch 1"],
-        first: Bool[Tensor, "*batch 1"],
-    ) -> Float[Tensor, "*batch latent"]:
-        """Zero, since there is nothing to train."""
-        return torch.zeros_like(mean_error)

@@ -71,11 +71,7 @@ class Weights:
         return shape[axis]
 
     def refuse_others(self, known: Iterable[str]) -> None:
-        """Refuse tensors that no part of the model uses.
-
-        Raises:
-            CheckpointFormatError: If there is one.
-        """
+        """Refuse tensors that no part of the model uses, by a `CheckpointFormatError`."""
         if others := sorted(self.tensors.keys() - set(known)):
             raise CheckpointFormatError(
                 f"{self.named(others[0])} must not be there: the published network that the "

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from calmkit.heads import (
+    CosineSchedule,
     DiffusionHead,
     EnergyHead,
     FlowHead,
     Head,
     LearnedVariance,
     NoisePrediction,
-    NoiseSchedule,
     UniformNoise,
 )
 from calmkit.nn import AdaptiveMLP
@@ -61,11 +61,11 @@ def _energy_config(head: EnergyHead) -> dict[str, Any]:
 
 def _check_diffusion(head: DiffusionHead) -> None:
     _check_embedding(head.network, STEP_OFFSET)
-    prediction, variance, published = head.prediction, head.variance, NoiseSchedule.cosine()
+    prediction, variance, published = head.prediction, head.variance, CosineSchedule()
     _check("prediction", prediction == NoisePrediction(), "NoisePrediction()", prediction)
     _check("variance", variance == LearnedVariance(), "LearnedVariance()", variance)
     same = torch.equal(head.schedule.betas, published.betas)
-    _check("schedule", same, "NoiseSchedule.cosine()", head.schedule)
+    _check("schedule", same, "CosineSchedule()", head.schedule)
 
 
 def _check_embedding(network: AdaptiveMLP, offset: float) -> None:

@@ -24,11 +24,7 @@ __all__ = ["check_new", "new_folder", "write_folder"]
 
 
 def check_new(folder: Path) -> None:
-    """Check that a folder is new or empty: old files next to new ones would be a third model.
-
-    Raises:
-        ValueError: If the folder is not empty, or is a file.
-    """
+    """Refuse a folder that is not empty: old files next to new ones would be a third model."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
             f"folder must be new or empty, so that only one model is in it; {folder} is not. "

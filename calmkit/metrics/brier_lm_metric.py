@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from calmkit.bounds import check_at_least
 from calmkit.extras import with_remedy
 from calmkit.typing import typed
 
@@ -81,11 +82,8 @@ class BrierLM(Metric):
         Raises:
             ValueError: If a size is out of range.
         """
-        least = {"documents": 2, "chunk_size": 1, "highest_order": 1, "resamples": 2}
-        sizes = documents, chunk_size, highest_order, resamples
-        for (name, bound), size in zip(least.items(), sizes, strict=True):
-            if size < bound:
-                raise ValueError(f"{name} must be at least {bound}; got {size}.")
+        check_at_least(2, documents=documents, resamples=resamples)
+        check_at_least(1, chunk_size=chunk_size, highest_order=highest_order)
         super().__init__()
         self.documents, self.chunk_size, self.highest_order = documents, chunk_size, highest_order
         self.resamples, self.seed, self.level = resamples, seed, level

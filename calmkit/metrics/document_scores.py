@@ -53,12 +53,7 @@ class DocumentScores:
     unit: Literal["documents", "rows"]
 
     def __post_init__(self) -> None:
-        """Refuse tables that do not match their names.
-
-        Raises:
-            ValueError: If there are more or fewer names than columns, or groups than rows, one
-                occurs twice, or a count is negative or not finite.
-        """
+        """Refuse tables that do not match their names, names that repeat, and negative counts."""
         for field, values in (("names", self.names), ("groups", self.groups)):
             if len(set(values)) < len(values):
                 twice = next(value for value in values if values.count(value) > 1)

@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from calmkit.bounds import check_in
 from calmkit.typing import typed
 
 __all__ = ["Variance", "jackknife", "ratios_without_each", "student_quantile"]
@@ -142,8 +143,7 @@ def student_quantile(
     Raises:
         ValueError: If the level is not in (0, 1).
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1); got {level}.")
+    check_in("(0, 1)", level=level)
     d = degrees.double()
     log_c = torch.lgamma((d + 1) / 2) - torch.lgamma(d / 2) - 0.5 * math.log(math.pi)
     low, high = torch.zeros_like(d), (_FARTHEST / d.sqrt()).clamp_max(math.pi / 2)

@@ -24,13 +24,7 @@ __all__ = ["ChunkEmbedding"]
 
 
 class ChunkEmbedding(InputEncoder):
-    """Embeds chunks of tokens.
-
-    Attributes:
-        vocab_size: Number of token ids.
-        chunk_size: K, tokens in a chunk.
-        hidden_size: Features of the vector.
-    """
+    """Embeds chunks of tokens."""
 
     def __init__(self, vocab_size: int, chunk_size: int, hidden_size: int) -> None:
         """Build the embedding and its MLP.
@@ -56,15 +50,7 @@ class ChunkEmbedding(InputEncoder):
     def forward(
         self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
     ) -> Float[Tensor, "*batch hidden"]:
-        """Embed chunks.
-
-        Args:
-            tokens: Token ids.
-            real: False at places without text; their ids are ignored.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """Embed chunks; see `InputEncoder.forward`."""
         return self.perturbed(tokens, real, unchanged)
 
     @typed
@@ -74,11 +60,7 @@ class ChunkEmbedding(InputEncoder):
         real: Bool[Tensor, "*batch chunk"],
         perturb: Callable[[Tensor], Tensor],
     ) -> Float[Tensor, "*batch hidden"]:
-        """Encode chunks with a change of their token embeddings, `*batch chunk hidden`.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """As `InputEncoder.perturbed`: changes the token embeddings, `*batch chunk hidden`."""
         if tokens.shape[-1] != self.chunk_size:
             raise ValueError(
                 f"tokens must come in chunks of chunk_size = {self.chunk_size}; "

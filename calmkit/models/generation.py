@@ -230,11 +230,7 @@ class TokenStream(Iterator[int]):
 def check_request(
     prompts: Sequence[Sequence[int]], vocab_size: int, max_new_tokens: int, eos_id: int | None
 ) -> None:
-    """Check the arguments of a generation.
-
-    Raises:
-        ValueError: If an id is outside the vocabulary or max_new_tokens is not positive.
-    """
+    """Refuse ids outside the vocabulary, and a number of new tokens that is not positive."""
     check_at_least(1, max_new_tokens=max_new_tokens)
     if eos_id is not None and not 0 <= eos_id < vocab_size:
         raise ValueError(f"eos_id must be a token id in [0, {vocab_size}), or None; got {eos_id}.")

@@ -40,13 +40,7 @@ __all__ = ["LatentEmbedding", "TokenAndLatentEmbedding"]
 
 
 class LatentEmbedding(InputEncoder):
-    """Embeds the latents of chunks; no gradient reaches the autoencoder.
-
-    Attributes:
-        vocab_size: Number of token ids.
-        chunk_size: K, tokens in a chunk.
-        hidden_size: Features of the vector.
-    """
+    """Embeds the latents of chunks; no gradient reaches the autoencoder."""
 
     def __init__(self, autoencoder: ChunkAutoencoder, hidden_size: int) -> None:
         """Build the MLP.
@@ -82,11 +76,7 @@ class LatentEmbedding(InputEncoder):
     def forward(
         self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
     ) -> Float[Tensor, "*batch hidden"]:
-        """Embed chunks; see `InputEncoder.forward`.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """Embed chunks; see `InputEncoder.forward`."""
         return self.perturbed(tokens, real, unchanged)
 
     @typed
@@ -96,24 +86,14 @@ class LatentEmbedding(InputEncoder):
         real: Bool[Tensor, "*batch chunk"],
         perturb: Callable[[Tensor], Tensor],
     ) -> Float[Tensor, "*batch hidden"]:
-        """Encode chunks with a change of their latents, `*batch latent`.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """As `InputEncoder.perturbed`: changes the latents, `*batch latent`."""
         with torch.no_grad():
             posterior = self.autoencoder.encode_partial(tokens, real)
         return self.mlp(perturb(posterior.mean))
 
 
 class TokenAndLatentEmbedding(InputEncoder):
-    """The sum of a `ChunkEmbedding` and a `LatentEmbedding`, at unit variance.
-
-    Attributes:
-        vocab_size: Number of token ids.
-        chunk_size: K, tokens in a chunk.
-        hidden_size: Features of the vector.
-    """
+    """The sum of a `ChunkEmbedding` and a `LatentEmbedding`, at unit variance."""
 
     def __init__(self, autoencoder: ChunkAutoencoder, hidden_size: int) -> None:
         """Build both, with the arguments of `LatentEmbedding`.
@@ -136,11 +116,7 @@ class TokenAndLatentEmbedding(InputEncoder):
     def forward(
         self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
     ) -> Float[Tensor, "*batch hidden"]:
-        """Embed chunks; see `InputEncoder.forward`.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """Embed chunks; see `InputEncoder.forward`."""
         return self.perturbed(tokens, real, unchanged)
 
     @typed
@@ -150,10 +126,6 @@ class TokenAndLatentEmbedding(InputEncoder):
         real: Bool[Tensor, "*batch chunk"],
         perturb: Callable[[Tensor], Tensor],
     ) -> Float[Tensor, "*batch hidden"]:
-        """Encode chunks with a change of both, token embeddings and latents.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """As `InputEncoder.perturbed`: changes both, token embeddings and latents."""
         of_tokens = self.tokens.perturbed(tokens, real, perturb)
         return (of_tokens + self.latents.perturbed(tokens, real, perturb)) / math.sqrt(2)

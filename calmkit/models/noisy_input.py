@@ -82,11 +82,7 @@ class NoisyInput(InputEncoder):
     def forward(
         self, tokens: Int[Tensor, "*batch chunk"], real: Bool[Tensor, "*batch chunk"]
     ) -> Float[Tensor, "*batch hidden"]:
-        """Encode chunks without noise.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """Encode chunks without noise; see `InputEncoder.forward`."""
         return self.encoder(tokens, real)
 
     @typed
@@ -96,11 +92,7 @@ class NoisyInput(InputEncoder):
         real: Bool[Tensor, "*batch chunk"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "*batch hidden"]:
-        """Encode chunks with noise, in training mode; see `InputEncoder.training_vectors`.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """Encode chunks with noise, in training mode; see `InputEncoder.training_vectors`."""
         if not self.training or self.size == 0:
             return self.encoder.training_vectors(tokens, real, generator)
         size = self.size * self.growth
@@ -124,9 +116,5 @@ class NoisyInput(InputEncoder):
         real: Bool[Tensor, "*batch chunk"],
         perturb: Callable[[Tensor], Tensor],
     ) -> Float[Tensor, "*batch hidden"]:
-        """Encode chunks with a change of what the encoder reads.
-
-        Raises:
-            ValueError: If the chunks do not have `chunk_size` tokens.
-        """
+        """As `InputEncoder.perturbed`: changes what the encoder reads."""
         return self.encoder.perturbed(tokens, real, perturb)

@@ -28,12 +28,7 @@ __all__ = ["TokenDraws", "TokenEmbedding", "TokenLM"]
 
 
 class TokenEmbedding(InputEncoder):
-    """Embeds chunks of one token.
-
-    Attributes:
-        vocab_size: Number of token ids.
-        hidden_size: Features of a vector.
-    """
+    """Embeds chunks of one token."""
 
     chunk_size = 1
 
@@ -60,6 +55,8 @@ class TokenEmbedding(InputEncoder):
 class TokenLM(LanguageModel):
     """Autoregressive language model with a softmax over tokens."""
 
+    chunk_size = 1
+
     def __init__(
         self, vocab_size: int, *, backbone: Backbone, tie_embeddings: bool = False
     ) -> None:
@@ -83,11 +80,6 @@ class TokenLM(LanguageModel):
             nn.init.normal_(self.output.weight, std=1 / math.sqrt(backbone.hidden_size))
 
     @property
-    def chunk_size(self) -> int:
-        """One."""
-        return 1
-
-    @property
     def vocab_size(self) -> int:
         """Number of token ids."""
         return self.output.out_features
@@ -100,11 +92,7 @@ class TokenLM(LanguageModel):
 
     @typed
     def loss(self, batch: ChunkBatch, generator: torch.Generator | None = None) -> ModelLoss:
-        """Cross entropy for every next token, in nats; see `LanguageModel.loss`.
-
-        Raises:
-            ValueError: If the rows hold fewer than two tokens, or chunks of more than one.
-        """
+        """Cross entropy for every next token, in nats; see `LanguageModel.loss`."""
         if batch.tokens.shape[2] != 1:
             raise ValueError(
                 f"batch must hold chunks of one token for a TokenLM; got {batch.tokens.shape[2]}."

@@ -28,6 +28,9 @@ from .initialization import scaled_normal_
 
 __all__ = ["AdaptiveMLP"]
 
+# Number of rates of time, 10000^(-j / 128), from 1 almost down to 1e-4.
+_FREQUENCIES = 128
+
 
 class AdaptiveMLP(nn.Module):
     """Maps (x, time, cond) to a vector, for instance a velocity or a noise estimate."""
@@ -159,19 +162,17 @@ class AdaptiveBlock(nn.Module):
 class TimeEmbedding(nn.Module):
     """Sinusoids of a continuous time in [0, 1], then a two-layer MLP; differentiable in time."""
 
-    def __init__(self, width: int, *, frequencies: int = 128, resolution: float = 1000.0) -> None:
+    def __init__(self, width: int, *, resolution: float = 1000.0) -> None:
         """Build the embedding.
 
         Args:
             width: Features of the embedding.
-            frequencies: Number of rates `10000^(-j / frequencies)`, from 1 almost down to 1e-4.
             resolution: Factor on time; 1000 as in networks trained on 1000 discrete steps.
         """
         super().__init__()
-        self.frequencies = frequencies
         self.resolution = resolution
         self.mlp = nn.Sequential(
-            nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
+            nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
         )
 
     @typed
@@ -202,5 +203,5 @@ class TimeEmbedding(nn.Module):
         They are not a buffer, because a cast of the model to bfloat16 would round it.
         """
         dtype = torch.promote_types(time.dtype, torch.float32)
-        number = torch.arange(self.frequencies, dtype=dtype, device=time.device)
-        return self.resolution * torch.exp(-math.log(10000.0) / self.frequencies * number)
+        number = torch.arange(_FREQUENCIES, dtype=dtype, device=time.device)
+        return self.resolution * torch.exp(-math.log(10000.0) / _FREQUENCIES * number)

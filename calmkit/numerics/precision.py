@@ -38,8 +38,4 @@ def _tensors(value: object) -> list[Tensor]:
 
 
 def _raised(value: object, dtype: torch.dtype) -> object:
-    if isinstance(value, DiagonalGaussian):
-        return value.to(dtype)
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value.to(dtype)
-    return value
+    return cast(Tensor | DiagonalGaussian, value).to(dtype) if _tensors(value) else value

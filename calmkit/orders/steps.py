@@ -6,6 +6,8 @@ micro-batch takes a part of a step's rows.
 
 import numpy as np
 
+from calmkit.bounds import check_at_least
+
 __all__ = ["rows_of_step"]
 
 
@@ -20,8 +22,7 @@ def rows_of_step(step: int, batch_size: int, rows: slice) -> np.ndarray:
     Raises:
         ValueError: If the step is negative or no row is chosen.
     """
-    if step < 0:
-        raise ValueError(f"step must be at least 0; got {step}.")
+    check_at_least(0, step=step)
     chosen = np.arange(batch_size)[rows]
     if len(chosen) == 0:
         raise ValueError(

@@ -13,8 +13,6 @@ is a pure function of (seed, step): no state has to be saved for resuming, and a
 only its own rows.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -27,21 +25,6 @@ from .pair_store import PairStore
 __all__ = ["PairBatches"]
 
 _ROWS, _PAIRS = range(2)  # purposes of the words of an epoch's key
-
-
-@dataclass(frozen=True, eq=False)
-class _Lengths:
-    """Pairs sorted by their length in chunks.
-
-    Attributes:
-        pairs: All pairs, shortest first.
-        first: Index in `pairs` of the first pair of each length.
-        counts: Number of pairs of each length.
-    """
-
-    pairs: np.ndarray
-    first: np.ndarray
-    counts: np.ndarray
 
 
 class PairBatches:
@@ -84,9 +67,9 @@ class PairBatches:
         # The response's end token counts too.
         lengths = -(-prompts // chunk_size) - (-(responses + 1) // chunk_size)
         self._refuse_long_pairs(lengths)
-        counts = np.bincount(lengths, minlength=positions + 1)
-        order = np.argsort(lengths, kind="stable")
-        self._lengths = _Lengths(order, np.cumsum(counts) - counts, counts)
+        # Pairs sorted by their length in chunks, and the number of each length.
+        self._sorted = np.argsort(lengths, kind="stable")
+        self._counts = counts = np.bincount(lengths, minlength=positions + 1)
         self._groups = best_fit({n: int(c) for n, c in enumerate(counts) if c}, positions)
         self._ends = np.cumsum([group.rows for group in self._groups])
         self.rows_per_epoch = int(self._ends[-1])
@@ -146,9 +129,9 @@ class PairBatches:
                 found += [(key, part.length, place) for place in range(begin, begin + part.each)]
             counts.append(sum(part.each for part in parts))
         key, length, place = (np.array(column) for column in zip(*found, strict=True))
-        of_length = self._lengths
-        drawn = permuted(place, of_length.counts[length], words(words(key, _PAIRS), length))
-        pairs = of_length.pairs[of_length.first[length] + drawn]
+        drawn = permuted(place, self._counts[length], words(words(key, _PAIRS), length))
+        first = np.cumsum(self._counts) - self._counts
+        pairs = self._sorted[first[length] + drawn]
         return [piece.tolist() for piece in np.split(pairs, np.cumsum(counts)[:-1])]
 
     def _refuse_long_pairs(self, lengths: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from calmkit.bounds import check_at_least, check_in
 from calmkit.disk import writing
 from calmkit.orders import key_of, words
 
@@ -140,10 +141,8 @@ class PairStore:
             ValueError: If there are fewer than two different prompts or an argument is out of
                 range.
         """
-        if not 0.0 < validation_fraction < 1.0:
-            raise ValueError(f"validation_fraction must be in (0, 1); got {validation_fraction}.")
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0; got {seed}.")
+        check_in("(0, 1)", validation_fraction=validation_fraction)
+        check_at_least(0, seed=seed)
         drawn = words(key_of(seed), self.prompt_hashes[self.chosen])
         prompts = np.unique(drawn)
         if len(prompts) < 2:

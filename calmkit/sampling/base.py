@@ -40,12 +40,8 @@ class Draw(Protocol):
 
 
 @runtime_checkable
-class SelectableDraw(Protocol):
+class SelectableDraw(Draw, Protocol):
     """A black box that can draw for some of its rows only, which saves work."""
-
-    def __call__(self, n: int, /) -> Integer[Tensor, "n *batch chunk"]:
-        """Draw n independent candidates of every row."""
-        ...
 
     def select(self, rows: Int[Tensor, " chosen"]) -> "SelectableDraw":
         """The same black box for these rows of the flattened batch."""

@@ -34,7 +34,6 @@ def batch_temperature(
     temperature: float,
     *,
     generator: torch.Generator | None = None,
-    num_candidates: Integer[Tensor, "*batch"] | None = None,
     top_p: float = 1.0,
 ) -> Integer[Tensor, "*batch chunk"]:
     """Choose one candidate of each row by the batch algorithm.
@@ -44,39 +43,23 @@ def batch_temperature(
             a loop.
         temperature: T in (0, 1]; towards 0 the most frequent chunk is taken.
         generator: Randomness of the choice.
-        num_candidates: Use only so many of each row's candidates, the first ones; all if None.
         top_p: Keep the most frequent chunks that together make up this share of the draws; see
             `nucleus`.
 
     Raises:
-        ValueError: If there is no candidate, or temperature, num_candidates or top_p is out of
-            range.
+        ValueError: If there is no candidate, or temperature or top_p is out of range.
     """
     check_top_p(top_p)
     if len(candidates) < 1:
         raise ValueError("candidates must hold at least one draw; got none.")
     rows = flattened(candidates)
-    valid = None
-    if num_candidates is not None:
-        _check_num_candidates(num_candidates, len(candidates))
-        place = torch.arange(len(candidates), device=candidates.device)
-        valid = place < num_candidates.flatten()[:, None]
-    counts = count_copies(leaders_of(rows), valid)
+    counts = count_copies(leaders_of(rows))
     weights = count_weights(counts, len(candidates), temperature)
     if top_p < 1:
         weights = weights * nucleus(counts, top_p)
     chosen = choose(weights, generator)
     tokens = rows[chosen, torch.arange(rows.shape[1], device=rows.device)]
     return tokens.view(candidates.shape[1:]).to(candidates.dtype)
-
-
-def _check_num_candidates(numbers: Tensor, most: int) -> None:
-    wrong = numbers[(numbers.long() < 1) | (numbers.long() > most)]
-    if len(wrong):
-        raise ValueError(
-            f"num_candidates must be in [1, {most}], the number of candidates; got "
-            f"{int(wrong[0])}."
-        )
 
 
 @dataclass(frozen=True)
@@ -97,11 +80,7 @@ class BatchTemperature:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work.
-
-        Raises:
-            ValueError: If temperature or top_p is out of range, or there are too few candidates.
-        """
+        """Refuse a temperature or top_p out of range, and too few candidates."""
         check_temperature(self.temperature)
         least, _ = exponent_of(self.temperature)
         rule = f"1 / temperature = {1 / self.temperature:g}, or they can never agree"

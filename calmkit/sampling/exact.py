@@ -237,11 +237,7 @@ class ExactTemperature:
     fallback: Sampler | None = None
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work.
-
-        Raises:
-            ValueError: If the temperature is out of range or the budget too small for it.
-        """
+        """Refuse a temperature out of range, and a budget too small for it."""
         _check_settings(self.temperature, self.max_draws)
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:

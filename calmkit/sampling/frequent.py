@@ -45,11 +45,7 @@ class MostFrequent:
     candidates: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse numbers below 1.
-
-        Raises:
-            ValueError: If there would be no candidate.
-        """
+        """Refuse numbers below 1."""
         check_number("candidates", self.candidates, 1)
 
     def __call__(self, draw: Draw, generator: torch.Generator | None = None) -> SampledChunks:

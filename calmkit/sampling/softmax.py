@@ -29,14 +29,10 @@ _COLDEST = 1e-30
 
 
 @runtime_checkable
-class LogitDraw(Protocol):
+class LogitDraw(Draw, Protocol):
     """A source of single tokens with known probabilities."""
 
     logits: Tensor
-
-    def __call__(self, n: int, /) -> Tensor:
-        """Draw n independent candidates of every row."""
-        ...
 
 
 @typed

@@ -3,7 +3,7 @@
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Int, Integer
+from jaxtyping import Int
 from torch import Tensor
 
 from .base import Draw, DrawForm, draw_checked
@@ -39,12 +39,8 @@ class Undecoded(Protocol):
 
 
 @runtime_checkable
-class LazyDraw(Protocol):
+class LazyDraw(Draw, Protocol):
     """A black box that can leave its candidates undecoded."""
-
-    def __call__(self, n: int, /) -> Integer[Tensor, "n *batch chunk"]:
-        """Draw n independent candidates of every row."""
-        ...
 
     def undecoded(self, n: int, /) -> Undecoded:
         """Draw n independent candidates of every row, without their tokens."""

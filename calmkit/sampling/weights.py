@@ -34,11 +34,7 @@ _LARGEST_EXPONENT = 2.0**53
 
 
 def check_temperature(temperature: float) -> None:
-    """Refuse temperatures that these algorithms cannot reach.
-
-    Raises:
-        ValueError: If it is not in (0, 1].
-    """
+    """Refuse temperatures outside (0, 1], which these algorithms cannot reach."""
     if isinstance(temperature, bool) or not 0 < temperature <= 1:
         raise ValueError(
             "temperature must be in (0, 1]: draws can be sharpened, not flattened; "
@@ -47,11 +43,7 @@ def check_temperature(temperature: float) -> None:
 
 
 def check_top_p(top_p: float) -> None:
-    """Refuse a share outside (0, 1].
-
-    Raises:
-        ValueError: If it is not in (0, 1].
-    """
+    """Refuse a share outside (0, 1]."""
     if isinstance(top_p, bool) or not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1]; got {top_p}.")
 

@@ -40,7 +40,7 @@ def describe(part: object) -> dict[str, Any]:
     """
     if isinstance(part, nn.Module):
         _check_unwrapped(part)
-    return _Describer(part).whole()
+    return _Describer(part).described(part, "")
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -52,15 +52,11 @@ class _Describer:
     """Describes one part; remembers the place of each module."""
 
     def __init__(self, part: object) -> None:
-        self._root = part
         self._name = type(part).__name__
         self._inside = set(part.modules()) if isinstance(part, nn.Module) else None
         self._places: dict[nn.Module, str] = {}
 
-    def whole(self) -> dict[str, Any]:
-        return self._part(self._root, "")
-
-    def _part(self, part: object, place: str) -> dict[str, Any]:
+    def described(self, part: object, place: str) -> dict[str, Any]:
         if isinstance(part, nn.Module):
             if part in self._places:
                 return {"same": self._places[part]}
@@ -78,7 +74,7 @@ class _Describer:
         for name, value in made.arguments.items():
             inside = place_in(place, name)
             if isinstance(value, Factory):
-                arguments[name] = {"returns": self._part(getattr(part, name, None), inside)}
+                arguments[name] = {"returns": self.described(getattr(part, name, None), inside)}
             else:
                 arguments[name] = self._value(value, inside)
         return {"class_path": path, "init_args": arguments}
@@ -102,7 +98,7 @@ class _Describer:
             return {"tensor": value.tolist(), "dtype": dtype_name(value.dtype)}
         if callable(value) and (path := dotted_path(value)) is not None:
             return {"name": path}
-        return self._part(value, place)
+        return self.described(value, place)
 
     def _check_inside(self, module: nn.Module, place: str) -> None:
         """Refuse a module that is not a submodule: its weights would be lost."""

@@ -96,9 +96,6 @@ def _requested_numbers(func: Any, args: Sequence[Any]) -> int:
     """An upper bound of the numbers in a new tensor, by its shape or its length."""
     if func.overloadpacket in (torch.ops.aten.arange, torch.ops.aten.linspace):
         return max((abs(one) for one in args if isinstance(one, int)), default=0)
-    shapes = [one for one in args if isinstance(one, list | tuple)]
-    return max((math.prod(shape) for shape in shapes if _is_shape(shape)), default=0)
-
-
-def _is_shape(argument: Sequence[Any]) -> bool:
-    return all(isinstance(one, int) for one in argument)
+    lists = [one for one in args if isinstance(one, list | tuple)]
+    shapes = [one for one in lists if all(isinstance(size, int) for size in one)]
+    return max((math.prod(shape) for shape in shapes), default=0)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import calmkit
+from calmkit.nn import without_memory
 from calmkit.recording import Recorded
 
 from .describing import describe
@@ -33,7 +34,8 @@ def check_same(model: nn.Module, description: dict[str, Any]) -> None:
     trust = {path.partition(".")[0] for path in names_in(description)} - {calmkit.__name__}
     try:
         check_numbers(description, sum(tensor.numel() for tensor in model.state_dict().values()))
-        other = _without_memory(description, trust=trust)
+        with torch.device("cpu"):  # for a constructor that reads values of tensors
+            other = without_memory(lambda: rebuild_module(description, trust=trust))
     except SavedModelError as error:
         raise CannotBeSavedError(
             f"{type(model).__name__} must be built again by its constructors to be saved; {error}"
@@ -53,18 +55,6 @@ def check_same(model: nn.Module, description: dict[str, Any]) -> None:
             raise _changed(name, f"shape {tuple(tensor.shape)}", "another")
     for name in [*shapes, *(new.keys() - dict(model.named_modules()).keys())]:
         raise _changed(name, "missing, or another's name for the same", "there")
-
-
-def _without_memory(description: Any, *, trust: Any) -> nn.Module:
-    """A described module, without allocated weights if its constructors allow it."""
-    with torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device("meta"):
-                return rebuild_module(description, trust=trust)
-        except (RuntimeError, NotImplementedError):
-            # A constructor reads values of tensors.
-            with torch.device("cpu"):
-                return rebuild_module(description, trust=trust)
 
 
 def _is_setting(key: str, value: object) -> bool:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from calmkit.bounds import check_at_least, check_positive
+from calmkit.bounds import check_at_least, check_in, check_positive
 from calmkit.distributions import DiagonalGaussian
 from calmkit.numerics import recomputed
 from calmkit.typing import typed
@@ -110,8 +110,7 @@ class SpreadWeighted(ScoringRule):
 
     def __post_init__(self) -> None:
         """Refuse negative weights."""
-        if not 0.0 <= self.weight < float("inf"):
-            raise ValueError(f"weight must be at least 0 and finite; got {self.weight}.")
+        check_in("[0, inf)", weight=self.weight)
 
     @property
     def proper(self) -> bool:

@@ -150,18 +150,11 @@ def _half_pair_distance(samples: Tensor) -> Tensor:
 class MarginalCRPS(ScoringRule):
     """The sum over dimensions of the CRPS, with its target term integrated exactly."""
 
-    @property
-    def strictly_proper(self) -> bool:
-        """False: it does not see how dimensions depend on each other."""
-        return False
-
-    @property
-    def condition(self) -> str:
-        """That it sees marginals only, and where it is strictly proper."""
-        return (
-            "sees the margin of each dimension only; strictly proper for one dimension, or among "
-            "predictions with independent dimensions, with finite E|X_i|"
-        )
+    strictly_proper = False
+    condition = (
+        "sees the margin of each dimension only; strictly proper for one dimension, or among "
+        "predictions with independent dimensions, with finite E|X_i|"
+    )
 
     @typed
     def score_from(

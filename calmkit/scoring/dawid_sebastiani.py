@@ -84,28 +84,13 @@ def dawid_sebastiani_score(
 class DawidSebastianiScore(ScoringRule):
     """The Dawid-Sebastiani score of samples, with its target term integrated exactly."""
 
-    @property
-    def proper(self) -> bool:
-        """False: it is proper only where its estimate is unbiased."""
-        return False
-
-    @property
-    def strictly_proper(self) -> bool:
-        """False: it sees two moments of each dimension."""
-        return False
-
-    @property
-    def condition(self) -> str:
-        """The predictions for which it is proper, and the moments that it sees."""
-        return (
-            "not proper for all predictions, but among those with Gaussian margins, for which "
-            "its estimate is unbiased; sees mean and variance of each dimension only"
-        )
-
-    @property
-    def min_samples(self) -> int:
-        """Four; with fewer the expected score is infinite."""
-        return _LEAST
+    proper = False
+    strictly_proper = False
+    condition = (
+        "not proper for all predictions, but among those with Gaussian margins, for which "
+        "its estimate is unbiased; sees mean and variance of each dimension only"
+    )
+    min_samples = _LEAST
 
     @typed
     def score_from(

@@ -68,14 +68,11 @@ class EnergyScore(PairwiseScore):
 
     alpha: float = 1.0
 
+    strictly_proper = True
+
     def __post_init__(self) -> None:
         """Refuse exponents outside (0, 2)."""
         check_alpha(self.alpha)
-
-    @property
-    def strictly_proper(self) -> bool:
-        """True: for every exponent in (0, 2)."""
-        return True
 
     @property
     def condition(self) -> str:

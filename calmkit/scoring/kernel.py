@@ -160,15 +160,8 @@ class KernelScore(PairwiseScore):
 
     kernel: Kernel
 
-    @property
-    def strictly_proper(self) -> bool:
-        """True: the kernels are characteristic."""
-        return True
-
-    @property
-    def condition(self) -> str:
-        """None: it holds on all distributions."""
-        return "strictly proper on all distributions, the kernel being characteristic"
+    strictly_proper = True
+    condition = "strictly proper on all distributions, the kernel being characteristic"
 
     @typed
     def of_distance(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

@@ -141,7 +141,8 @@ def _expected_distance(
 def _quadrature(second: Tensor, alpha: float, deep: bool) -> Quadrature:
     """Nodes for samples with E||v||^2 = `second`, (positions, samples)."""
     b = alpha / 2
-    low, high, count = _grid(alpha, _tolerance(second.dtype), deep)
+    tolerance = 1e-7 / 3 if second.dtype == torch.float64 else 1e-6
+    low, high, count = _grid(alpha, tolerance, deep)
     far = second.amax(dim=-1, keepdim=True)
     far = torch.where(far > 0, far, 1.0).log()
     near = second.amin(dim=-1, keepdim=True).log().maximum(far - _STRETCHED)
@@ -157,10 +158,6 @@ def _quadrature(second: Tensor, alpha: float, deep: bool) -> Quadrature:
         slope=constant * h * ((1 - b) * first).exp() / torch.expm1((1 - b) * h) / center.exp(),
         rest=constant * h * (-b * last).exp() / torch.expm1(b * h),
     )
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    return 1e-7 / 3 if dtype == torch.float64 else 1e-6
 
 
 def _grid(alpha: float, tolerance: float, deep: bool) -> tuple[float, float, int]:

@@ -87,22 +87,15 @@ class SlicedCRPS(ScoringRule):
 
     num_directions: int = 16
 
+    strictly_proper = True  # in expectation over the directions
+    condition = (
+        "strictly proper on distributions with finite E||X||, in expectation over fresh "
+        "random directions; fixed ones see their own projections only"
+    )
+
     def __post_init__(self) -> None:
         """Refuse no directions."""
         check_at_least(1, num_directions=self.num_directions)
-
-    @property
-    def strictly_proper(self) -> bool:
-        """True in expectation over the directions."""
-        return True
-
-    @property
-    def condition(self) -> str:
-        """That directions are new and a moment is finite."""
-        return (
-            "strictly proper on distributions with finite E||X||, in expectation over fresh "
-            "random directions; fixed ones see their own projections only"
-        )
 
     @property
     def noise_size(self) -> int:

@@ -32,6 +32,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from calmkit.bounds import check_in
 from calmkit.distributions import DiagonalGaussian
 from calmkit.numerics import in_full_precision, smooth_norm
 from calmkit.typing import typed
@@ -75,7 +76,7 @@ def variogram_score(
         ValueError: If p is out of range, there are fewer than two samples or two dimensions, a
             observed value is not finite, or weights do not fit or are negative.
     """
-    _check_exponent(p)
+    check_in("(0, 1]", p=p)
     given = Vectors.of(samples, observation, mask=mask, vector_axes=vector_axes)
     check_dimensions(2, samples=given.samples)
     found = in_full_precision(_of_pairs)(given.samples, given.observation, p)
@@ -107,14 +108,11 @@ class VariogramScore(ScoringRule):
 
     p: float = 0.5
 
+    strictly_proper = False
+
     def __post_init__(self) -> None:
         """Refuse exponents outside (0, 1]."""
-        _check_exponent(self.p)
-
-    @property
-    def strictly_proper(self) -> bool:
-        """False: it sees one moment of each difference."""
-        return False
+        check_in("(0, 1]", p=self.p)
 
     @property
     def condition(self) -> str:
@@ -181,8 +179,3 @@ def _absolute_moment(mean: Tensor, std: Tensor, power: float) -> Tensor:
     if power == 2.0:
         return mean.square() + std.square()
     return gaussian_norm_moment(mean[..., None], std[..., None], alpha=power)
-
-
-def _check_exponent(p: float) -> None:
-    if not 0.0 < p <= 1.0:
-        raise ValueError(f"p must be in (0, 1]; got {p}.")

@@ -8,7 +8,7 @@ from calmkit.accounting.cost import cost_of
 from calmkit.accounting.dry_run import DryRun
 from calmkit.accounting.outline import Outline
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads import NoiseSchedule
+from calmkit.heads import CosineSchedule
 from calmkit.scoring import EnergyScore
 
 
@@ -50,7 +50,8 @@ def test_tables_are_real(run):
     changed = table.double()
     changed[-1:] += 1
     assert float(changed.max()) == 5.0
-    assert len(NoiseSchedule.cosine(20).respaced(4)) == 4
+    schedule = CosineSchedule(20)
+    assert len(schedule.visiting(schedule.even_steps(4))) == 4
 
 
 def test_real_tables_of_a_part_are_real():

@@ -4,6 +4,7 @@ xformers' reference implementation stands in for the kernel. What the kernels th
 tested on a GPU.
 """
 
+import importlib
 import importlib.util
 import warnings
 
@@ -16,6 +17,13 @@ from calmkit.attention import xformers as adapter
 pytest.importorskip("xformers", reason="xformers has no build for this platform")
 
 GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def with_kernel(monkeypatch):
+    """Puts a function in the place of xformers' own."""
+    ops = importlib.import_module("xformers.ops")
+    return lambda kernel: monkeypatch.setattr(ops, "memory_efficient_attention", kernel)
 
 
 def reference_kernel(q, k, v, attn_bias=None, p=0.0, scale=None):
@@ -45,8 +53,9 @@ MASKS = {
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (4, 1)])
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("name", MASKS)
-def test_the_adapter_computes_attention(name, grad, heads, kv_heads, head_dim):
+def test_the_adapter_computes_attention(name, grad, heads, kv_heads, head_dim, with_kernel):
     """Layout, padding to 16 bytes, groups of heads and the scale of the unpadded features."""
+    with_kernel(reference_kernel)
     mask, q_len, kv_len = MASKS[name]
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
@@ -54,9 +63,7 @@ def test_the_adapter_computes_attention(name, grad, heads, kv_heads, head_dim):
         for length, count in ((q_len, heads), (kv_len, kv_heads), (kv_len, kv_heads))
     )
     leaves = [x.requires_grad_(grad) for x in (q, k, v)]
-    got = adapter.xformers_attention(
-        *leaves, mask, scale=None, dropout=0.0, kernel=reference_kernel
-    )
+    got = adapter.xformers_attention(*leaves, mask, scale=None, dropout=0.0)
     want = attention(*leaves, mask, backend="reference")
     torch.testing.assert_close(got, want)
     if grad:
@@ -67,13 +74,11 @@ def test_the_adapter_computes_attention(name, grad, heads, kv_heads, head_dim):
             rtol=1e-4,
             atol=1e-5,  # sums of float32 errors
         )
-    scaled = adapter.xformers_attention(
-        *leaves, mask, scale=0.3, dropout=0.0, kernel=reference_kernel
-    )
+    scaled = adapter.xformers_attention(*leaves, mask, scale=0.3, dropout=0.0)
     torch.testing.assert_close(scaled, attention(*leaves, mask, scale=0.3, backend="reference"))
 
 
-def test_groups_are_a_fifth_axis_only_without_a_backward():
+def test_groups_are_a_fifth_axis_only_without_a_backward(with_kernel):
     """The kernels have no backward for five axes; without one, keys are not copied."""
     seen = []
 
@@ -81,40 +86,36 @@ def test_groups_are_a_fifth_axis_only_without_a_backward():
         seen.append((q.ndim, k.stride(-2)))
         return q
 
+    with_kernel(kernel)
     q, k = torch.zeros(1, 2, 4, 4, dtype=torch.float32), torch.zeros(1, 2, 2, 4).float()
     mask = AttentionMask.causal()
-    adapter.xformers_attention(q, k, k, mask, scale=None, dropout=0.0, kernel=kernel)
-    adapter.xformers_attention(
-        q.requires_grad_(), k, k, mask, scale=None, dropout=0.0, kernel=kernel
-    )
+    adapter.xformers_attention(q, k, k, mask, scale=None, dropout=0.0)
+    adapter.xformers_attention(q.requires_grad_(), k, k, mask, scale=None, dropout=0.0)
     assert seen[0] == (5, 0)
     assert seen[1][0] == 4
 
 
-def test_autocast_is_heeded():
+def test_autocast_is_heeded(with_kernel):
     def kernel(q, k, v, **_):
         assert q.dtype == k.dtype == v.dtype == torch.bfloat16
         assert q.shape[-1] == 8
         return q
 
+    with_kernel(kernel)
     q = torch.zeros(1, 2, 1, 4, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        adapter.xformers_attention(
-            q, q, q, AttentionMask.causal(), scale=None, dropout=0.0, kernel=kernel
-        )
+        adapter.xformers_attention(q, q, q, AttentionMask.causal(), scale=None, dropout=0.0)
 
 
-def test_dropout_is_handed_on():
+def test_dropout_is_handed_on(with_kernel):
     seen = {}
     q = torch.zeros(1, 2, 1, 4, dtype=torch.float32)
-    adapter.xformers_attention(
-        q, q, q, AttentionMask.causal(), scale=None, dropout=0.25,
-        kernel=lambda q, k, v, **arguments: seen.update(arguments) or q,
-    )  # fmt: skip
+    with_kernel(lambda q, k, v, **arguments: seen.update(arguments) or q)
+    adapter.xformers_attention(q, q, q, AttentionMask.causal(), scale=None, dropout=0.25)
     assert seen["p"] == 0.25
 
 
-def test_compiles_to_one_graph():
+def test_compiles_to_one_graph(with_kernel):
     """The mask object is a constant of the graph."""
 
     def kernel(q, k, v, attn_bias, **_):
@@ -122,8 +123,9 @@ def test_compiles_to_one_graph():
 
     def compute(q):
         mask = AttentionMask.causal()
-        return adapter.xformers_attention(q, q, q, mask, scale=None, dropout=0.0, kernel=kernel)
+        return adapter.xformers_attention(q, q, q, mask, scale=None, dropout=0.0)
 
+    with_kernel(kernel)
     q = torch.ones(1, 2, 1, 4, dtype=torch.float32)
     torch.testing.assert_close(torch.compile(compute, fullgraph=True, backend="eager")(q), 2 * q)
 

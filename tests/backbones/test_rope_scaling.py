@@ -92,13 +92,13 @@ def test_the_attention_factor_multiplies_queries_and_keys():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: LinearScaling(factor=0.5), "factor must be at least 1 and finite; got 0.5"),
+        (lambda: LinearScaling(factor=0.5), r"factor must be in \[1, inf\); got 0.5"),
         (lambda: Llama3Scaling(factor=2.0, original_positions=0), "original_positions must be"),
         (
             lambda: Llama3Scaling(factor=2.0, original_positions=8, low_freq_factor=4.0),
             "below high_freq_factor; got 4.0 and 4.0",
         ),
-        (lambda: YarnScaling(factor=0.0, original_positions=8), "factor must be at least 1"),
+        (lambda: YarnScaling(factor=0.0, original_positions=8), r"factor must be in \[1, inf\)"),
         (lambda: YarnScaling(factor=2.0, original_positions=-1), "original_positions must be"),
         (
             lambda: YarnScaling(factor=2.0, original_positions=8, beta_slow=40.0),

@@ -70,8 +70,8 @@ def test_initial_spread_is_as_documented():
         ({"kv_heads": 0}, "kv_heads must be at least 1"),
         ({"rope_theta": 0.0}, "rope_theta must be positive and finite; got 0.0"),
         ({"rope_theta": math.nan}, "rope_theta must be positive and finite; got nan"),
-        ({"norm_eps": math.nan}, "norm_eps must be finite and must not be negative; got nan"),
-        ({"norm_eps": -1.0}, "norm_eps must be finite and must not be negative; got -1.0"),
+        ({"norm_eps": math.nan}, r"norm_eps must be in \[0, inf\); got nan"),
+        ({"norm_eps": -1.0}, r"norm_eps must be in \[0, inf\); got -1.0"),
         ({"ff_size": 0}, "ff_size must be at least 1"),
     ],
 )

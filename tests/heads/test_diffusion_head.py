@@ -11,7 +11,7 @@ from calmkit.distributions import DiagonalGaussian
 from calmkit.heads.diffusion import DiffusionHead
 from calmkit.heads.prediction import CleanPrediction, NoisePrediction, VelocityPrediction
 from calmkit.heads.reverse import DDIMSampler, DDPMSampler, DPMSolverSampler
-from calmkit.heads.schedule import NoiseSchedule
+from calmkit.heads.schedule import CosineSchedule, ZeroTerminalSNR
 from calmkit.heads.variance import FixedVariance, LearnedVariance
 from calmkit.heads.weighting import MinSNRWeighting, UniformWeighting
 
@@ -21,7 +21,7 @@ STD = torch.tensor([0.5, 1.5])
 
 def small(steps=8, training_steps=20, **changes):
     """A head with random weights."""
-    parts = {"schedule": NoiseSchedule.cosine(training_steps), "sampler": DDPMSampler(steps)}
+    parts = {"schedule": CosineSchedule(training_steps), "sampler": DDPMSampler(steps)}
     head = DiffusionHead(4, 2, **{"width": 5, "depth": 1, **parts, **changes})
     with torch.no_grad():
         for parameter in head.parameters():
@@ -85,7 +85,7 @@ def test_optimal_network_gives_the_gaussian(prediction):
 def test_moments_by_recursion():
     """The same two moments, from the recursion of mean and variance written out by hand."""
     head = with_optimal(20, output=0.4)
-    schedule = head.schedule.respaced(head.evaluations_per_sample)
+    schedule = head.schedule.visiting(head.sampler.visited(head.schedule))
     mean, variance = torch.zeros(2), torch.ones(2)
     for t in reversed(range(20)):
         abar, before = schedule.alphas_bar[t], schedule.alphas_bar_before[t]
@@ -108,7 +108,7 @@ def test_moments_by_recursion():
 def test_learned_variance_has_its_bounds(output, of):
     """At output 1 the reverse step adds beta, at -1 the posterior's variance."""
     head = with_optimal(10, output=output)
-    schedule = head.schedule.respaced(head.evaluations_per_sample)
+    schedule = head.schedule.visiting(head.sampler.visited(head.schedule))
     start, noise = torch.zeros(1, 2), torch.zeros(9, 1, 2)
     base = head.sample_from(torch.zeros(4), start, noise)
     # The last noise, of step 1, passes through the mean of step 0 only: E[x | x_0 of the chain].
@@ -237,10 +237,10 @@ def test_sample_draws_what_sample_from_takes(sampler):
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("schedule", [NoiseSchedule.cosine(20), NoiseSchedule.cosine(40)])
+@pytest.mark.parametrize("schedule", [CosineSchedule(20), CosineSchedule(40)])
 def test_denoiser_is_the_network(prediction, schedule):
     """The clean x of its output at the step's time; also on a part of a longer schedule."""
-    schedule = schedule.respaced(20)
+    schedule = schedule.visiting(schedule.even_steps(20))
     head = small(prediction=prediction, schedule=schedule)
     cond = torch.randn(3, 4, generator=seeded(1))
     noisy = torch.randn(5, 3, 2, generator=seeded(2))
@@ -294,7 +294,7 @@ def test_sampling_compiles_in_one_graph(sampler):
 @pytest.mark.parametrize("prediction", [VelocityPrediction(), CleanPrediction()])
 def test_zero_terminal_snr(prediction):
     """Training and sampling pass through the step without signal."""
-    head = small(prediction=prediction, schedule=NoiseSchedule.cosine(20).zero_terminal_snr())
+    head = small(prediction=prediction, schedule=ZeroTerminalSNR(CosineSchedule(20)))
     cond = torch.randn(3, 4, generator=seeded(1))
     latents, noise = torch.randn(2, 5, 3, 2, generator=seeded(2))
     loss = head.loss_from(cond, latents, noise, torch.full((5, 3), 19))
@@ -306,7 +306,7 @@ def test_zero_terminal_snr(prediction):
 
 
 def test_parts_that_do_not_fit_are_named():
-    silent = NoiseSchedule.cosine(20).zero_terminal_snr()
+    silent = ZeroTerminalSNR(CosineSchedule(20))
     with pytest.raises(
         ValueError, match=r"NoisePrediction does not.*Use VelocityPrediction or Cl"
     ):
@@ -319,7 +319,7 @@ def test_parts_that_do_not_fit_are_named():
 
 def test_default_parts_are_the_published_ones_but_for_the_prediction():
     head = DiffusionHead(4, 2, width=5)
-    assert torch.equal(head.schedule.betas, NoiseSchedule.cosine(1000).betas)
+    assert torch.equal(head.schedule.betas, CosineSchedule(1000).betas)
     assert head.sampler == DDPMSampler(100) and head.evaluations_per_sample == 100
     assert head.variance == LearnedVariance() and head.weighting == UniformWeighting()
     assert head.prediction == VelocityPrediction()

@@ -64,7 +64,7 @@ def test_from_one_outcome_each_the_published_drift_learns_the_mean():
     [
         ({"num_samples": 1}, "num_samples must be at least 2; got 1"),
         ({"width": 0}, "width must be at least 1; got 0"),
-        ({"noise_scale": -0.1}, "noise_scale must be at least 0 and finite; got -0.1"),
+        ({"noise_scale": -0.1}, r"noise_scale must be in \[0, inf\); got -0.1"),
     ],
 )
 def test_bad_settings_are_named(arguments, message):

@@ -122,9 +122,9 @@ def test_starts_with_unit_spread():
         ({"width": 0}, "width must be at least 1; got 0"),
         ({"depth": 0}, "depth must be at least 1; got 0"),
         ({"noise_size": 0}, "noise_size must be at least 1; got 0"),
-        ({"noise_scale": -0.1}, "noise_scale must be at least 0 and finite; got -0.1"),
-        ({"noise_scale": float("inf")}, "noise_scale must be at least 0 and finite; got inf"),
-        ({"noise_scale": float("nan")}, "noise_scale must be at least 0 and finite; got nan"),
+        ({"noise_scale": -0.1}, r"noise_scale must be in \[0, inf\); got -0.1"),
+        ({"noise_scale": float("inf")}, r"noise_scale must be in \[0, inf\); got inf"),
+        ({"noise_scale": float("nan")}, r"noise_scale must be in \[0, inf\); got nan"),
     ],
 )
 def test_bad_settings_are_named(arguments, message):

@@ -127,8 +127,8 @@ def test_dropout_hides_the_condition_of_whole_positions():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scale": -0.5}, "scale must be at least 0 and finite; got -0.5"),
-        ({"scale": float("nan")}, "scale must be at least 0"),
+        ({"scale": -0.5}, r"scale must be in \[0, inf\); got -0.5"),
+        ({"scale": float("nan")}, r"scale must be in \[0, inf\); got nan"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1.0"),
     ],
 )

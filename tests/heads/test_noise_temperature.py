@@ -10,6 +10,7 @@ from scipy.stats import kstest, truncnorm
 from seeding import seeded
 
 from calmkit.heads import (
+    CosineSchedule,
     DDPMSampler,
     DiffusionHead,
     FixedVariance,
@@ -17,7 +18,6 @@ from calmkit.heads import (
     FlowMapHead,
     MeanFlowHead,
     MidpointSolver,
-    NoiseSchedule,
     ReverseSampler,
     SplineFlowHead,
 )
@@ -50,7 +50,7 @@ def average_velocity_head(kind):
 
 def diffusion_head(**settings):
     """Each of the steps adds noise."""
-    schedule, variance = NoiseSchedule.cosine(20), FixedVariance()
+    schedule, variance = CosineSchedule(20), FixedVariance()
     head = DiffusionHead(
         4, 3, width=4, depth=1, schedule=schedule, variance=variance, sampler=DDPMSampler(6),
         **settings,
@@ -148,7 +148,9 @@ def test_the_smallest_uniform_draw_gives_the_bound(monkeypatch):
 class Adding(ReverseSampler):
     """Returns the first noise that is added after the start."""
 
-    evaluations, noises = 0, 1
+    steps: int = 1
+
+    noises = 1
 
     def visited(self, schedule):
         return schedule.even_steps(1)
@@ -171,8 +173,8 @@ def test_noise_that_a_diffusion_sampler_adds_is_scaled_and_truncated_too():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"noise_scale": -0.1}, "noise_scale must be at least 0 and finite; got -0.1"),
-        ({"noise_scale": math.nan}, "noise_scale must be at least 0 and finite; got nan"),
+        ({"noise_scale": -0.1}, r"noise_scale must be in \[0, inf\); got -0.1"),
+        ({"noise_scale": math.nan}, r"noise_scale must be in \[0, inf\); got nan"),
         ({"truncation": 0.0}, "truncation must be positive and finite; got 0.0"),
         ({"truncation": math.inf}, "truncation must be positive and finite; got inf"),
     ],

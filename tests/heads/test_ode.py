@@ -273,7 +273,7 @@ def test_field_shapes_are_checked():
 
 @pytest.mark.parametrize("rtol, atol", [(0.0, 1e-3), (1e-3, -1.0), (math.nan, 1e-3)])
 def test_adaptive_refuses_bad_tolerances(rtol, atol):
-    with pytest.raises(ValueError, match="rtol and atol must be positive; got"):
+    with pytest.raises(ValueError, match="tol must be positive and finite; got"):
         AdaptiveSolver(rtol, atol)
 
 

@@ -13,11 +13,11 @@ import torch
 from seeding import seeded
 
 from calmkit.heads.reverse import DDIMSampler, DDPMSampler, Denoised, DPMSolverSampler
-from calmkit.heads.schedule import NoiseSchedule
+from calmkit.heads.schedule import CosineSchedule, NoiseSchedule, ZeroTerminalSNR
 
 MEAN = torch.tensor([1.0, -2.0])
 COVARIANCE = torch.tensor([[0.5, 0.3], [0.3, 1.2]])
-SILENT = NoiseSchedule.cosine(100).zero_terminal_snr()
+SILENT = ZeroTerminalSNR(CosineSchedule(100))
 SAMPLERS = [DDPMSampler(7), DDIMSampler(7), DDIMSampler(7, eta=0.6), DPMSolverSampler(7)]
 
 
@@ -58,7 +58,7 @@ def law(sampler, denoise, schedule):
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
-@pytest.mark.parametrize("schedule", [NoiseSchedule.cosine(100), SILENT])
+@pytest.mark.parametrize("schedule", [CosineSchedule(100), SILENT])
 def test_ddpm_has_the_law_of_the_exact_recursion(schedule, fraction):
     """x_{t-1} ~ N(A x_t + c, var), with mean and covariance carried along, at few steps."""
     got_mean, got_covariance = law(DDPMSampler(6), gaussian(schedule, fraction), schedule)
@@ -120,7 +120,7 @@ def test_law_converges_to_the_target(family, rate):
     """
     errors = []
     for steps in (100, 200, 400):
-        schedule = NoiseSchedule.cosine(steps).zero_terminal_snr()
+        schedule = ZeroTerminalSNR(CosineSchedule(steps))
         _, covariance = law(family(steps), gaussian(schedule), schedule)
         errors.append(float((covariance - COVARIANCE).abs().max()))
     ratios = [b / a for a, b in itertools.pairwise(errors)]
@@ -148,7 +148,7 @@ def mixture(schedule):
 
 def test_mixture_denoiser_is_the_posterior_mean():
     """Against the integral over the clean x."""
-    schedule = NoiseSchedule.cosine(10)
+    schedule = CosineSchedule(10)
     x = torch.linspace(-8, 8, 4001)
     density = (WEIGHTS * (-0.5 * ((x[:, None] - MEANS) / STD).square()).exp()).sum(dim=-1)
     noisy = torch.tensor([[-2.0], [0.1], [1.5]])
@@ -169,7 +169,7 @@ def normal_grid(points):
 
 def test_ddpm_law_of_a_mixture_by_enumeration():
     """Two noises on a grid, pushed through the sampler, against the density carried by hand."""
-    schedule = NoiseSchedule.cosine(30)
+    schedule = CosineSchedule(30)
     chain = schedule.alphas_bar[[0, 29]]
     nodes, weights = normal_grid(161)
     start, added = torch.meshgrid(nodes, nodes, indexing="ij")
@@ -255,7 +255,7 @@ def test_order_of_convergence(family, order, problem, flow, levels):
 
 
 def test_ddim_with_all_its_noise_is_ddpm():
-    schedule = NoiseSchedule.cosine(12)
+    schedule = CosineSchedule(12)
     start = torch.randn(5, 2, generator=seeded())
     noise = torch.randn(11, 5, 2, generator=seeded(1))
     denoise = twisted(schedule)
@@ -270,7 +270,7 @@ def test_ddim_with_all_its_noise_is_ddpm():
 
 
 def test_ddpm_with_varying_variance_is_a_loop():
-    schedule = NoiseSchedule.cosine(12)
+    schedule = CosineSchedule(12)
     start, noise = torch.randn(5, 2, generator=seeded()), torch.randn(3, 5, 2, generator=seeded(1))
     kept = [0, 4, 7, 11]
     x = start
@@ -289,7 +289,7 @@ def test_ddpm_with_varying_variance_is_a_loop():
 
 def test_dpm_solver_is_algorithm_2():
     """In the paper's letters: lambda = log(alpha / sigma), r = h_before / h."""
-    schedule = NoiseSchedule.cosine(13)  # 13 / 5 is no integer: strides differ
+    schedule = CosineSchedule(13)  # 13 / 5 is no integer: strides differ
     kept = [12, 9, 6, 4, 1]
     start = torch.randn(5, 2, generator=seeded())
     alpha, sigma = schedule.signal_scale, schedule.noise_scale
@@ -313,7 +313,7 @@ def test_dpm_solver_is_algorithm_2():
 @pytest.mark.parametrize("family", [DDPMSampler, DDIMSampler, DPMSolverSampler])
 def test_one_step_is_the_estimate(family):
     start = torch.randn(5, 2, generator=seeded())
-    for schedule in (NoiseSchedule.cosine(100), SILENT):
+    for schedule in (CosineSchedule(100), SILENT):
         want = gaussian(schedule)(start, torch.tensor(99)).clean
         torch.testing.assert_close(
             family(1).sample_from(gaussian(schedule), schedule, start), want
@@ -391,7 +391,7 @@ def followed(scheduler, denoise, x, **arguments):
 
 
 def test_ddpm_against_diffusers(diffusers):
-    schedule = NoiseSchedule.cosine(20)
+    schedule = CosineSchedule(20)
     scheduler = theirs(diffusers.DDPMScheduler, schedule, variance_type="fixed_small")
     scheduler.set_timesteps(20)
     start = torch.randn(5, 2, generator=seeded())
@@ -404,7 +404,7 @@ def test_ddpm_against_diffusers(diffusers):
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 def test_ddim_against_diffusers(diffusers, eta):
-    schedule = NoiseSchedule.cosine(100)
+    schedule = CosineSchedule(100)
     scheduler = theirs(diffusers.DDIMScheduler, schedule, timestep_spacing="trailing")
     scheduler.set_timesteps(10)
     start = torch.randn(5, 2, generator=seeded())
@@ -417,7 +417,7 @@ def test_ddim_against_diffusers(diffusers, eta):
 
 
 def test_dpm_solver_against_diffusers(diffusers):
-    schedule = NoiseSchedule.cosine(100)
+    schedule = CosineSchedule(100)
     sampler = DPMSolverSampler(9)
     visited = sampler.visited(schedule).flip(0)
     scheduler = diffusers.DPMSolverMultistepScheduler(

@@ -102,7 +102,7 @@ def test_loss_is_the_mean_of_minus_log_density_over_draws():
         ({"bins": 1}, "bins must be at least 2; got 1"),
         ({"passes": 1}, "passes must be at least 2; got 1"),
         ({"draws": 0}, "draws must be at least 1; got 0"),
-        ({"noise_scale": -1.0}, "noise_scale must be at least 0 and finite"),
+        ({"noise_scale": -1.0}, r"noise_scale must be in \[0, inf\)"),
     ],
 )
 def test_bad_settings_are_named(arguments, message):

@@ -97,7 +97,7 @@ def test_shapes(shape):
     [
         ({"std": 0.0}, "std must be positive and finite; got 0.0"),
         ({"std": math.inf}, "std must be positive and finite; got inf"),
-        ({"mean": math.nan}, "mean must be finite; got nan"),
+        ({"mean": math.nan}, r"mean must be in \(-inf, inf\); got nan"),
     ],
 )
 def test_bad_settings_are_named(settings, match):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calmkit.heads.prediction import CleanPrediction, NoisePrediction, VelocityPrediction
-from calmkit.heads.schedule import NoiseSchedule
+from calmkit.heads.schedule import CosineSchedule, ZeroTerminalSNR
 from calmkit.heads.weighting import MinSNRWeighting, UniformWeighting
 
 PREDICTIONS = [NoisePrediction(), VelocityPrediction(), CleanPrediction()]
@@ -16,7 +16,7 @@ PREDICTIONS = [NoisePrediction(), VelocityPrediction(), CleanPrediction()]
 
 @given(st.floats(0.01, 100.0), st.sampled_from(PREDICTIONS), st.integers(1, 30))
 def test_min_snr_is_the_published_formula(gamma, prediction, length):
-    schedule = NoiseSchedule.cosine(length)
+    schedule = CosineSchedule(length)
     want = []
     for abar in schedule.alphas_bar.tolist():
         snr = abar / (1 - abar)
@@ -34,7 +34,7 @@ def test_min_snr_is_the_published_formula(gamma, prediction, length):
 
 def test_min_snr_is_one_loss_for_all_predictions():
     """An error of the clean x costs the same, whichever output it was computed from."""
-    schedule, generator = NoiseSchedule.cosine(20), torch.Generator().manual_seed(0)
+    schedule, generator = CosineSchedule(20), torch.Generator().manual_seed(0)
     clean, noise, wrong = torch.randn(3, 20, 4, generator=generator)
     a, b = schedule.signal_scale[:, None], schedule.noise_scale[:, None]
     noisy = a * clean + b * noise
@@ -51,12 +51,12 @@ def test_min_snr_is_one_loss_for_all_predictions():
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_uniform_weights_are_one(prediction):
-    schedule = NoiseSchedule.cosine(7)
+    schedule = CosineSchedule(7)
     assert torch.equal(UniformWeighting().weights(schedule, prediction), torch.ones(7))
 
 
 def test_min_snr_does_not_train_a_step_without_signal():
-    schedule = NoiseSchedule.cosine(7).zero_terminal_snr()
+    schedule = ZeroTerminalSNR(CosineSchedule(7))
     weights = MinSNRWeighting().weights(schedule, VelocityPrediction())
     assert weights[-1] == 0 and (weights[:-1] > 0).all()
 

@@ -6,6 +6,7 @@ from head_instances import HEADS, OTHER_ARGUMENTS
 
 from calmkit.heads import (
     ContrastiveHead,
+    CosineSchedule,
     DDIMSampler,
     DiffusionHead,
     EnergyHead,
@@ -15,7 +16,6 @@ from calmkit.heads import (
     GuidedHead,
     HeunSolver,
     MeanFlowHead,
-    NoiseSchedule,
 )
 from calmkit.recording import construction_of, recorded
 from calmkit.saving import CannotBeSavedError, load, save
@@ -167,13 +167,13 @@ def test_a_setting_that_is_a_module_is_the_copys_alone():
         (FlowHead(5, 3, width=4), {"solver": None}, "solver must be a Solver; got None"),
         (DiffusionHead(5, 3, width=4), {"sampler": 3}, "sampler must be a ReverseSampler; got 3"),
         (
-            DiffusionHead(5, 3, width=4, schedule=NoiseSchedule.cosine(100)),
+            DiffusionHead(5, 3, width=4, schedule=CosineSchedule(100)),
             {"sampler": DDIMSampler(101)},
             r"length must be in \[1, 100\], the steps of the schedule; got 101",
         ),
         (MeanFlowHead(5, 3, width=4), {"steps": 0}, "steps must be at least 1; got 0"),
-        (EnergyHead(5, 3, width=4), {"noise_scale": -1.0}, "noise_scale must be at least 0"),
-        (GuidedHead(5, 3), {"scale": -1.0}, "scale must be at least 0 and finite; got -1.0"),
+        (EnergyHead(5, 3, width=4), {"noise_scale": -1.0}, r"noise_scale must be in \[0, inf\)"),
+        (GuidedHead(5, 3), {"scale": -1.0}, r"scale must be in \[0, inf\); got -1.0"),
         (GuidedHead(5, 3, head=GaussianHead), {"scale": 1.5}, "scale must be 0 or 1 for Gaussian"),
         (ContrastiveHead(5, 3), {"temperature": 0.0}, "temperature must be positive"),
     ],

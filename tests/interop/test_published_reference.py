@@ -149,12 +149,14 @@ def test_diffusion_reverse_step(models, expected):
         schedule.noise_scale,
         schedule.betas.log(),
         schedule.least_variance.log(),
+        schedule.posterior_of_clean,
+        schedule.posterior_of_noisy,
     )
-    a, b, upper, lower = schedule.at(torch.stack(tables), step, noisy)
+    a, b, upper, lower, of_clean, of_noisy = schedule.at(torch.stack(tables), step, noisy)
     clean = head.prediction.clean(estimate, noisy, a, b)
     # The clean x is up to 134 at a late step, where a is 1/50; 4.6e-7 of it.
     assert_close(clean, expected["diffusion.pred_xstart"], rtol=1e-5, atol=1e-5)
-    mean = schedule.posterior_mean(clean, noisy, step)
+    mean = of_clean * clean + of_noisy * noisy
     assert_within(mean, expected["diffusion.posterior_mean"])  # 4.8e-7
     log_variance = fraction * upper + (1 - fraction) * lower
     assert_within(log_variance, expected["diffusion.posterior_log_variance"])  # 9.5e-7
@@ -171,10 +173,16 @@ def test_diffusion_hybrid_loss(models, expected):
     latents = torch.randn(
         noisy.shape, generator=torch.Generator().manual_seed(0), dtype=noisy.dtype
     )
-    a, b = schedule.at(torch.stack([schedule.signal_scale, schedule.noise_scale]), step, noisy)
+    tables = (
+        schedule.signal_scale,
+        schedule.noise_scale,
+        schedule.posterior_of_clean,
+        schedule.posterior_of_noisy,
+    )
+    a, b, of_clean, of_noisy = schedule.at(torch.stack(tables), step, noisy)
     noise = (noisy - a * latents) / b
     error = (expected["diffusion.net_out"].chunk(2, dim=-1)[0] - noise).square()
-    true_mean = schedule.posterior_mean(latents, noisy, step)
+    true_mean = of_clean * latents + of_noisy * noisy
     true_log_var = schedule.at(schedule.posterior_variance.log(), step, noisy)
     mean, log_var = (expected[f"diffusion.posterior_{name}"] for name in ("mean", "log_variance"))
     kl = log_var - true_log_var - 1 + (true_log_var - log_var).exp()

@@ -253,7 +253,7 @@ def with_eps(autoencoder, eps, count=None):
             lambda: model(
                 step_head(DiffusionHead, prediction=NoisePrediction(), schedule=LinearSchedule())
             ),
-            r"NoiseSchedule\.cosine\(\) as its schedule",
+            r"CosineSchedule\(\) as its schedule",
         ),
         (
             lambda: model(
@@ -261,7 +261,7 @@ def with_eps(autoencoder, eps, count=None):
                     DiffusionHead, prediction=NoisePrediction(), schedule=CosineSchedule(500)
                 )
             ),
-            r"NoiseSchedule\.cosine\(\) as its schedule",
+            r"CosineSchedule\(\) as its schedule",
         ),
         (
             lambda: model(

@@ -54,8 +54,8 @@ def test_network_matches_its_formula():
 
 def test_time_embedding_matches_its_formula():
     torch.manual_seed(0)
-    embedding = TimeEmbedding(3, frequencies=4, resolution=10.0)
-    angles = [10.0 * 0.3 * 10000 ** (-j / 4) for j in range(4)]
+    embedding = TimeEmbedding(3, resolution=10.0)
+    angles = [10.0 * 0.3 * 10000 ** (-j / 128) for j in range(128)]
     features = torch.tensor([*map(math.cos, angles), *map(math.sin, angles)])
     torch.testing.assert_close(embedding(torch.tensor(0.3)), embedding.mlp(features))
 

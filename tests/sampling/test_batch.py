@@ -116,25 +116,6 @@ def test_an_empty_batch():
     assert batch_temperature(torch.zeros(4, 0, 2, dtype=torch.long), 0.5).shape == (0, 2)
 
 
-@given(st.integers(0, 1000), st.sampled_from(TEMPERATURES))
-def test_rows_may_have_different_numbers_of_candidates(seed, temperature):
-    """What lies behind a row's number does not count: the weights are those of the first alone."""
-    candidates = torch.randint(3, (7, 3, 2), generator=seeded(seed))
-    numbers = torch.tensor([7, 4, 1])
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        caught = Weights(monkeypatch)
-        batch_temperature(candidates, temperature, num_candidates=numbers, generator=seeded())
-        together = caught.last
-    for row, number in enumerate(numbers.tolist()):
-        own = [tuple(x) for x in candidates[:number, row].tolist()]
-        got = {}
-        for i, weight in enumerate(together[row].tolist()):
-            x = tuple(candidates[i, row].tolist())
-            got[x] = got.get(x, 0.0) + weight
-        got = {x: w for x, w in got.items() if w > 0}
-        assert got == pytest.approx(batch_law(own, temperature), rel=1e-8)
-
-
 def test_many_candidates_do_not_overflow(weights):
     candidates = [1] * 1500 + [2] * 1490 + [3]
     got = chosen_by(candidates, 1 / 700, weights)
@@ -248,14 +229,6 @@ def test_bad_arguments_are_named():
     for top_p in (-1.0, math.nan, 1.5):
         with pytest.raises(ValueError, match="top_p must be in"):
             batch_temperature(torch.zeros(2, 1, dtype=torch.long), 1.0, top_p=top_p)
-
-
-@pytest.mark.parametrize("number", [0, -3, 3])
-@pytest.mark.parametrize("dtype", [torch.long, torch.int8])
-def test_a_number_of_candidates_that_are_not_there_is_named(number, dtype):
-    numbers = torch.tensor([2, number], dtype=dtype)
-    with pytest.raises(ValueError, match=rf"num_candidates must be in \[1, 2\], .* got {number}"):
-        batch_temperature(torch.zeros(2, 2, 1, dtype=dtype), 0.5, num_candidates=numbers)
 
 
 def test_a_temperature_next_to_zero_takes_the_most_frequent():

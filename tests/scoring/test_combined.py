@@ -125,7 +125,7 @@ def test_another_weight_is_not_proper(weight, width):
 
 @pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf")])
 def test_bad_spread_weight(weight):
-    with pytest.raises(ValueError, match="weight must be at least 0"):
+    with pytest.raises(ValueError, match=r"weight must be in \[0, inf\)"):
         SpreadWeighted(EnergyScore(), weight)
 
 

@@ -287,7 +287,7 @@ class Roomy(Right):
 class Overwriting(Right):
     def remembered(self, vectors, cache):
         if int(cache.lengths.max()) >= cache.capacity:
-            cache.lengths, cache._longest = 0 * cache.lengths, 0
+            cache.lengths, cache.longest = 0 * cache.lengths, 0
         return super().remembered(vectors, cache)
 
 

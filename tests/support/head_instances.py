@@ -9,6 +9,7 @@ from typing import Any
 
 from calmkit.heads import (
     ContrastiveHead,
+    CosineSchedule,
     DDIMSampler,
     DDPMSampler,
     DiffusionHead,
@@ -29,7 +30,6 @@ from calmkit.heads import (
     MinSNRWeighting,
     MixtureHead,
     NoisePrediction,
-    NoiseSchedule,
     SplineFlowHead,
 )
 from calmkit.scoring import EnergyScore, LaplaceKernel
@@ -124,16 +124,16 @@ KNOWN_HEADS = {
             latent,
             **SMALL,
             draws=2,
-            schedule=NoiseSchedule.cosine(9),
+            schedule=CosineSchedule(9),
             sampler=DDPMSampler(2),
         ),
         learner=lambda cond, latent: DiffusionHead(
-            cond, latent, **LEARNING, schedule=NoiseSchedule.cosine(200), sampler=DDPMSampler(50)
+            cond, latent, **LEARNING, schedule=CosineSchedule(200), sampler=DDPMSampler(50)
         ),
         others={
             **NARROW,
             "draws": 3,
-            "schedule": NoiseSchedule.cosine(7),
+            "schedule": CosineSchedule(7),
             "prediction": NoisePrediction(),
             "variance": FixedVariance(),
             "weighting": MinSNRWeighting(0.5),
