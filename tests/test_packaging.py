@@ -97,6 +97,14 @@ def test_one_version_everywhere():
     assert calmkit.__version__ == project["version"]
 
 
+def test_every_library_of_every_extra_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needs = sum(project["optional-dependencies"].values(), project["dependencies"])
+    named = {re.match(r"[\w-]+", need)[0] for need in needs} - {"calmkit"}
+    pins = (ROOT / "constraints.txt").read_text("utf-8")
+    assert named - set(re.findall(r"^([\w.-]+)==", pins, re.MULTILINE)) == set()
+
+
 PART = """
 import calmkit
 from calmkit.scoring import EnergyScore

@@ -17,7 +17,6 @@ from calmkit.experiments import (
     write_texts,
 )
 from calmkit.models import Generation
-from calmkit.saving import folder_of
 from calmkit.text import check_unicode
 
 from .mistakes import mistakes
@@ -43,8 +42,7 @@ def run(options: list[str]) -> None:
             raise ValueError("max_new_tokens and samples must be at least 1.")
         if chosen["seed"] < 0:
             raise ValueError(f"seed must be at least 0; got {chosen['seed']}.")
-        folder = folder_of(chosen["checkpoint"])
-        checkpoint = load_checkpoint(folder, trust=packages_in(chosen["trust"]))
+        checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))
         sampler = choose_sampler(
             checkpoint.model,
             chosen["temperature"],
@@ -120,7 +118,7 @@ def _options(
 
     Args:
         checkpoint: Folder written by `calmkit train` or `calmkit.save`, a published checkpoint, or
-            a repository of the Hugging Face hub, owner/name.
+            a model of the Hugging Face hub, owner/name.
         prompt: Text to continue; - reads it from standard input. Empty: begin a document.
         prompts: File of prompts instead: one per line, or JSON lines with a `prompt` field.
         max_new_tokens: Maximum number of tokens to generate.
