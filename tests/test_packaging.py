@@ -16,8 +16,8 @@ import calmkit
 
 ROOT = Path(__file__).parents[1]
 PACKED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile",
-          "README.md", "constraints.txt", "pyproject.toml", "zensical.toml", ".ci", "calmkit", "docs",
-          "examples", "tests")  # fmt: skip
+          "README.md", "constraints.txt", "pyproject.toml", "zensical.toml", ".ci", "calmkit",
+          "docs", "examples", "tests")  # fmt: skip
 NAME = re.compile(r"[\w.\[\]-]+")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.argv[1])"
 
