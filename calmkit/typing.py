@@ -26,7 +26,7 @@ import torch
 from beartype import BeartypeConf, beartype
 from beartype.door import is_bearable
 from beartype.vale import Is
-from jaxtyping import jaxtyped
+from jaxtyping import TypeCheckError, jaxtyped
 
 __all__ = ["checks_are_on", "typed", "unchecked"]
 
@@ -88,7 +88,11 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
         nonlocal checked
         if checked is None:  # built on the first call: most imported functions are never called
             checked = jaxtyped(typechecker=_check)(_with_every_item(function))
-        return checked(*args, **kwargs)
+        try:
+            return checked(*args, **kwargs)
+        except TypeCheckError as error:
+            error.__cause__ = None  # the libraries' own errors, of which it says everything
+            raise
 
     return call
 

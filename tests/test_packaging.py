@@ -16,8 +16,8 @@ import calmkit
 
 ROOT = Path(__file__).parents[1]
 PACKED = ("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "Makefile",
-          "README.md", "constraints.txt", "pyproject.toml", "zensical.toml", "calmkit", "docs",
-          "tests")  # fmt: skip
+          "README.md", "constraints.txt", "pyproject.toml", "zensical.toml", ".ci", "calmkit",
+          "docs", "examples", "tests")  # fmt: skip
 NAME = re.compile(r"[\w.\[\]-]+")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.argv[1])"
 
@@ -84,7 +84,7 @@ def test_the_sdist_holds_tests_and_docs_too(built):
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
-    for folder in ("calmkit", "docs", "tests"):
+    for folder in (".ci", "calmkit", "docs", "examples", "tests"):
         assert files_of(folder) <= names
     assert {name for name in PACKED if (ROOT / name).is_file()} <= names
     assert not any("__pycache__" in name for name in names)
@@ -95,6 +95,21 @@ def test_one_version_everywhere():
     citation = (ROOT / "CITATION.cff").read_text("utf-8")
     assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [project["version"]]
     assert calmkit.__version__ == project["version"]
+
+
+def test_every_extra_is_explained():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    page = (ROOT / "docs" / "index.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*`) \|", page, re.MULTILINE)
+    assert set(project["optional-dependencies"]) <= set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
+def test_every_library_of_every_extra_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needs = sum(project["optional-dependencies"].values(), project["dependencies"])
+    named = {re.match(r"[\w-]+", need)[0] for need in needs} - {"calmkit"}
+    pins = (ROOT / "constraints.txt").read_text("utf-8")
+    assert named - set(re.findall(r"^([\w.-]+)==", pins, re.MULTILINE)) == set()
 
 
 PART = """

@@ -73,6 +73,12 @@ def test_message_names_the_argument_and_both_shapes():
     assert ".add" in message
 
 
+def test_no_other_error_stands_above_it():
+    with pytest.raises(TypeCheckError) as caught:
+        add(torch.zeros(2, 4), torch.zeros(4))
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
 def test_wrong_dtype_is_refused():
     with pytest.raises(TypeCheckError, match="parameter 'first'"):
         add(torch.ones(3, dtype=torch.long), torch.ones(3))

@@ -30,7 +30,8 @@ def _options(
     """Write a saved model in the other format.
 
     Args:
-        checkpoint: Folder in the published format or in calmkit's own.
+        checkpoint: Folder in the published format or in calmkit's own, or a model of the Hugging
+            Face hub in calmkit's own, owner/name.
         output: New folder for the other format.
         autoencoder: Folder of a published autoencoder, if the model does not include one.
         trust: Comma-separated packages outside calmkit whose parts the model may name. They are

@@ -21,7 +21,7 @@ from calmkit.models import CALM
 from calmkit.reports import write_diagnosis
 
 from .mistakes import mistakes
-from .output import held, new_console, write_and_show
+from .output import folder_for_results, held, new_console, write_and_show
 from .trust import packages_in
 
 __all__ = ["run"]
@@ -38,7 +38,7 @@ def run(options: list[str]) -> None:
         chosen["trust"] = packages_in(chosen["trust"])
         checkpoint = load_checkpoint(folder, trust=chosen["trust"])
         plan = plan_evaluation(checkpoint, note=lambda text: print(text, flush=True), **chosen)
-    output = output or folder / "evaluation"
+    output = output or folder_for_results(folder, checkpoint, "evaluation")
     with held(output):
         source = f"{checkpoint.config}, and" if checkpoint.config else "No config of a training:"
         head = f"# {source} the options laid over it.\n"
@@ -95,8 +95,9 @@ def _options(
     """Evaluate a saved model.
 
     Args:
-        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published checkpoint.
-            Only `calmkit train` writes a config, which defines the held-out text and the protocol.
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, a published checkpoint, or
+            a model of the Hugging Face hub, owner/name. Only the folder of `calmkit train` has a
+            config, which defines the held-out text and the protocol.
         data: Other text to evaluate on. All of it is used, or the held-out side of a folder
             written by `calmkit prepare`. None: the text held out in training, or the embedded
             English text for a model without a config.
@@ -108,7 +109,8 @@ def _options(
         continued: Tokens that the model writes after each row's context, to be compared with the
             true text; 0 for none. None: as in the model's config, or 32.
         accelerator: Device to compute on. None: as in the model's config, or the fastest device.
-        output: Folder for results. None: `evaluation` in the checkpoint.
+        output: Folder for results. None: `evaluation` in the checkpoint, or runs/NAME/evaluation
+            for a model of the hub.
         trust: Comma-separated packages outside calmkit whose parts the model may name. They are
             imported and run; without this option only calmkit's own code runs.
         diagnostics: Also diagnose each part, which takes seconds.

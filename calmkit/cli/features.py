@@ -13,7 +13,7 @@ from calmkit.models import CALM
 from calmkit.saving import save
 
 from .mistakes import mistakes
-from .output import held, new_console
+from .output import folder_for_results, held, new_console
 from .trust import packages_in
 
 __all__ = ["run"]
@@ -40,7 +40,7 @@ def run(options: list[str]) -> None:
             **{name: chosen[name] for name in ("data", "rows", "positions", "accelerator")},
         )
         rows_to_learn = plan.rows_to_learn(chosen["rows_to_learn"])
-        output = chosen["output"] or folder / f"features-{kind}"
+        output = chosen["output"] or folder_for_results(folder, checkpoint, f"features-{kind}")
         with held(output):
             study, sparse = study_features(
                 model.to(device_of(plan.accelerator)),
@@ -87,7 +87,8 @@ def _options(
     """Learn sparse features of a saved model's vectors, show the clearest, and steer along them.
 
     Args:
-        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published checkpoint.
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, a published checkpoint, or
+            a model of the Hugging Face hub, owner/name.
         of: Vectors: latents of the autoencoder, or the states that the head reads.
         features: Number of features to learn.
         active: Features that may be active in one vector.
@@ -101,6 +102,6 @@ def _options(
         positions: Chunks in a row. None: as in the model's config, or 64.
         accelerator: Device to compute on. None: as in the model's config, or the fastest device.
         output: Folder for results. None: `features-latents` or `features-states` in the
-            checkpoint.
+            checkpoint, or in runs/NAME for a model of the hub.
         trust: Comma-separated packages outside calmkit whose parts the model may name.
     """

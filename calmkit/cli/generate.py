@@ -17,7 +17,6 @@ from calmkit.experiments import (
     write_texts,
 )
 from calmkit.models import Generation
-from calmkit.saving import folder_of
 from calmkit.text import check_unicode
 
 from .mistakes import mistakes
@@ -39,10 +38,9 @@ def run(options: list[str]) -> None:
                 raise ValueError("prompt and prompts exclude each other; got both.")
             prompts = read_prompts(chosen["prompts"])
         check_unicode(chosen["prompt"], name="prompt", place="it")
-        for least, name in ((1, "max_new_tokens"), (1, "samples"), (0, "seed")):
-            check_at_least(least, **{name: chosen[name]})
-        folder = folder_of(chosen["checkpoint"])
-        checkpoint = load_checkpoint(folder, trust=packages_in(chosen["trust"]))
+        check_at_least(1, max_new_tokens=chosen["max_new_tokens"], samples=chosen["samples"])
+        check_at_least(0, seed=chosen["seed"])
+        checkpoint = load_checkpoint(chosen["checkpoint"], trust=packages_in(chosen["trust"]))
         settings = ("temperature", "candidates", "exact", "top_k", "top_p")
         sampler = checkpoint.model.sampler_at(**{name: chosen[name] for name in settings})
     settings = {
@@ -112,7 +110,7 @@ def _options(
 
     Args:
         checkpoint: Folder written by `calmkit train` or `calmkit.save`, a published checkpoint, or
-            a repository of the Hugging Face hub, owner/name.
+            a model of the Hugging Face hub, owner/name.
         prompt: Text to continue; - reads it from standard input. Empty: begin a document.
         prompts: File of prompts instead: one per line, or JSON lines with a `prompt` field.
         max_new_tokens: Maximum number of tokens to generate.

@@ -10,7 +10,7 @@ from calmkit.extras import require
 from calmkit.files import replace_file
 
 from .mistakes import Failed, mistakes
-from .output import make_folder
+from .output import folder_for_results, make_folder
 from .trust import packages_in
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def run(options: list[str]) -> None:
                                                "batch_size", "seed")},
         )  # fmt: skip
         manager = _manager(names, chosen["include_path"])
-        output = chosen["output"] or chosen["checkpoint"] / "harness"
+        output = chosen["output"] or folder_for_results(
+            chosen["checkpoint"], checkpoint, "harness"
+        )
         make_folder(output)
     try:
         results = simple_evaluate(
@@ -121,7 +123,8 @@ def _options(
     """Run tasks of lm-evaluation-harness on a saved model; most tasks download their data.
 
     Args:
-        checkpoint: Folder written by `calmkit train` or `calmkit.save`, or a published checkpoint.
+        checkpoint: Folder written by `calmkit train` or `calmkit.save`, a published checkpoint, or
+            a model of the Hugging Face hub, owner/name.
         tasks: Comma-separated names of tasks.
         include_path: Folder with task files of your own, which may run code.
         num_fewshot: Solved examples before each question. None: as each task says.
@@ -133,7 +136,8 @@ def _options(
         batch_size: Texts that are generated or scored together.
         seed: The same seed gives the same answers.
         accelerator: Device to compute on; auto is the fastest one.
-        output: Folder for results. None: `harness` in the checkpoint.
+        output: Folder for results. None: `harness` in the checkpoint, or runs/NAME/harness for a
+            model of the hub.
         trust: Comma-separated packages outside calmkit whose parts the model may name. They are
             imported and run; without this option only calmkit's own code runs.
     """

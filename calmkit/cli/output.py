@@ -9,13 +9,32 @@ from rich.console import Console
 
 from calmkit import __version__
 from calmkit.comparison import ComparisonResult
+from calmkit.experiments import Checkpoint
 from calmkit.files import replace_file
 from calmkit.locks import only_one_in
 from calmkit.reports import Report, ReportTables, write_report
 
 from .mistakes import mistakes
 
-__all__ = ["held", "make_folder", "new_console", "show", "start_output", "write_and_show"]
+__all__ = [
+    "folder_for_results", "held", "make_folder", "new_console", "show", "start_output",
+    "write_and_show",
+]  # fmt: skip
+
+
+def folder_for_results(place: Path, checkpoint: Checkpoint, name: str) -> Path:
+    """The folder for results about a model, if no option names one.
+
+    Args:
+        place: The model as the user named it.
+        checkpoint: The same, loaded.
+        name: The folder inside.
+
+    Returns:
+        One inside the model's folder; for a model of the hub, whose folder is the hub's cache, one
+        below `runs`.
+    """
+    return (place if checkpoint.folder == place else Path("runs") / place.name) / name
 
 
 def held(directory: Path) -> AbstractContextManager[object]:

@@ -11,7 +11,8 @@
 
 Each variant becomes the config of one model. Its values are merged in this order: shared keys, the
 variant's own keys, options for all variants (`--head.width 256`), the grid, options for one
-variant (`--variants.flow.head.depth 6`). Everything is parsed before anything is built.
+variant (`--variants.flow.head.depth 6`). A head for a name that no config has adds a variant:
+`--variants.mine.head my_head.MyHead`. Everything is parsed before anything is built.
 
 `context` (tokens in a row) and `scored_after` (tokens before the first scored one) give the rows
 of all variants the same text for any K. `tune` has keys with values to try for every variant, and
@@ -142,6 +143,9 @@ def parse_comparison(
     _check_own(own)
     own["tune"] = {**own["tune"], **of_options}
     entries = expand(own["variants"], own["grid"])
+    if added := _added(of_variant, entries):
+        own["variants"] = {**own["variants"], **added}
+        entries = expand(own["variants"], own["grid"])
     _check_names(of_variant, entries)
     parsed = {
         entry.name: _parse_entry(entry, own, sources, common, of_variant, command)
@@ -283,14 +287,36 @@ def _check_devices(parsed: Mapping[str, Parsed]) -> None:
                 )
 
 
+def _added(
+    of_variant: Mapping[str, Sequence[str]], entries: Sequence[Entry]
+) -> dict[str, dict[str, Any]]:
+    """The variants that options add by naming their heads; none beside a grid alone."""
+    known = _names(entries)
+    return {
+        name: {}
+        for name, options in of_variant.items()
+        if name not in known
+        and any(option.startswith("--head=") for option in options)
+        and all(entry.variant for entry in entries)
+    }
+
+
 def _check_names(of_variant: Mapping[str, Any], entries: Sequence[Entry]) -> None:
     """Refuse options for unknown variants."""
-    known = {name: None for entry in entries for name in (entry.variant, entry.name) if name}
+    known = _names(entries)
     for name in of_variant:
         if name not in known:
             raise ConfigError(
-                f"--variants.{name}: there is no variant {name!r}.", wrong=name, allowed=known
+                f"--variants.{name}: there is no variant {name!r}; --variants.{name}.head CLASS "
+                "adds one.",
+                wrong=name,
+                allowed=known,
             )
+
+
+def _names(entries: Sequence[Entry]) -> dict[str, None]:
+    """The names that options may give: those of variants, and those with values of the grid."""
+    return {name: None for entry in entries for name in (entry.variant, entry.name) if name}
 
 
 def _given(option: str, value: str | None) -> str:

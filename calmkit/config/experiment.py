@@ -181,9 +181,9 @@ class TrainExperiment(Experiment):
 
     Attributes:
         head: A Head; receives hidden_size and latent_size.
-        autoencoder_from: Folder of a saved model whose trained autoencoder is used, instead of
-            training one; `--autoencoder FOLDER` sets it. Class, sizes and arguments are those of
-            the saved one. None: train one.
+        autoencoder_from: Folder of a saved model, or a model of the Hugging Face hub, whose
+            trained autoencoder is used, instead of training one; `--autoencoder FOLDER` sets it.
+            Class, sizes and arguments are those of the saved one. None: train one.
         finetune: A .jsonl file of prompt and response pairs to fine-tune a saved model on. None:
             train a model from scratch.
         checkpoint: Folder of the model to fine-tune, written by `calmkit train`. As a command-line

@@ -1,9 +1,9 @@
 """A trained autoencoder in place of a new one: `--autoencoder FOLDER`, or the same in a file.
 
-`autoencoder` takes a class, or the folder of a saved model. A folder becomes the key
-`autoencoder_from`, and the saved description becomes the values of `autoencoder` and of the sizes.
-The effective config therefore still describes the whole model, and it can be evaluated and
-fine-tuned without that folder.
+`autoencoder` takes a class, the folder of a saved model, or a model of the Hugging Face hub,
+`owner/name`. A folder becomes the key `autoencoder_from`, and the saved description becomes the
+values of `autoencoder` and of the sizes. The effective config therefore still describes the whole
+model, and it can be evaluated and fine-tuned without that folder.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from calmkit.saving import WEIGHTS_FILE, SavedAutoencoder, UntrustedCodeError
+from calmkit.saving import WEIGHTS_FILE, SavedAutoencoder, UntrustedCodeError, folder_of
 from calmkit.schema import ConfigError, Source, loaded, shown, wanted
 
 __all__ = ["with_named_autoencoder"]
@@ -100,7 +100,7 @@ def _named_in(values: dict[str, Any], named: _Named | None, where: str) -> _Name
     if expected := wanted(Path | None, values[_FROM]):
         raise ConfigError(f"{key} must be {expected}; got {shown(values[_FROM])}{where}.")
     folder = values.pop(_FROM)
-    return None if folder is None else _Named(key, Path(folder).expanduser().absolute())
+    return None if folder is None else _Named(key, Path(folder).expanduser())
 
 
 def _is_folder(value: str) -> bool:
@@ -118,15 +118,16 @@ def _is_token_lm(sources: Sequence[Source]) -> bool:
 def _layer_of(named: _Named, trust: Collection[str]) -> Source:
     """The values that the saved autoencoder determines."""
     try:
-        saved = SavedAutoencoder.of_folder(named.folder, trust=trust)
+        folder = folder_of(named.folder).absolute()
+        saved = SavedAutoencoder.of_folder(folder, trust=trust)
     except UntrustedCodeError:
         raise
     except ValueError as error:
         raise ConfigError(f"{named.key}: {error}") from None
     arguments = {name: _plain(value, name) for name, value in saved.arguments.items()}
     part = {"class_path": saved.class_path, "init_args": arguments}
-    values = {**saved.sizes, _KEY: part, _FROM: str(named.folder)}
-    return Source(f"autoencoder of {named.folder}", values)
+    values = {**saved.sizes, _KEY: part, _FROM: str(folder)}
+    return Source(f"autoencoder of {folder}", values)
 
 
 def _plain(value: Any, name: str) -> Any:

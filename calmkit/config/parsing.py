@@ -321,9 +321,14 @@ def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> li
         raise ConfigError(f"checkpoint must be {expected}; got {shown(folder)} (command line).")
     config = Path(folder).expanduser() / "config.yaml"
     if not config.is_file():
+        missing = f"it has no {config.name}"
+        if not config.parent.is_dir():
+            missing = (
+                "there is none. All files of a model of the hub are downloaded by "
+                "`hf download owner/name --local-dir DIR`"
+            )
         raise ConfigError(
-            f"checkpoint {folder} must be a folder written by `calmkit train`; it has no "
-            f"{config.name}."
+            f"checkpoint {folder} must be a folder written by `calmkit train`; {missing}."
         )
     saved = read_model_config(config, keys=FOR_FINETUNING, trust=trust)
     return [saved, preset_source("finetune")]

@@ -5,11 +5,13 @@
               config.json, tokenizer.json, README.md      copies, for readers
               ema/                the same with averaged weights, if the run has them
 
-`load_checkpoint` also accepts folders in the published format. Code from outside calmkit runs only
-if the caller trusts it. The config is not read here; see `calmkit.config.model_config`.
+`load_checkpoint` also accepts folders in the published format, and models of the Hugging Face hub,
+`owner/name`, of which only the weights are downloaded. Code from outside calmkit runs only if the
+caller trusts it. The config is not read here; see `calmkit.config.model_config`.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ from calmkit.saving import (
     WEIGHTS_FILE,
     PretrainedTokenizer,
     SavedModelError,
+    folder_of,
     load,
     save,
     saved_tokenizer,
@@ -67,7 +70,7 @@ class Checkpoint:
     Attributes:
         model: The model, in evaluation mode, on the CPU.
         tokenizer: Its tokenizer, or one with the same interface for a published model.
-        folder: The folder it was loaded from.
+        folder: The folder it was loaded from; of a model of the hub, that of the download.
         config: Path of its training config; None if the folder has none.
     """
 
@@ -114,17 +117,18 @@ def save_checkpoint(
     save(model, directory, tokenizer=tokenizer, metrics=metrics, protocol=protocol)
 
 
-def load_checkpoint(directory: Path, *, trust: Collection[str] = ()) -> Checkpoint:
+def load_checkpoint(place: str | os.PathLike[str], *, trust: Collection[str] = ()) -> Checkpoint:
     """Load a language model and its tokenizer from calmkit's own or the published format.
 
     Args:
-        directory: A folder.
+        place: A folder, or a model of the hub in calmkit's own format, `owner/name`.
         trust: Packages outside calmkit that the model's parts come from.
 
     Raises:
         ValueError: If a file is missing or damaged, the model needs untrusted code, the folder
             holds no language model, or the tokenizer does not fit.
     """
+    directory = folder_of(place)
     _check_folder(directory)
     config: Path | None = None
     if is_published(directory):
@@ -157,7 +161,7 @@ def check_config_fits(checkpoint: Checkpoint, experiment: TrainExperiment) -> No
 
 
 def convert_checkpoint(
-    source: Path,
+    place: str | os.PathLike[str],
     target: Path,
     *,
     autoencoder: Path | None = None,
@@ -169,7 +173,7 @@ def convert_checkpoint(
     well. The target folder appears only when it is complete.
 
     Args:
-        source: A folder in either format.
+        place: A folder in either format, or a model of the hub in calmkit's own.
         target: A new or empty folder.
         autoencoder: Folder of a published autoencoder, for a published model without one.
         trust: As in `load_checkpoint`.
@@ -181,6 +185,7 @@ def convert_checkpoint(
         ValueError: If the source cannot be read, the target is not empty, or the published format
             cannot express the model.
     """
+    source = folder_of(place)
     _check_folder(source)
     check_new(target)
     if is_published(source):

@@ -7,7 +7,8 @@ __all__ = ["COMPARISON_OPTIONS"]
 COMPARISON_OPTIONS = (
     Option(
         "variants", "MAPPING", "energy, flow, diffusion",
-        "Names, and the keys of each; --variants.flow.head.depth 6 sets a single key.",
+        "Names, and the keys of each; --variants.flow.head.depth 6 sets a single key, and "
+        "--variants.NEW.head CLASS adds a variant.",
     ),
     Option(
         "grid", "MAPPING", "empty",

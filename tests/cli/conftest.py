@@ -5,6 +5,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from sample_results import variant
 
 import calmkit
@@ -16,6 +17,7 @@ from calmkit.experiments.model_folder import load_checkpoint, save_checkpoint
 from calmkit.experiments.run_record import RunRecord
 from calmkit.models import CALM
 from calmkit.reports import plots
+from calmkit.saving import WEIGHTS_FILE
 
 
 def result():
@@ -73,7 +75,9 @@ def checkpoint(tmp_path_factory, cache):
     parsed = config.parse(options, command="calmkit train")
     experiment = parsed.experiment
     corpus = prepare_corpus(None, vocab_size=300, cache_dir=experiment.cache_dir)
-    model = config.assemble(experiment, experiment.head)
+    with torch.random.fork_rng():  # the same weights in any order of the tests
+        torch.manual_seed(0)
+        model = config.assemble(experiment, experiment.head)
     save_checkpoint(folder, model=model, tokenizer=corpus.tokenizer, config_text=parsed.text)
     return folder
 
@@ -82,6 +86,22 @@ def checkpoint(tmp_path_factory, cache):
 def trained(checkpoint, tmp_path):
     """A copy of it, in `model`."""
     return Path(shutil.copytree(checkpoint, tmp_path / "model"))
+
+
+@pytest.fixture
+def hub(checkpoint, tmp_path, monkeypatch):
+    """The hub has the model as `owner/name`; as of any, only its weights are downloaded."""
+    cached = tmp_path / "cached"
+    cached.mkdir()
+    shutil.copy(checkpoint / WEIGHTS_FILE, cached)
+
+    def download(name, *, allow_patterns, revision):
+        assert (name, allow_patterns, revision) == ("owner/name", [WEIGHTS_FILE], None)
+        return str(cached)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    yield
+    assert [file.name for file in cached.iterdir()] == [WEIGHTS_FILE]  # a cache is not written
 
 
 @pytest.fixture

@@ -16,6 +16,16 @@ def test_evaluate_measures_the_saved_model(run, trained, capsys):
     assert (trained / "evaluation" / "results.json").is_file()
 
 
+@pytest.mark.usefixtures("hub")
+def test_a_model_of_the_hub_is_evaluated(run, tmp_path):
+    options = ["--draws", "3", "--diagnostics", "false"]
+    assert cli.main(["evaluate", "--checkpoint", "owner/name", *options]) == 0
+    ((_, (_, plan), _),) = run.calls
+    assert plan.training_text is None and plan.settings.draws == 3
+    file = tmp_path / "runs" / "name" / "evaluation" / "config.yaml"
+    assert file.read_text(encoding="utf-8").startswith("# No config of a training:")
+
+
 def test_evaluate_on_other_text_uses_the_tokenizer_of_the_model(run, trained, tmp_path):
     text = "Other text, long enough to be measured on. " * 9
     (tmp_path / "other.txt").write_text(f"{text}\n\n{text[::-1]}")

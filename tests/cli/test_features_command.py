@@ -56,6 +56,15 @@ def test_prints_and_writes_all(folders, kind, capsys):
     assert torch.isfinite(sparse(torch.zeros(1, sparse.size))).all()
 
 
+@pytest.mark.usefixtures("float32", "hub", "run")
+def test_the_study_of_a_model_of_the_hub_does_not_go_to_its_cache(tmp_path):
+    options = [*FEW, "--positions=18", "--data=text.txt", "--rows=2"]
+    (tmp_path / "text.txt").write_text("Some text, to learn from. " * 90)
+    assert main(["features", "--checkpoint=owner/name", *options]) == 0
+    written = {file.name for file in (tmp_path / "runs/name/features-latents").iterdir()}
+    assert {"features.json", "features.txt", "sparse_autoencoder"} <= written
+
+
 @pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize(
     ("options", "message"),

@@ -48,6 +48,16 @@ def test_a_prompt_comes_from_standard_input(run, trained, capsys, monkeypatch):
     assert "prompt must be UTF-8 text; standard input is not." in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("hub")
+def test_a_model_of_the_hub_writes_the_same(run, trained, capsys):
+    texts = []
+    for place in (str(trained), "owner/name"):
+        options = ["generate", "--checkpoint", place, "--prompt", "The", "--max_new_tokens", "9"]
+        assert cli.main(options) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
 def test_the_end_of_a_text_is_told_on_stderr(run, trained, capsys):
     options = ["generate", "--checkpoint", str(trained), "--prompt", "The", "--seed", "1"]
     assert cli.main([*options, "--max_new_tokens", "9"]) == 0

@@ -56,6 +56,12 @@ def test_mistakes(run, trained, tasks, capsys, names, others, code, text):
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("hub")
+def test_results_of_a_model_of_the_hub_do_not_go_to_its_cache(run, tasks, tmp_path):
+    assert cli.main(options("owner/name", tasks, "local_choices")) == 1  # no ranking_samples
+    assert (tmp_path / "runs" / "name" / "harness").is_dir()
+
+
 def test_unknown_tasks_are_refused(run, trained, tasks, capsys, monkeypatch):
     # The harness's own thousands of tasks take ten seconds to list.
     from lm_eval import tasks as of_harness

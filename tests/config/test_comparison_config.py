@@ -55,6 +55,18 @@ class TestVariants:
         heads = [type(v.experiment.head(48, v.experiment.latent_size)) for v in found.variants]
         assert heads == [FlowHead, EnergyHead, EnergyHead]
 
+    def test_a_head_for_a_new_name_adds_one(self):
+        options = ["--variants.mine.head.depth", "3", "--variants.mine.head", "FlowHead"]
+        depths = values(compare(*options), "head", "init_args", "depth")
+        assert depths == {"energy": 1, "flow": 1, "diffusion": 1, "mine": 3}  # in any order
+        heads = values(compare("--variants.mine.head=GaussianHead"), "head", "class_path")
+        assert list(heads)[-1] == "mine" and heads["mine"] == "calmkit.heads.GaussianHead"
+        grid = ["--grid", "{latent_size: [8, 16]}", "--variants.mine.head", "FlowHead"]
+        assert list(values(compare(*grid), "latent_size"))[-1] == "mine-latent_size-16"
+        one = ["--grid", "{latent_size: [8]}", "--variants.energy-latent_size-8.head", "FlowHead"]
+        heads = values(compare(*one), "head", "class_path")
+        assert heads["energy-latent_size-8"] == "calmkit.heads.FlowHead" and len(heads) == 3
+
     def test_a_later_file_replaces_them(self, tmp_path):
         first = written(tmp_path, "variants: {a: {}, b: {}}", "first.yaml")
         second = written(tmp_path, "variants: {c: {}}", "second.yaml")
@@ -229,6 +241,9 @@ class TestMistakes:
             (["--variants", "{a: {seed: 1}}"], ["variant a must not set seed", "use seeds"]),
             (["--variants", "{a: {output: x}}"], ["variant a must not set output"]),
             (["--variants.flwo.head.depth", "3"], ["no variant 'flwo'", "mean: flow"]),
+            (["--variants.new.head.depth", "3"], ["no variant 'new'; --variants.new.head CLASS"]),
+            (["--variants", "{}", "--grid", "{latent_size: [8]}", "--variants.a.head", "FlowHead"],
+             ["no variant 'a'", "allowed: latent_size-8"]),
             (["--variants.flow.head.detph", "3"],
              ["variant flow: head.detph: FlowHead has no argument", "mean: depth"]),
             (["--variants.flow.head.depth", "x"], ["head.depth must be a whole number"]),

@@ -52,6 +52,14 @@ def test_sizes_class_and_arguments_are_those_of_the_saved_one(folder):
     assert build(values).autoencoder.autoencoder.embedding.embedding_dim == 8
 
 
+def test_one_of_the_hub_can_be_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **more: str(folder))
+    monkeypatch.chdir(tmp_path)
+    got = parsed("--autoencoder", "owner/name")
+    assert got.experiment.autoencoder_from == folder and got.experiment.chunk_size == 3
+    assert parse_text(got.text).text == got.text
+
+
 def test_no_argument_of_another_source_shows_through(folder, tmp_path):
     (tmp_path / "wide.yaml").write_text("autoencoder: {init_args: {ff_size: 99, depth: 4}}")
     got = parsed("--config", str(tmp_path / "wide.yaml"), "--autoencoder", str(folder))

@@ -46,6 +46,15 @@ def assert_same_tensors(first, second):
         assert tensor.dtype == second[name].dtype and torch.equal(tensor, second[name]), name
 
 
+def test_a_model_of_the_hub_is_converted(tmp_path, published, monkeypatch):
+    ours = tmp_path / "ours"
+    convert_checkpoint(published("energy"), ours)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **more: str(ours))
+    monkeypatch.chdir(tmp_path)
+    assert convert_checkpoint("owner/name", tmp_path / "back") == "the published format"
+    assert_same_tensors(tensors(tmp_path / "published"), tensors(tmp_path / "back"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_and_back_bitwise(tmp_path, published, kind, dtype):

@@ -1,0 +1,75 @@
+"""The picture of the README: made of the runs in `benchmarks/results`, and of nothing else."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from benchmark_runs import BENCHMARKS
+
+ROOT = BENCHMARKS.parent
+
+
+@pytest.fixture
+def picture(load):
+    return load("books_picture")
+
+
+@pytest.fixture
+def bars(picture):
+    return picture.read_bars(BENCHMARKS / "results")
+
+
+def test_the_committed_picture_is_the_one_that_is_drawn(picture, bars):
+    assert picture.PICTURE.read_text(encoding="utf-8") == picture.draw(bars)
+
+
+def test_the_readme_tells_every_bar(picture, bars):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"![{picture.told(bars)}](docs/pictures/books.svg)" in readme
+
+
+def test_only_finished_heads_of_the_softmax_s_cost_are_shown(picture, tmp_path):
+    (tmp_path / "compare-books-softmax").mkdir()
+    lines = ["variant,brier_1,brier_1_se,training_flops", "softmax,9,0.5,100", "unigram,1,0.1,"]
+    lines += ["bigram,5,0.2,", "trigram,7,0.3,"]
+    (tmp_path / "compare-books-softmax" / "summary.csv").write_text("\n".join(lines))
+
+    def run(head, score, step=90, cost=101.0, chunk=2):
+        return {
+            "head": head, "chunk_size": chunk, "planned_steps": 100,
+            "planned_training_flops": cost, "step, brier_1, loss": [[10, 99, 0], [step, score, 0]],
+        }  # fmt: skip
+
+    curves = [
+        run("EnergyHead", 3.0),
+        run("EnergyHead", 2.0),  # a worse learning rate
+        run("EnergyHead", 6.0, chunk=1),
+        run("FlowHead, MidpointSolver(4)", 4.0),
+        run("MixtureHead", 8.0, step=79),
+        run("GaussianHead", 8.0, cost=120.0),
+        run("GaussianHead", 8.0, cost=None),
+    ]
+    (tmp_path / "books_heads_h200.json").write_text(json.dumps({"curves": curves}))
+    found = [(bar.name, bar.kind, bar.score, bar.error) for bar in picture.read_bars(tmp_path)]
+    assert found == [
+        ("unigram table", "table", 1, 0.1),
+        ("energy head, K = 2", "head", 3, None),
+        ("flow head, K = 2", "head", 4, None),
+        ("bigram table", "table", 5, 0.2),
+        ("energy head, K = 1", "head", 6, None),
+        ("trigram table", "table", 7, 0.3),
+        ("softmax", "softmax", 9, 0.5),
+    ]
+
+
+def test_bars_are_as_long_as_their_scores_and_errors(picture):
+    drawn = picture.draw([picture.Bar("a", "head", 2.0), picture.Bar("b", "table", 6.0, 0.5)])
+    marks = list(ElementTree.fromstring(drawn).iter())
+    drawn_bars = [one for one in marks if one.get("class") in ("head", "table")][:2]
+    widths = [float(one.get("width")) for one in drawn_bars]
+    assert widths == [2.0 * picture.UNIT, 6.0 * picture.UNIT]
+    (error,) = (one.get("d") for one in marks if one.get("class") == "error")
+    start, end = picture.LEFT + 5.5 * picture.UNIT, picture.LEFT + 6.5 * picture.UNIT
+    assert error == f"M{start:.1f} {picture.TOP + picture.STEP + 10.5} H{end:.1f}"
+    titles = [one.text for one in marks if one.tag.endswith("title")]
+    assert titles == ["Brier-1 on held-out books, per cent. a: 2.00; b: 6.00"]
