@@ -179,8 +179,8 @@ def show(kinds: dict[str, Any]) -> None:
             print(f"    {one['milliseconds']:9.2f} ms {one['calls']:6}  {one['name'][:80]}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, then print tables and a JSON object."""
+def options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The options of this command, and those of `calmkit train`."""
     parser = argparse.ArgumentParser(description="The step of CALM-M, packed and not.")
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--warm", type=int, default=4, help="steps before the measured ones")
@@ -188,8 +188,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kernels", type=int, default=25, help="listed in the profile")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args, keys = parser.parse_known_args(arguments)
-    given = ["--config", "calm-m", *keys]
-    experiment = config.parse(given, command="calmkit train").experiment
+    return args, ["--config", "calm-m", *keys]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, then print tables and a JSON object."""
+    args, keys = options(arguments)
+    experiment = config.parse(keys, command="calmkit train").experiment
     rows, positions = experiment.training.batch_size, experiment.positions
     documents = {
         "packed": packed_mask(rows, positions).lengths,

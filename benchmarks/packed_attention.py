@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from attention import SHARES, backward, with_dense_mask
@@ -45,6 +45,11 @@ def packed_mask(rows: int, length: int) -> AttentionMask:
     lengths.append(length - sum(lengths))
     turned = [[*lengths[row % 8 :], *lengths[: row % 8]] for row in range(rows)]
     return AttentionMask.packed(turned)
+
+
+def documents_of(mask: AttentionMask, device: torch.device) -> Tensor:
+    """Index of the document at each position."""
+    return cast(Tensor, mask.documents).to(device)
 
 
 def one_document(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -91,9 +96,9 @@ def varlen(lengths: Sequence[int], device: torch.device) -> Attend:
     longest = max(lengths)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        flat = [x.flatten(0, 1) for x in (q, k, v)]
-        out: Any = varlen_attn(*flat, starts, starts, longest, longest, window_size=(-1, 0))
-        return out.unflatten(0, q.shape[:2])
+        rows, (q, k, v) = q.shape[:2], (x.flatten(0, 1) for x in (q, k, v))
+        out: Any = varlen_attn(q, k, v, starts, starts, longest, longest, window_size=(-1, 0))
+        return out.unflatten(0, rows)
 
     return attend
 
@@ -103,9 +108,8 @@ def makers(
 ) -> dict[str, Callable[[], Attend]]:
     """What makes each way to attend; the dense mask, which all are compared with, first."""
     visible = mask.dense(length, length, device)[:, None]
-    assert mask.documents is not None and mask.lengths is not None
-    documents = mask.documents.to(device)
-    lengths = [n for row in mask.lengths for n in row]
+    documents = documents_of(mask, device)
+    lengths = [n for row in mask.lengths or () for n in row]
     ours: Any = partial(attention, mask=mask)
     return {
         "dense mask": lambda: partial(dense_mask, visible),
@@ -118,8 +122,10 @@ def makers(
     }
 
 
-def reason(error: Exception) -> str:
-    """Its class and its first line."""
+def reason(error: BaseException) -> str:
+    """Class and first line of the error at its root."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
 
 
@@ -139,6 +145,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         torch.randn(shape, generator=generator, device=device, dtype=dtype).requires_grad_()
         for _ in "qkv"
     )
+    inputs = [x.detach() for x in (q, k, v)]  # flex on a CPU refuses all others
     mask = packed_mask(args.rows, args.length)
     forward: dict[str, Callable[[], None]] = {}
     both: dict[str, Callable[[], None]] = {}
@@ -147,8 +154,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for name, make in makers(mask, args.length, device, args.compiler).items():
         try:
             attend = make()
-            with torch.no_grad():
-                out = attend(q, k, v)
+            out = attend(*inputs)
         except Exception as error:  # a missing kernel can raise anything
             left_out[name] = reason(error)
             continue
@@ -156,7 +162,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         wrong = float((out - wanted).abs().max() / wanted.abs().max())
         if name != "one document" and not wrong < TOLERANCE[dtype]:
             raise RuntimeError(f"{name} must agree with the dense mask; it is off by {wrong:.2g}.")
-        forward[name] = partial(repeated, torch.no_grad()(partial(attend, q, k, v)), args.repeats)
+        forward[name] = partial(repeated, partial(attend, *inputs), args.repeats)
         try:
             backward(partial(attend, q, k, v))
         except Exception as error:
@@ -179,9 +185,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         }
         for name in forward
     ]
-    documents = mask.documents.to(device) if mask.documents is not None else wanted
-    made = {"flex": lambda: repeated(partial(block_mask, documents), 1)}
-    made["dense"] = lambda: repeated(partial(mask.dense, args.length, args.length, device), 1)
+    documents = documents_of(mask, device)
+    made: dict[str, Callable[[], None]] = {
+        "flex": partial(repeated, partial(block_mask, documents), 1),
+        "dense": partial(repeated, partial(mask.dense, args.length, args.length, device), 1),
+    }
     seconds = interleaved_seconds(made, args.rounds, device, clock=args.clock)
     masks = {name: 1e3 * statistics.median(found) for name, found in seconds.items()}
     return {"kernels": rows, "milliseconds of making a mask": masks, "left out": left_out}

@@ -56,7 +56,7 @@ def test_only_what_helps_is_said(options, devices, stage, message):
     ("options", "stage", "message"),
     [
         (["--validation_rows", "48"], "model", "model on 48 held-out rows, and an allocation "
-         "failed: set validation_rows to 24, and go on from the checkpoints in out/checkpoints. A"),
+         "failed: set validation_rows to 24, and go on from the checkpoints in out/checkpoints."),
         (["--validation_rows", "3"], "finetune", "failed: set validation_rows to 2, and"),
         (["--evaluation.rows", "96"], "autoencoder", "on 96 held-out rows, and an allocation "
          "failed: set evaluation.rows to 48, and"),
