@@ -48,7 +48,8 @@ if $rehearse; then
   tests=(-m "not gpu" tests/attention/test_gpu_marker.py)
   packed=(--rows 2 --length 64 --heads 2 --head-dim 8 --rounds 1 --repeats 1 --compiler eager)
   small=(--vocab_size 300 --hidden_size 16 --latent_size 8 --positions 64 --autoencoder.width 16
-    --backbone.depth 1 --backbone.heads 2 --backbone.ff_size 32 --head.width 16 --head.depth 1)
+    --backbone.depth 1 --backbone.heads 2 --backbone.ff_size 32 --head.width 16 --head.depth 1
+    --evaluation.min_context 2)
   step=(--warm 1 --measured 1 "${small[@]}" --compile false --training.batch_size 4
     --training.micro_batch 2)
   generation=(--hidden 16 --depth 1 --heads 2 --head-width 16 --head-depth 1 --latent 8 --chunk 2

@@ -11,8 +11,8 @@ def written(tmp_path_factory):
     small = (
         "--warm 2 --measured 3 --kernels 4 --vocab_size 50 --hidden_size 16 --latent_size 8 "
         "--positions 64 --autoencoder.width 16 --backbone.depth 1 --backbone.heads 2 "
-        "--backbone.ff_size 32 --head.width 16 --head.depth 1 --compile false "
-        "--training.batch_size 4 --training.micro_batch 2"
+        "--backbone.ff_size 32 --head.width 16 --head.depth 1 --evaluation.min_context 2 "
+        "--compile false --training.batch_size 4 --training.micro_batch 2"
     )
     return run_benchmark(tmp_path_factory.mktemp("benchmark"), "calm_m_step", small)
 
