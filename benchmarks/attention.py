@@ -11,8 +11,6 @@ r"""What masks, the cache and the kernels of attention cost.
 - On a GPU: a compiled training step in bfloat16 of a model of the shape of CALM-M without its
   autoencoder, and the share of the device's peak that its operations reach.
 
-Nothing of this has been run on a GPU yet.
-
     python benchmarks/attention.py --json attention.json
     python benchmarks/attention.py --device cuda --peak-tflops 989 --json attention_gpu.json
 """

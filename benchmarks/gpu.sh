@@ -46,30 +46,29 @@ if $rehearse; then
   device=cpu
   export CUDA_VISIBLE_DEVICES=
   tests=(-m "not gpu" tests/attention/test_gpu_marker.py)
-  attention=(--hidden 16 --depth 1 --heads 2 --ff-size 24 --length 64 --position 4 --llama-rows 1
-    --llama-length 8 --rounds 1 --lengths 32 --kernel-rounds 1 --training-step --step-rows 1
-    --step-length 8 --step-hidden 16 --step-depth 1 --step-heads 2 --step-ff-size 24
-    --step-latent 4 --compiler eager)
+  packed=(--rows 2 --length 64 --heads 2 --head-dim 8 --rounds 1 --repeats 1 --compiler eager)
+  small=(--vocab_size 300 --hidden_size 16 --latent_size 8 --positions 64 --autoencoder.width 16
+    --backbone.depth 1 --backbone.heads 2 --backbone.ff_size 32 --head.width 16 --head.depth 1
+    --evaluation.min_context 2)
+  step=(--warm 1 --measured 1 "${small[@]}" --compile false --training.batch_size 4
+    --training.micro_batch 2)
   generation=(--hidden 16 --depth 1 --heads 2 --head-width 16 --head-depth 1 --latent 8 --chunk 2
     --width 16 --vocab 50 --large-vocab 60 --rows 2 --candidates 4 --batches 1 --prompt-chunks 2
     --new-chunks 2 --selection-rows 2 --rounds 1 --numbers 4 8)
-  small=(--vocab_size 300 --hidden_size 16 --latent_size 8 --positions 16 --autoencoder.width 16
-    --backbone.depth 1 --backbone.heads 2 --backbone.ff_size 32 --head.width 16 --head.depth 1
-    --evaluation.min_context 2 --compile false)
-  rows=4
-  compare=(--config ci --training.steps 4 --training.warmup_steps 1 --autoencoder_training.steps 4
-    --autoencoder_training.warmup_steps 1)
+  books=("${small[@]}" --training.steps 4 --training.warmup_steps 1 --training.batch_size 4
+    --autoencoder_training.steps 4 --autoencoder_training.warmup_steps 1 --evaluation.rows 4
+    --evaluation.draws 2 --evaluation.bootstrap 20 --validation_rows 2 --sample_tokens 4)
 else
   device=cuda
   export CALMKIT_REQUIRE_GPU=1
   tests=(-m gpu tests/attention)
-  attention=(--rounds 2)
+  packed=()
+  # As many tokens as in calm_m_h200.json, which the vocabulary of books decides there.
+  step=(--vocab_size 4096 --training.batch_size 32 --training.micro_batch 16)
   # CALM-M, with as few rows as the published procedure can hold.
   generation=(--hidden 1024 --depth 16 --heads 16 --head-width 1024 --head-depth 4 --latent 128
     --vocab 128257 --large-vocab 128257 --rows 4 --candidates 200 --rounds 2)
-  small=(--evaluation.min_context 64)
-  rows=32
-  compare=(--config books --config books-gpu --autoencoder_training.steps 400
+  books=(--config books --config books-gpu --autoencoder_training.steps 400
     --autoencoder_training.warmup_steps 40 --training.steps "${STEPS:-600}"
     --training.warmup_steps 60 --evaluation.rows 64)
 fi
@@ -83,37 +82,26 @@ name = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.m
 print(json.dumps({"device": name, **{n: found.get(n) for n in names}}))
 END
 ) || { echo "$python must have calmkit's libraries, such as torch" >&2; exit 2; }
-peak=$("$python" -c "
-import torch
-from calmkit.accounting import matrix_peak
-print((matrix_peak(torch.device('$device'), mixed=True) or 0) / 1e12 or '')")
 
-# 1. Kernels of the attention are right, and how fast they are; a compiled step of CALM-M's shape.
+# By worth, since the last ones may find no time left.
+# 1. The kernels of the attention are right.
 part gpu_tests 90 "$python" -m pytest -q -p no:cacheprovider "${tests[@]}"
-part attention 90 "$python" benchmarks/attention.py --device $device "${attention[@]}" \
-  ${peak:+--peak-tflops "$peak"} --json "$out/attention.json"
 
-# 2. The whole step of CALM-M by `calmkit train`: tokens per second and share of the peak are in
-#    calm_m.log and in the curves below calm_m/logs.
-part calm_m 150 "$python" -m calmkit train --config calm-m "${small[@]}" --devices 1 \
-  ${data:+--data "$data"} --autoencoder_training.steps 4 --autoencoder_training.warmup_steps 1 \
-  --autoencoder_training.batch_size 4 --autoencoder_training.micro_batch 4 --training.steps 30 \
-  --training.warmup_steps 1 --training.batch_size $rows --training.log_every 5 \
-  --training.micro_batch $((rows / 2)) --training.validate_every 0 --evaluation.rows 2 \
-  --evaluation.draws 2 --validation_rows 2 --sample_tokens 8 --output "$out/calm_m"
+# 2. The step of CALM-M, with packed documents and without, and the kernels that take its time.
+part calm_m 130 "$python" benchmarks/calm_m_step.py --device $device "${step[@]}" \
+  --json "$out/calm_m.json"
 
 # 3. Generation at T = 0.5, against the published procedure.
 part generation 100 "$python" benchmarks/generation.py --device $device "${generation[@]}" \
   --json "$out/generation.json"
 
-# 4. As long as time is left: four models on books.
-cat > "$out/variants.yaml" <<'END'
-variants:
-  energy: {head: EnergyHead}
-  softmax: {model: token_lm, chunk_size: 1}
-  flow: {head: FlowHead}
-  gaussian: {head: GaussianHead}
-END
-part books 540 "$python" -m calmkit compare "${compare[@]}" --config "$out/variants.yaml" \
-  ${data:+--data "$data"} --output "$out/books"
+# 4. What other kernels would make of packed documents.
+part packed_attention 90 "$python" benchmarks/packed_attention.py --device $device "${packed[@]}" \
+  --json "$out/packed_attention.json"
+
+# 5. As long as time is left: two models on books, one after the other.
+part books_energy 300 "$python" -m calmkit train "${books[@]}" --head EnergyHead \
+  ${data:+--data "$data"} --devices 1 --output "$out/books_energy"
+part books_softmax 300 "$python" -m calmkit train "${books[@]}" --model token_lm --chunk_size 1 \
+  ${data:+--data "$data"} --devices 1 --output "$out/books_softmax"
 exit $failed

@@ -19,6 +19,7 @@ from calmkit import __version__
 from calmkit.extras import is_installed, with_remedy
 
 from .helping import answer
+from .parent_watch import watch_parent
 
 __all__ = ["main"]
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    watch_parent()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # A character that a terminal or a pipe cannot display must not end hours of training.

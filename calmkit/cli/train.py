@@ -35,7 +35,12 @@ from calmkit.experiments import (
     prepare_finetuning,
     train,
 )
-from calmkit.forecasts import forecast_finetuning, forecast_training, memory_advice
+from calmkit.forecasts import (
+    forecast_finetuning,
+    forecast_training,
+    memory_advice,
+    validation_advice,
+)
 from calmkit.reports import RESULTS
 from calmkit.saving import WEIGHTS_FILE
 from calmkit.training import OutOfMemory
@@ -45,6 +50,7 @@ from .forecast_tables import forecast_notes, forecast_table
 from .mistakes import Failed, Mistake, mistakes, mistakes_in_checkpoints
 from .next_commands import next_commands
 from .output import held, new_console, start_output, write_and_show
+from .parent_watch import ending_with_parent
 from .trust import without_trust
 
 if TYPE_CHECKING:
@@ -163,10 +169,12 @@ def _advice(
     try:
         yield
     except OutOfMemory as error:
-        stage = error.stage
+        stage, in_validation = error.stage, error.in_validation
     else:
         return
     # Outside of the handler, whose traceback keeps the tensors of the failed step.
+    if in_validation:
+        raise Mistake(validation_advice(stage, experiment))
     raise Mistake(memory_advice(stage, experiment, fabric.world_size, forecaster))
 
 
@@ -180,7 +188,8 @@ def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> It
         Failed: If another process has ended or does not answer.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # each process says hello
-    fabric.launch()
+    with ending_with_parent():
+        fabric.launch()
     try:
         with ending_together(fabric):
             with mistakes():

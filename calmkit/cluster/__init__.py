@@ -13,6 +13,7 @@ from .ending import ending_together as ending_together
 from .launchers import launched as launched
 from .micro_batches import MicroBatches as MicroBatches
 from .micro_batches import share_of as share_of
+from .peers import Peers as Peers
 from .placement import Placement as Placement
 from .sharding import distribute_like as distribute_like
 from .sharding import local as local

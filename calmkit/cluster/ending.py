@@ -1,39 +1,30 @@
 """Processes that train together end together.
 
 A process that waits for another, in an exchange of gradients for instance, would wait for minutes
-or for ever if the other has died. So each keeps a connection to the first process:
-
-    process 1, 2, ..., R - 1  ---- TCP ---->  process 0
-
-The operating system closes the connections of a process that ends, however it ended. A thread
-notices it at once, and ends this process too, unless the other has said farewell. Checkpoints are
-complete or absent at any moment, so the same command resumes the run.
+or for ever if the other has died or met an error. So they connect first, and each hears of the end
+of another: see `peers`. Checkpoints are complete or absent at any moment, so the same command
+resumes the run.
 """
 
-import logging
-import os
 import secrets
-import selectors
 import socket
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import torch
+
+from .peers import REMEDY, Peers, received
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["LostProcessError", "end_exchange", "ending_together"]
 
-_LOG = logging.getLogger(__name__)
-_REMEDY = "Run the same again to go on from the newest checkpoint."
-_FAREWELL = b"."
 _SECONDS_TO_CONNECT = 60.0
-# For the error that has ended the other, if this process meets it as well.
-_SECONDS_TO_REPORT = 3.0
+# Those of the outermost block, which stand for all blocks within it.
+_PEERS: ContextVar[Peers | None] = ContextVar("peers", default=None)
 
 
 class LostProcessError(RuntimeError):
@@ -41,10 +32,11 @@ class LostProcessError(RuntimeError):
 
 
 @contextmanager
-def ending_together(fabric: "Fabric") -> Iterator[None]:
+def ending_together(fabric: "Fabric") -> Iterator[Peers]:
     """Context in which the end of one process ends all; every process must enter it.
 
-    A process that leaves the context without an exception may end before the others.
+    A process that leaves the context without an exception may end before the others. If it leaves
+    with an error, the others end with the same one, even if this process goes on.
 
     Args:
         fabric: The launched processes; nothing is done for a single one.
@@ -53,27 +45,46 @@ def ending_together(fabric: "Fabric") -> Iterator[None]:
         OSError: If the processes cannot connect to the first one.
         LostProcessError: If an exchange fails, because another process has ended or is too late.
     """
-    if fabric.world_size == 1:
-        yield
+    if (outer := _PEERS.get()) is not None:
+        yield outer
         return
-    peers = _accepted(fabric) if fabric.is_global_zero else _connected(fabric)
-    left = threading.Event()
-    watch = threading.Thread(target=_watch, args=(peers, fabric.global_rank, left), daemon=True)
-    watch.start()
+    if fabric.world_size == 1:
+        yield Peers(0, {})
+        return
+    connections = _accepted(fabric) if fabric.is_global_zero else _connected(fabric)
+    peers = Peers(fabric.global_rank, connections)
+    before = _PEERS.set(peers)
     try:
-        yield
-    except RuntimeError as error:
-        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+        yield peers
+    except Exception as error:
+        lost = _lost(error, peers.failure)
+        if lost is None:
+            peers.tell(error)
+        peers.leave(farewell=False)
+        if lost is None:
             raise
-        raise LostProcessError(
-            f"another process has ended or does not answer: {str(error).splitlines()[0]}. Its own "
-            f"message, if it had one, says why. {_REMEDY}"
-        ) from error
-    left.set()
-    # Not in a `finally`: an exception ends this process, and with it the others.
-    for peer in peers.values():
-        with suppress(OSError):  # it has said farewell and is gone
-            peer.sendall(_FAREWELL)
+        raise lost from error
+    finally:
+        _PEERS.reset(before)
+    peers.leave(farewell=True)
+
+
+def _lost(error: Exception, failure: str) -> LostProcessError | None:
+    """What the failure of an exchange means; None for any other error.
+
+    Args:
+        error: The error of this process.
+        failure: What another process has told.
+    """
+    of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+    if not (of_gloo or isinstance(error, torch.distributed.DistError)):
+        return None
+    if failure:
+        return LostProcessError(f"{failure.rstrip('.')}; all processes end with it.")
+    return LostProcessError(
+        f"another process has ended or does not answer: {str(error).splitlines()[0]}. Its own "
+        f"message, if it had one, says why. {REMEDY}"
+    )
 
 
 def end_exchange(fabric: "Fabric") -> None:
@@ -93,7 +104,7 @@ def _accepted(fabric: "Fabric") -> dict[int, socket.socket]:
         while len(peers) < fabric.world_size - 1:
             peer, _ = server.accept()
             peer.settimeout(_SECONDS_TO_CONNECT)
-            said = _received(peer, len(token) + 4)
+            said = received(peer, len(token) + 4)
             if secrets.compare_digest(said[: len(token)], token):
                 peers[int.from_bytes(said[len(token) :])] = _kept(peer)
             else:  # a stranger
@@ -110,14 +121,6 @@ def _connected(fabric: "Fabric") -> dict[int, socket.socket]:
     return {0: _kept(peer)}
 
 
-def _received(peer: socket.socket, size: int) -> bytes:
-    data = b""
-    with suppress(OSError):
-        while len(data) < size and (more := peer.recv(size - len(data))):
-            data += more
-    return data
-
-
 def _kept(peer: socket.socket) -> socket.socket:
     """A connection that also notices, within half a minute, that a machine is gone."""
     peer.settimeout(None)
@@ -126,23 +129,3 @@ def _kept(peer: socket.socket) -> socket.socket:
         if hasattr(socket, name):
             peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return peer
-
-
-def _watch(peers: Mapping[int, socket.socket], own: int, left: threading.Event) -> None:
-    """End this process when a connection closes without a farewell, unless it has left itself."""
-    with selectors.DefaultSelector() as selector, ExitStack() as connections:
-        for rank, peer in peers.items():
-            selector.register(connections.enter_context(peer), selectors.EVENT_READ, rank)
-        while selector.get_map():
-            for key, _ in selector.select():
-                if _received(peers[key.data], 1) != _FAREWELL and not left.is_set():
-                    return _end(own, key.data)
-                selector.unregister(key.fileobj)
-
-
-def _end(own: int, gone: int) -> None:
-    # The first process hears of every end; the others only of its own.
-    if own == 0 or gone == 0:
-        _LOG.error("process %d has ended, and process %d ends with it. %s", gone, own, _REMEDY)
-    time.sleep(_SECONDS_TO_REPORT)
-    os._exit(1)

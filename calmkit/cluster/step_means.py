@@ -10,14 +10,11 @@ forward passes, so each micro-batch adds the gradient of c_i L_i. Gradients are 
 processes; multiplied by R / sum_i c_i, they are those of L. A single micro-batch has weight 1.
 """
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-from calmkit.finite import NonFiniteError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -67,24 +64,12 @@ class StepMeans:
             self._sums[name] = self._sums[name] + term if name in self._sums else term
         return weight
 
-    def exchange(self, *, failed: bool = False) -> None:
-        """Add up the counts of all processes since the last call; each must call it as often.
-
-        Args:
-            failed: Whether this process met a value that is not finite, which stops the others.
-
-        Raises:
-            NonFiniteError: If another process failed.
-        """
-        own = torch.full_like(self._own, math.nan) if failed else self._own
-        self._own = torch.zeros_like(self._own)
+    def exchange(self) -> None:
+        """Add up the counts of all processes since the last call; each must call it as often."""
+        own = self._own
+        self._own = torch.zeros_like(own)
         if self._fabric.world_size > 1:
             own = torch.as_tensor(self._fabric.all_reduce(own, reduce_op="sum"))
-            # Only on the CPU, where reading a value does not wait for the device.
-            if own.device.type == "cpu" and own.isnan() and not failed:
-                raise NonFiniteError(
-                    "another process met a value that is not finite; see its error."
-                )
         self._total = self._total + own
 
     @property

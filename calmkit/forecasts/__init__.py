@@ -5,5 +5,6 @@
 from .forecasting import forecast_finetuning as forecast_finetuning
 from .forecasting import forecast_training as forecast_training
 from .memory_advice import memory_advice as memory_advice
+from .memory_advice import validation_advice as validation_advice
 from .model_accounts import account_parts as account_parts
 from .model_accounts import account_preset as account_preset

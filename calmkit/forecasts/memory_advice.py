@@ -9,7 +9,7 @@ from calmkit.config import TrainExperiment
 from calmkit.experiments import CHECKPOINTS
 from calmkit.nn import without_memory
 
-__all__ = ["memory_advice"]
+__all__ = ["memory_advice", "validation_advice"]
 
 _CHECKPOINTING = "activation_checkpointing"  # an attribute of some backbones
 # Devices that sharding is suggested on if there is only one.
@@ -54,6 +54,33 @@ def memory_advice(
         f"memory must suffice for {needed(experiment)} on each device, the forecast for the "
         f"{stage} with {rows} rows at a time, and an allocation failed: {remedy}; the checkpoints "
         f"in {experiment.output / CHECKPOINTS} are kept, and resume with the same micro_batch."
+    )
+
+
+def validation_advice(stage: str, experiment: TrainExperiment) -> str:
+    """What to change so that the validation of a stage needs less memory.
+
+    Its rows are computed at once, whatever the micro-batch, in the first process and with whole
+    weights. They may change when the training goes on: they do not affect it.
+
+    Args:
+        stage: The stage whose validation ran out of memory.
+        experiment: Its experiment.
+    """
+    if stage == "autoencoder":
+        key, rows = "evaluation.rows", experiment.evaluation.rows
+    else:
+        key, rows = "validation_rows", experiment.validation_rows
+    remedy = "use a smaller model"
+    if rows > 2:
+        checkpoints = experiment.output / CHECKPOINTS
+        remedy = (
+            f"set {key} to {max(2, rows // 2)}, and go on from the checkpoints in {checkpoints}"
+        )
+    return (
+        f"memory must suffice for the validation of the {stage} on {rows} held-out rows, and an "
+        f"allocation failed: {remedy}. A micro-batch is no remedy: it divides only the rows of a "
+        "training step."
     )
 
 

@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 
 from calmkit.accounting import matrix_peak
 from calmkit.chunking import ChunkBatch
-from calmkit.cluster import MicroBatches, Placement
+from calmkit.cluster import MicroBatches, Placement, ending_together
 from calmkit.disk import WriteError
 from calmkit.extras import load_fabric
 
@@ -145,6 +145,8 @@ def fit(
         CheckpointError: If the directory contains another run or a damaged checkpoint.
         TrainingDiverged: If a step's loss, another part, a gradient, a weight, a validation, or an
             input of the loss is not finite.
+        OutOfMemory: If an allocation fails in `validate`; a step raises PyTorch's own error.
+        LostProcessError: If another process has ended, or ends with an error of its own.
         WriteError: If the disk is full; earlier checkpoints are kept.
     """
     if not any(p.requires_grad for p in module.parameters()):
@@ -153,54 +155,67 @@ def fit(
         )
     fabric = _checked_fabric(fabric)
     was_training = module.training
-    batches = MicroBatches(
-        batch_at,
-        settings.micro_batch,
-        process=fabric.global_rank,
-        processes=fabric.world_size,
-    )
-    placement = Placement(module, fabric)
-    trained = {n: p for n, p in placement.trained.named_parameters() if p.requires_grad}
-    built = build_optimizer(optimizer, trained)
-    identity = run_identity(trained, batches, built, settings, seed, fabric)
-    run = Run(placement, objective, batches, built, settings, seed, fabric, directory, identity)
-    run.resume()
-    curves = Curves(fabric, directory, loggers)
-    meter = Speedometer(
-        tokens=batches.first_batch.tokens.numel(),
-        flops=flops_per_step,
-        peak=None if flops_per_step is None else _peak(fabric),
-        steps=settings.log_every,
-    )
-    devices = [fabric.device] if fabric.device.type == "cuda" else []
-    interrupts = HeldInterrupts(together=fabric.world_size > 1)
-    try:
-        with interrupts, torch.random.fork_rng(devices):
-            curves.write_all(run.history)
-            _run_to_end(run, curves, interrupts, validate, progress, meter)
-    except KeyboardInterrupt:
-        if interrupts.all_stop:
-            run.save()
-            placement.finish()
-        with suppress(WriteError):  # the original error matters more
-            curves.close("aborted")
-        raise
-    except BaseException:
-        with suppress(WriteError):
-            curves.close("failed")
-        raise
-    finally:
-        module.train(was_training)
-    placement.finish()
-    curves.close("success")
-    history = run.history
-    return TrainingResult(
-        run.step,
-        history.seconds,
-        tuple(history.curve),
-        tuple(history.validation),
-        run.whole_average(),
-    )
+    with ending_together(fabric) as peers:
+        batches = MicroBatches(
+            batch_at,
+            settings.micro_batch,
+            process=fabric.global_rank,
+            processes=fabric.world_size,
+        )
+        placement = Placement(module, fabric)
+        trained = {n: p for n, p in placement.trained.named_parameters() if p.requires_grad}
+        built = build_optimizer(optimizer, trained)
+        identity = run_identity(trained, batches, built, settings, seed, fabric)
+        run = Run(
+            placement,
+            objective,
+            batches,
+            built,
+            settings,
+            seed,
+            fabric,
+            peers,
+            directory,
+            identity,
+        )
+        run.resume()
+        curves = Curves(fabric, directory, loggers)
+        meter = Speedometer(
+            tokens=batches.first_batch.tokens.numel(),
+            flops=flops_per_step,
+            peak=None if flops_per_step is None else _peak(fabric),
+            steps=settings.log_every,
+        )
+        devices = [fabric.device] if fabric.device.type == "cuda" else []
+        interrupts = HeldInterrupts(together=fabric.world_size > 1)
+        try:
+            with interrupts, torch.random.fork_rng(devices):
+                curves.write_all(run.history)
+                _run_to_end(run, curves, interrupts, validate, progress, meter)
+        except KeyboardInterrupt:
+            if interrupts.all_stop:
+                run.save()
+                placement.finish()
+                peers.leave(farewell=True)
+            with suppress(WriteError):  # the original error matters more
+                curves.close("aborted")
+            raise
+        except BaseException:
+            with suppress(WriteError):
+                curves.close("failed")
+            raise
+        finally:
+            module.train(was_training)
+        placement.finish()
+        curves.close("success")
+        history = run.history
+        return TrainingResult(
+            run.step,
+            history.seconds,
+            tuple(history.curve),
+            tuple(history.validation),
+            run.whole_average(),
+        )
 
 
 def _run_to_end(

@@ -6,6 +6,7 @@ This module implements a step, a validation and a checkpoint; `loop.fit` schedul
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from calmkit.chunking import ChunkBatch
-from calmkit.cluster import MicroBatches, Placement, StepMeans, any_of, local, weighted
+from calmkit.cluster import MicroBatches, Peers, Placement, StepMeans, any_of, local, weighted
 from calmkit.finite import NonFiniteError
 
 from .averaged_weights import AveragedWeights
@@ -26,6 +27,7 @@ from .history import History, Point
 from .identity import check_identity
 from .interrupts import HeldInterrupts
 from .objective import Objective, means_of
+from .out_of_memory import out_of_memory_in
 from .randomness import seed_global_generators, step_generator, step_seed
 from .schedule import learning_rate_factor
 from .settings import TrainingSettings
@@ -48,6 +50,7 @@ class Run:
         settings: TrainingSettings,
         seed: int,
         fabric: "Fabric",
+        peers: Peers,
         directory: Path | None,
         identity: dict[str, Any],
     ) -> None:
@@ -61,7 +64,7 @@ class Run:
         self._optimizer = optimizer
         self._peaks = [float(group["lr"]) for group in optimizer.param_groups]
         self._seed = seed
-        self._fabric = fabric
+        self._fabric, self._peers = fabric, peers
         self._directory = directory
         self._identity = identity
         self._saved: tuple[int, int] | None = None
@@ -169,15 +172,28 @@ class Run:
             with fabric.no_backward_sync(self.placement.caller, enabled=not (last or sharded)):
                 try:
                     parts, count = self._forward(rows, number)
-                except NonFiniteError:
-                    # The other processes wait for this one's count.
-                    means.exchange(failed=True)
+                except NonFiniteError as error:
+                    self._fail(error)
                     raise
                 weight = means.add(parts, count)
                 if last or sharded:
+                    if self._peers.any_fails(False):
+                        raise NonFiniteError(
+                            "another process met a value that is not finite; see its error."
+                        )
                     means.exchange()
                 fabric.backward(weighted(parts["loss"], weight))
         return means
+
+    def _fail(self, error: NonFiniteError) -> None:
+        """Let the others end in order, which ask at the end of their pass whether any fails.
+
+        Those that wait within their pass, for shards that this process does not send, are told
+        and end in a few seconds; asking them then fails.
+        """
+        self._peers.tell(error)
+        with suppress(RuntimeError):
+            self._peers.any_fails(True)
 
     def _forward(self, rows: ChunkBatch, number: int) -> tuple[dict[str, Tensor], Tensor | float]:
         """The objective's parts on one micro-batch, and the number of items they cover."""
@@ -207,6 +223,10 @@ class Run:
         """Measure the module in the first process, without affecting training.
 
         With averaged weights, they are measured as well, as "ema_...".
+
+        Raises:
+            OutOfMemory: If an allocation fails.
+            TrainingDiverged: If something cannot be computed, since it is not finite.
         """
         devices = [self._fabric.device] if self._fabric.device.type == "cuda" else []
         values, failure = {}, ""
@@ -214,7 +234,12 @@ class Run:
         with self.placement.measured() as module:
             if self._fabric.is_global_zero:
                 try:
-                    with torch.random.fork_rng(devices), torch.no_grad(), self._fabric.autocast():
+                    with (
+                        out_of_memory_in("the module", in_validation=True),
+                        torch.random.fork_rng(devices),
+                        torch.no_grad(),
+                        self._fabric.autocast(),
+                    ):
                         values = {k: float(v) for k, v in measure(module).items()}
                         if average is not None:
                             with average.applied():

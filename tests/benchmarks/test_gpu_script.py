@@ -47,36 +47,39 @@ def parts_in(folder):
 
 
 def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path):
-    done, commands = script("out", "prepared", failing="attention.py")
-    assert (done.returncode, len(commands)) == (1, 5)
+    done, commands = script("out", "prepared", failing="packed_attention.py")
+    assert (done.returncode, len(commands)) == (1, 6)
     parts = parts_in(tmp_path / "out")
     assert [(one["part"], one["exit"]) for one in parts] == [
-        ("gpu_tests", 0), ("attention", 3), ("calm_m", 0), ("generation", 0), ("books", 0),
+        ("gpu_tests", 0), ("calm_m", 0), ("generation", 0), ("packed_attention", 3),
+        ("books_energy", 0), ("books_softmax", 0),
     ]  # fmt: skip
     assert all(one["environment"] == {"device": "none"} for one in parts)
-    assert (tmp_path / "out" / "attention.log").read_text() == "out of luck\n"
+    assert (tmp_path / "out" / "packed_attention.log").read_text() == "out of luck\n"
 
 
 def test_every_part_ends_in_time(script, tmp_path):
     """One second is left: the first part is stopped, and the others are not begun."""
     done, commands = script("out", "prepared", slow="cacheprovider", SECONDS_LEFT="1")
     assert (done.returncode, len(commands)) == (1, 1)
-    assert [one["exit"] for one in parts_in(tmp_path / "out")] == [124] * 5
+    assert [one["exit"] for one in parts_in(tmp_path / "out")] == [124] * 6
 
 
-def test_commands_name_what_there_is(script, tmp_path):
-    _, (tests, attention, calm_m, generation, books) = script("out", "prepared")
+def test_commands_name_what_there_is(script, load, tmp_path):
+    _, (tests, calm_m, generation, packed, *books) = script("out", "prepared")
     assert tests[-3:] == ["-m", "gpu", "tests/attention"]
-    assert attention[attention.index("--peak-tflops") + 1] == "989.0"
-    for command in (attention, generation):
+    for command in (generation, packed):
         source = (BENCHMARKS.parent / command[0]).read_text()
         assert all(f'"{option}"' in source for option in command if option.startswith("--"))
-    options = calm_m[3:]
-    options[options.index("--data") + 1] = "null"
-    experiment = parse(options, command="calmkit train").experiment
+    own, keys = load("calm_m_step").options(calm_m[1:])
+    assert (own.device.type, own.json) == ("cuda", tmp_path / "out" / "calm_m.json")
+    experiment = parse(keys, command="calmkit train").experiment
     assert experiment.training.batch_size == 2 * experiment.training.micro_batch
     assert (experiment.hidden_size, experiment.positions) == (1024, 2048)
-    assert books[books.index("--data") + 1] == str(tmp_path / "prepared")
+    for options, model in zip(books, ("calm", "token_lm"), strict=True):
+        options[options.index("--data") + 1] = "null"
+        experiment = parse(options[3:], command="calmkit train").experiment
+        assert (experiment.model, experiment.hidden_size) == (model, 512)
 
 
 def test_mistakes_are_told(script):

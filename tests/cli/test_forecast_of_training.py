@@ -49,6 +49,16 @@ def test_a_training_without_memory_says_what_to_change(monkeypatch, capsys):
     assert abs(1000 * forecast - float(memory[3])) < 1
 
 
+def test_a_validation_without_memory_says_what_to_change(monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise OutOfMemory("model", in_validation=True)
+
+    monkeypatch.setattr("calmkit.cli.train.train", fail)
+    assert cli.main(["train", "--output", "out", "--validation_rows", "40"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "set validation_rows to 20" in line and "set training.micro_batch" not in line
+
+
 def test_finetuning_is_forecast_too(trained, tmp_path, capsys):
     pairs = [f'{{"prompt": "{word}", "response": "of"}}' for word in ("The value", "The sum")]
     (tmp_path / "pairs.jsonl").write_text("\n".join(pairs))

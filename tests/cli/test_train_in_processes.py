@@ -139,6 +139,24 @@ def test_one_killed_ends_all_and_one_goes_on(tmp_path, options, whole, strategy,
     assert {path.name for path in output.iterdir()} == {path.name for path in whole.iterdir()}
 
 
+def test_a_process_whose_parent_is_killed_at_its_start_ends(tmp_path, options):
+    """It would wait for minutes where the processes meet."""
+    process = started([*options, "--output", str(tmp_path / "x"), "--devices", "2"])
+    while not (found := children(process)):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    process.kill()
+    began = time.monotonic()
+    try:
+        while any(map(alive, found)):
+            assert time.monotonic() - began < 10
+            time.sleep(0.05)
+    finally:
+        for pid in filter(alive, found):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=20)
+
+
 def test_two_machines_take_the_steps_of_one(tmp_path, options, whole):
     codes, (first, other) = on_two_machines("torchrun", [*options, "--output", str(tmp_path)])
     assert codes == [0, 0], (first, other)

@@ -4,12 +4,13 @@
 import queue
 import socket
 import threading
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from calmkit.cluster import LostProcessError, ending, ending_together
+from calmkit.cluster import LostProcessError, Peers, ending, ending_together, peers
 
 SIZE = 3
 
@@ -18,8 +19,9 @@ SIZE = 3
 def ended(monkeypatch):
     """Exit codes of the threads that would have ended their process."""
     found = queue.SimpleQueue()
-    monkeypatch.setattr(ending.os, "_exit", found.put)
-    monkeypatch.setattr(ending, "_SECONDS_TO_REPORT", 0.0)
+    monkeypatch.setattr(peers.os, "_exit", found.put)
+    monkeypatch.setattr(peers, "_SECONDS_TO_REPORT", 0.0)
+    monkeypatch.setattr(peers, "_SECONDS_TO_LEAVE", 0.0)
     return found
 
 
@@ -48,7 +50,7 @@ def together(*works):
     """Run each work in the context of its process."""
 
     def process(fabric, work):
-        with ending_together(fabric):
+        with suppress(ValueError), ending_together(fabric):
             work()
 
     threads = [
@@ -70,29 +72,65 @@ def test_processes_that_say_farewell_end_one_by_one(ended):
 @pytest.mark.parametrize("gone", [0, 1, 2])
 def test_a_connection_that_closes_without_farewell_ends_the_others(ended, caplog, gone):
     """Each watches its own connections: the first all of them, the others that to the first."""
-    peers = {}
+    pairs = {}
     with socket.create_server(("127.0.0.1", 0)) as server:
         for rank in range(1, SIZE):
             far = socket.create_connection(server.getsockname())
-            peers[rank] = (server.accept()[0], far)
-    near = {rank: pair[0] for rank, pair in peers.items()}
+            pairs[rank] = (server.accept()[0], far)
+    near = {rank: pair[0] for rank, pair in pairs.items()}
     if gone == 0:
-        watched = [({0: far}, rank) for rank, (_, far) in peers.items()]
+        watched = [({0: far}, rank) for rank, (_, far) in pairs.items()]
         for one in near.values():
             one.close()
     else:
         watched = [(near, 0)]
-        peers[gone][1].close()
+        pairs[gone][1].close()
     for connections, own in watched:
-        ending._watch(connections, own, threading.Event())
+        Peers(own, connections)
         assert ended.get(timeout=5) == 1
         said = f"process {gone} has ended, and process {own} ends with it."
         assert said in caplog.text
         caplog.clear()
     assert ended.empty()
-    for pair in peers.values():
+    for pair in pairs.values():
         for one in pair:
             one.close()
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_of_one_ends_the_others_with_its_words(ended, caplog, failing):
+    """The first passes on what another tells; who fails goes on, for its caller to decide."""
+    over = threading.Event()
+
+    def fail():
+        raise ValueError("no more")
+
+    def wait():
+        ended.get(timeout=20)
+        others.append(None)
+        over.set() if len(others) == SIZE - 1 else over.wait(timeout=20)
+
+    others = []
+    together(*(fail if rank == failing else wait for rank in range(SIZE)))
+    assert ended.empty()
+    said = f"process {failing} has failed with ValueError: no more; process"
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        f"{said} {rank} ends with it." for rank in range(SIZE) if rank != failing
+    ]
+
+
+def test_who_ends_by_itself_is_not_ended(ended, caplog, monkeypatch):
+    """As one does that hears in its own step that another has failed."""
+    monkeypatch.setattr(peers, "_SECONDS_TO_LEAVE", 1.0)
+
+    def fail():
+        raise ValueError("no more")
+
+    together(fail, fail, fail)
+    for thread in threading.enumerate():
+        if thread.name == "peers":
+            thread.join(timeout=20)
+    assert ended.empty() and not caplog.records
 
 
 @pytest.fixture
@@ -114,6 +152,20 @@ def test_an_exchange_that_fails_is_told(alone, error):
         with ending_together(alone):
             raise error
     assert found.value.__cause__ is error
+
+
+def test_an_exchange_that_fails_after_an_error_of_another_has_its_words(alone):
+    with pytest.raises(LostProcessError, match=r"^process 1 has failed; all processes end with"):
+        with ending_together(alone) as others:
+            others.failure = "process 1 has failed."
+            raise RuntimeError("[gloo] Connection closed by peer")
+
+
+def test_a_block_within_another_has_its_connections(alone):
+    with ending_together(alone) as others, ending_together(alone) as same:
+        assert same is others
+    with ending_together(alone) as later:
+        assert later is not others
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("gloo")])
@@ -150,3 +202,8 @@ def test_a_single_process_opens_no_port(monkeypatch):
     monkeypatch.setattr(socket, "create_server", None)
     with ending_together(SimpleNamespace(world_size=1)):
         pass
+
+
+def test_one_process_asks_itself():
+    with ending_together(SimpleNamespace(world_size=1)) as nobody:
+        assert [nobody.any_fails(fails) for fails in (True, False)] == [True, False]

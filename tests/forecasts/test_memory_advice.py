@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from train_configs import train
 
-from calmkit.forecasts import memory_advice
+from calmkit.forecasts import memory_advice, validation_advice
 
 
 def advice(*options, devices=1, stage="model"):
@@ -50,3 +50,19 @@ def test_fewer_rows_or_shards():
 )  # fmt: skip
 def test_only_what_helps_is_said(options, devices, stage, message):
     assert message in advice(*options, devices=devices, stage=stage)
+
+
+@pytest.mark.parametrize(
+    ("options", "stage", "message"),
+    [
+        (["--validation_rows", "48"], "model", "model on 48 held-out rows, and an allocation "
+         "failed: set validation_rows to 24, and go on from the checkpoints in out/checkpoints."),
+        (["--validation_rows", "3"], "finetune", "failed: set validation_rows to 2, and"),
+        (["--evaluation.rows", "96"], "autoencoder", "on 96 held-out rows, and an allocation "
+         "failed: set evaluation.rows to 48, and"),
+        (["--validation_rows", "2"], "model", "failed: use a smaller model. A"),
+    ],
+)  # fmt: skip
+def test_a_validation_has_rows_of_its_own(options, stage, message):
+    experiment = replace(train(*options).experiment, output=Path("out"))
+    assert message in validation_advice(stage, experiment)

@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from training_problems import optimizer
 
 from calmkit.backbones import TransformerBackbone
 from calmkit.chunking import ChunkBatch
-from calmkit.cluster import fully_sharded
+from calmkit.cluster import LostProcessError, fully_sharded, peers
 from calmkit.finite import check_finite
 from calmkit.heads import FlowHead
 from calmkit.models import NoisyInput, TokenLM
@@ -139,6 +140,34 @@ def fails_in_one(fabric):
     except TrainingDiverged as error:
         return str(error)
     return "it did not end"
+
+
+def fail(rank, port, strategy, kind, goes_on):
+    """Train in one of two processes, the second of which fails before it calls its model.
+
+    It prints its error, and then goes on or ends.
+    """
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_default_dtype(torch.float64)
+    peers._SECONDS_TO_LEAVE = 0.5
+
+    def failing(module, batch, generator):
+        if rank == 1 and kind == "nan":
+            check_finite(tokens=torch.tensor(torch.nan))
+        if rank == 1:
+            raise ValueError("a mistake of one's own")
+        return objective(module, batch, generator)
+
+    strategy = fully_sharded() if strategy == "fsdp" else strategy
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
+    fabric.launch()
+    try:
+        train("energy", micro_batch=4, fabric=fabric, aim=failing)
+    except (ValueError, TrainingDiverged, LostProcessError) as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+    if rank == 1 and goes_on:
+        time.sleep(30)
+    os._exit(2)
 
 
 def interrupted_in_one(fabric, directory):

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from training_problems import Toy, run
 
 from calmkit.training import OutOfMemory
 from calmkit.training.out_of_memory import out_of_memory_in
@@ -30,5 +31,21 @@ def test_other_errors_pass():
 
 
 def test_it_can_be_sent_by_a_worker():
-    sent = pickle.loads(pickle.dumps(OutOfMemory("model")))
-    assert (type(sent), sent.stage) == (OutOfMemory, "model")
+    sent = pickle.loads(pickle.dumps(OutOfMemory("model", in_validation=True)))
+    assert (type(sent), sent.stage, sent.in_validation) == (OutOfMemory, "model", True)
+
+
+@pytest.mark.parametrize("in_validation", [False, True])
+def test_a_failure_in_a_validation_is_told_from_one_in_a_step(in_validation):
+    """`fit` does not know the stage; its caller does."""
+
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    failing = {"validate" if in_validation else "aim": fail}
+    with pytest.raises(OutOfMemory) as caught, out_of_memory_in("autoencoder"):
+        run(Toy(), **failing)
+    assert (caught.value.stage, caught.value.in_validation) == ("autoencoder", in_validation)
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    assert ("validation of autoencoder" in str(caught.value)) == in_validation
+    assert ("micro_batch" in str(caught.value)) != in_validation
