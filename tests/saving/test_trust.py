@@ -96,7 +96,7 @@ def test_what_is_allowed_comes_back_with_all_its_arguments(mine):
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("calmkit.interop.CheckpointFormatError", "must be a part"),
+        ("calmkit.interop.CheckpointFormatError", "must be a public part"),
         *(
             (f"calmkit.{name}", "must be a public part of calmkit")
             for name in (
