@@ -52,7 +52,7 @@ def any_target_has_a_finite_loss(trial: HeadTrial) -> None:
         loss = trial.loss(head, cond, DiagonalGaussian(mean, torch.full_like(mean, std)))
         where = f"at targets of scale {scale:g} and std {std:g}"
         cause = (
-            "a division by a std of zero, its logarithm, a norm at zero, or a square that overflows"
+            "a division by a zero std, its logarithm, a norm at zero, or a square that overflows"
         )
         expect_finite(loss, what=f"the loss {where}", cause=cause)
         expect_finite_gradients(head, loss, where=f" {where}", cause=cause)
