@@ -12,7 +12,6 @@ from typing import Any
 
 from calmkit.config import parse_function
 from calmkit.testing import Report, check_part
-from calmkit.testing.calls import name_of
 from calmkit.testing.finding import parts_at
 
 from .mistakes import mistakes
@@ -40,7 +39,7 @@ def run(options: list[str]) -> None:
         chosen["exempt"] = chosen["exempt"] or {}
         arguments = chosen.pop("arguments") or {}
         parts = {
-            path: (kind, _with(arguments, factory))
+            path: (kind, _with(arguments, factory, path))
             for path, (kind, factory) in parts_at(paths[0], chosen.pop("kind")).items()
         }
         reports = {}
@@ -55,7 +54,7 @@ def run(options: list[str]) -> None:
         raise SystemExit(1)
 
 
-def _with(arguments: dict[str, Any], factory: Callable[..., Any]) -> Callable[..., Any]:
+def _with(arguments: dict[str, Any], factory: Callable[..., Any], path: str) -> Callable[..., Any]:
     """The factory with some of its arguments given; an unknown one is refused."""
     parameters = inspect.signature(factory).parameters
     if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
@@ -72,7 +71,7 @@ def _with(arguments: dict[str, Any], factory: Callable[..., Any]) -> Callable[..
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ValueError(
-                f"arguments must be keywords of {name_of(factory)}; {name} is none.{hint} "
+                f"arguments must be keywords of {path}; {name} is none.{hint} "
                 f"There are: {', '.join(known) or 'none'}."
             )
     return functools.partial(factory, **arguments) if arguments else factory
