@@ -65,7 +65,7 @@ def _options(keys: Mapping[str, Key], plain: Sequence[Option], before: Sequence[
     """All options, with the arguments of the classes that are named or the presets' own."""
     found = [f"--{option.name}" for option in plain]
     if keys:
-        found += ["--config", "--print_config"]
+        found += ["--config", "--config.help", "--print_config"]
     for name, key in keys.items():
         found.append(f"--{name}")
         if key.part is None:

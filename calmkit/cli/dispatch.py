@@ -80,7 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BaseException as error:
             if not (interrupts.noted or isinstance(error, KeyboardInterrupt)):
                 raise
-            _print_error("was interrupted by Ctrl-C; results written so far are kept.")
+            _print_error(
+                "was interrupted by Ctrl-C; what is written is kept. Training goes on with "
+                "the same command."
+            )
             return 130
 
 

@@ -27,6 +27,7 @@ from calmkit.manual import (
     parts_page,
     preset_defaults,
     preset_names,
+    preset_purpose,
     two_columns,
 )
 
@@ -113,6 +114,8 @@ def answer(command: str, given: Sequence[str]) -> str | None:
             return _page_of(command)
         if word.startswith("--") and ".help" in word and command in EXPERIMENTS:
             key, _, name = word.removeprefix("--").partition("=")
+            if key == "config.help":
+                return _page_of_presets(command)
             return _page_of_part(command, key.removesuffix(".help"), name or value, given)
     return None
 
@@ -162,7 +165,10 @@ def _page_of(command: str) -> str:
 
 def _page_of_experiment(command: str) -> str:
     keys = experiment_options(command)
-    presets = f"A YAML file, or a preset; may be repeated. Presets: {_listed(command)}."
+    presets = (
+        "A YAML file, or a preset; may be repeated. --config.help says what each preset is for: "
+        f"{_listed(command)}."
+    )
     most_used = [(f"--config {_CONFIG}", presets)]
     pages = [
         f"usage: calmkit {command} [--config {_CONFIG}] [--KEY VALUE ...]\n",
@@ -220,6 +226,16 @@ def _with_hint(key: Key) -> Option:
 
 def _listed(command: str) -> str:
     return ", ".join(preset_names(command))
+
+
+def _page_of_presets(command: str) -> str:
+    """The presets of a command, each with the question or size that it stands for."""
+    entries = [(name, preset_purpose(name)) for name in preset_names(command)]
+    return (
+        f"usage: calmkit {command} --config {_CONFIG} [--config {_CONFIG} ...]\n\n"
+        f"{two_columns(entries, title='presets; later ones are laid over earlier ones:')}\n"
+        "With --print_config a command prints the effective config, and stops.\n"
+    )
 
 
 def _page_of_part(command: str, key: str, name: str, given: Sequence[str]) -> str | None:

@@ -40,6 +40,7 @@ from calmkit.saving import (
     SavedModelError,
     folder_of,
     load,
+    models_below,
     save,
     saved_tokenizer,
 )
@@ -256,7 +257,7 @@ def _check_folder(directory: Path) -> None:
         found = f"it has neither {WEIGHTS_FILE} nor a published {_PUBLISHED}"
     raise ValueError(
         f"checkpoint {directory} must be a folder written by `calmkit train` or `calmkit.save`, "
-        f"or one in the published format; {found}."
+        f"or one in the published format; {found}.{models_below(directory)}"
     )
 
 

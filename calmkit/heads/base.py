@@ -169,9 +169,21 @@ class Head(nn.Module, Recorded, abc.ABC):
                 f"Convert it, or the head by `head.to({cond.dtype})`."
             )
 
-    def _checked_target(self, target: Target) -> DiagonalGaussian:
-        """Check the size of the target and convert it to a Gaussian in the dtype of the loss."""
+    def _checked_target(self, target: Target, cond: Tensor | None = None) -> DiagonalGaussian:
+        """Check the size of the target and convert it to a Gaussian in the dtype of the loss.
+
+        Args:
+            target: The target.
+            cond: The condition, if the target must be compared with it: a target of another
+                batch is refused. It may be left out where a function under `@typed` receives
+                tensors of both.
+        """
         target = DiagonalGaussian.of(target)
+        if cond is not None and cond.shape[:-1] != target.mean.shape[:-1]:
+            raise ValueError(
+                f"target must have the batch of cond, {tuple(cond.shape[:-1])}; "
+                f"got {tuple(target.mean.shape[:-1])}."
+            )
         if target.mean.shape[-1] != self.latent_size:
             raise ValueError(
                 f"target must have latent_size = {self.latent_size} dimensions; "

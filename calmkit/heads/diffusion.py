@@ -101,7 +101,9 @@ class DiffusionHead(TemperedHead):
     def _check_sampling(self) -> None:
         super()._check_sampling()
         if not isinstance(self.sampler, ReverseSampler):
-            raise ValueError(f"sampler must be a ReverseSampler; got {self.sampler!r}.")
+            raise ValueError(
+                f"sampler must be a ReverseSampler, such as DDIMSampler(20); got {self.sampler!r}."
+            )
         self.sampler.visited(self.schedule)  # refuses a schedule that is too short
 
     @property

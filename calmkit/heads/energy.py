@@ -55,7 +55,7 @@ class EnergyHead(GeneratorHead):
                 of the effect until the noise is small compared with that embedding's bias.
 
         Raises:
-            ValueError: If a size or the noise scale is out of range.
+            ValueError: If a size or the noise scale is out of range, or the rule is none.
         """
         super().__init__(
             cond_size,
@@ -68,6 +68,8 @@ class EnergyHead(GeneratorHead):
             noise_scale=noise_scale,
         )
         self.rule = EnergyScore() if rule is None else rule
+        if not isinstance(self.rule, ScoringRule):
+            raise ValueError(f"rule must be a ScoringRule, such as EnergyScore(); got {rule!r}.")
         if num_samples < self.rule.min_samples:
             raise ValueError(
                 f"num_samples must be at least {self.rule.min_samples} for "

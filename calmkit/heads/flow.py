@@ -95,7 +95,9 @@ class FlowHead(TemperedHead):
     def _check_sampling(self) -> None:
         super()._check_sampling()
         if not isinstance(self.solver, Solver):
-            raise ValueError(f"solver must be a Solver; got {self.solver!r}.")
+            raise ValueError(
+                f"solver must be a Solver, such as EulerSolver(10); got {self.solver!r}."
+            )
 
     @property
     def evaluations_per_sample(self) -> int | None:

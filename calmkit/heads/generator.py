@@ -64,6 +64,8 @@ class GeneratorHead(NoiseHead):
         self.noise_size = noise_size
         self.num_samples = num_samples
         self.noise = UniformNoise() if noise is None else noise
+        if not isinstance(self.noise, Noise):
+            raise ValueError(f"noise must be a Noise, such as GaussianNoise(); got {noise!r}.")
         self.noise_scale = noise_scale
         self._check_sampling()
         self.noise_embedding = nn.Linear(noise_size, width)

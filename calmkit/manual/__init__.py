@@ -16,6 +16,7 @@ from .pages import two_columns as two_columns
 from .preset_files import PRESETS as PRESETS
 from .preset_files import preset_defaults as preset_defaults
 from .preset_files import preset_names as preset_names
+from .preset_files import preset_purpose as preset_purpose
 from .short_names import LOGGERS as LOGGERS
 from .source_text import Definition as Definition
 from .source_text import find as find

@@ -1,6 +1,8 @@
 """The presets: configs that come with calmkit, by name, and the commands that take them."""
 
 import functools
+import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import calmkit
 
 from .comparison_options import COMPARISON_OPTIONS
 
-__all__ = ["PRESETS", "preset_defaults", "preset_names"]
+__all__ = ["PRESETS", "preset_defaults", "preset_names", "preset_purpose"]
 
 PRESETS = Path(calmkit.__file__).parent / "presets"
 
@@ -34,6 +36,14 @@ def preset_names(command: str | None = None) -> list[str]:
             if all(_content(name).get(key, only) == only for key, only in _ONE_DEVICE.items())
         ]
     return names
+
+
+def preset_purpose(name: str) -> str:
+    """The first two sentences of the comment at the top of a preset."""
+    lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    text = " ".join(line.lstrip("# ") for line in comment)
+    return " ".join(re.split(r"(?<=[.?]) ", text)[:2])
 
 
 def preset_defaults(*names: str) -> dict[str, str]:

@@ -34,6 +34,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "ModelContent",
     "load_tensors",
+    "models_below",
     "read_content",
     "read_model_file",
     "write_model_file",
@@ -117,14 +118,29 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) ->
     model.load_state_dict(tensors, assign=any(tensor.is_meta for tensor in own.values()))
 
 
+def models_below(folder: Path) -> str:
+    """A sentence, after a space, that names the models inside a folder; empty if it has none.
+
+    A comparison has several, in its folder `models`.
+    """
+    files = [*folder.glob(f"*/{WEIGHTS_FILE}"), *folder.glob(f"models/*/{WEIGHTS_FILE}")]
+    places = sorted(file.parent.as_posix() for file in files)
+    if not places:
+        return ""
+    more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+    return f" Models are in {', '.join(places[:5])}{more}."
+
+
 def _read(path: Path, *, with_tensors: bool) -> tuple[ModelContent, dict[str, Tensor]]:
     require("safetensors", "calmkit.load")
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
+        folder = path.parent
+        there = models_below(folder) if folder.is_dir() else f" There is no folder {folder}."
         raise SavedModelError(
             f"{path} must be there: a saved model is a folder with {WEIGHTS_FILE}, as "
-            f"`calmkit.save` and `calmkit train` write it. {_PUBLISHED}"
+            f"`calmkit.save` and `calmkit train` write it.{there} {_PUBLISHED}"
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

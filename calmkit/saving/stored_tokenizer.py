@@ -24,6 +24,10 @@ class StoredTokenizer:
         """
         self._content, self._place = content, place
 
+    def __repr__(self) -> str:
+        """The file that it is from; it is not read for this."""
+        return f"{type(self).__name__}({self._place})"
+
     @functools.cached_property
     def _tokenizer(self) -> TextTokenizer:
         require("tokenizers", "a model's tokenizer")

@@ -1,5 +1,6 @@
 """Descriptions of calls, for the report of a broken contract."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -43,7 +44,13 @@ def in_words(value: object) -> str:
 
 
 def name_of(function: object) -> str:
-    """`MyHead.loss` for a bound method, `MyHead` for a class or an instance, else its name."""
+    """`MyHead.loss` for a bound method, `MyHead` for a class or an instance, else its name.
+
+    A partial function is written as the call that makes it: `partial(MyHead, width=8)`.
+    """
+    if isinstance(function, functools.partial):
+        given = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in function.keywords.items())]
+        return f"partial({', '.join([name_of(function.func), *given])})"
     owner = getattr(function, "__self__", None)
     if owner is not None and not inspect.ismodule(owner):
         return f"{type(owner).__name__}.{getattr(function, '__name__', '__call__')}"

@@ -1,5 +1,6 @@
 """`check_part`: a part's suite in one call, without pytest."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from calmkit.testing.running import PartUnderTest
 
 __all__ = ["check_part"]
 
+_LOG = logging.getLogger("calmkit.testing")
 _NO_EXEMPTIONS: Mapping[str, str] = {}
 
 
@@ -24,6 +26,8 @@ def check_part(
     seed: int = 0,
 ) -> Report:
     """Run every contract of a kind on a part.
+
+    Each contract is logged by `calmkit.testing` (`INFO`) when it begins.
 
     Args:
         kind: `head`, `rule`, `kernel`, `noise`, `solver`, `sampler`, `autoencoder`,
@@ -48,7 +52,10 @@ def check_part(
     suite = suite_of(kind)
     part = PartUnderTest(suite, factory, profile_named(profile), seed, dict(exempt))
     chosen = suite.contracts if only is None else suite.only(set(only))
-    results = [part.run(contract)[0] for contract in chosen]
+    results = []
+    for number, contract in enumerate(chosen, 1):
+        _LOG.info("%d of %d: %s", number, len(chosen), contract.name)
+        results.append(part.run(contract)[0])
     if part.first[0].status == "failed" and suite.contracts[0] not in chosen:
         results.insert(0, part.first[0])  # why the others were not run
     return Report(kind, name_of(factory), profile, seed, tuple(results))

@@ -124,7 +124,12 @@ def expect_untouched_randomness(run: Callable[[], T], *, cause: str) -> T:
 
 
 def expect_refused(
-    trial: Trial, function: Callable[..., object], *arguments: Any, naming: str, rule: str
+    trial: Trial,
+    function: Callable[..., object],
+    *arguments: Any,
+    naming: str,
+    rule: str,
+    remedy: str = "",
 ) -> None:
     """Require a ValueError or TypeError whose message names the wrong argument.
 
@@ -134,16 +139,18 @@ def expect_refused(
         arguments: Arguments of the call; one of them is wrong.
         naming: A word of the message: the argument's name, or several separated by `|`.
         rule: The rule that the call breaks.
+        remedy: How a part can refuse such a call.
     """
     words = naming.split("|")
-    expected = f"a ValueError or TypeError whose message names {' or '.join(words)}: {rule}"
+    named = words[0] if len(words) == 1 else f"one of {', '.join(words)}"
+    expected = f"a ValueError or TypeError whose message names {named}: {rule}"
     try:
         result = trial.call(function, *arguments)
     except (ValueError, TypeError) as error:
         seen = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        named = any(word in _complaint(error) for word in words)
+        found = any(word in _complaint(error) for word in words)
         cause = "the refusal does not say which argument is wrong"
-        expect(named, seen=seen, expected=expected, cause=cause)
+        expect(found, seen=seen, expected=expected, cause=cause)
     except Exception as error:
         raise Broken(
             seen=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
@@ -155,7 +162,8 @@ def expect_refused(
         raise Broken(
             seen=f"a result{shape}",
             expected=expected,
-            cause="the argument is not checked, so that a mistake becomes a wrong number",
+            cause="the argument is not checked, so that a mistake becomes a wrong number"
+            + (f"; {remedy}" if remedy else ""),
         )
 
 

@@ -66,9 +66,7 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
     if isinstance(found, ModuleType):
         parts = {
             f"{path}.{name}": (own, _factory_of(value))
-            for name, value in vars(found).items()
-            if not name.startswith("_")
-            if _is_final_of(value, found) and (own := kind_of(value)) is not None
+            for name, (own, value) in _parts_of(found).items()
             if kind in (None, own)
         }
         if not parts:
@@ -83,6 +81,16 @@ def parts_at(path: str, kind: str | None = None) -> dict[str, tuple[str, Callabl
             f"{', '.join(KINDS)}."
         )
     return {path: (own, _factory_of(found))}
+
+
+def _parts_of(module: ModuleType) -> dict[str, tuple[str, Any]]:
+    """Kind and value of each public part that a module defines, by its name there."""
+    return {
+        name: (kind, value)
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        if _is_final_of(value, module) and (kind := kind_of(value)) is not None
+    }
 
 
 def _called_like(function: Callable[..., Any], *, method: bool = False) -> str | None:
@@ -135,7 +143,12 @@ def _named(path: str) -> Any:
             below = _imported(f"{name}.{step}")
         if below is None:
             near = difflib.get_close_matches(step, vars(found), n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            if near:
+                hint = f" Did you mean {near[0]}?"
+            elif isinstance(found, ModuleType) and (own := _parts_of(found)):
+                hint = f" It defines {', '.join(own)}."
+            else:
+                hint = ""
             raise ValueError(f"{name} has no {step}.{hint}")
         name, found = f"{name}.{step}", below
     return found

@@ -51,16 +51,11 @@ class PartUnderTest:
 
     def __post_init__(self) -> None:
         """Refuse unknown names, missing reasons and the exemption of all contracts."""
-        names = [contract.name for contract in self.suite.contracts]
+        self.suite.check_names("exempt", self.exempt)
         for name, reason in self.exempt.items():
             if not reason:
                 raise ValueError(f"exempt must give a reason for {name}; got {reason!r}.")
-            if name not in names:
-                raise ValueError(
-                    f"exempt must name contracts of the kind {self.suite.kind}; {name!r} is none. "
-                    f"There are: {', '.join(names)}."
-                )
-        if self.exempt.keys() >= set(names):
+        if self.exempt.keys() >= {contract.name for contract in self.suite.contracts}:
             raise ValueError("exempt must leave something to run; it names every contract.")
 
     @functools.cached_property

@@ -1,6 +1,7 @@
 """A suite: the contracts of one kind of part."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -36,13 +37,28 @@ class Suite:
         """
         if not names:
             raise ValueError("only must name at least one contract; got none.")
-        known = [contract.name for contract in self.contracts]
-        if unknown := sorted(names - set(known)):
-            raise ValueError(
-                f"only must name contracts of the kind {self.kind}; {unknown[0]!r} is none. "
-                f"There are: {', '.join(known)}."
-            )
+        self.check_names("only", sorted(names))
         return tuple(contract for contract in self.contracts if contract.name in names)
+
+    def check_names(self, argument: str, names: Iterable[str]) -> None:
+        """Refuse the first name that no contract has, with the name that was probably meant.
+
+        Args:
+            argument: The argument that holds the names.
+            names: The names.
+
+        Raises:
+            ValueError: If there is such a name.
+        """
+        known = [contract.name for contract in self.contracts]
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {near[0]}? " if near else ""
+                raise ValueError(
+                    f"{argument} must name contracts of the kind {self.kind}; {name!r} is none. "
+                    f"{hint}There are: {', '.join(known)}."
+                )
 
 
 def contracts_of(*modules: ModuleType) -> tuple[Contract, ...]:

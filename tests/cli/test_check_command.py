@@ -59,6 +59,27 @@ def test_json_and_an_exemption(capsys):
     assert [result["status"] for result in report["results"]] == ["passed", "exempt"]
 
 
+def test_arguments_reach_the_constructor(capsys):
+    options = ["--only", "dtype_is_kept"]
+    assert check("rules_of_mine.Wrong", "--arguments.alpha", "0.5", *options) == 0
+    assert capsys.readouterr().out.startswith("partial(Wrong, alpha=0.5), a rule")
+    options = ["--arguments.alpha", "0.5", "--only", "proper_on_finite_supports"]
+    assert check("rules_of_mine.Wrong", *options) == 1
+    out = capsys.readouterr().out
+    assert 'check_part("rule", partial(Wrong, alpha=0.5), only=' in out
+    assert "calmkit check rules_of_mine.Wrong --arguments.alpha 0.5 --only" in out
+
+
+def test_a_terminal_shows_the_contract_that_is_checked(monkeypatch, capsys):
+    options = ["rules_of_mine.Good", "--only", "dtype_is_kept,proper_on_finite_supports"]
+    assert check(*options) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert check(*options) == 0
+    shown = capsys.readouterr().err.split("\r\x1b[K")
+    assert shown == ["", "1 of 2: dtype_is_kept", "2 of 2: proper_on_finite_supports", ""]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -66,6 +87,9 @@ def test_json_and_an_exemption(capsys):
         (["--seed", "1"], "path must come first"),
         (["rules_of_mine.Good", "--kind", "hat"], "kind must be one of"),
         (["rules_of_mine.Good", "--profle", "deep"], "did you mean: profile"),
+        (["rules_of_mine.Sparse"], "It defines Good, Wrong."),
+        (["rules_of_mine.Good", "--only", "dtype_is_keept"], "Did you mean dtype_is_kept?"),
+        (["rules_of_mine.Good", "--arguments.alhpa", "1"], "Did you mean alpha? There are: alpha"),
     ],
 )
 def test_mistakes_are_named(arguments, words, capsys):

@@ -11,6 +11,7 @@ from calmkit.cli import dispatch
 from calmkit.cli.completion import SCRIPT, words
 from calmkit.cli.helping import _GROUPS, _MOST_USED, answer, experiment_options
 from calmkit.config import parse
+from calmkit.manual import preset_names, preset_purpose
 
 
 def test_help_and_completion_import_no_library_of_the_work():
@@ -43,6 +44,18 @@ def test_the_most_used_options_come_first_and_none_is_called_required(command):
     assert len(_MOST_USED) == 9 and "required" not in text
     assert ("--dry_run" in text) == (command == "train")  # a comparison refuses it
     assert len(text.splitlines()) < 200 and max(map(len, text.splitlines())) < 100
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_presets_are_listed_with_what_they_are_for(command, capsys):
+    assert cli.main([command, "--config.help"]) == 0
+    text = capsys.readouterr().out
+    entries = text.partition("ones:\n")[2].partition("\n\n")[0].splitlines()
+    names = [line.split()[0] for line in entries if line.startswith("  ") and line[2] != " "]
+    assert names == preset_names(command)
+    assert all(preset_purpose(name)[-1:] in {".", "?", ")"} for name in names)
+    assert max(map(len, text.splitlines())) < 100
+    assert "--config.help says" in answer(command, ["--help"])
 
 
 def test_every_key_is_in_one_group():

@@ -64,6 +64,10 @@ def test_missing_and_damaged_weights_are_refused(saved):
         load_checkpoint(folder)
     with pytest.raises(ValueError, match=r"checkpoint .*nowhere must be a folder written by"):
         load_checkpoint(folder / "nowhere")
+    (folder / "models" / "energy").mkdir(parents=True)
+    (folder / "models" / "energy" / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match=r"neither .*\. Models are in \S*models/energy\.$"):
+        load_checkpoint(folder)
 
 
 def test_a_damaged_tokenizer_is_named(saved):

@@ -119,6 +119,8 @@ def test_starts_with_unit_spread():
             {"num_samples": 3, "rule": DawidSebastianiScore()},
             "num_samples must be at least 4 for DawidSebastianiScore .* got 3",
         ),
+        ({"rule": "energy"}, r"rule must be a ScoringRule, such as EnergyScore\(\); got 'energy'"),
+        ({"noise": "uniform"}, r"noise must be a Noise, such as GaussianNoise\(\); got 'unif"),
         ({"width": 0}, "width must be at least 1; got 0"),
         ({"depth": 0}, "depth must be at least 1; got 0"),
         ({"noise_size": 0}, "noise_size must be at least 1; got 0"),

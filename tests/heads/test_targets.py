@@ -7,6 +7,7 @@ from jaxtyping import TypeCheckError
 from rule_instances import RULES
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import GaussianHead
 
 
 def problem():
@@ -31,6 +32,15 @@ def test_a_tensor_of_another_batch_is_refused_in_one_sentence(kind):
     cond, outcome = problem()
     with pytest.raises(TypeCheckError, match="target"):
         HEADS[kind](5, 3).loss(cond, outcome[:2])
+
+
+def test_a_target_of_another_batch_than_the_condition_is_refused():
+    head = HEADS[GaussianHead](5, 3)
+    cond, outcome = problem()
+    assert head._checked_target(outcome, cond).mean.shape == (4, 3)
+    for target in (outcome[:1], outcome[0], DiagonalGaussian.point_mass(outcome[None])):
+        with pytest.raises(ValueError, match=r"target must have the batch of cond, \(4,\); got"):
+            head._checked_target(target, cond)
 
 
 @pytest.mark.parametrize("kind", RULES)

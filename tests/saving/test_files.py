@@ -128,6 +128,12 @@ def test_without_a_tokenizer_there_is_none(tmp_path, head):
 def test_missing_and_damaged_files_are_named(tmp_path, head):
     with pytest.raises(SavedModelError, match=r"model\.safetensors must be there"):
         load(tmp_path)
+    with pytest.raises(SavedModelError, match=r"There is no folder .*nowhere\. The published"):
+        load(tmp_path / "nowhere")
+    for number in range(6):
+        save(head, tmp_path / "comparison" / "models" / str(number))
+    with pytest.raises(SavedModelError, match=r"Models are in \S*models/0, .*/4 and 1 more\."):
+        load(tmp_path / "comparison")
     save(head, tmp_path)
     file = tmp_path / "model.safetensors"
     whole = file.read_bytes()

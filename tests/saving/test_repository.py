@@ -94,5 +94,6 @@ class TestTokenizer:
 
     def test_is_read_when_it_is_used(self, saved):
         tokenizer = StoredTokenizer("{", "somewhere")
+        assert repr(tokenizer) == "StoredTokenizer(somewhere)"
         with pytest.raises(SavedModelError, match=r"somewhere: the tokenizer .* cannot be read"):
             tokenizer.encode("a")

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import subprocess
 import sys
 
 import pytest
@@ -26,6 +27,20 @@ class MyHead(EnergyHead):
     def __init__(self, cond_size, latent_size, *, activation, dtype, nested):
         super().__init__(cond_size, latent_size, width=4)
         self.activation = activation
+"""
+
+
+# A process in which only the libraries of the extra `cli` can be imported.
+WITHOUT_EXTRAS = """
+import sys
+from calmkit.extras import EXTRAS
+for library, extra in EXTRAS.items():
+    if extra not in ("cli", "train", "data"):
+        sys.modules[library] = None
+import calmkit
+from calmkit.heads import EnergyHead, Head
+calmkit.save(EnergyHead(3, 2, width=4), "saved")
+assert isinstance(calmkit.load("saved", Head), EnergyHead)
 """
 
 
@@ -81,7 +96,7 @@ def test_what_is_allowed_comes_back_with_all_its_arguments(mine):
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("calmkit.interop.CheckpointFormatError", "must be a part"),
+        ("calmkit.interop.CheckpointFormatError", "must be a public part"),
         *(
             (f"calmkit.{name}", "must be a public part of calmkit")
             for name in (
@@ -112,6 +127,12 @@ def test_a_description_reaches_nothing_but_parts(path, text):
         inside = {"returns": [{"mapping": {"x": {"tuple": [description]}}}]}
         arguments = {"cond_size": 3, "latent_size": 2, "head": inside}
         rebuild({"class_path": "calmkit.heads.GuidedHead", "init_args": arguments})
+
+
+def test_saving_and_loading_need_no_library_of_another_extra(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_EXTRAS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def any_target_has_a_finite_loss(trial: HeadTrial) -> None:
         mean = scale * target.mean
         loss = trial.loss(head, cond, DiagonalGaussian(mean, torch.full_like(mean, std)))
         where = f"at targets of scale {scale:g} and std {std:g}"
-        cause = "the logarithm of a zero std, a norm at zero, or a square that overflows"
+        cause = (
+            "a division by a zero std, its logarithm, a norm at zero, or a square that overflows"
+        )
         expect_finite(loss, what=f"the loss {where}", cause=cause)
         expect_finite_gradients(head, loss, where=f" {where}", cause=cause)
 

@@ -50,7 +50,8 @@ def batches_do_not_broadcast(trial: HeadTrial) -> None:
         cond, target = trial.problem(one)[0], trial.problem(other)[1]
         rule = f"cond has batch {one}, the target {other}"
         naming = "cond|target|mean|batch|samples|latents|noise"
-        expect_refused(trial, head.loss, cond, target, naming=naming, rule=rule)
+        remedy = "`self._checked_target(target, cond)` compares the two"
+        expect_refused(trial, head.loss, cond, target, naming=naming, rule=rule, remedy=remedy)
 
 
 @contract()
