@@ -328,7 +328,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     rows = run(args, kept)
-    results = {"setting": setting, **report(rows, resamples=args.resamples, seed=args.seed)}
+    results: dict[str, Any] = {
+        "setting": setting,
+        **report(rows, resamples=args.resamples, seed=args.seed),
+    }
     show(results)
     print_results(results, CPU, args.json)
     if args.plot is not None:
