@@ -10,14 +10,17 @@ FILE = Path(__file__).with_name("test_on_gpu.py")
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch, capsys, request):
     """Runs the GPU's tests where there is no GPU: the exit code, and what pytest says."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     def run(demand):
         monkeypatch.setenv("CALMKIT_REQUIRE_GPU", demand)
-        plugins = ["-p", "no:cacheprovider", "-p", "no:faulthandler"]
-        code = pytest.main(["-q", "-s", *plugins, str(FILE)])
+        options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+        # conftest.py, which is read again, would set back what the whole run was given.
+        if profile := request.config.getoption("--hypothesis-profile"):
+            options.append(f"--hypothesis-profile={profile}")
+        code = pytest.main([*options, str(FILE)])
         return code, capsys.readouterr().out
 
     return run
