@@ -13,9 +13,11 @@ WORKERS ?= 2
 compare: .venv/cli
 	$(BIN)/calmkit compare $(ARGS)
 
-# Two processes with one thread each: a second thread would cost more than it brings.
+# Two processes with one thread each: a second thread would cost more than it brings. The order of
+# files is that of tests/conftest.py, the slow ones first.
 test: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
+	  --no-loadscope-reorder $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -237,6 +238,7 @@ def source_of(name: str, command: str) -> Source:
     )
 
 
+@functools.cache
 def preset_source(name: str) -> Source:
     """The preset of that name, even if the current folder holds a file of the same name."""
     source = Source.of_file(PRESETS / f"{name}.yaml", f"preset {name}")

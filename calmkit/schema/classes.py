@@ -5,11 +5,12 @@ the right kind. The arguments of a class are those of its constructor; if it tak
 constructors of its base classes count as well.
 """
 
+import functools
 import importlib
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +98,7 @@ def described_classes(base: type | None) -> dict[str, str]:
 def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:
     """The arguments of a class or function, in order; `**kwargs` adds those of the bases."""
     if not isinstance(made, type):
-        return _arguments(made, made)
+        return dict(_arguments(made, made))
     found: dict[str, Argument] = {}
     for cls in made.__mro__:
         if cls is made or "__init__" in vars(cls):
@@ -119,7 +120,8 @@ def takes_any(made: Callable[..., Any]) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
-def _arguments(made: Callable[..., Any], hinted: Callable[..., Any]) -> dict[str, Argument]:
+@functools.lru_cache(maxsize=512)  # a config names one class many times
+def _arguments(made: Callable[..., Any], hinted: Callable[..., Any]) -> Mapping[str, Argument]:
     try:
         parameters = inspect.signature(made).parameters
         hints = typing.get_type_hints(hinted)

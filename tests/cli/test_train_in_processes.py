@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import forking
 import pytest
 import torch
 import yaml
+from precision import in_float32
 from safetensors.torch import load_file
 
 from calmkit import cli
@@ -41,11 +43,9 @@ def options(tmp_path_factory, cache):
     """The options of a small training, apart from its output and devices."""
     file = tmp_path_factory.mktemp("config") / "small.yaml"
     file.write_text(yaml.safe_dump(CONFIG))
-    torch.set_default_dtype(torch.float32)  # that of the other processes
-    with pytest.MonkeyPatch.context() as patch:
+    with in_float32(), pytest.MonkeyPatch.context() as patch:  # that of the other processes
         patch.setattr(plots, "draw_plots", lambda lines: [])
         yield ["--config", str(file), "--cache_dir", f"{cache}/calmkit"]
-    torch.set_default_dtype(torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,17 @@ def whole(tmp_path_factory, options):
     return output
 
 
-def started(options, folder=None, **changes):
+def started(options):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "calmkit", "train", *options], env=environment | changes, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder,
+        [sys.executable, "-m", "calmkit", "train", *options], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+
+
+def train_in(folder, *options):
+    os.chdir(folder)
+    forking.run_command("train", *options)
 
 
 def environments(launcher):
@@ -83,17 +88,24 @@ def environments(launcher):
             }  # fmt: skip
 
 
-def on_two_machines(launcher, options, folders=(None, None)):
+def on_two_machines(launcher, options, folders):
     """The exit code of each process, and what it said."""
     options = [*options, "--num_nodes", "2"]
-    pairs = zip(folders, environments(launcher), strict=True)
-    processes = [started(options, folder, **given) for folder, given in pairs]
-    try:
-        said = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], said
+    processes = [
+        forking.start(train_in, folder, *options, output=folder / "said", **given)
+        for folder, given in zip(folders, environments(launcher), strict=True)
+    ]
+    codes = [forking.finished(process, seconds=120) for process in processes]
+    return codes, [(folder / "said").read_text() for folder in folders]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """The current folder on each machine."""
+    folders = [tmp_path / name for name in ("first", "other")]
+    for folder in folders:
+        folder.mkdir()
+    return folders
 
 
 def children(process):
@@ -157,18 +169,18 @@ def test_a_process_whose_parent_is_killed_at_its_start_ends(tmp_path, options):
         process.communicate(timeout=20)
 
 
-def test_two_machines_take_the_steps_of_one(tmp_path, options, whole):
-    codes, (first, other) = on_two_machines("torchrun", [*options, "--output", str(tmp_path)])
+def test_two_machines_take_the_steps_of_one(tmp_path, options, whole, folders):
+    output = tmp_path / "output"
+    given = [*options, "--output", str(output)]
+    codes, (first, other) = on_two_machines("torchrun", given, folders)
     assert codes == [0, 0], (first, other)
     assert other == ""  # only the first one shows and writes
-    torch.testing.assert_close(weights(tmp_path), weights(whole), rtol=0, atol=1e-4)
-    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in whole.iterdir()}
+    torch.testing.assert_close(weights(output), weights(whole), rtol=0, atol=1e-4)
+    assert {path.name for path in output.iterdir()} == {path.name for path in whole.iterdir()}
 
 
-def test_a_machine_with_other_text_is_named_before_the_first_step(tmp_path, options):
-    folders = [tmp_path / name for name in ("first", "other")]
+def test_a_machine_with_other_text_is_named_before_the_first_step(tmp_path, options, folders):
     for folder in folders:
-        folder.mkdir()
         text = [f"{n}: The dogs of the {folder.name} house bark at night. " * 9 for n in range(60)]
         (folder / "text.txt").write_text("\n\n".join(text))
     own = ["--data", "text.txt", "--cache_dir", "kept", "--validation_fraction", "0.3"]

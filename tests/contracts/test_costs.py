@@ -158,8 +158,17 @@ def test_training_of_a_whole_model(kind):
     assert 0 <= kept <= 18
 
 
-@pytest.mark.parametrize("kind", [EnergyHead, FlowHead, MixtureHead], ids=lambda k: k.__name__)
-@pytest.mark.parametrize("weights", [(0.1, 0.0), (0.0, 1.0), (0.1, 1.0)], ids=str)
+# Each term alone, and both beside heads that sample in other ways.
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        (EnergyHead, (0.1, 0.0)),
+        (EnergyHead, (0.0, 1.0)),
+        (EnergyHead, (0.1, 1.0)),
+        (FlowHead, (0.1, 1.0)),
+        (MixtureHead, (0.1, 1.0)),
+    ],
+)
 def test_training_with_terms_beside_the_heads_loss(kind, weights):
     context = 11
     tokens = torch.zeros(1, context, 3, dtype=torch.long)

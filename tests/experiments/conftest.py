@@ -4,7 +4,7 @@ import json
 import types
 
 import pytest
-import torch
+from precision import in_float32
 
 from calmkit.config import parse
 from calmkit.experiments import Silent, prepare, train
@@ -26,14 +26,6 @@ head: {init_args: {width: 16, depth: 1}}
 training: {steps: 6, batch_size: 4, warmup_steps: 1, validate_every: 3, ema: 0.5}
 sample_tokens: 4
 """
-
-
-@pytest.fixture
-def float32():
-    """As users run it: the suite's float64 default would not fit models of float32."""
-    torch.set_default_dtype(torch.float32)
-    yield
-    torch.set_default_dtype(torch.float64)
 
 
 class Small:
@@ -74,8 +66,5 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="session")
 def averaged(small):
     """A model of which both stages averaged their weights."""
-    torch.set_default_dtype(torch.float32)
-    try:
+    with in_float32():
         return small.train(output="averaged")
-    finally:
-        torch.set_default_dtype(torch.float64)

@@ -46,6 +46,11 @@ def checkpoint(folder):
     return load_checkpoint(folder)
 
 
+def small_plan(checkpoint, **options):
+    """The plan of an evaluation that writes a few tokens."""
+    return replace(plan_evaluation(checkpoint, **options, **SMALL), sample_tokens=4)
+
+
 def test_the_embedded_text_is_the_default(checkpoint, tokenizer):
     plan = plan_evaluation(checkpoint, **SMALL)
     assert plan.text_name == "pydoc_data.topics"
@@ -60,10 +65,10 @@ def test_the_embedded_text_is_the_default(checkpoint, tokenizer):
 def test_any_text_can_be_given(checkpoint, tmp_path):
     file = tmp_path / "mine.txt"
     file.write_text("".join(f"Line {n} of a text of mine.\n\n" for n in range(200)))
-    plan = plan_evaluation(checkpoint, data=file, **SMALL)
+    plan = small_plan(checkpoint, data=file)
     assert plan.text_name == "mine.txt"
     assert checkpoint.tokenizer.decode(plan.text.document(0).tolist()).startswith("Line 0 of a")
-    other = plan_evaluation(checkpoint, **SMALL)
+    other = small_plan(checkpoint)
     assert plan.text_digest != other.text_digest
     first, second = (measure(checkpoint.model, one) for one in (plan, other))
     assert first.energy_score != second.energy_score
@@ -102,7 +107,7 @@ def test_too_little_text_is_refused(checkpoint, tmp_path):
 
 
 def test_the_protocol_is_what_is_measured(checkpoint):
-    plan = plan_evaluation(checkpoint, **SMALL)
+    plan = small_plan(checkpoint)
     record = evaluate_checkpoint(checkpoint, plan)
     found = record.result
     assert replace(measure(checkpoint.model, plan), microseconds_per_token=None) == replace(
@@ -119,7 +124,7 @@ def test_the_protocol_is_what_is_measured(checkpoint):
 
 
 def test_nothing_is_said_of_a_training_that_is_not_known(checkpoint):
-    found = measure(checkpoint.model, plan_evaluation(checkpoint, **SMALL))
+    found = measure(checkpoint.model, small_plan(checkpoint))
     unknown = (
         "seed", "steps", "trained_tokens", "training_flops", "training_seconds", "baselines",
         "cross_entropy",
@@ -133,7 +138,7 @@ def test_restored_tokens_are_counted_one_by_one(checkpoint, tmp_path, monkeypatc
     """Of an autoencoder that gives back end tokens only; those that fill a row do not count."""
     file = tmp_path / "short.jsonl"
     file.write_text("".join(f'{{"text": "Some words, {n}."}}\n' for n in range(9)))
-    plan = plan_evaluation(checkpoint, data=file, **SMALL)
+    plan = small_plan(checkpoint, data=file)
     rows = plan.rows
     hits = total = 0
     for row, real in zip(rows.batch.tokens.tolist(), rows.batch.real.tolist(), strict=True):
@@ -156,7 +161,7 @@ def test_a_softmax_model_is_measured_by_its_cross_entropy(tmp_path, tokenizer):
     backbone = TransformerBackbone(16, depth=1, heads=2)
     save(TokenLM(300, backbone=backbone), tmp_path, tokenizer=tokenizer)
     checkpoint = load_checkpoint(tmp_path)
-    record = evaluate_checkpoint(checkpoint, plan_evaluation(checkpoint, **SMALL))
+    record = evaluate_checkpoint(checkpoint, small_plan(checkpoint))
     assert record.head.endswith(".TokenLM")
     found = record.result
     assert found.energy_score is None and found.autoencoder_accuracy is None

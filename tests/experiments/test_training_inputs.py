@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from precision import in_float32
 from prepared_folders import write_prepared
 
 import calmkit
@@ -26,13 +27,10 @@ def base(averaged, small):
 @pytest.fixture(scope="module")
 def second(base, small):
     """A model of another shape on that model's autoencoder."""
-    torch.set_default_dtype(torch.float32)
-    try:
-        options = [f"--autoencoder={base}", "--hidden_size=24", "--head=FlowHead", "--seed=5",
-                   "--latent_size=6", "--training.ema=null"]  # fmt: skip
+    options = [f"--autoencoder={base}", "--hidden_size=24", "--head=FlowHead", "--seed=5",
+               "--latent_size=6", "--training.ema=null"]  # fmt: skip
+    with in_float32():
         return small.train(*options, output="second")
-    finally:
-        torch.set_default_dtype(torch.float64)
 
 
 def weights_of(folder):

@@ -19,9 +19,17 @@ _FORKS.set_forkserver_preload(
 )
 
 
-def start(work, *arguments, output=os.devnull):
-    """A process that does `work(*arguments)`, which are pickled; what it prints is in a file."""
-    process = _FORKS.Process(target=_do, args=(work, arguments, str(output), {**os.environ}))
+def start(work, *arguments, output=os.devnull, **environment):
+    """A process that does `work(*arguments)`, which are pickled; what it prints is in a file.
+
+    Args:
+        work: A function of a module.
+        arguments: Its arguments.
+        output: The file.
+        environment: Variables that differ from those of this process.
+    """
+    environment = {**os.environ, **environment}
+    process = _FORKS.Process(target=_do, args=(work, arguments, str(output), environment))
     process.start()
     return process
 
