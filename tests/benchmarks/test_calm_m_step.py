@@ -43,4 +43,4 @@ def test_the_profile_lists_what_takes_most(written, kind):
     assert sum(times) < profile["milliseconds"]
     shares = [one["share"] * profile["milliseconds"] for one in profile["largest"]]
     assert shares == pytest.approx(times)
-    assert any(one["name"] == "aten::mm" for one in profile["largest"])
+    assert any(one["name"].startswith("aten::") for one in profile["largest"])
