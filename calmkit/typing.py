@@ -93,6 +93,12 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
         except TypeCheckError as error:
             error.__cause__ = None  # the libraries' own errors, of which it says everything
             raise
+        except TypeError:
+            try:
+                inspect.signature(function).bind(*args, **kwargs)
+            except TypeError as error:  # which does not say of what
+                raise TypeError(f"{function.__qualname__}(): {error}") from None
+            raise
 
     return call
 

@@ -204,6 +204,20 @@ def test_right_containers_pass_and_nothing_is_drawn():
     assert random.getstate() == before
 
 
+def test_wrong_arguments_name_the_function():
+    @typed
+    def scale(x: Float[Tensor, " length"], factor: float) -> Float[Tensor, " length"]:
+        return x + None if factor == 0 else x * factor
+
+    with pytest.raises(TypeError, match=r"scale\(\): missing a required argument: 'factor'"):
+        scale(torch.ones(2))
+    with pytest.raises(TypeError, match=r"scale\(\): got an unexpected keyword argument 'by'"):
+        scale(torch.ones(2), 2.0, by=3)
+    with pytest.raises(TypeError, match="unsupported operand") as caught:
+        scale(torch.ones(2), 0.0)
+    assert "scale()" not in str(caught.value)
+
+
 def test_wrong_items_of_a_result_are_refused():
     @typed
     def wrong() -> list[Float[Tensor, " length"]]:
