@@ -26,6 +26,9 @@ __all__ = ["main"]
 _COMMANDS = ("compare", "train", "evaluate", "features", "generate", "prepare", "data", "convert",
              "account", "check", "report", "harness")  # fmt: skip
 
+# They take up what an interruption has left.
+_RESUMING = ("compare", "train", "prepare")
+
 _HELP = """usage: calmkit COMMAND [--config FILE_OR_PRESET] [--KEY VALUE ...]
 
 Continuous autoregressive language models, part by part.
@@ -80,10 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BaseException as error:
             if not (interrupts.noted or isinstance(error, KeyboardInterrupt)):
                 raise
-            _print_error(
-                "was interrupted by Ctrl-C; what is written is kept. Training goes on with "
-                "the same command."
-            )
+            more = " The same command goes on." if given[:1] and given[0] in _RESUMING else ""
+            _print_error(f"was interrupted by Ctrl-C; what is written is kept.{more}")
             return 130
 
 
