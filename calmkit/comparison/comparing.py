@@ -31,6 +31,8 @@ def compare(
 ) -> ComparisonResult:
     """Train and evaluate every variant with every seed, except runs that are already finished."""
     comparison = prepared.comparison
+    for text in {corpus.digest: corpus for corpus in prepared.corpora.values()}.values():
+        display.note(f"Text: {text.name}, {text.train.num_tokens:,} training tokens.")
     left = [run for run in runs if read_record(run) is None]
     if len(left) < len(runs):
         display.note(f"{len(runs) - len(left)} of {len(runs)} runs are already finished.")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 import signal
 import time
@@ -140,6 +141,8 @@ def test_a_finished_comparison_is_shown_at_once(folder, capsys):
     assert main(["compare", f"--config={folder / 'config.yaml'}"]) == 0
     said = capsys.readouterr().out
     assert "8 of 8 runs are already finished" in said and "timing" not in said
+    # The vocabulary, positions and split are those of all variants, so there is one text.
+    assert len(re.findall(r"Text: pydoc_data.topics, [1-9][\d,]+ training tokens\.", said)) == 1
     assert (folder / "results.json").read_text() == before
 
 
