@@ -20,7 +20,6 @@ import os
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, cast
@@ -94,9 +93,10 @@ class Peers:
         Args:
             farewell: Whether the others go on if this process ends now.
         """
-        if farewell and not self._left.is_set():
+        first = not self._left.is_set()
+        self._left.set()  # before the farewell, after which another may close the connection
+        if farewell and first:
             self._send(_FAREWELL)
-        self._left.set()
 
     def _send(self, message: bytes, *, but: int = -1) -> None:
         for rank, connection in self._connections.items():
@@ -129,13 +129,13 @@ class Peers:
             os._exit(1)
 
     def _end_without(self, gone: int) -> None:
-        """End because another process is gone."""
+        """End because another process is gone, unless this process ends by itself."""
         # The first process hears of every end; the others only of its own.
         if self._rank == 0 or gone == 0:
             text = "process %d has ended, and process %d ends with it. %s"
             _LOG.error(text, gone, self._rank, REMEDY)
-        time.sleep(_SECONDS_TO_REPORT)
-        os._exit(1)
+        if not self._left.wait(_SECONDS_TO_REPORT):
+            os._exit(1)
 
 
 def _failure(text: str) -> bytes:

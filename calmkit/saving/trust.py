@@ -28,7 +28,7 @@ __all__ = ["ACTIVATIONS", "check_name", "find"]
 # The rest of `interop` defines no parts, and needs libraries that may not be installed.
 _PACKAGES = (
     "autoencoders", "backbones", "distributions", "heads", "interop.parts",
-    "interop.time_embedding", "models", "nn", "sampling", "scoring",
+    "interop.settings", "interop.time_embedding", "models", "nn", "sampling", "scoring",
 )  # fmt: skip
 
 # Functions that only compute. Three of them are defined among torch's compiled functions.

@@ -59,8 +59,8 @@ def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path):
 
 
 def test_every_part_ends_in_time(script, tmp_path):
-    """One second is left: the first part is stopped, and the others are not begun."""
-    done, commands = script("out", "prepared", slow="cacheprovider", SECONDS_LEFT="1")
+    """Three seconds are left: the first part is stopped, and the others are not begun."""
+    done, commands = script("out", "prepared", slow="cacheprovider", SECONDS_LEFT="3")
     assert (done.returncode, len(commands)) == (1, 1)
     assert [one["exit"] for one in parts_in(tmp_path / "out")] == [124] * 6
 

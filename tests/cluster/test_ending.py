@@ -63,6 +63,27 @@ def together(*works):
         assert not thread.is_alive()
 
 
+def test_a_connection_closed_right_after_the_farewell_ends_nobody(ended, caplog):
+    """The other process may hear it, close and end before this one goes on."""
+    waited = threading.Event()
+    mine, other = socket.socketpair()
+
+    class Slow(peers.Peers):
+        def _send(self, message, **rest):
+            super()._send(message, **rest)
+            assert other.recv(1) == b"."
+            other.close()
+            for thread in threading.enumerate():
+                if thread.name == "peers":
+                    thread.join(timeout=20)
+            waited.set()
+
+    one = Slow(1, {0: mine})
+    one.leave(farewell=True)
+    assert waited.is_set() and ended.empty()
+    assert "has ended" not in caplog.text
+
+
 def test_processes_that_say_farewell_end_one_by_one(ended):
     left = threading.Event()
     together(lambda: left.wait(timeout=20), lambda: None, left.set)

@@ -90,11 +90,12 @@ def test_a_training_that_was_too_short_is_repeated_longer(monkeypatch):
     steps = []
     distances = iter([0.03, 0.01])
 
-    def distance(trial, outcome, count):
+    def trained(trial, outcome, generator, count):
         steps.append(count)
-        return next(distances)
+        return trial.build(latent=2, cond=2)
 
-    monkeypatch.setattr(learning, "_distance_after", distance)
+    monkeypatch.setattr(learning, "_trained", trained)
+    monkeypatch.setattr(learning, "energy_distance", lambda *laws: next(distances))
     assert check_part("head", Right, only=["learns_two_moons"]).passed
     assert steps == [400, 1_000]
 
