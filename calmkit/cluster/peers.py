@@ -81,9 +81,11 @@ class Peers:
     def tell(self, error: Exception) -> None:
         """Tell the others that this process fails, unless it does because another has failed.
 
-        They have a few seconds to end by themselves.
+        They have a few seconds to end by themselves; this process does not end with them.
         """
-        if not (self.failure or self._left.is_set()):
+        first = not (self.failure or self._left.is_set())
+        self._left.set()  # before the others close their connections
+        if first:
             text = f"process {self._rank} has failed with {type(error).__name__}: {error}"
             self._send(_failure(text))
 
