@@ -145,7 +145,9 @@ def test_one_killed_ends_all_and_one_goes_on(tmp_path, options, whole, strategy,
     finally:
         process.kill()
     assert process.returncode != 0 and not (output / "results.json").exists()
-    assert "ends with it" in said or killed == "last"
+    # Whichever hears of the end first: the connection, or the exchange of tensors.
+    heard = "ends with it" in said or "another process has ended" in said
+    assert heard or killed == "last"
     assert cli.main(["train", *mine, "1"]) == 0
     torch.testing.assert_close(weights(output), weights(whole), rtol=0, atol=1e-4)
     assert {path.name for path in output.iterdir()} == {path.name for path in whole.iterdir()}
