@@ -1,6 +1,5 @@
 """Finds the parts at a dotted path, and the kind of a part."""
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -13,7 +12,7 @@ from calmkit.backbones import Backbone
 from calmkit.heads import Head, Noise, Solver
 from calmkit.models import InputEncoder
 from calmkit.scoring import Kernel, ScoringRule
-from calmkit.testing.calls import name_of
+from calmkit.testing.calls import did_you_mean, name_of
 from calmkit.testing.kinds import KINDS
 
 __all__ = ["kind_of", "parts_at"]
@@ -142,13 +141,9 @@ def _named(path: str) -> Any:
         if below is None and isinstance(found, ModuleType):
             below = _imported(f"{name}.{step}")
         if below is None:
-            near = difflib.get_close_matches(step, vars(found), n=1)
-            if near:
-                hint = f" Did you mean {near[0]}?"
-            elif isinstance(found, ModuleType) and (own := _parts_of(found)):
+            hint = did_you_mean(step, vars(found))
+            if not hint and isinstance(found, ModuleType) and (own := _parts_of(found)):
                 hint = f" It defines {', '.join(own)}."
-            else:
-                hint = ""
             raise ValueError(f"{name} has no {step}.{hint}")
         name, found = f"{name}.{step}", below
     return found

@@ -1,11 +1,11 @@
 """A suite: the contracts of one kind of part."""
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from calmkit.testing.calls import did_you_mean
 from calmkit.testing.contract import Contract
 from calmkit.testing.profiles import Profile
 from calmkit.testing.trial import Trial
@@ -53,11 +53,9 @@ class Suite:
         known = [contract.name for contract in self.contracts]
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]}? " if near else ""
                 raise ValueError(
-                    f"{argument} must name contracts of the kind {self.kind}; {name!r} is none. "
-                    f"{hint}There are: {', '.join(known)}."
+                    f"{argument} must name contracts of the kind {self.kind}; {name!r} is none."
+                    f"{did_you_mean(name, known)} There are: {', '.join(known)}."
                 )
 
 
