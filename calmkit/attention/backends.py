@@ -2,10 +2,10 @@
 
 A backend consists of two functions: one computes attention, the other returns the reason why a
 given call is not supported. On a GPU, `auto` uses xformers for packed documents, padded caches and
-windows, whose masks PyTorch's kernels need as tensors. It uses PyTorch's kernels for plain
-attention, where they are faster (1.7 to 1.9 times on an H200, rows of 2,048 to 16,384), and for
-what xformers does not support, with one warning for each reason. A backend requested by name is
-never replaced by another.
+windows, whose masks `sdpa` needs as tensors; where xformers cannot run packed documents, as in
+compiled code, it uses `varlen`. It uses `sdpa` for plain attention, where it is faster (1.7 to 1.9
+times on an H200, rows of 2,048 to 16,384), and for what neither supports. Outside of compiled code
+there is one warning for each reason. A backend requested by name is never replaced by another.
 """
 
 import warnings
@@ -20,6 +20,7 @@ from calmkit.private_torch import runs_while_tracing
 from .mask import AttentionMask
 from .reference import reference_attention
 from .sdpa import needs_no_mask, sdpa_attention
+from .varlen import varlen_attention, varlen_missing, varlen_refusal
 from .xformers import xformers_attention, xformers_missing, xformers_refusal
 
 __all__ = [
@@ -74,6 +75,7 @@ class _Backend:
 
 _BACKENDS = {
     "xformers": _Backend(xformers_attention, xformers_refusal),
+    "varlen": _Backend(varlen_attention, varlen_refusal),
     "sdpa": _Backend(sdpa_attention),
     "reference": _Backend(reference_attention),
 }
@@ -104,8 +106,9 @@ def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
     Args:
         device: Device of queries, keys and values.
     """
-    missing = xformers_missing(torch.device(device)) is not None
-    return tuple(name for name in _BACKENDS if not (missing and name == "xformers"))
+    device = torch.device(device)
+    missing = {"xformers": xformers_missing(device), "varlen": varlen_missing(device)}
+    return tuple(name for name in _BACKENDS if missing.get(name) is None)
 
 
 def check_backend(name: str) -> None:
@@ -126,17 +129,29 @@ def choose_backend(
     check_backend(name)
     if name == "auto" and (q.device.type != "cuda" or needs_no_mask(mask, q.shape[1], k.shape[1])):
         return sdpa_attention
-    backend = _BACKENDS["xformers" if name == "auto" else name]
-    reason = None if backend.refusal is None else backend.refusal(q, k, v, mask, dropout=dropout)
+    if name != "auto":
+        reason = _refusal(name, q, k, v, mask, dropout)
+        if reason is not None:
+            raise AttentionBackendError(
+                f"attention backend {name!r} cannot run this call: {reason}. "
+                "Use backend='sdpa' or 'auto'."
+            )
+        return _BACKENDS[name].run
+    reason = _refusal("xformers", q, k, v, mask, dropout)
     if reason is None:
-        return backend.run
-    if name == "auto":
-        if not torch.compiler.is_compiling():  # compiled, xformers lacks what nobody can mend
-            _warn_once(f"attention takes PyTorch's kernels instead of xformers: {reason}")
-        return sdpa_attention
-    raise AttentionBackendError(
-        f"attention backend {name!r} cannot run this call: {reason}. Use backend='sdpa' or 'auto'."
-    )
+        return _BACKENDS["xformers"].run
+    if not torch.compiler.is_compiling():  # compiled, xformers lacks what nobody can mend
+        _warn_once(f"attention takes PyTorch's kernels instead of xformers: {reason}")
+    if _refusal("varlen", q, k, v, mask, dropout) is None:
+        return _BACKENDS["varlen"].run
+    return sdpa_attention
+
+
+def _refusal(
+    name: str, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, dropout: float
+) -> str | None:
+    refusal = _BACKENDS[name].refusal
+    return None if refusal is None else refusal(q, k, v, mask, dropout=dropout)
 
 
 @runs_while_tracing

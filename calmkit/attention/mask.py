@@ -4,6 +4,7 @@ Queries are always the *last* positions of the keys (bottom-right alignment): qu
 is at key position `i + kv_len - q_len`.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -28,6 +29,8 @@ class AttentionMask:
         key_lengths: For each row, the number of keys in use; None for all.
         documents: Index of the document at each position of a packed row, from `lengths`.
         places: Each position's index within its document, from `lengths`.
+        starts: Where each document starts if all rows are laid end to end, and where the last one
+            ends, from `lengths`; int32, as kernels read it.
     """
 
     is_causal: bool = True
@@ -38,6 +41,7 @@ class AttentionMask:
     # be constants of its graph.
     documents: Int[Tensor, "batch positions"] | None = field(init=False, repr=False, default=None)
     places: Int[Tensor, "batch positions"] | None = field(init=False, repr=False, default=None)
+    starts: Int[Tensor, " borders"] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         """Refuse combinations without a meaning, however the mask was made."""
@@ -51,10 +55,17 @@ class AttentionMask:
             raise ValueError("key_lengths needs a causal mask without packed documents.")
         if self.lengths is not None:
             _check_documents(self.lengths)
-            documents = [[d for d, n in enumerate(row) for _ in range(n)] for row in self.lengths]
-            places = [[i for n in row for i in range(n)] for row in self.lengths]
-            object.__setattr__(self, "documents", torch.tensor(documents))
-            object.__setattr__(self, "places", torch.tensor(places))
+            lengths = torch.tensor([n for row in self.lengths for n in row])
+            index = torch.tensor([d for row in self.lengths for d in range(len(row))])
+            ends = lengths.cumsum(0)
+            starts = torch.cat([ends.new_zeros(1), ends])
+            shape = len(self.lengths), -1
+            begun = starts[:-1].repeat_interleave(lengths)
+            places = torch.arange(len(begun)) - begun
+            documents = index.repeat_interleave(lengths)
+            object.__setattr__(self, "documents", documents.view(shape))
+            object.__setattr__(self, "places", places.view(shape))
+            object.__setattr__(self, "starts", starts.int())
 
     @classmethod
     def full(cls) -> "AttentionMask":
@@ -98,6 +109,17 @@ class AttentionMask:
             window: As in `causal`.
         """
         return cls(window=window, key_lengths=key_lengths)
+
+    def to(self, device: torch.device) -> "AttentionMask":
+        """The same mask with its tensors on a device: copied once, not in each layer."""
+        names = ("key_lengths", "documents", "places", "starts")
+        tensors = {name: x for name in names if (x := getattr(self, name)) is not None}
+        if all(x.device == device for x in tensors.values()):
+            return self
+        moved = copy.copy(self)
+        for name, x in tensors.items():
+            object.__setattr__(moved, name, x.to(device))
+        return moved
 
     @typed
     def positions(self, length: int, device: torch.device) -> Int[Tensor, "#batch length"]:

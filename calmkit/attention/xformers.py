@@ -15,18 +15,17 @@ import warnings
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import pad
 
 from calmkit.extras import is_installed
 from calmkit.private_torch import runs_while_tracing
 
+from .kernel_inputs import kernel_dtype, kernel_inputs
 from .mask import AttentionMask
 from .xformers_bias import xformers_bias
 
 __all__ = ["xformers_attention", "xformers_missing", "xformers_refusal"]
 
-# The kernels read rows of 16 bytes.
-_MULTIPLE = {torch.float16: 8, torch.bfloat16: 8, torch.float32: 4}
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @runs_while_tracing
@@ -76,8 +75,8 @@ def xformers_refusal(
     missing = xformers_missing(q.device)
     if missing is not None:
         return missing
-    dtype = _dtype_of(q)
-    if dtype not in _MULTIPLE:
+    dtype = kernel_dtype(q)
+    if dtype not in _DTYPES:
         return f"{dtype} is not supported, only float16, bfloat16 and float32"
     if q.shape[-1] > 256 and dtype != torch.float32:
         return f"head_dim must be at most 256 in {dtype}; got {q.shape[-1]}"
@@ -116,11 +115,7 @@ def xformers_attention(
     batch, q_len, heads, head_dim = q.shape
     kv_len = k.shape[1]
     training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    # xformers ignores autocast and does not pad to the rows of 16 bytes that it needs. Appended
-    # zeros change no product; the scale stays that of the original features.
-    dtype = _dtype_of(q)
-    extra = -head_dim % _MULTIPLE[dtype]
-    q, k, v = (pad(x.to(dtype), (0, extra)) if extra else x.to(dtype) for x in (q, k, v))
+    q, k, v = kernel_inputs(q, k, v)
     if mask.documents is not None or mask.key_lengths is not None:
         q, k, v = (x.reshape(1, -1, *x.shape[2:]) for x in (q, k, v))
     q, k, v = _grouped(q, k, v, repeat=training)
@@ -133,12 +128,6 @@ def xformers_attention(
         scale=1 / math.sqrt(head_dim) if scale is None else scale,
     )
     return out.reshape(batch, q_len, heads, -1)[..., :head_dim]
-
-
-def _dtype_of(q: Tensor) -> torch.dtype:
-    if torch.is_autocast_enabled(q.device.type):
-        return torch.get_autocast_dtype(q.device.type)
-    return q.dtype
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor, *, repeat: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -111,7 +111,7 @@ class Backbone(nn.Module, Recorded, abc.ABC):
             return AttentionMask.causal()
         if mask.rows not in (None, rows):
             raise ValueError(f"mask must be made for {rows} rows; it has {mask.rows}.")
-        return mask
+        return mask.to(vectors.device)
 
     @property
     def device(self) -> torch.device:

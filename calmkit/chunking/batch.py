@@ -6,6 +6,7 @@ does not cross from one to another. A document's first chunk is read but never p
 """
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Int
@@ -55,9 +56,13 @@ class ChunkBatch:
         These are all but empty chunks, the first of each document, and those `scored` leaves out.
         """
         predictable = self.real.any(dim=-1)
-        for row, lengths in enumerate(self.lengths):
-            starts = torch.tensor((0, *lengths[:-1]), device=self.real.device).cumsum(0)
-            predictable[row, starts] = False
+        starts = [
+            (row, start)
+            for row, lengths in enumerate(self.lengths)
+            for start in accumulate(lengths[:-1], initial=0)
+        ]
+        row, start = torch.tensor(starts, dtype=torch.long).view(-1, 2).T.to(self.real.device)
+        predictable[row, start] = False
         return predictable if self.scored is None else predictable & self.scored
 
     def rows(self, chosen: slice) -> "ChunkBatch":

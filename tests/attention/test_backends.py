@@ -50,11 +50,11 @@ def choose(name, q, mask=PACKED, dropout=0.0):
     return backends.choose_backend(name, q, q, q, mask, dropout=dropout)
 
 
-def stand_in(registry, refusal):
+def stand_in(registry, refusal, name="xformers"):
     def run(q, k, v, mask, *, scale, dropout):
         raise NotImplementedError
 
-    registry["xformers"] = backends._Backend(run, lambda *_, **__: refusal)
+    registry[name] = backends._Backend(run, lambda *_, **__: refusal)
     return run
 
 
@@ -90,8 +90,17 @@ def test_auto_takes_xformers_only_where_others_need_a_mask(registry, mask, lengt
     assert backends.choose_backend("auto", q, k, k, mask, dropout=0.0) is (chosen or run)
 
 
+@pytest.mark.parametrize("refusal", [None, "no kernel"])
+def test_where_xformers_cannot_run_auto_takes_varlen_or_sdpa(registry, monkeypatch, refusal):
+    stand_in(registry, "compiled")
+    run = stand_in(registry, refusal, name="varlen")
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert choose("auto", OnGPU()) is (run if refusal is None else sdpa_attention)
+
+
 def test_no_warning_under_compile(registry, monkeypatch):
     stand_in(registry, "compiled")
+    stand_in(registry, "no kernel", name="varlen")
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -100,6 +109,7 @@ def test_no_warning_under_compile(registry, monkeypatch):
 
 def test_auto_falls_back_on_a_gpu_with_one_warning_per_reason(registry):
     stand_in(registry, "it is Sunday")
+    stand_in(registry, "no kernel", name="varlen")
     with pytest.warns(UserWarning, match="instead of xformers: it is Sunday"):
         assert choose("auto", OnGPU()) is sdpa_attention
     with warnings.catch_warnings():
@@ -125,7 +135,9 @@ def test_the_message_names_the_cause_and_the_way_out():
 
 def test_an_unknown_name_is_refused():
     q = torch.zeros(1, 2, 1, 4)
-    with pytest.raises(ValueError, match="one of auto, xformers, sdpa, reference; got 'flash'"):
+    with pytest.raises(
+        ValueError, match="one of auto, xformers, varlen, sdpa, reference; got 'flash'"
+    ):
         attention(q, q, q, backend="flash")
 
 

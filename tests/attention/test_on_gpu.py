@@ -1,4 +1,4 @@
-"""What only a GPU can show: xformers' kernels, and that `auto` takes them."""
+"""What only a GPU can show: kernels for masks as lists of lengths, and that `auto` takes them."""
 
 import warnings
 
@@ -135,6 +135,43 @@ def test_compiles_to_one_graph():
         strict=True,
     ):
         assert_close(ours, theirs, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("kv_heads", "head_dim"), [(4, 64), (2, 64), (4, 20)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["packed", "packed, window"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_varlen_matches_the_reference(name, dtype, kv_heads, head_dim, compiled):
+    mask = masks()[name]
+    leaves = problem(dtype, LENGTH, kv_heads=kv_heads, head_dim=head_dim, grad=True)
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    run = torch.compile(attention, fullgraph=True) if compiled else attention
+    got, want = run(*leaves, mask, backend="varlen"), attention(*exact, mask, backend="reference")
+    assert_close(got, want, dtype)
+    for ours, theirs in zip(
+        torch.autograd.grad(got.sum(), leaves),
+        torch.autograd.grad(want.sum(), exact),
+        strict=True,
+    ):
+        assert_close(ours, theirs, dtype)
+
+
+def test_compiled_packed_attention_is_that_of_varlen(monkeypatch):
+    ran = []
+    real = backends._BACKENDS["varlen"].run
+
+    def watched(*args, **arguments):
+        ran.append(True)
+        return real(*args, **arguments)
+
+    chosen = backends._Backend(watched, backends._BACKENDS["varlen"].refusal)
+    monkeypatch.setitem(backends._BACKENDS, "varlen", chosen)
+    leaves, mask = problem(torch.bfloat16, LENGTH), masks()["packed"]
+    out = torch.compile(attention, fullgraph=True)(*leaves, mask)
+    assert ran
+    assert_close(
+        out, attention(*(x.double() for x in leaves), mask, backend="reference"), out.dtype
+    )
 
 
 @pytest.mark.parametrize("backend", ["auto", "sdpa"])
