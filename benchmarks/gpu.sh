@@ -61,7 +61,7 @@ if $rehearse; then
 else
   device=cuda
   export CALMKIT_REQUIRE_GPU=1
-  tests=(-m gpu tests/attention)
+  tests=(-m gpu tests/attention tests/sampling)
   packed=()
   # As many tokens as in calm_m_h200.json, which the vocabulary of books decides there.
   step=(--vocab_size 4096 --training.batch_size 32 --training.micro_batch 16)

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -55,17 +56,15 @@ class AttentionMask:
             raise ValueError("key_lengths needs a causal mask without packed documents.")
         if self.lengths is not None:
             _check_documents(self.lengths)
-            lengths = torch.tensor([n for row in self.lengths for n in row])
-            index = torch.tensor([d for row in self.lengths for d in range(len(row))])
-            ends = lengths.cumsum(0)
-            starts = torch.cat([ends.new_zeros(1), ends])
+            lengths = np.array([n for row in self.lengths for n in row])
+            index = [d for row in self.lengths for d in range(len(row))]
+            starts = np.concatenate([[0], lengths.cumsum()])
             shape = len(self.lengths), -1
-            begun = starts[:-1].repeat_interleave(lengths)
-            places = torch.arange(len(begun)) - begun
-            documents = index.repeat_interleave(lengths)
-            object.__setattr__(self, "documents", documents.view(shape))
-            object.__setattr__(self, "places", places.view(shape))
-            object.__setattr__(self, "starts", starts.int())
+            documents = np.repeat(index, lengths).reshape(shape)
+            places = (np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)).reshape(shape)
+            object.__setattr__(self, "documents", torch.tensor(documents))
+            object.__setattr__(self, "places", torch.tensor(places))
+            object.__setattr__(self, "starts", torch.tensor(starts, dtype=torch.int32))
 
     @classmethod
     def full(cls) -> "AttentionMask":
@@ -114,7 +113,8 @@ class AttentionMask:
         """The same mask with its tensors on a device: copied once, not in each layer."""
         names = ("key_lengths", "documents", "places", "starts")
         tensors = {name: x for name in names if (x := getattr(self, name)) is not None}
-        if all(x.device == device for x in tensors.values()):
+        # A compiler cannot trace the copy; its graph moves each tensor where it is used.
+        if torch.compiler.is_compiling() or all(x.device == device for x in tensors.values()):
             return self
         moved = copy.copy(self)
         for name, x in tensors.items():

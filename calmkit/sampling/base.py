@@ -23,11 +23,25 @@ __all__ = [
     "SampledChunks",
     "Sampler",
     "SelectableDraw",
+    "at_once",
     "check_number",
     "draw_checked",
     "flattened",
     "is_integer",
 ]
+
+
+# On a GPU, to start the work and wait for its end takes most of the time.
+_ON_CPU, _ON_OTHERS = 32, 8192
+
+
+def at_once(device: torch.device) -> int:
+    """So many candidates are drawn and decoded in hardly more time than one.
+
+    Args:
+        device: Where they are computed.
+    """
+    return _ON_CPU if device.type == "cpu" else _ON_OTHERS
 
 
 @runtime_checkable

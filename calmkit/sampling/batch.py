@@ -19,7 +19,7 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-from .base import Draw, PlainSampler, SampledChunks, check_number, flattened
+from .base import Draw, PlainSampler, SampledChunks, at_once, check_number, flattened
 from .candidates import Candidates
 from .counting import count_copies, leaders_of
 from .subsets import draw_subsets, first_agreeing, numbers_of_subsets
@@ -66,8 +66,9 @@ def batch_temperature(
 class BatchTemperature:
     """The batch algorithm as a sampler; it draws as few of the N candidates as it needs.
 
-    If 1/T is a whole number, rows in which candidates agree draw and decode only some of them. The
-    distribution stays the same; see `subsets`.
+    If 1/T is a whole number, rows in which candidates agree draw and decode only some of them, as
+    long as all candidates would take the device longer than a few. The distribution stays the
+    same; see `subsets`.
 
     Attributes:
         temperature: T in (0, 1]; at 0.5, pairs decide.
@@ -97,11 +98,11 @@ class BatchTemperature:
         drawn = Candidates(
             draw, self.candidates, first=min(first * whole or self.candidates, self.candidates)
         )
-        rows = len(drawn.tokens)
-        chosen = torch.zeros(rows, dtype=torch.long, device=drawn.tokens.device)
+        rows, device = len(drawn.tokens), drawn.tokens.device
+        chosen = torch.zeros(rows, dtype=torch.long, device=device)
         settled = torch.zeros_like(chosen, dtype=torch.bool)
-        if first:
-            tested = draw_subsets(rows, subsets, whole, self.candidates, generator, chosen.device)
+        if first and rows * self.candidates >= at_once(device):
+            tested = draw_subsets(rows, subsets, whole, self.candidates, generator, device)
             chosen, settled = first_agreeing(drawn, tested, first)
         left = (~settled).nonzero().flatten()
         if len(left):

@@ -18,14 +18,11 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
-from .base import Draw, DrawForm, SelectableDraw, is_integer
+from .base import Draw, DrawForm, SelectableDraw, at_once, is_integer
 from .counting import count_copies, leaders_of
 from .undecoded import Decoded, draw_undecoded
 
 __all__ = ["Candidates"]
-
-# So many candidates are projected onto the vocabulary in hardly more time than one.
-_FEW = 32
 
 
 class Candidates:
@@ -102,7 +99,7 @@ class Candidates:
         row, candidate = (wanted & ~self.decoded[rows, :, place]).nonzero(as_tuple=True)
         if len(row):
             row = rows[row]
-            few = len(row) <= _FEW and place != self.places[0]
+            few = len(row) <= at_once(row.device) and place != self.places[0]
             places = range(0 if few else place, place + 1)
             tokens = self._undecoded.tokens_at(places, self._numbers[row, candidate])
             if tokens.shape != (len(row), len(places)) or not is_integer(tokens.dtype):

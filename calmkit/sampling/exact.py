@@ -15,8 +15,8 @@ not restarting give (1 - (1 - P))^a as a binomial series. The expected number of
 since a restart in step 1 does not wait for n draws. It grows without limit where no chunk is
 likely. The draw that ends an attempt is not used again: it is known to differ from the one before.
 
-All rows of a batch advance together, on their device, in blocks of draws. Finished rows stop
-drawing at the end of their block.
+All rows of a batch advance together, in blocks of draws. Finished rows stop drawing at the end of
+their block. The draws are compared on the CPU: that takes many small operations.
 
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688, algorithm 1.
 """
@@ -35,6 +35,7 @@ from .base import (
     SampledChunks,
     Sampler,
     SelectableDraw,
+    at_once,
     check_number,
     draw_checked,
     flattened,
@@ -100,35 +101,41 @@ def exact_temperature(
     while used < max_draws:
         n = min(block, max_draws - used)
         candidates = draw_checked(current, n, now)
-        flat = flattened(candidates)
+        device, flat = candidates.device, flattened(candidates)
+        uniforms = torch.rand(
+            flat.shape[:2], generator=generator, dtype=torch.float64, device=device
+        )
+        flat = flat.cpu()
         if form is None or state is None:
             now = form = DrawForm.of(candidates)
             state = ExactState.start(flat[0])
             result, rows = flat[0].clone(), torch.arange(flat.shape[1], device=flat.device)
             draws = torch.zeros_like(rows)
             settled = torch.zeros_like(rows, dtype=torch.bool)
-        for tokens in flat:
-            uniform = torch.rand(
-                len(state.run), generator=generator, dtype=torch.float64, device=tokens.device
-            )
+        for tokens, uniform in zip(flat, uniforms.cpu(), strict=True):
             state = state.after(tokens, uniform, whole, part)
         used, block = used + n, min(2 * block, _LARGEST_BLOCK)
+        if device.type != "cpu":
+            block = max(block, min(_LARGEST_BLOCK, at_once(device) // len(rows)))
         result[rows], settled[rows] = state.held, state.done
         draws[rows] += n
         if bool(state.done.all()):
             break
         if isinstance(current, SelectableDraw) and bool(state.done.any()):
             left = (~state.done).nonzero().flatten()
-            current, state, rows = current.select(left), state.select(left), rows[left]
+            current, state = current.select(left.to(device)), state.select(left)
+            rows = rows[left]
             now = form.of_rows(len(left))
     assert form is not None  # max_draws is at least one
     late = (~settled).nonzero().flatten()
     if len(late):
         if fallback is None:
             raise DrawBudgetError(late.tolist(), max_draws, temperature)
-        result, draws = _fall_back(fallback, draw, form, late, result, draws, generator)
+        result, draws = _fall_back(fallback, draw, form, late, result, draws, generator, device)
     tokens = result.view(*form.batch, form.chunk).to(form.dtype)
-    return SampledChunks(tokens, draws.view(form.batch), settled.view(form.batch))
+    return SampledChunks(
+        tokens.to(device), draws.view(form.batch).to(device), settled.view(form.batch).to(device)
+    )
 
 
 def _check_settings(temperature: float, max_draws: int) -> None:
@@ -145,9 +152,10 @@ def _fall_back(
     result: Tensor,
     draws: Tensor,
     generator: torch.Generator | None,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     if isinstance(draw, SelectableDraw):
-        form, here, place = form.of_rows(len(late)), draw.select(late), late
+        form, here, place = form.of_rows(len(late)), draw.select(late.to(device)), late
     else:  # it draws for all rows; only the chunks of the late ones are kept
         here, place = draw, torch.arange(len(result), device=result.device)
     chosen = fallback(here, generator)
@@ -157,9 +165,9 @@ def _fall_back(
             f"{tuple(chosen.tokens.shape)}."
         )
     tokens = torch.zeros_like(result)
-    tokens[place] = chosen.tokens.reshape(len(place), -1).long()
+    tokens[place] = chosen.tokens.reshape(len(place), -1).long().cpu()
     tokens = result.index_copy(0, late, tokens[late])
-    return tokens, draws.index_add(0, place, chosen.draws.flatten().long())
+    return tokens, draws.index_add(0, place, chosen.draws.flatten().long().cpu())
 
 
 @typed

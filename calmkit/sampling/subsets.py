@@ -28,6 +28,7 @@ from torch import Tensor
 
 from calmkit.typing import typed
 
+from .base import at_once
 from .candidates import Candidates
 
 __all__ = ["agreeing", "by_appearance", "draw_subsets", "first_agreeing", "numbers_of_subsets"]
@@ -35,8 +36,6 @@ __all__ = ["agreeing", "by_appearance", "draw_subsets", "first_agreeing", "numbe
 # Fewest subsets of a row in the first round. Each later round adds half of the number tested so
 # far: the number tested in vain is then proportional to the number that had to be tested.
 _FIRST = 8
-# Fewest subsets of all rows together in a round: a smaller round costs hardly less.
-_TOGETHER = 32
 # How often a candidate is named, on average, before counting takes over. By then six of seven have
 # been drawn, and counting all costs hardly more than going on.
 _TIMES_NAMED = 2
@@ -151,4 +150,4 @@ def first_agreeing(
 
 def _share_of(rows: Tensor) -> int:
     """Number of subsets per row at which all rows together are worth a round."""
-    return math.ceil(_TOGETHER / max(len(rows), 1))
+    return math.ceil(at_once(rows.device) / max(len(rows), 1))

@@ -67,7 +67,7 @@ def test_every_part_ends_in_time(script, tmp_path):
 
 def test_commands_name_what_there_is(script, load, tmp_path):
     _, (tests, calm_m, generation, packed, *books) = script("out", "prepared")
-    assert tests[-3:] == ["-m", "gpu", "tests/attention"]
+    assert tests[-3:] == ["gpu", "tests/attention", "tests/sampling"]
     for command in (generation, packed):
         source = (BENCHMARKS.parent / command[0]).read_text()
         assert all(f'"{option}"' in source for option in command if option.startswith("--"))

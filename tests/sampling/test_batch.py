@@ -170,6 +170,16 @@ def test_the_sampler_chooses_as_the_function(temperature):
     assert torch.equal(got.settled, equal >= n)
 
 
+def test_candidates_that_a_device_draws_at_once_are_counted(monkeypatch):
+    """As on a GPU: two calls, and the choice of the function."""
+    monkeypatch.setattr("calmkit.sampling.batch.at_once", lambda device: 10**6)
+    candidates = torch.randint(9, (100, 50, 2), generator=seeded())
+    box = Box(candidates)
+    got = BatchTemperature(0.5, 100)(box, seeded(1))
+    assert torch.equal(got.tokens, batch_temperature(candidates, 0.5, generator=seeded(1)))
+    assert len(box.asked) == 2 and sum(box.asked) == 100
+
+
 @pytest.mark.parametrize("top_p", [0.4, 0.7])
 @pytest.mark.parametrize("temperature", [0.5, 0.4, 1 / 3])
 def test_the_sampler_keeps_the_most_frequent(temperature, top_p):

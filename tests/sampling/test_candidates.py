@@ -53,7 +53,7 @@ def test_the_same_chunk_is_chosen(seed, temperature, number, chunk, vocab):
 
 
 def test_an_ending_that_occurs_too_seldom_is_not_decoded_further(monkeypatch):
-    monkeypatch.setattr(module, "_FEW", 0)
+    monkeypatch.setattr(module, "at_once", lambda device: 0)
     rows = [[3, 2, 1], [4, 2, 1], [6, 5, 1], [9, 8, 7], [3, 2, 1]]
     box = Lazy(torch.tensor(rows)[:, None])
     got = BatchTemperature(0.5, 5)(box, seeded())
@@ -65,7 +65,7 @@ def test_an_ending_that_occurs_too_seldom_is_not_decoded_further(monkeypatch):
 @pytest.mark.parametrize("few", [2, 3])
 def test_few_that_are_left_are_decoded_at_once(few, monkeypatch):
     """Three of five have the same last token, two of them the same two last ones."""
-    monkeypatch.setattr(module, "_FEW", few)
+    monkeypatch.setattr(module, "at_once", lambda device: few)
     rows = [[0, 1, 2, 3, 9], [0, 1, 2, 3, 9], [0, 1, 2, 4, 9], [5, 5, 5, 5, 5], [6, 6, 6, 6, 6]]
     box = Lazy(torch.tensor(rows)[:, None])
     asked = []

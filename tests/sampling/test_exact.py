@@ -297,3 +297,19 @@ def test_a_fallback_that_chooses_other_chunks_is_named():
 
     with pytest.raises(ValueError, match=r"fallback must choose .* \(3, 1\).* got \(2, 1\)"):
         exact_temperature(never_equal, 0.5, max_draws=4, fallback=short, generator=seeded())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_in_few_calls():
+    """Each call costs the same there, so that blocks are large from the second on."""
+    box, asked = Box(seeded()), []
+
+    def draw(n):
+        asked.append(n)
+        return box(n).cuda()
+
+    got = exact_temperature(draw, 0.5, generator=torch.Generator("cuda").manual_seed(1))
+    assert got.tokens.device == got.draws.device == got.settled.device
+    assert got.tokens.device.type == "cuda" and got.settled.all()
+    assert chi_square(got.tokens.cpu(), 0.5) < LIMIT
+    assert len(asked) < 12

@@ -242,7 +242,7 @@ def tested(monkeypatch):
 @pytest.mark.parametrize(("temperature", "number", "vocab"), [(0.5, 64, 4), (1 / 3, 60, 2)])
 def test_the_first_subset_that_agrees_is_chosen(temperature, number, vocab, tested, monkeypatch):
     """And what is drawn and decoded for it is no more than has to be."""
-    monkeypatch.setattr("calmkit.sampling.candidates._FEW", 0)
+    monkeypatch.setattr("calmkit.sampling.candidates.at_once", lambda device: 0)
     size, rows = round(1 / temperature), 40
     candidates = torch.randint(vocab, (number, rows, 3), generator=seeded(5))
     box = Prepared(candidates)
