@@ -149,7 +149,7 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         nearly twice as long if the vocabulary is large.
         """
         rows = started.reshape(-1, started.shape[-1])
-        parts = rows.split(max(1, self._rows_at_once // max(1, len(places))))
+        parts = rows.split(self._rows_at_once(rows, max(1, len(places)) * self._tokens_at_once))
         tokens = [self._likeliest(self._features_at(part, places).flatten(0, 1)) for part in parts]
         return torch.cat(tokens).view(*started.shape[:-1], len(places))
 
@@ -163,13 +163,13 @@ class RegularizedAutoencoder(ChunkAutoencoder):
         require_finite("latents", latents)
         rows = latents.reshape(-1, latents.shape[-1])
         places = range(self.chunk_size)
-        parts = rows.split(max(1, self._rows_at_once // self.chunk_size))
+        parts = rows.split(self._rows_at_once(rows, self.chunk_size * self._tokens_at_once))
         tokens = [self.tokens_at(self.start_decoding(part), places) for part in parts]
         return torch.cat(tokens).view(*latents.shape[:-1], self.chunk_size)
 
     @property
-    def _rows_at_once(self) -> int:
-        return max(1, self._logits_at_once // min(self.vocab_size, _TOKENS_AT_ONCE))
+    def _tokens_at_once(self) -> int:
+        return min(self.vocab_size, _TOKENS_AT_ONCE)
 
     def _likeliest(self, features: Tensor) -> Tensor:
         """Tokens from the features of places, (rows, width)."""
