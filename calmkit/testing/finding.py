@@ -12,7 +12,8 @@ from calmkit.backbones import Backbone
 from calmkit.heads import Head, Noise, Solver
 from calmkit.models import InputEncoder
 from calmkit.scoring import Kernel, ScoringRule
-from calmkit.testing.calls import did_you_mean, name_of
+from calmkit.spelling import did_you_mean
+from calmkit.testing.calls import name_of
 from calmkit.testing.kinds import KINDS
 
 __all__ = ["kind_of", "parts_at"]
