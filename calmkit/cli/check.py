@@ -69,8 +69,8 @@ def _with(arguments: dict[str, Any], factory: Callable[..., Any], path: str) -> 
     for name in arguments:
         if known is not None and name not in known:
             raise ValueError(
-                f"arguments must be keywords of {path}; {name} is none.{did_you_mean(name, known)} "
-                f"There are: {', '.join(known) or 'none'}."
+                f"arguments must be keywords of {path}; {name} is none."
+                f"{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}."
             )
     return functools.partial(factory, **arguments) if arguments else factory
 

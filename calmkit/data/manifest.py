@@ -40,7 +40,7 @@ MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 _FORMAT = 1
-# Relative difference of the share of held-out tokens from the one asked for that goes unexplained.
+# Relative difference of the share of held-out tokens from the one asked for, left unexplained.
 _NEAR = 0.2
 
 
@@ -173,9 +173,9 @@ class Manifest:
         if asked is None or abs(share - asked) <= _NEAR * asked:
             return f"{told}."
         return (
-            f"{told}. validation_fraction = {asked:g} holds out whole documents, each by a hash of "
-            "its content; few documents, or a long one among them, make the share of the tokens "
-            "differ. --validation FILES holds out a text of your choice."
+            f"{told}. validation_fraction = {asked:g} holds out whole documents, each by a hash "
+            "of its content; few documents, or a long one among them, make the share of the "
+            "tokens differ. --validation FILES holds out a text of your choice."
         )
 
     def write(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Say what to change when the memory of a device does not suffice for a training, or its scores."""
+"""Say what to change when a device's memory does not suffice for a training or its scores."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -93,14 +93,14 @@ def evaluation_advice(stage: str, experiment: TrainExperiment) -> str:
         stage: The stage whose evaluation ran out of memory.
         experiment: Its experiment.
     """
-    # The responses to all held-out prompts are generated at once; scores take a few rows at a time.
+    # Responses to all held-out prompts are generated at once; scores take a few rows at a time.
     name = "rows" if stage == "finetune" else "draws"
     key, now = f"evaluation.{name}", getattr(experiment.evaluation, name)
     fewer = f"set {key} to {max(2, now // 2)}" if now > 2 else "use a smaller model"
     return (
         f"memory must suffice for the evaluation of the model with {key} = {now}, and an "
-        f"allocation failed: {fewer}, or accelerator to cpu. The same command with it goes on from "
-        f"the checkpoints in {experiment.output / CHECKPOINTS}, and trains no step again."
+        f"allocation failed: {fewer}, or accelerator to cpu. The same command with it goes on "
+        f"from the checkpoints in {experiment.output / CHECKPOINTS}, and trains no step again."
     )
 
 

@@ -281,10 +281,14 @@ class Walk:
             reason = str(error)
         near, elsewhere = name.rpartition(".")[2], ""
         if "." not in name:
-            elsewhere = "\n  A class from elsewhere needs its dotted path, such as mypackage.MyClass."
+            elsewhere = (
+                "\n  A class from elsewhere needs its dotted path, such as mypackage.MyClass."
+            )
             if own := modules_defining(name, Path.cwd()):
                 paths = " or ".join(f"{module}.{name}" for module in own)
                 near, elsewhere = "", f"\n  A file of this folder defines it: write {paths}."
+        elif near == "py":
+            elsewhere = f"\n  {name} is a file; name a class in it, as {name[:-3]}.MyClass."
         raise ConfigError(
             f"{at.written}: {shown(name)[1:-1]} {reason}{at.source}.{elsewhere}",
             wrong=near,
