@@ -59,7 +59,7 @@ FLOORS = [
     {"files"},
     {"disk"},
     {"extras"},
-    {"bounds"},
+    {"bounds", "spelling"},
     {"private_torch"},
 ]
 FLOOR = {noun: level for level, nouns in enumerate(FLOORS) for noun in nouns}

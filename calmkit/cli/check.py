@@ -1,6 +1,5 @@
 """`calmkit check`: run the contract tests of a kind of part on a part of your own."""
 
-import difflib
 import functools
 import inspect
 import json
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from calmkit.config import parse_function
+from calmkit.spelling import did_you_mean
 from calmkit.testing import Report, check_part
 from calmkit.testing.finding import parts_at
 
@@ -68,11 +68,9 @@ def _with(arguments: dict[str, Any], factory: Callable[..., Any], path: str) -> 
         ]  # fmt: skip
     for name in arguments:
         if known is not None and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
             raise ValueError(
-                f"arguments must be keywords of {path}; {name} is none.{hint} "
-                f"There are: {', '.join(known) or 'none'}."
+                f"arguments must be keywords of {path}; {name} is none."
+                f"{did_you_mean(name, known)} There are: {', '.join(known) or 'none'}."
             )
     return functools.partial(factory, **arguments) if arguments else factory
 

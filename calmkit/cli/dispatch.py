@@ -5,7 +5,6 @@ the top. This module imports nothing heavy before the command is known, so that 
 respond at once.
 """
 
-import difflib
 import importlib
 import io
 import os
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 
 from calmkit import __version__
 from calmkit.extras import is_installed, with_remedy
+from calmkit.spelling import nearest
 
 from .helping import answer
 from .parent_watch import watch_parent
@@ -117,8 +117,8 @@ def _dispatch(given: list[str], interrupts: "_Interrupts") -> int:
         print("\n".join(words(given[2:], _COMMANDS)) if asked else SCRIPT, end="\n" * asked)
         return 0
     if command not in _COMMANDS:
-        nearest = difflib.get_close_matches(command, _COMMANDS, n=1, cutoff=0.5)
-        hint = "".join(f"\n  did you mean: {name}" for name in nearest)
+        meant = nearest(command, _COMMANDS)
+        hint = "" if meant is None else f"\n  did you mean: {meant}"
         _print_error(f"{_command(given)}: not a command.{hint}\n  allowed: {', '.join(_COMMANDS)}")
         return 2
     needed, extra = (_NEEDED_TO_CHECK, "testing") if command == "check" else (_NEEDED, "cli")

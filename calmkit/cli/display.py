@@ -88,7 +88,7 @@ class Display:
 
 
 def _state(progress: Progress) -> str:
-    loss = "" if progress.loss != progress.loss else f"loss {progress.loss:.4g}, "
+    loss = "" if progress.loss is None else f"loss {progress.loss:.4g}, "
     speed = "" if progress.speed is None else f"{_speed(progress.speed)}, "
     if progress.step == progress.steps:
         return f"{loss}{speed}done in {_clock(progress.steps * progress.seconds_per_step)}"

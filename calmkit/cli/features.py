@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-import lightning_fabric  # noqa: F401  imported here so that Ctrl-C ends without a traceback
-
 from calmkit.config import parse_function
 from calmkit.experiments import device_of, load_checkpoint, plan_evaluation
 from calmkit.features import FeatureSettings, study_features

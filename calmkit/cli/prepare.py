@@ -61,6 +61,7 @@ def _summary(manifest: Manifest, output: Path) -> str:
     lines = [f"{'':12}{'documents':>14}{'tokens':>18}{'characters':>18}"]
     for name, side in (("train", manifest.train), ("validation", manifest.validation)):
         lines.append(f"{name:12}{side.documents:14,}{side.tokens:18,}{side.characters:18,}")
+    lines.append(manifest.held_out_in_words)
     skipped = manifest.skipped
     if count := skipped["count"]:
         lines.append(f"{count} bad documents were skipped:")

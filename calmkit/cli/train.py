@@ -36,6 +36,7 @@ from calmkit.experiments import (
     train,
 )
 from calmkit.forecasts import (
+    evaluation_advice,
     forecast_finetuning,
     forecast_training,
     memory_advice,
@@ -169,12 +170,14 @@ def _advice(
     try:
         yield
     except OutOfMemory as error:
-        stage, in_validation = error.stage, error.in_validation
+        stage, during = error.stage, error.during
     else:
         return
     # Outside of the handler, whose traceback keeps the tensors of the failed step.
-    if in_validation:
+    if during == "validation":
         raise Mistake(validation_advice(stage, experiment))
+    if during == "evaluation":
+        raise Mistake(evaluation_advice(stage, experiment))
     raise Mistake(memory_advice(stage, experiment, fabric.world_size, forecaster))
 
 

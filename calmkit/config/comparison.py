@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from calmkit.schema import ConfigError, Source, shown, wanted
+from calmkit.schema import ConfigError, Source, UnknownKeyError, shown, wanted
 
 from .experiment import TrainExperiment
 from .parsing import Parsed, option_pairs, parse_layers, preset_source, source_of
@@ -44,6 +44,7 @@ _DEFAULTS: dict[str, Any] = {
     "scored_after": None, "processes": 1, "threads": None, "trained": None, "tune": {},
     "softmax": None,
 }  # fmt: skip
+_MAPPINGS = ("grid", "tune", "softmax")
 # Keys that the comparison sets for all variants.
 _NOT_IN_VARIANTS = ("output", "seed", "evaluation_seed", "cache_dir", "finetune", "checkpoint")
 
@@ -136,7 +137,12 @@ def parse_comparison(
         elif option == "--tune":  # --tune KEY=[VALUES]
             tuned, _, values = _given(option, value).partition("=")
             of_options[tuned] = _yaml(f"--tune {tuned}", values)
-        elif key in _DEFAULTS and not rest:
+        elif key in _DEFAULTS and rest:
+            raise ConfigError(
+                f"{option}: {key} must be given as a whole, as --{key} VALUE"
+                + (f", such as --{key} '{{{rest}: VALUE}}'." if key in _MAPPINGS else ".")
+            )
+        elif key in _DEFAULTS:
             own[key] = _yaml(option, _given(option, value))
         else:
             common.append(option if value is None else f"{option}={value}")
@@ -164,22 +170,34 @@ def _parse_entry(
     command: str,
 ) -> Parsed:
     """The config of one model."""
-    for key in _NOT_IN_VARIANTS:
-        if key in entry.overrides or any(o.startswith(f"--{key}=") for o in entry.options):
+    single = {name: options for name, options in of_variant.items() if name == entry.name}
+    single |= {name: options for name, options in of_variant.items() if name == entry.variant}
+    options = [*entry.options, *(o for given in single.values() for o in given)]
+    keys = {str(key) for key in entry.overrides}
+    keys |= {option.removeprefix("--").partition("=")[0].partition(".")[0] for option in options}
+    for key in (*_NOT_IN_VARIANTS, *_DEFAULTS):
+        if key in keys:
             raise ConfigError(
                 f"variant {entry.name} must not set {key}, which holds for the whole comparison; "
                 "set it beside variants" + ("; use seeds." if key == "seed" else ".")
             )
     layers = [*sources, Source(f"variant {entry.name}", entry.overrides)]
-    single = {name: options for name, options in of_variant.items() if name == entry.name}
-    single |= {name: options for name, options in of_variant.items() if name == entry.variant}
-    options = [*common, *entry.options, *(o for given in single.values() for o in given)]
+    options = [*common, *options]
     try:
         if own["context"] is not None or own["scored_after"] is not None:
             options += _position_options(
                 own, parse_layers(layers, options, command=command).experiment
             )
         return parse_layers(layers, options, command=command)
+    except UnknownKeyError as error:
+        if error.key in keys:
+            raise error.at(f"variant {entry.name}") from None
+        allowed = (*_DEFAULTS, *error.allowed)
+        raise ConfigError(
+            f"{error.key} is not a key of `{command}`{error.source}.",
+            wrong=error.key,
+            allowed=allowed,
+        ) from None
     except ConfigError as error:
         raise error.at(f"variant {entry.name}") from None
 

@@ -40,6 +40,8 @@ MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 _FORMAT = 1
+# Relative difference of the share of held-out tokens from the one asked for, left unexplained.
+_NEAR = 0.2
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,22 @@ class Manifest:
         sides = [dataclasses.asdict(side) for side in (self.train, self.validation)]
         content = [tokenizer, self.shard_tokens, *sides]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def held_out_in_words(self) -> str:
+        """The share of the text that is held out, and why it is not the share asked for."""
+        side = self.validation
+        share = side.tokens / max(1, side.tokens + self.train.tokens)
+        both = side.documents + self.train.documents
+        told = f"held out: {share:.1%} of the tokens, {side.documents:,} of {both:,} documents"
+        asked = self.held_out.get("fraction")
+        if asked is None or abs(share - asked) <= _NEAR * asked:
+            return f"{told}."
+        return (
+            f"{told}. validation_fraction = {asked:g} holds out whole documents, each by a hash "
+            "of its content; few documents, or a long one among them, make the share of the "
+            "tokens differ. --validation FILES holds out a text of your choice."
+        )
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` atomically.

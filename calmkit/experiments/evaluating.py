@@ -19,6 +19,7 @@ from calmkit.data import Corpus
 from calmkit.evaluation import EvaluationSettings
 from calmkit.saving import saved_tokenizer
 from calmkit.text import EMBEDDED_NAME
+from calmkit.training import out_of_memory_in
 
 from .evaluation_plan import EvaluationPlan
 from .hardware import new_fabric
@@ -73,9 +74,14 @@ def plan_evaluation(
 
 
 def evaluate_checkpoint(checkpoint: Checkpoint, plan: EvaluationPlan) -> RunRecord:
-    """Evaluate a saved model, which is moved to the plan's accelerator."""
-    model = checkpoint.model.to(device_of(plan.accelerator))
-    return RunRecord.of(model, measure(model, plan))
+    """Evaluate a saved model, which is moved to the plan's accelerator.
+
+    Raises:
+        OutOfMemory: If an allocation fails.
+    """
+    with out_of_memory_in("the model", during="evaluation"):
+        model = checkpoint.model.to(device_of(plan.accelerator))
+        return RunRecord.of(model, measure(model, plan))
 
 
 def device_of(accelerator: str) -> torch.device:

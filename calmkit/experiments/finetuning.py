@@ -156,8 +156,9 @@ def finetune(
         pairs = prepared.held_out.pairs
         few = [pairs[i] for i in range(min(len(pairs), experiment.evaluation.rows))]
         model.eval()
-        share = reproduced(model, few, end_id=prepared.tokenizer.end_id, seed=experiment.seed)
-        return PairScores(loss(model)["loss"], share)
+        with out_of_memory_in("finetune", during="evaluation"):
+            share = reproduced(model, few, end_id=prepared.tokenizer.end_id, seed=experiment.seed)
+            return PairScores(loss(model)["loss"], share)
 
     before = scores() if fabric.is_global_zero else None
     with out_of_memory_in("finetune"), at_speed(model, fabric, compiled=experiment.compile):

@@ -40,7 +40,8 @@ class Silent:
 
         def show(progress: Progress) -> None:
             if progress.step == progress.steps:
-                _LOG.info("%s: %d steps, loss %.4g", label, progress.steps, progress.loss)
+                loss = "" if progress.loss is None else f", loss {progress.loss:.4g}"
+                _LOG.info("%s: %d steps%s", label, progress.steps, loss)
 
         return show
 
@@ -67,7 +68,7 @@ def bytes_encoded(display: RunProgress) -> Callable[[int, int], None]:
             Progress(
                 step=steps if whole else int(done / _MB),
                 steps=steps,
-                loss=math.nan,
+                loss=None,
                 # At the end, what it took: less than a megabyte counts as a step there.
                 seconds_per_step=seconds / (max(steps, 1) if whole else megabytes),
             )

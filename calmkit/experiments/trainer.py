@@ -155,7 +155,11 @@ class Trainer:
     def measure(
         self, model: LanguageModel, training: TrainingResult, *, timed: bool = True
     ) -> RunRecord:
-        """Evaluate a trained model, with its averaged weights if it has them."""
+        """Evaluate a trained model, with its averaged weights if it has them.
+
+        Raises:
+            OutOfMemory: If an allocation fails.
+        """
         experiment, steps = self.experiment, training.steps
         batch_size = experiment.training.batch_size
         tokens = steps * batch_size * experiment.positions * experiment.chunk_size
@@ -164,7 +168,7 @@ class Trainer:
             name: tuple((step, values[kind + name]) for step, values in training.validation)
             for name in ("loss", "brier_1")
         }
-        with training.averaged():
+        with out_of_memory_in("model", during="evaluation"), training.averaged():
             measured = measure(model, self.plan, trained_tokens=tokens, timed=timed)
         result = replace(
             measured,

@@ -1,4 +1,4 @@
-"""Say what to change when the memory of a device does not suffice for a training."""
+"""Say what to change when a device's memory does not suffice for a training or its scores."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,7 +9,7 @@ from calmkit.config import TrainExperiment
 from calmkit.experiments import CHECKPOINTS
 from calmkit.nn import without_memory
 
-__all__ = ["memory_advice", "validation_advice"]
+__all__ = ["evaluation_advice", "memory_advice", "validation_advice"]
 
 _CHECKPOINTING = "activation_checkpointing"  # an attribute of some backbones
 # Devices that sharding is suggested on if there is only one.
@@ -81,6 +81,26 @@ def validation_advice(stage: str, experiment: TrainExperiment) -> str:
         f"memory must suffice for the validation of the {stage} on {rows} held-out rows, and an "
         f"allocation failed: {remedy}. A micro-batch is no remedy: it divides only the rows of a "
         "training step."
+    )
+
+
+def evaluation_advice(stage: str, experiment: TrainExperiment) -> str:
+    """What to change so that the evaluation of a model needs less memory.
+
+    A training ends with it, and its checkpoints are kept. Its settings do not affect the weights.
+
+    Args:
+        stage: The stage whose evaluation ran out of memory.
+        experiment: Its experiment.
+    """
+    # Responses to all held-out prompts are generated at once; scores take a few rows at a time.
+    name = "rows" if stage == "finetune" else "draws"
+    key, now = f"evaluation.{name}", getattr(experiment.evaluation, name)
+    fewer = f"set {key} to {max(2, now // 2)}" if now > 2 else "use a smaller model"
+    return (
+        f"memory must suffice for the evaluation of the model with {key} = {now}, and an "
+        f"allocation failed: {fewer}, or accelerator to cpu. The same command with it goes on "
+        f"from the checkpoints in {experiment.output / CHECKPOINTS}, and trains no step again."
     )
 
 

@@ -20,6 +20,7 @@ from .preset_files import preset_purpose as preset_purpose
 from .short_names import LOGGERS as LOGGERS
 from .source_text import Definition as Definition
 from .source_text import find as find
+from .source_text import modules_defining as modules_defining
 from .source_text import one_line as one_line
 from .stated_options import Option as Option
 from .stated_options import description_of as description_of

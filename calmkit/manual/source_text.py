@@ -14,9 +14,19 @@ from pathlib import Path
 
 import calmkit
 
-__all__ = ["Definition", "bases_of", "find", "members_of", "names_handed_on", "one_line"]
+__all__ = [
+    "Definition",
+    "bases_of",
+    "find",
+    "members_of",
+    "modules_defining",
+    "names_handed_on",
+    "one_line",
+]
 
 _ROOT = Path(calmkit.__file__).parent
+# A folder of one's own has few files, and a part's is short; others are not worth the time.
+_MOST_FILES, _MOST_BYTES = 200, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,23 @@ def find(module: str, name: str) -> Definition | None:
                 if (alias.asname or alias.name) == name:
                     return find(_imported_module(node, module), alias.name)
     return None
+
+
+def modules_defining(name: str, folder: Path) -> list[str]:
+    """The modules of a folder that define a class or function of that name; none is imported.
+
+    Args:
+        name: The name.
+        folder: The folder, without those inside it.
+    """
+    files = sorted(path for path in folder.glob("*.py") if path.stem.isidentifier())
+    return [
+        path.stem
+        for path in files[:_MOST_FILES]
+        if path.is_file() and path.stat().st_size <= _MOST_BYTES
+        for node in _parsed(path).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name
+    ]
 
 
 def names_handed_on(package: str) -> list[str]:

@@ -187,7 +187,7 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         self,
         prompts: Sequence[Sequence[int]] | Sequence[str] | str,
         *,
-        max_new_tokens: int,
+        max_new_tokens: int = 100,
         eos_id: int | None = None,
         temperature: float | None = None,
         sampler: Sampler | None = None,
@@ -204,7 +204,8 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         Args:
             prompts: Token ids of each prompt, none empty; or texts, if the model has its
                 tokenizer. A single text is one prompt.
-            max_new_tokens: Maximum number of new tokens; need not be a multiple of K.
+            max_new_tokens: Maximum number of new tokens; need not be a multiple of K. The default
+                is that of `calmkit generate`.
             eos_id: The end token; text stops before it, even inside a chunk. None: no end, or the
                 tokenizer's end token if the prompts are texts.
             temperature: Of `sampler_at`; 1 if None.
@@ -232,7 +233,7 @@ class LanguageModel(nn.Module, Recorded, abc.ABC):
         self,
         prompt: Sequence[int] | str,
         *,
-        max_new_tokens: int,
+        max_new_tokens: int = 100,
         eos_id: int | None = None,
         temperature: float | None = None,
         sampler: Sampler | None = None,

@@ -25,6 +25,7 @@ def data_text(content: FolderContent) -> str:
         "",
         f"{'':12}{'documents':>14}{'tokens':>18}{'characters':>18}{'characters/token':>18}",
         *(_amounts(name, side) for name, side in content.sides.items()),
+        content.manifest.held_out_in_words,
         "",
         f"{'tokens of a document':22}" + "".join(f"{name:>10}" for name in _NAMES),
         *(_lengths(name, side) for name, side in content.sides.items()),

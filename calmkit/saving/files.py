@@ -33,6 +33,7 @@ __all__ = [
     "TOKENIZER_FILE",
     "WEIGHTS_FILE",
     "ModelContent",
+    "is_of_calmkit",
     "load_tensors",
     "models_below",
     "read_content",
@@ -45,7 +46,6 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
 _KEY, _DIGEST_KEY, _FORMAT = "calmkit", "calmkit-sha256", 2
-_PUBLISHED = "The published format is read by calmkit.interop, and converted by `calmkit convert`."
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,30 @@ def models_below(folder: Path) -> str:
     return f" Models are in {', '.join(places[:5])}{more}."
 
 
+def is_of_calmkit(path: Path) -> bool:
+    """Whether a file of weights is there and calmkit's own; a damaged one may be."""
+    require("safetensors", "calmkit.load")
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True
+
+
+def _published(folder: Path) -> str:
+    """A sentence, after a space, for a folder that may have the published format."""
+    if not (folder / CONFIG_FILE).is_file():
+        return ""
+    return (
+        f" If {folder} has the published format, `calmkit convert --checkpoint {folder} --output "
+        "NEW` writes it in calmkit's."
+    )
+
+
 def _read(path: Path, *, with_tensors: bool) -> tuple[ModelContent, dict[str, Tensor]]:
     require("safetensors", "calmkit.load")
     from safetensors import SafetensorError, safe_open
@@ -140,7 +164,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[ModelContent, dict[str, Te
         there = models_below(folder) if folder.is_dir() else f" There is no folder {folder}."
         raise SavedModelError(
             f"{path} must be there: a saved model is a folder with {WEIGHTS_FILE}, as "
-            f"`calmkit.save` and `calmkit train` write it.{there} {_PUBLISHED}"
+            f"`calmkit.save` and `calmkit train` write it.{there}{_published(folder)}"
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -159,7 +183,7 @@ def _read(path: Path, *, with_tensors: bool) -> tuple[ModelContent, dict[str, Te
         reason = f" ({error})" if isinstance(error, ForeignDataError) else ""
         raise SavedModelError(
             f"{path} must be written by `calmkit.save`, with the description of the model in its "
-            f"header; it has none{reason}. {_PUBLISHED}"
+            f"header; it has none{reason}.{_published(path.parent)}"
         ) from None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from calmkit.extras import is_installed, require
 
 from .errors import SavedModelError
-from .files import WEIGHTS_FILE
+from .files import WEIGHTS_FILE, is_of_calmkit
 
 __all__ = ["downloaded", "folder_of"]
 
@@ -27,7 +27,7 @@ def folder_of(place: str | os.PathLike[str], *, revision: str | None = None) -> 
 
     Raises:
         SavedModelError: If it looks like a repository and there is neither a folder nor a model on
-            the hub.
+            the hub, or one in another format than calmkit's.
     """
     path, name = Path(place), os.fspath(place)
     if path.parent.is_dir() or not _REPOSITORY.fullmatch(name):
@@ -40,13 +40,22 @@ def folder_of(place: str | os.PathLike[str], *, revision: str | None = None) -> 
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return downloaded(name, revision=revision)
+        folder = downloaded(name, revision=revision)
     except (OSError, ValueError, EntryNotFoundError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SavedModelError(
             f"{name} must be the folder of a model, or a model on the Hugging Face hub; there is "
             f"no such folder, and the hub answers: {reason}"
         ) from error
+    if not is_of_calmkit(folder / WEIGHTS_FILE):
+        raise SavedModelError(
+            f"{name} must be a model in calmkit's format, whose {WEIGHTS_FILE} describes it; the "
+            "repository has another. From the published format it takes two commands: "
+            f"`hf download {name} --local-dir PUBLISHED` and `calmkit convert --checkpoint "
+            "PUBLISHED --output NEW`, with --autoencoder FOLDER if its autoencoder has a "
+            "repository of its own."
+        )
+    return folder
 
 
 def downloaded(name: str, **place: Any) -> Path:

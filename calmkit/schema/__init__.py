@@ -10,6 +10,7 @@ from .classes import Argument as Argument
 from .classes import arguments_of as arguments_of
 from .errors import ConfigError as ConfigError
 from .errors import Source as Source
+from .errors import UnknownKeyError as UnknownKeyError
 from .errors import explain as explain
 from .layers import HelpAsked as HelpAsked
 from .layers import check_layers as check_layers

@@ -1,7 +1,6 @@
 """Config errors with messages that fit on a screen, and the sources of config values."""
 
 import argparse
-import difflib
 import itertools
 import re
 import textwrap
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ConfigError", "Source", "explain"]
+from calmkit.spelling import nearest
+
+__all__ = ["ConfigError", "Source", "UnknownKeyError", "explain"]
 
 
 # A message must fit on a screen, even if a user's modules have many classes.
@@ -34,9 +35,8 @@ class ConfigError(ValueError):
         """
         self.allowed = tuple(allowed)
         lines = [text]
-        by_lower_case = {name.lower(): name for name in self.allowed}
-        for nearest in difflib.get_close_matches(wrong.lower(), by_lower_case, n=1, cutoff=0.5):
-            lines.append(f"  did you mean: {by_lower_case[nearest]}")
+        if (meant := nearest(wrong, self.allowed)) is not None:
+            lines.append(f"  did you mean: {meant}")
         if self.allowed:
             listed = textwrap.fill(
                 ", ".join(self.allowed),
@@ -54,6 +54,20 @@ class ConfigError(ValueError):
         error = ConfigError(f"{where}: {self}")
         error.allowed = self.allowed
         return error
+
+
+class UnknownKeyError(ConfigError):
+    """A key that a config does not have, and that is not below one of its keys either.
+
+    Attributes:
+        key: The key.
+        source: Its source, in brackets.
+    """
+
+    def __init__(self, key: str, source: str, allowed: Iterable[str]) -> None:
+        """Compose the message."""
+        super().__init__(f"{key} is not a known key{source}.", wrong=key, allowed=allowed)
+        self.key, self.source = key, source
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from calmkit.manual import COMPARISON_OPTIONS
+from calmkit.manual import COMPARISON_OPTIONS, modules_defining
 
 from .classes import Argument, Unusable, arguments_of, find_class, known_classes, takes_any
-from .errors import ConfigError
+from .errors import ConfigError, UnknownKeyError
 from .values import Part, alternatives, is_text, loaded, part_of, shown, wanted
 
 __all__ = ["Place", "Walk"]
@@ -72,7 +73,7 @@ class Walk:
             if below := self._below(key):
                 meant = f"{message}\n  did you mean: {' or '.join(below)}"
                 raise ConfigError(meant, allowed=self.schema)
-            raise ConfigError(message, wrong=key, allowed=self.schema)
+            raise UnknownKeyError(key, source, self.schema)
         self._inside(Place(key, written, self.schema[key].hint, source), rest, value)
 
     def _below(self, name: str) -> list[str]:
@@ -278,12 +279,19 @@ class Walk:
             return find_class(name, part.base)
         except Unusable as error:
             reason = str(error)
-        elsewhere = "\n  A class from elsewhere needs its dotted path, such as mypackage.MyClass."
-        if "." in name:
-            elsewhere = ""
+        near, elsewhere = name.rpartition(".")[2], ""
+        if "." not in name:
+            elsewhere = (
+                "\n  A class from elsewhere needs its dotted path, such as mypackage.MyClass."
+            )
+            if own := modules_defining(name, Path.cwd()):
+                paths = " or ".join(f"{module}.{name}" for module in own)
+                near, elsewhere = "", f"\n  A file of this folder defines it: write {paths}."
+        elif near == "py":
+            elsewhere = f"\n  {name} is a file; name a class in it, as {name[:-3]}.MyClass."
         raise ConfigError(
             f"{at.written}: {shown(name)[1:-1]} {reason}{at.source}.{elsewhere}",
-            wrong=name.rpartition(".")[2],
+            wrong=near,
             allowed=known_classes(part.base),
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.finite import check_finite, is_readable
+from calmkit.finite import NonFiniteError, check_finite, is_readable
 
 __all__ = [
     "check_categorical",
@@ -51,7 +51,12 @@ def check_target(samples: Tensor, target: DiagonalGaussian) -> None:
             f"{', '.join(map(str, target.mean.shape))}); got {tuple(samples.shape)}."
         )
     check_dimensions(samples=samples)
-    check_finite(mean=target.mean, std=target.std)
+    try:
+        check_finite(mean=target.mean, std=target.std)
+    except NonFiniteError:
+        if not target.std.any():  # a point mass: the caller gave a tensor and no mean
+            check_finite(target=target.mean)
+        raise
     check_not_negative(std=target.std)
 
 

@@ -1,9 +1,8 @@
 """Descriptions of calls, for the report of a broken contract."""
 
-import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from calmkit.distributions import DiagonalGaussian
 
-__all__ = ["call_in_words", "did_you_mean", "in_words", "name_of"]
+__all__ = ["call_in_words", "in_words", "name_of"]
 
 
 def call_in_words(
@@ -42,12 +41,6 @@ def in_words(value: object) -> str:
     if " at 0x" in text:  # addresses differ in every run
         return name_of(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence, after a space, with the nearest of the known names; empty if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def name_of(function: object) -> str:

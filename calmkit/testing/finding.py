@@ -4,15 +4,18 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
 from calmkit.heads import Head, Noise, Solver
+from calmkit.manual import modules_defining
 from calmkit.models import InputEncoder
 from calmkit.scoring import Kernel, ScoringRule
-from calmkit.testing.calls import did_you_mean, name_of
+from calmkit.spelling import did_you_mean
+from calmkit.testing.calls import name_of
 from calmkit.testing.kinds import KINDS
 
 __all__ = ["kind_of", "parts_at"]
@@ -135,7 +138,11 @@ def _named(path: str) -> Any:
     first, *steps = path.split(".")
     name, found = first, _imported(first)
     if found is None:
-        raise ValueError(f"{path}: there is no module {first} here, nor one that is installed.")
+        own = " or ".join(f"{module}.{path}" for module in modules_defining(path, Path.cwd()))
+        hint = f" Write {own}, by the file that defines it." if own else ""
+        raise ValueError(
+            f"{path}: there is no module {first} here, nor one that is installed.{hint}"
+        )
     for step in steps:
         below = getattr(found, step, None)
         if below is None and isinstance(found, ModuleType):

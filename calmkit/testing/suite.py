@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from calmkit.testing.calls import did_you_mean
+from calmkit.spelling import did_you_mean
 from calmkit.testing.contract import Contract
 from calmkit.testing.profiles import Profile
 from calmkit.testing.trial import Trial

@@ -1,7 +1,8 @@
-"""Out of memory in a training, told from other errors."""
+"""Out of memory in a training or an evaluation, told from other errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
@@ -9,40 +10,42 @@ __all__ = ["OutOfMemory", "out_of_memory_in"]
 
 # PyTorch has no class for a failure of its CPU allocator.
 _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
+_Work = Literal["training", "validation", "evaluation"]
+_REMEDIES = {
+    "training": "Lower its micro_batch; checkpoints are kept.",
+    "validation": "Validate on fewer rows at a time; checkpoints are kept.",
+    "evaluation": "Evaluate with fewer draws, or on a device with more memory.",
+}
 
 
 class OutOfMemory(RuntimeError):
-    """An allocation failed during a training.
+    """An allocation failed.
 
     Attributes:
-        stage: The stage that was trained.
-        in_validation: Whether it was being validated, on rows that are no micro-batch.
+        stage: The stage that was trained or evaluated.
+        during: What failed: a step of its training; its validation, on rows that are no
+            micro-batch; or its evaluation.
     """
 
-    def __init__(self, stage: str, *, in_validation: bool = False) -> None:
+    def __init__(self, stage: str, *, during: _Work = "training") -> None:
         """Describe it without numbers."""
         super().__init__(stage)
-        self.stage, self.in_validation = stage, in_validation
+        self.stage, self.during = stage, during
 
     def __str__(self) -> str:
-        if self.in_validation:
-            return (
-                f"memory must suffice for the validation of {self.stage}; an allocation failed. "
-                "Validate on fewer rows at a time; checkpoints are kept."
-            )
         return (
-            f"memory must suffice for the training of {self.stage}; an allocation failed. Lower "
-            "its micro_batch; checkpoints are kept."
+            f"memory must suffice for the {self.during} of {self.stage}; an allocation failed. "
+            f"{_REMEDIES[self.during]}"
         )
 
 
 @contextmanager
-def out_of_memory_in(stage: str, *, in_validation: bool = False) -> Iterator[None]:
+def out_of_memory_in(stage: str, *, during: _Work = "training") -> Iterator[None]:
     """Turn a failed allocation into an `OutOfMemory`; one from a block inside gets the stage.
 
     Args:
-        stage: The stage that is trained inside.
-        in_validation: Whether it is only validated.
+        stage: The stage that is trained or evaluated inside.
+        during: What is done with it.
 
     Raises:
         OutOfMemory: If an allocation fails, on a GPU or a CPU.
@@ -50,9 +53,9 @@ def out_of_memory_in(stage: str, *, in_validation: bool = False) -> Iterator[Non
     try:
         yield
     except OutOfMemory as error:
-        raise OutOfMemory(stage, in_validation=error.in_validation) from error.__cause__
+        raise OutOfMemory(stage, during=error.during) from error.__cause__
     except (MemoryError, RuntimeError) as error:
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and not any(text in str(error) for text in _CPU_ALLOCATOR):
             raise
-        raise OutOfMemory(stage, in_validation=in_validation) from error
+        raise OutOfMemory(stage, during=during) from error

@@ -14,7 +14,7 @@ class Progress:
     Attributes:
         step: Number of steps done, over all parts of a resumed run.
         steps: Number of steps in the whole run.
-        loss: Loss of the last step.
+        loss: Loss of the last step; None for steps that have none, such as megabytes encoded.
         seconds_per_step: Mean wall-clock time since `fit` began, including validation and
             checkpoints.
         speed: Speed of the last steps; None if unknown.
@@ -22,7 +22,7 @@ class Progress:
 
     step: int
     steps: int
-    loss: float
+    loss: float | None
     seconds_per_step: float
     speed: Speed | None = None
 

@@ -235,7 +235,7 @@ class Run:
             if self._fabric.is_global_zero:
                 try:
                     with (
-                        out_of_memory_in("the module", in_validation=True),
+                        out_of_memory_in("the module", during="validation"),
                         torch.random.fork_rng(devices),
                         torch.no_grad(),
                         self._fabric.autocast(),

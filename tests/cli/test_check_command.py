@@ -84,6 +84,10 @@ def test_a_terminal_shows_the_contract_that_is_checked(monkeypatch, capsys):
     ("arguments", "words"),
     [
         (["nowhere.Rule"], "there is no module nowhere"),
+        (
+            ["Good"],
+            "there is no module Good here, nor one that is installed. Write rules_of_mine.Good,",
+        ),
         (["--seed", "1"], "path must come first"),
         (["rules_of_mine.Good", "--kind", "hat"], "kind must be one of"),
         (["rules_of_mine.Good", "--profle", "deep"], "did you mean: profile"),

@@ -1,5 +1,4 @@
 import io
-import math
 
 from rich.console import Console
 
@@ -30,7 +29,7 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch):
 
 
 def test_few_lines_for_fast_steps():
-    text = run(Console(file=io.StringIO(), width=100), steps=500, loss=math.nan)
+    text = run(Console(file=io.StringIO(), width=100), steps=500, loss=None)
     assert text.splitlines()[1:] == ["energy head ...", "energy head: 500/500, done in 4:10:00"]
 
 

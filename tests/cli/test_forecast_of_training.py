@@ -1,9 +1,11 @@
 """What `calmkit train` says before its first step, and when memory runs out."""
 
 import pytest
+import torch
 
 from calmkit import cli
-from calmkit.training import OutOfMemory
+from calmkit.experiments.trainer import Trainer
+from calmkit.training import OutOfMemory, TrainingResult
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +53,38 @@ def test_a_training_without_memory_says_what_to_change(monkeypatch, capsys):
 
 def test_a_validation_without_memory_says_what_to_change(monkeypatch, capsys):
     def fail(*args, **kwargs):
-        raise OutOfMemory("model", in_validation=True)
+        raise OutOfMemory("model", during="validation")
 
     monkeypatch.setattr("calmkit.cli.train.train", fail)
     assert cli.main(["train", "--output", "out", "--validation_rows", "40"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "set validation_rows to 20" in line and "set training.micro_batch" not in line
+
+
+def test_a_final_evaluation_without_memory_says_what_to_change(run, monkeypatch, capsys):
+    def evaluate(experiment, corpus, *, display, **given):
+        trainer = Trainer(experiment, corpus, display)
+        trained = TrainingResult(1, 1.0, curve=(), validation=())
+        trainer.measure(trainer.build(None), trained)
+
+    monkeypatch.setattr("calmkit.cli.train.train", evaluate)
+    monkeypatch.setattr("calmkit.experiments.trainer.measure", without_memory)
+    assert cli.main(["train", "--output", "out", "--evaluation.draws", "6"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the evaluation of the model with evaluation.draws = 6, and an allocation" in line
+    assert "set evaluation.draws to 3, or accelerator to cpu" in line
+    assert "goes on from the checkpoints in out/checkpoints" in line
+
+
+def test_an_evaluation_without_memory_is_told_in_one_line(trained, monkeypatch, capsys):
+    monkeypatch.setattr("calmkit.experiments.evaluating.measure", without_memory)
+    assert cli.main(["evaluate", "--checkpoint", "model"]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("calmkit evaluate: memory must suffice for the evaluation of the model")
+
+
+def without_memory(*args, **kwargs):
+    raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def test_finetuning_is_forecast_too(trained, tmp_path, capsys):

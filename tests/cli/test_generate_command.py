@@ -98,6 +98,15 @@ def test_prompts_come_from_a_file(run, trained, tmp_path, capsys):
         ([], "calmkit generate: missing: checkpoint."),
         (["--checkpoint", "nowhere"], "checkpoint nowhere must be a folder"),
         (["--chekpoint", "x"], "did you mean: checkpoint"),
+        (["--checkpoint", "model", "--trust", "mine.py"], "got 'mine.py'. Write --trust mine."),
+        (
+            ["--checkpoint", "model", "--trust", "my/own.py"],
+            "got 'my/own.py'. Write --trust my.own.",
+        ),
+        (
+            ["--checkpoint", "model", "--trust", "a-b"],
+            "modules as an import does, such as my_heads;",
+        ),
         (["--checkpoint", "model", "--temperature", "2"], "temperature must be in"),
         (["--checkpoint", "model", "--candidates", "0"], "candidates must be"),
         (["--checkpoint", "model", "--prompts", "no.txt"], "prompts must be readable; 'no.txt'"),

@@ -35,6 +35,7 @@ def test_it_shows_what_was_made_and_a_second_time_leaves_it(folder, capsys):
         assert [source.name for source in manifest.sources] == ["texts/a.jsonl", "b.md"]
         assert f"train{manifest.train.documents:21,}" in out
         assert "tokenizer train:270: 270 ids, end of text 0" in out
+        assert manifest.held_out_in_words in " ".join(out.split())
         assert out.endswith("out/: 6 files\n")
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
         "manifest.json", "tokenizer.json", "train-00000.bin", "train-documents.bin",

@@ -229,6 +229,20 @@ class TestQuestions:
 
 class TestMistakes:
     @pytest.mark.parametrize(
+        ("wrong", "meant"), [("sofmax: true", "softmax"), ("seds: 3", "seeds"),
+                             ("bugdet: flops", "budget"), ("hiden_size: 8", "hidden_size")],
+    )  # fmt: skip
+    def test_of_a_shared_key_blame_no_variant(self, tmp_path, wrong, meant):
+        key, value = wrong.split(": ")
+        for options, source in (
+            (written(tmp_path, wrong), tmp_path),
+            ([f"--{key}", value], "command line"),
+        ):
+            said = message(*options)
+            assert said.startswith(f"{key} is not a key of `calmkit compare` (")
+            assert str(source) in said and f"did you mean: {meant}\n" in said
+
+    @pytest.mark.parametrize(
         ("options", "parts"),
         [
             (["--variants", "{}"], ["variants must name at least one model"]),
@@ -238,6 +252,12 @@ class TestMistakes:
             (["--variants", "{a: {head: FlowHed}}"],
              ["variant a: head: FlowHed is not a known class (variant a)", "mean: FlowHead"]),
             (["--variants", "{a: {sead: 1}}"], ["variant a: sead is not a known key (variant a)"]),
+            (["--variants.flow.sofmax", "1"], ["variant flow: sofmax is not a known key"]),
+            (["--variants.flow.seed", "1"], ["variant flow must not set seed", "use seeds."]),
+            (["--variants", "{a: {budget: flops}}"], ["variant a must not set budget"]),
+            (["--softmax.head", "FlowHead"],
+             ["softmax must be given as a whole", "--softmax '{head: VALUE}'"]),
+            (["--seeds.flow", "3"], ["seeds must be given as a whole, as --seeds VALUE."]),
             (["--variants", "{a: {seed: 1}}"], ["variant a must not set seed", "use seeds"]),
             (["--variants", "{a: {output: x}}"], ["variant a must not set output"]),
             (["--variants.flwo.head.depth", "3"], ["no variant 'flwo'", "mean: flow"]),

@@ -93,6 +93,17 @@ class TestMistakes:
         for part in parts:
             assert part in said
 
+    def test_of_a_class_in_a_file_of_this_folder_name_it_by_the_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        code = "raise SystemExit  # it is not run\nclass FlowsHead(Head):\n    pass\n"
+        (tmp_path / "heads_in_a_file.py").write_text(code)
+        (tmp_path / "broken.py").write_text("class (")
+        said = message("--head", "FlowsHead")
+        assert "A file of this folder defines it: write heads_in_a_file.FlowsHead." in said
+        assert "did you mean" not in said and "mean: FlowHead" in message("--head", "FloHead")
+        said = message("--head", "calmkit.py")
+        assert "calmkit.py is a file; name a class in it, as calmkit.MyClass." in said
+
     @pytest.mark.parametrize(
         ("text", "part"),
         [

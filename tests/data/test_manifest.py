@@ -71,6 +71,32 @@ def rewrite(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.mark.parametrize(
+    ("held_out", "asked", "said"),
+    [
+        (
+            32,
+            0.1,
+            "held out: 32.0% of the tokens, 3 of 10 documents. validation_fraction = 0.1 holds",
+        ),
+        (11, 0.1, "held out: 11.0% of the tokens, 3 of 10 documents."),
+        (13, 0.1, "long one among them, make the share of the tokens differ."),
+        (32, None, "held out: 32.0% of the tokens, 3 of 10 documents."),
+    ],
+)
+def test_the_share_held_out_is_told_and_explained(made, held_out, asked, said):
+    """Held out by files, no share was asked for."""
+    _, manifest = made
+    rule = {"by": "files"} if asked is None else {"by": "hash", "fraction": asked}
+    told = dataclasses.replace(
+        manifest,
+        train=dataclasses.replace(manifest.train, documents=7, tokens=100 - held_out),
+        validation=dataclasses.replace(manifest.validation, documents=3, tokens=held_out),
+        held_out=rule,
+    ).held_out_in_words
+    assert said in told and (told == said or held_out > 11)
+
+
 def test_another_format_is_refused_by_name(made):
     folder, _ = made
     rewrite(folder, format=2, calmkit="9.9")

@@ -30,6 +30,7 @@ def test_at_the_end_it_is_the_time_it_took_however_small_the_text(monkeypatch, t
     progress(total, total)
     label, _, end = display.seen
     assert label == "encoding, MB"
+    assert end.loss is None
     assert end.step == end.steps and abs(end.steps * end.seconds_per_step - 3.0) < 1e-9
 
 
@@ -51,9 +52,12 @@ def test_what_is_not_shown_is_logged(caplog, capfd):
     show = silent.track("model")
     for step in (1, 2):
         show(Progress(step, 2, 0.5, 1.0))
+    silent.track("encoding, MB")(Progress(1, 1, None, 1.0))
     assert caplog.record_tuples == [
         ("calmkit.experiments", logging.INFO, "100% of it"),
         ("calmkit.experiments", logging.INFO, "model ..."),
         ("calmkit.experiments", logging.INFO, "model: 2 steps, loss 0.5"),
+        ("calmkit.experiments", logging.INFO, "encoding, MB ..."),
+        ("calmkit.experiments", logging.INFO, "encoding, MB: 1 steps"),
     ]
     assert capfd.readouterr() == ("", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from train_configs import train
 
-from calmkit.forecasts import memory_advice, validation_advice
+from calmkit.forecasts import evaluation_advice, memory_advice, validation_advice
 
 
 def advice(*options, devices=1, stage="model"):
@@ -66,3 +66,19 @@ def test_only_what_helps_is_said(options, devices, stage, message):
 def test_a_validation_has_rows_of_its_own(options, stage, message):
     experiment = replace(train(*options).experiment, output=Path("out"))
     assert message in validation_advice(stage, experiment)
+
+
+@pytest.mark.parametrize(
+    ("options", "stage", "message"),
+    [
+        (["--evaluation.draws", "6"], "model", "with evaluation.draws = 6, and an allocation "
+         "failed: set evaluation.draws to 3, or accelerator to cpu. The same command with it"),
+        (["--evaluation.draws", "3"], "model", "failed: set evaluation.draws to 2, or"),
+        (["--evaluation.draws", "2"], "model", "failed: use a smaller model, or accelerator to"),
+        (["--evaluation.rows", "40"], "finetune", "evaluation.rows = 40, and an allocation "
+         "failed: set evaluation.rows to 20, or"),
+    ],
+)  # fmt: skip
+def test_an_evaluation_draws_or_generates(options, stage, message):
+    experiment = replace(train(*options).experiment, output=Path("out"))
+    assert message in evaluation_advice(stage, experiment)

@@ -1,5 +1,6 @@
 """Generation: equal to re-running the model without a cache, row by row, to the token."""
 
+import inspect
 import random
 import threading
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from seeding import seeded
 
 from calmkit.chunking import chunk_pair, chunk_prompts
+from calmkit.cli.generate import _options
 from calmkit.models import rank
 from calmkit.sampling import (
     BatchTemperature,
@@ -63,6 +65,15 @@ def test_equals_the_literal_loop(prompts, max_new_tokens, eos_id, chunk_size):
         for step, alone in enumerate(states[first : first + generation.chunks]):
             going_on = [r for r, other in enumerate(got) if other.chunks > step]
             torch.testing.assert_close(together[step][going_on.index(row)], alone)
+
+
+def test_as_many_tokens_as_the_command_unless_told():
+    """`generate`, `stream` and `calmkit generate` have one default."""
+    limit = inspect.signature(_options).parameters["max_new_tokens"].default
+    model, generator = tiny(2), torch.Generator()
+    (written,) = model.generate([[1, 2]], generator=generator.manual_seed(0))
+    assert len(written.tokens) == limit == 100
+    assert list(model.stream([1, 2], generator=generator.manual_seed(0))) == written.tokens
 
 
 def test_the_stub_writes_varied_text():

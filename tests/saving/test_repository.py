@@ -6,13 +6,15 @@ import sys
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from published_files import autoencoder_checkpoint, write
+from safetensors.torch import save_file
 
 import calmkit
 from calmkit.backbones import TransformerBackbone
 from calmkit.data import TextTokenizer
 from calmkit.heads import EnergyHead, Head
 from calmkit.models import TokenLM
-from calmkit.saving import SavedModelError, folder_of
+from calmkit.saving import SavedAutoencoder, SavedModelError, folder_of
 from calmkit.saving.stored_tokenizer import StoredTokenizer
 
 
@@ -58,6 +60,28 @@ def test_a_folder_hides_a_repository(asked, tmp_path):
 def test_what_the_hub_answers_is_told(asked):
     with pytest.raises(SavedModelError, match=r"other/one must be .* the hub answers: offline$"):
         calmkit.load("other/one", Head)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_repository_in_the_published_format_is_told_how_to_convert(asked, tmp_path, name):
+    """Only `model.safetensors` is downloaded, whatever else there is."""
+    (tmp_path / "stored" / "model.safetensors").unlink()
+    if name == "model.safetensors":
+        save_file({"weight": torch.zeros(2)}, tmp_path / "stored" / name)
+    with pytest.raises(SavedModelError) as caught:
+        calmkit.load("owner/name", Head)
+    said = str(caught.value)
+    assert said.startswith("owner/name must be a model in calmkit's format")
+    assert "`hf download owner/name --local-dir PUBLISHED` and `calmkit convert" in said
+
+
+def test_a_folder_in_the_published_format_is_told_how_to_convert(tmp_path):
+    config, tensors = autoencoder_checkpoint()
+    folder = write(tmp_path / "ae", config, tensors)
+    with pytest.raises(
+        SavedModelError, match=f"calmkit convert --checkpoint {folder} --output NEW"
+    ):
+        SavedAutoencoder.of_folder(folder)
 
 
 def test_the_missing_library_is_told(asked, monkeypatch):

@@ -7,6 +7,10 @@ import torch
 from jaxtyping import TypeCheckError
 from score_problems import SCORES
 
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import EnergyHead
+from calmkit.scoring import EnergyScore
+
 every_score = pytest.mark.parametrize(("score", "least"), SCORES.values(), ids=SCORES)
 
 
@@ -24,6 +28,17 @@ def test_numbers_that_are_not_finite(score, least, value):
         score(good.index_put((torch.tensor(2),), bad), good[0])
     with pytest.raises(ValueError, match="observation must be finite; 1 of 3"):
         score(good, bad)
+
+
+def test_a_target_is_called_what_it_was_given_as():
+    """As a tensor it is `target`; as a Gaussian it has a mean."""
+    samples, bad = torch.zeros(5, 3), torch.tensor([0.0, math.nan, 0.0])
+    with pytest.raises(ValueError, match=r"^target must be finite; 1 of 3"):
+        EnergyScore().score(samples, bad)
+    with pytest.raises(ValueError, match=r"^target must be finite; 1 of 3"):
+        EnergyHead(2, 3, width=4).loss(torch.zeros(2), bad)
+    with pytest.raises(ValueError, match=r"^mean must be finite; 1 of 3"):
+        EnergyScore().score(samples, DiagonalGaussian.isotropic(bad, 1.0))
 
 
 @every_score

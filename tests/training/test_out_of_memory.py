@@ -31,21 +31,21 @@ def test_other_errors_pass():
 
 
 def test_it_can_be_sent_by_a_worker():
-    sent = pickle.loads(pickle.dumps(OutOfMemory("model", in_validation=True)))
-    assert (type(sent), sent.stage, sent.in_validation) == (OutOfMemory, "model", True)
+    sent = pickle.loads(pickle.dumps(OutOfMemory("model", during="validation")))
+    assert (type(sent), sent.stage, sent.during) == (OutOfMemory, "model", "validation")
 
 
-@pytest.mark.parametrize("in_validation", [False, True])
-def test_a_failure_in_a_validation_is_told_from_one_in_a_step(in_validation):
+@pytest.mark.parametrize("during", ["training", "validation"])
+def test_a_failure_in_a_validation_is_told_from_one_in_a_step(during):
     """`fit` does not know the stage; its caller does."""
 
     def fail(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    failing = {"validate" if in_validation else "aim": fail}
+    failing = {"validate" if during == "validation" else "aim": fail}
     with pytest.raises(OutOfMemory) as caught, out_of_memory_in("autoencoder"):
         run(Toy(), **failing)
-    assert (caught.value.stage, caught.value.in_validation) == ("autoencoder", in_validation)
+    assert (caught.value.stage, caught.value.during) == ("autoencoder", during)
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
-    assert ("validation of autoencoder" in str(caught.value)) == in_validation
-    assert ("micro_batch" in str(caught.value)) != in_validation
+    assert f"the {during} of autoencoder" in str(caught.value)
+    assert ("micro_batch" in str(caught.value)) == (during == "training")
