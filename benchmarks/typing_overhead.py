@@ -108,16 +108,15 @@ def start_worker(*, checks: bool) -> Connection:
     return here
 
 
-def measure(name: str, pairs: int, warmup: int = 5) -> dict[str, float]:
-    """What checks add to one kind of work."""
-    workers = (start_worker(checks=True), start_worker(checks=False))
+def measure(
+    workers: tuple[Connection, Connection], name: str, pairs: int, warmup: int = 5
+) -> dict[str, float]:
+    """What checks add to one kind of work, from a worker with them and one without."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for pair in range(warmup + pairs):
         for kind in (0, 1) if pair % 2 == 0 else (1, 0):
             workers[kind].send(name)
             seconds[kind].append(workers[kind].recv())
-    for worker in workers:
-        worker.send("")
     checked, bare = (found[warmup:] for found in seconds)
     ratios = [a / b for a, b in zip(checked, bare, strict=True)]
     quartiles = statistics.quantiles(ratios, n=4)
@@ -138,14 +137,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    workers = (start_worker(checks=True), start_worker(checks=False))
     results: dict[str, Any] = {"pairs": args.pairs}
     for name in WORKS:
-        found = results[name] = measure(name, args.pairs)
+        found = results[name] = measure(workers, name, args.pairs)
         print(
             f"{name}: {found['milliseconds_with_checks']:.1f} ms with checks, "
             f"{found['milliseconds_without_checks']:.1f} ms without: overhead "
             f"{100 * found['overhead']:+.2f} % (+- {100 * found['standard_error']:.2f})"
         )
+    for worker in workers:
+        worker.send("")
     print_results(results, torch.device("cpu"), args.json)
 
 

@@ -19,9 +19,6 @@ __all__ = ["Trial", "neutral"]
 
 T = TypeVar("T")
 
-# A number costs a fraction of an example, and few problems reveal a slightly improper rule.
-_NUMBERS_PER_EXAMPLE = 10
-
 
 class Trial:
     """One part under test, in one run of one contract.
@@ -76,16 +73,6 @@ class Trial:
             return keyword in inspect.signature(self.factory).parameters
         except (TypeError, ValueError):
             return False
-
-    def each_of(self, numbers: range, check: Callable[[int], None]) -> None:
-        """Run a check on the first numbers of a range, more of them in a deeper profile.
-
-        If an example is only the seed of a problem, there is nothing to search. Hypothesis would
-        draw other examples in a process with other modules, since it reads their constants.
-        """
-        for number in numbers[: _NUMBERS_PER_EXAMPLE * self.profile.examples]:
-            with neutral(self.seed):
-                check(number)
 
     def search(
         self, examples: Callable[[Any], Any], check: Callable[[Any], None], *, most: int = 2_000

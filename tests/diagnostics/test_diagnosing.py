@@ -7,8 +7,10 @@ import dataclasses
 import importlib.util
 import json
 import math
+from functools import partial
 
 import pytest
+import sklearn.manifold
 import torch
 from precision import in_float32
 from rounding import RoundingAutoencoder
@@ -130,6 +132,14 @@ def diagnosis(name="knows", *, draws=6, min_context=3, seed=0):
     return diagnose(
         model(HEADS[name]), rows(), Digits(), draws=draws, min_context=min_context, seed=seed
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_steps_of_tsne():
+    """Its maps are tested on their own; here they are only there, or the same again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.manifold, "TSNE", partial(sklearn.manifold.TSNE, max_iter=250))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -36,16 +36,22 @@ LIMITED = [kind for kind, known in KNOWN_HEADS.items() if known.one_mode]
 # condition's use 1.2 for the Gaussian and 0.1 for the moons; a Gaussian of the right moments has
 # 0.025 for the moons and 0.055 for the ring.
 MEASURED = {
-    EnergyHead: {"gaussian": 0.003, "moons": 0.007, "ring": 0.019},
-    DriftingHead: {"gaussian": 0.002, "moons": 0.007, "ring": 0.020},
-    SplineFlowHead: {"gaussian": 0.003, "moons": 0.001, "ring": 0.001},
-    FlowHead: {"gaussian": 0.004, "moons": 0.002, "ring": 0.008},
-    DiffusionHead: {"gaussian": 0.004, "moons": 0.003, "ring": 0.008},
-    MeanFlowHead: {"gaussian": 0.051, "moons": 0.016, "ring": 0.018},
-    FlowMapHead: {"gaussian": 0.009, "moons": 0.005, "ring": 0.010},
-    MixtureHead: {"gaussian": 0.001, "moons": 0.001, "ring": 0.006},
-    GuidedHead: {"gaussian": 0.008, "moons": 0.007, "ring": 0.017},
+    EnergyHead: {"gaussian": 0.005, "moons": 0.006, "ring": 0.019},
+    DriftingHead: {"gaussian": 0.008, "moons": 0.007, "ring": 0.022},
+    SplineFlowHead: {"gaussian": 0.004, "moons": 0.001, "ring": 0.001},
+    FlowHead: {"gaussian": 0.005, "moons": 0.003, "ring": 0.010},
+    DiffusionHead: {"gaussian": 0.005, "moons": 0.005, "ring": 0.008},
+    MeanFlowHead: {"gaussian": 0.041, "moons": 0.018, "ring": 0.018},
+    FlowMapHead: {"gaussian": 0.009, "moons": 0.006, "ring": 0.013},
+    MixtureHead: {"gaussian": 0.001, "moons": 0.002, "ring": 0.009},
+    GuidedHead: {"gaussian": 0.014, "moons": 0.007, "ring": 0.017},
 }
+
+# Where fewer steps would let a wrong spread, shift or independence of dimensions pass.
+LONGER = {
+    (EnergyHead, "ring"), (MeanFlowHead, "ring"), (FlowMapHead, "gaussian"),
+    (GuidedHead, "moons"), (GuidedHead, "ring"),
+}  # fmt: skip
 
 every_target = pytest.mark.parametrize("target", TARGETS)
 
@@ -56,7 +62,8 @@ def by_kind(kinds):
 
 @functools.cache
 def trained(kind, target):
-    return train(KNOWN_HEADS[kind].learner, TARGETS[target], steps=400, lr=1e-2)
+    steps = 400 if kind in LIMITED or (kind, target) in LONGER else 250
+    return train(KNOWN_HEADS[kind].learner, TARGETS[target], steps=steps, lr=1e-2)
 
 
 def drawn(head, target):
@@ -81,7 +88,7 @@ def best_of_the_family(kind, cond, target):
 @by_kind(GENERAL)
 def test_reaches_the_target(kind, target):
     _, x, y = drawn(trained(kind, target), TARGETS[target])
-    assert energy_distance(x, y) < 1.3 * MEASURED[kind][target] + 0.003
+    assert energy_distance(x, y) < 1.2 * MEASURED[kind][target] + 0.003
 
 
 @every_target

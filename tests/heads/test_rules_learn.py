@@ -51,8 +51,11 @@ def unconditional(count, generator):
     return torch.zeros(count, 1, dtype=torch.float32)
 
 
-def trained(rule, law):
-    """Draws of a head trained on plain observations, and fresh draws of the law."""
+def trained(rule, law, *, quickly=False):
+    """Draws of a head trained on plain observations, and fresh draws of the law.
+
+    Quickly is in fewer, larger steps, which a rule with a flat minimum would not settle in.
+    """
 
     def build(cond, latent):
         return EnergyHead(1, 2, width=32, depth=2, noise_size=8, rule=rule)
@@ -62,7 +65,8 @@ def trained(rule, law):
 
     # One mode is learned sooner than two.
     steps = 150 if law is correlated else 250
-    head = train(build, Target(unconditional, outcome, (1, 1000)), steps=steps, lr=5e-3)
+    steps, lr = (3 * steps // 5, 1e-2) if quickly else (steps, 5e-3)
+    head = train(build, Target(unconditional, outcome, (1, 1000)), steps=steps, lr=lr)
     generator = torch.Generator().manual_seed(1)
     samples = head.sample(unconditional(1, generator), 1000, generator)
     return samples, law(1000, generator)[:, None]
@@ -72,8 +76,10 @@ def trained(rule, law):
 @pytest.mark.parametrize("rule", STRICTLY_PROPER, ids=str)
 def test_strictly_proper_rules_reach_the_distribution(rule, target):
     assert rule.strictly_proper
-    # Measured: at most 0.002 and 0.02. One standard deviation of shift would be about 0.5.
-    assert energy_distance(*trained(rule, target)) < 0.04
+    # The nearer the exponent is to 2, where only means count, the flatter is the minimum.
+    quickly = str(rule) != str(EnergyScore(1.5))
+    # Measured: at most 0.006 and 0.02. One standard deviation of shift would be about 0.5.
+    assert energy_distance(*trained(rule, target, quickly=quickly)) < 0.04
 
 
 def test_marginal_scores_do_not_see_which_modes_go_together():

@@ -100,7 +100,7 @@ def train(build, target, *, steps, lr, shuffle=False, seed=0, batch=128):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = build(2, 2).float()
-    optimizer = torch.optim.Adam(head.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(head.parameters(), lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         with unchecked(step > 0):  # shapes are those of the first step

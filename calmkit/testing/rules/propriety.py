@@ -1,5 +1,7 @@
 """Propriety: no wrong distribution scores better than the truth."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from calmkit.distributions import DiagonalGaussian
 from calmkit.testing.chance import LIMIT, expect_equal_means
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.expecting import expect_same
-from calmkit.testing.rules.enumeration import PROBLEMS, expected, problem, scores_of
+from calmkit.testing.rules.enumeration import expected, problem_blocks, problems, scores_of
 from calmkit.testing.rules.trial import RuleTrial
 
 __all__ = [
@@ -29,49 +31,43 @@ def _not_proper(trial: RuleTrial) -> str | None:
 def unbiased_for_any_number_of_samples(trial: RuleTrial) -> None:
     """The enumerated expected score does not change with one more sample."""
     rule = trial.build()
-
-    def check(number: int) -> None:
-        support, truth, rival = problem(trial, number)
-        least = rule.min_samples
+    least = rule.min_samples
+    for block in problem_blocks(trial, least + 1):
         few, more = (
-            expected(scores_of(trial, rule, support, count), rival, truth)
+            expected(scores_of(trial, rule, block.support, count), block.rival, block.truth)
             for count in (least, least + 1)
         )
         expect_same(
             few,
             more,
-            what=f"the expected score from {least} samples, {float(few):.6g},",
-            than=f"from {least + 1} samples, {float(more):.6g}",
+            what=f"the expected score from {least} samples",
+            than=f"from {least + 1} samples",
             cause="pairs of a sample with itself are counted, a divisor is m instead of m - 1, "
             "or a function of an estimate stands for the estimate of a function",
             rtol=1e-10,
             atol=1e-12,
         )
 
-    trial.each_of(PROBLEMS, check)
-
 
 @contract(applies=_not_proper)
 def proper_on_finite_supports(trial: RuleTrial) -> None:
     """By enumeration, no rival scores better than the truth; if strict, none as well."""
     rule = trial.build()
-
-    def check(number: int) -> None:
-        support, truth, rival = problem(trial, number)
-        scores = scores_of(trial, rule, support, rule.min_samples)
-        excess = float(expected(scores, rival, truth) - expected(scores, truth, truth))
-        distance = float((rival - truth).abs().sum() / 2)
-        least = 1e-9 * distance**2 if rule.strictly_proper else -1e-12 * float(scores.abs().max())
+    for block in problem_blocks(trial, rule.min_samples):
+        scores = scores_of(trial, rule, block.support, rule.min_samples)
+        rivals, truths = (expected(scores, p, block.truth) for p in (block.rival, block.truth))
+        excess, distance = rivals - truths, block.distance
+        rounding = -1e-12 * scores.flatten(1).abs().amax(dim=-1)
+        least = 1e-9 * distance.square() if rule.strictly_proper else rounding
+        worst = int((excess - least).nan_to_num(-math.inf).argmin())
         expect(
-            excess > least,
-            seen=f"a rival at total variation {distance:.3f} from the truth scores better than "
-            f"it by {-excess:.3g}",
-            expected=f"worse by more than {least:.1g}",
+            excess[worst] > least[worst],
+            seen=f"a rival at total variation {distance[worst]:.3f} from the truth scores better "
+            f"than it by {-excess[worst]:.3g}",
+            expected=f"worse by more than {least[worst]:.1g}",
             cause="a wrong weight of a term (the 1/2 of the pair term), a wrong sign, or a "
             "function of distance that is not of negative type",
         )
-
-    trial.each_of(PROBLEMS, check)
 
 
 @contract(applies=_not_proper)
@@ -81,12 +77,13 @@ def no_wrong_distribution_scores_as_well(trial: RuleTrial) -> None:
     # More points than first and second moments, to expose a rule that depends only on these.
     size = 7 if rule.min_samples <= 2 else 4
     for number in range(3):
-        support, truth, _ = problem(trial, number, size)
-        scores = scores_of(trial, rule, support, rule.min_samples)
-        best = float(expected(scores, truth, truth))
+        block = problems(trial, range(number, number + 1), size)
+        truth = block.truth[0]
+        scores = scores_of(trial, rule, block.support, rule.min_samples)
+        best = float(expected(scores, block.truth, block.truth))
         for start in 3 * torch.eye(size)[:4]:
-            found = _attack(scores, truth, start)
-            excess = float(expected(scores, found, truth)) - best
+            found = _attack(scores, block.truth, start)
+            excess = float(expected(scores, found[None], block.truth)) - best
             distance = float((found - truth).abs().sum() / 2)
             seen = (
                 f"the prediction {[round(p, 4) for p in found.tolist()]} scores {excess:+.3g} "
@@ -116,7 +113,7 @@ def _attack(scores: Tensor, truth: Tensor, start: Tensor) -> Tensor:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = expected(scores, logits.softmax(dim=-1), truth)
+        value = expected(scores, logits.softmax(dim=-1)[None], truth).squeeze()
         value.backward()
         return value
 
