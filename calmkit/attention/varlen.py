@@ -6,7 +6,7 @@ packing: their number and lengths are data. It needs an NVIDIA GPU of compute ca
 higher and 16 bits.
 """
 
-import importlib.util
+import inspect
 import math
 from typing import Any, cast
 
@@ -26,13 +26,21 @@ def varlen_missing(device: torch.device) -> str | None:
     """The reason why the kernel cannot be used on a device; None if it can."""
     if device.type != "cuda":
         return f"the tensors are on {device.type}"
-    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
-        return f"torch {torch.__version__} does not have it"
+    if not _has_kernel():
+        return f"torch {torch.__version__} has no varlen_attn with scale and window_size"
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return f"{torch.cuda.get_device_name(device)} is older than compute capability 8.0"
     return None
+
+
+def _has_kernel() -> bool:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"scale", "window_size"} <= set(inspect.signature(varlen_attn).parameters)
 
 
 def varlen_refusal(

@@ -3,7 +3,8 @@
 What PyTorch documents, computed plainly, stands in for the kernel, which is tested on a GPU.
 """
 
-import importlib.util
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -116,14 +117,15 @@ def test_refusals(monkeypatch, query, mask, dropout, capability, reason):
     assert (found is None) if reason is None else (reason in found)
 
 
-def test_an_older_torch_does_not_have_the_kernel(monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        adapter.importlib.util,
-        "find_spec",
-        lambda name: None if name == "torch.nn.attention.varlen" else found(name),
-    )
-    assert "does not have it" in adapter.varlen_missing(torch.device("cuda", 0))
+def of_torch_2_10(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, is_causal=False):
+    """As it was before it had a scale and a window."""
+
+
+@pytest.mark.parametrize("module", [None, SimpleNamespace(varlen_attn=of_torch_2_10)])
+def test_an_older_torch_does_not_have_the_kernel(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", module)
+    found = adapter.varlen_missing(torch.device("cuda", 0))
+    assert "has no varlen_attn with scale and window_size" in found
 
 
 def test_transforms_are_refused(monkeypatch):
