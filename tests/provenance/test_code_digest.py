@@ -171,6 +171,7 @@ class TestNames:
 
 
 OPTIONS = ["--config=ci", "--autoencoder_training.steps=2", "--training.steps=2",
+           "--evaluation.draws=2", "--sample_tokens=4",
            "--autoencoder_training.warmup_steps=0", "--training.warmup_steps=0",
            "--evaluation.rows=4", "--evaluation.bootstrap=10"]  # fmt: skip
 
