@@ -49,6 +49,12 @@ def run_script(file, *options):
     runpy.run_path(str(file), run_name="__main__")
 
 
+def run_module(name, *options):
+    """Run a module as `python -m NAME OPTIONS` does."""
+    sys.argv = [name, *map(str, options)]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
 def run_command(*options):
     """Run `calmkit OPTIONS`, with its exit code, but draw nothing, which takes seconds."""
     from calmkit.cli import main
