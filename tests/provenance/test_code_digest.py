@@ -191,6 +191,8 @@ class TestCalmkit:
     def test_all_code_that_runs_is_in_it(self, float32, tmp_path):
         """What a training and a measurement really call, seen by the interpreter."""
         variants = ["--variants", "{mix: {head: MixtureHead}, flow: {head: FlowHead}}"]
+        solver = "--variants.flow.head.solver"
+        variants += [f"{solver}=MidpointSolver", f"{solver}.steps=2"]
         comparison = parse_comparison([*OPTIONS, *variants, f"--output={tmp_path}"])
         prepared = prepare_all(comparison)
         for variant in comparison.variants:
