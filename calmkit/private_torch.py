@@ -4,6 +4,7 @@
 wrappers are nested as the transforms are, `vmap(grad(f))` for instance.
 """
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -14,8 +15,8 @@ from torch.utils import _python_dispatch, _pytree
 
 __all__ = [
     "TorchDispatchMode", "compiled_call", "distance_gradient", "has_values", "in_transform",
-    "many_compilations", "map_tensors", "runs_while_tracing", "set_compiled_call", "storage_id",
-    "takes_device", "without_memory_like",
+    "many_compilations", "map_tensors", "runs_while_tracing", "set_compiled_call",
+    "shares_memory", "storage_id", "takes_device", "without_memory_like",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,12 +28,30 @@ TorchDispatchMode = _python_dispatch.TorchDispatchMode
 
 def map_tensors(change: Callable[[Tensor], Any], tree: Any) -> Any:
     """The same nested containers, with each tensor in them changed."""
+    # The arguments of most operations: PyTorch's own function takes much longer for these.
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if type(tree) in (tuple, list):
+        return type(tree)(map_tensors(change, entry) for entry in tree)
+    if type(tree) in _WITHOUT_TENSORS:
+        return tree
     return _pytree.tree_map_only(Tensor, change, tree)
 
 
+_WITHOUT_TENSORS = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout)
+
+
+@functools.cache
 def takes_device(operation: Any) -> bool:
     """Whether an operation, an `OpOverload`, has an argument named `device`."""
     return any(argument.name == "device" for argument in operation._schema.arguments)
+
+
+@functools.cache
+def shares_memory(operation: Any) -> bool:
+    """Whether an operation, an `OpOverload`, writes into an argument or returns a view."""
+    schema = operation._schema
+    return any(one.alias_info is not None for one in (*schema.arguments, *schema.returns))
 
 
 def storage_id(tensor: Tensor) -> int:

@@ -55,7 +55,7 @@ FLOORS = [
     {"finite"},
     {"typing"},
     {"text"},
-    {"manual", "locks", "foreign_data", "orders"},
+    {"manual", "locks", "foreign_data", "orders", "worker_pool"},
     {"files"},
     {"disk"},
     {"extras"},

@@ -13,6 +13,7 @@ from calmkit.private_torch import (
     map_tensors,
     runs_while_tracing,
     set_compiled_call,
+    shares_memory,
     storage_id,
     takes_device,
     without_memory_like,
@@ -91,6 +92,13 @@ def test_tensors_are_changed_wherever_they_are():
 def test_operations_that_take_a_device():
     assert takes_device(torch.ops.aten.ones.default)
     assert not takes_device(torch.ops.aten.sum.dim_IntList)
+
+
+def test_operations_whose_results_share_memory():
+    for operation in (torch.ops.aten.t.default, torch.ops.aten.add_.Tensor):
+        assert shares_memory(operation)
+    for operation in (torch.ops.aten.mm.default, torch.ops.aten.add.Tensor):
+        assert not shares_memory(operation)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from calmkit.private_torch import map_tensors, takes_device, without_memory_like
 
+from .on_meta import run_on_meta
+
 __all__ = ["Outline", "run_outlined"]
 
 
@@ -84,10 +86,11 @@ def run_outlined(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
     def outlined(x: Tensor) -> Outline:
         return outlines[id(x)] if id(x) in outlines else Outline(x)
 
-    on_meta, options = map_tensors(shaped, (tuple(args), dict(kwargs)))
+    on_meta = map_tensors(shaped, tuple(args))
+    options = {name: map_tensors(shaped, value) for name, value in kwargs.items()}
     if takes_device(func):
         options["device"] = "meta"
-    result = map_tensors(outlined, func(*on_meta, **options))
+    result = map_tensors(outlined, run_on_meta(func, on_meta, options))
     if isinstance(result, Outline):
         follow = all(map(_is_known, given)) if given else func in _TABLES
         if follow and result.numel() <= _LARGEST_TABLE:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from calmkit.experiments import RunProgress, Silent, with_threads
+from calmkit.worker_pool import Died, Pool
 
 from .planned_runs import PlannedRun, do_run
-from .pool import Died, Pool
 from .results import Failure
 
 __all__ = ["in_waves", "run_all"]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from calmkit.accounting import costs_per_token
 from calmkit.data import EvaluationRows, TextMixture, TextTokenizer, TokenStore
 from calmkit.models import LanguageModel, TokenLM
 from calmkit.sampling import BatchTemperature, PlainSampler, Sampler, SoftmaxSampler
@@ -86,7 +85,7 @@ def write_samples(
     *,
     sampler: Sampler | None,
     max_new_tokens: int,
-    positions: int,
+    sampling_flops: float | None,
     seed: int,
     training_text: TokenStore | TextMixture | None,
 ) -> tuple[SampleText, ...]:
@@ -98,7 +97,7 @@ def write_samples(
         prompts: Prompts and the true text after them, from `prompts_of`.
         sampler: A sampler beside the temperatures; None: none.
         max_new_tokens: Tokens of each text, fewer if they cost too much.
-        positions: Chunks in a row, for the cost of a token.
+        sampling_flops: FLOPs of sampling a token with one draw per chunk; None if unknown.
         seed: Seed of the draws.
         training_text: The training text; None if unknown.
     """
@@ -108,12 +107,13 @@ def write_samples(
         draws = getattr(sampler, "max_draws", getattr(sampler, "candidates", 1))
         chosen.append((str(sampler), getattr(sampler, "temperature", None), sampler, draws))
     chosen += _samplers(model)
-    costs = costs_per_token(model, positions)
     device = model.backbone.device
     most = _MOST_FLOPS.get(device.type, _MOST_FLOPS_ELSEWHERE)
     written = []
     for name, temperature, one, draws in chosen:
-        tokens = max_new_tokens if costs is None else int(most / (draws * costs.sampling))
+        tokens = max_new_tokens
+        if sampling_flops is not None:
+            tokens = int(most / (draws * sampling_flops))
         rows = min(len(prompts), max(1, tokens // max_new_tokens))
         found = model.generate(
             [prompt for prompt, _ in prompts[:rows]],

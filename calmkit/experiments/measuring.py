@@ -106,7 +106,7 @@ def measure(
             prompts_of(rows, PROMPT_TOKENS),
             sampler=plan.sampler,
             max_new_tokens=plan.sample_tokens,
-            positions=plan.positions,
+            sampling_flops=None if costs is None else costs.sampling,
             seed=plan.drawing_seed,
             training_text=plan.training_text,
         ),

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.util
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
@@ -77,7 +78,7 @@ def read_module(name: str) -> Module:
     imports = tuple(_imports(tree, package, "", within_classes=is_calmkit))
     handed_on = {
         alias.asname or alias.name: Import(_absolute(node, package), alias.name)
-        for node in ast.walk(tree)
+        for node in _statements(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
@@ -124,8 +125,22 @@ def _imports(
             yield Import(_absolute(node, package), alias.name, inside)
     elif isinstance(node, ast.ClassDef) and within_classes:
         inside = node.name
-    for child in ast.iter_child_nodes(node):
+    for child in _parts(node):
         yield from _imports(child, package, inside, within_classes=within_classes)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """A tree and all statements in it, the outer ones first."""
+    left = deque([tree])
+    while left:
+        node = left.popleft()
+        yield node
+        left.extend(_parts(node))
+
+
+def _parts(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a node without expressions, which are most of a tree and hold no statement."""
+    return (one for one in ast.iter_child_nodes(node) if not isinstance(one, ast.expr))
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
@@ -134,7 +149,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 def _without_docstrings(tree: ast.AST) -> ast.AST:
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     return tree

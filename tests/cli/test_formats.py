@@ -31,6 +31,7 @@ class TestBothFormats:
     def test_evaluate_measures_both_alike(self, run, bare, capsys, monkeypatch):
         """Neither has a config: text and protocol are options. Files and table are the usual."""
         monkeypatch.setattr("calmkit.cli.evaluate.evaluate_checkpoint", evaluate_checkpoint)
+        monkeypatch.setattr("calmkit.evaluation.sample_texts._CANDIDATES", 20)
         assert cli.main(["convert", "--checkpoint", "bare", "--output", "published"]) == 0
         small = ["--rows", "3", "--draws", "2", "--positions", "8", "--min_context", "4"]
         found = []

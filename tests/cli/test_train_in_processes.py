@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -56,12 +55,10 @@ def whole(tmp_path_factory, options):
     return output
 
 
-def started(options):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "calmkit", "train", *options], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+def started(options, output):
+    """`python -m calmkit train` in a process, which starts the others; all write to a file."""
+    given = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return forking.start(forking.run_module, "calmkit", "train", *options, output=output, **given)
 
 
 def train_in(folder, *options):
@@ -126,25 +123,26 @@ def weights(output):
 
 @pytest.mark.parametrize("strategy, killed", [("ddp", "first"), ("fsdp", "last")])
 def test_one_killed_ends_all_and_one_goes_on(tmp_path, options, whole, strategy, killed):
-    output = tmp_path / strategy
+    output, file = tmp_path / strategy, tmp_path / "said"
     mine = [*options, "--output", str(output), "--devices"]
-    process = started([*mine, "2", "--strategy", strategy])
+    process = started([*mine, "2", "--strategy", strategy], file)
     try:
         deadline = time.monotonic() + 120
         while not list((output / "checkpoints" / "model").glob("step-*")):
-            assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+            assert process.is_alive() and time.monotonic() < deadline, file.read_text()
             time.sleep(0.01)
         (other,) = children(process)
         time.sleep(random.random() / 4)
         os.kill(process.pid if killed == "first" else other, signal.SIGKILL)
         began = time.monotonic()
-        said, _ = process.communicate(timeout=20)
+        process.join(20)
         while alive(other):
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 20
             time.sleep(0.05)
     finally:
-        process.kill()
-    assert process.returncode != 0 and not (output / "results.json").exists()
+        code = forking.finished(process, seconds=0)
+    assert code != 0 and not (output / "results.json").exists()
+    said = file.read_text()
     # Whichever hears of the end first: the connection, or the exchange of tensors.
     heard = "ends with it" in said or "another process has ended" in said
     assert heard or killed == "last"
@@ -155,9 +153,10 @@ def test_one_killed_ends_all_and_one_goes_on(tmp_path, options, whole, strategy,
 
 def test_a_process_whose_parent_is_killed_at_its_start_ends(tmp_path, options):
     """It would wait for minutes where the processes meet."""
-    process = started([*options, "--output", str(tmp_path / "x"), "--devices", "2"])
+    given = [*options, "--output", str(tmp_path / "x"), "--devices", "2"]
+    process = started(given, tmp_path / "said")
     while not (found := children(process)):
-        assert process.poll() is None, process.stdout.read()
+        assert process.is_alive(), (tmp_path / "said").read_text()
         time.sleep(0.01)
     process.kill()
     began = time.monotonic()
@@ -168,7 +167,7 @@ def test_a_process_whose_parent_is_killed_at_its_start_ends(tmp_path, options):
     finally:
         for pid in filter(alive, found):
             os.kill(pid, signal.SIGKILL)
-        process.communicate(timeout=20)
+        forking.finished(process, seconds=0)
 
 
 def test_two_machines_take_the_steps_of_one(tmp_path, options, whole, folders):

@@ -3,7 +3,7 @@
 import dataclasses
 
 import yaml
-from train_configs import train
+from train_configs import message, train
 
 from calmkit.config import TrainExperiment, check_parts, parse_comparison, parse_text, preset_names
 
@@ -72,6 +72,13 @@ class TestLayers:
         monkeypatch.chdir(tmp_path)
         assert train("--data", "text.txt").experiment.data == tmp_path / "text.txt"
         assert yaml.safe_load(train("--data", "a.txt").text)["data"] == str(tmp_path / "a.txt")
+
+    def test_a_parse_leaves_nothing_for_the_next(self):
+        """All are made with one parser."""
+        before = train().text
+        train("--head", "FlowHead", "--head.depth", "7", "--seed", "9", "--optimizer.lr", "0.5")
+        message("--head", "FlowHead", "--head.depth", "0")
+        assert train().text == before
 
 
 def callable_field(field):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from evaluation_problems import rows_of
 
-from calmkit.accounting import costs_per_token
 from calmkit.backbones import TransformerBackbone
 from calmkit.data import TokenStore
 from calmkit.evaluation import sample_texts
@@ -43,7 +42,8 @@ PROMPTS = [([1, 2, 1, 2], [3, 1, 2, 3, 4, 5, 6]), ([3, 1], [2, 3, 1, 2]), ([4], 
 
 def written(model, **changes):
     known = {
-        "sampler": None, "max_new_tokens": 6, "positions": 8, "seed": 3, "training_text": None,
+        "sampler": None, "max_new_tokens": 6, "sampling_flops": 1.0, "seed": 3,
+        "training_text": None,
     }  # fmt: skip
     return write_samples(model, Letters(), PROMPTS, **(known | changes))
 
@@ -77,10 +77,10 @@ def test_a_softmax_writes_at_a_range_of_temperatures(softmax):
 
 
 def test_costly_tokens_make_fewer_texts_and_then_shorter_ones(calm, monkeypatch):
-    cost = 200 * costs_per_token(calm, 8).sampling
+    cost = 200 * 3.0
     for tokens, texts, each in ((13, 2, 6), (7, 1, 6), (4, 1, 4), (0, 1, 2)):
         monkeypatch.setattr(sample_texts, "_MOST_FLOPS", {"cpu": (tokens + 0.5) * cost})
-        found = written(calm)
+        found = written(calm, sampling_flops=3.0)
         assert len(found[0].texts) == 4  # one draw a chunk
         for one in found[1:3]:
             assert len(one.texts) == texts and one.tokens <= texts * each

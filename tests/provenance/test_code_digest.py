@@ -171,6 +171,7 @@ class TestNames:
 
 
 OPTIONS = ["--config=ci", "--autoencoder_training.steps=2", "--training.steps=2",
+           "--evaluation.draws=2", "--sample_tokens=4",
            "--autoencoder_training.warmup_steps=0", "--training.warmup_steps=0",
            "--evaluation.rows=4", "--evaluation.bootstrap=10"]  # fmt: skip
 
@@ -190,6 +191,8 @@ class TestCalmkit:
     def test_all_code_that_runs_is_in_it(self, float32, tmp_path):
         """What a training and a measurement really call, seen by the interpreter."""
         variants = ["--variants", "{mix: {head: MixtureHead}, flow: {head: FlowHead}}"]
+        solver = "--variants.flow.head.solver"
+        variants += [f"{solver}=MidpointSolver", f"{solver}.steps=2"]
         comparison = parse_comparison([*OPTIONS, *variants, f"--output={tmp_path}"])
         prepared = prepare_all(comparison)
         for variant in comparison.variants:

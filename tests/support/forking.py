@@ -15,7 +15,7 @@ import torch
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["calmkit.cli.train", "calmkit.cli.compare", "jsonargparse", "lightning_fabric", "matplotlib"]
+    ["calmkit.cli.train", "calmkit.cli.compare", "lightning_fabric", "matplotlib", "warmed"]
 )
 
 
@@ -49,10 +49,18 @@ def run_script(file, *options):
     runpy.run_path(str(file), run_name="__main__")
 
 
-def run_command(*options):
-    """Run `calmkit OPTIONS`, with its exit code."""
-    from calmkit.cli import main
+def run_module(name, *options):
+    """Run a module as `python -m NAME OPTIONS` does."""
+    sys.argv = [name, *map(str, options)]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 
+
+def run_command(*options):
+    """Run `calmkit OPTIONS`, with its exit code, but draw nothing, which takes seconds."""
+    from calmkit.cli import main
+    from calmkit.reports import plots
+
+    plots.draw_plots = lambda lines: []
     sys.exit(main([*map(str, options)]))
 
 

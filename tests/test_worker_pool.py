@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from calmkit.comparison.pool import Died, Pool
+from calmkit.worker_pool import Died, Pool
 
 PLACE = None
 
@@ -63,10 +63,10 @@ def test_a_task_whose_process_dies_is_lost_and_the_others_are_done():
 
 PARENT = """
 import sys
-from calmkit.comparison.pool import Pool
-import test_pool
+from calmkit.worker_pool import Pool
+from test_worker_pool import begin, tell_slowly, work
 if __name__ == "__main__":
-    with Pool(2, test_pool.work, begin=test_pool.begin, tell=test_pool.tell_slowly) as pool:
+    with Pool(2, work, begin=begin, tell=tell_slowly) as pool:
         list(pool.do(sys.argv[1:]))
 """
 
