@@ -111,10 +111,11 @@ class AttentionMask:
 
     def to(self, device: torch.device) -> "AttentionMask":
         """The same mask with its tensors on a device: copied once, not in each layer."""
+        if torch.compiler.is_compiling():  # a graph moves those that it uses, each where it does
+            return self
         names = ("key_lengths", "documents", "places", "starts")
         tensors = {name: x for name in names if (x := getattr(self, name)) is not None}
-        # A compiler cannot trace the copy; its graph moves each tensor where it is used.
-        if torch.compiler.is_compiling() or all(x.device == device for x in tensors.values()):
+        if all(x.device == device for x in tensors.values()):
             return self
         moved = copy.copy(self)
         for name, x in tensors.items():

@@ -139,7 +139,7 @@ def test_a_published_one_is_converted_first(tmp_path, kind):
     else:
         published = write(tmp_path / "published", *calm_checkpoint(kind))
         want = load_published_calm(published).autoencoder
-    assert "`calmkit convert`" in message(f"--autoencoder={published}")
+    assert "`calmkit convert " in message(f"--autoencoder={published}")
     convert_checkpoint(published, tmp_path / "converted")
     experiment = parsed(f"--autoencoder={tmp_path / 'converted'}").experiment
     sizes = experiment.chunk_size, experiment.vocab_size, experiment.latent_size

@@ -69,6 +69,8 @@ addEventListener('load', async () => {
   const frames = [...document.querySelectorAll('iframe')];
   for (const frame of frames)
     await Promise.all([...frame.contentDocument.images].map(image => image.decode()));
+  // The page learns of its boxes' sizes when it is drawn.
+  await new Promise(resolve => setTimeout(resolve, 1000));
   const found = await Promise.all(frames.map(measure));
   document.querySelector('pre').textContent = JSON.stringify(found);
 });
