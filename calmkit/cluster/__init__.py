@@ -15,6 +15,7 @@ from .micro_batches import MicroBatches as MicroBatches
 from .micro_batches import share_of as share_of
 from .peers import Peers as Peers
 from .placement import Placement as Placement
+from .sharding import copy_whole as copy_whole
 from .sharding import distribute_like as distribute_like
 from .sharding import local as local
 from .sharding import units_of as units_of

@@ -15,7 +15,7 @@ from torch import nn
 
 from calmkit.devices import compile_alike
 
-from .sharding import distribute_like, local, whole
+from .sharding import copy_whole, distribute_like, local
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -88,8 +88,7 @@ class Placement:
     def gather(self) -> None:
         """Copy the trained weights into the module; every process must call it."""
         if self.is_sharded:
-            for source, target in self._pairs():
-                target.copy_(whole(source))
+            copy_whole(self._pairs())
 
     @torch.no_grad()
     def scatter(self) -> None:

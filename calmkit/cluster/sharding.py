@@ -15,7 +15,7 @@ The sharding is PyTorch's `fully_shard` (FSDP2); its weights are `DTensor`s.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from lightning_fabric.strategies import ModelParallelStrategy
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["distribute_like", "fully_sharded", "local", "units_of", "whole"]
+__all__ = ["copy_whole", "distribute_like", "fully_sharded", "local", "units_of", "whole"]
+
+_BYTES_AT_ONCE = 2**26  # whole, in one exchange; a larger tensor has one of its own
 
 
 def fully_sharded() -> "ModelParallelStrategy":
@@ -113,6 +115,53 @@ def whole(tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import DTensor
 
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def copy_whole(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Copy the whole of tensors, sharded or not, into others; every process must call it.
+
+    Small tensors that follow each other share an exchange, whose duration hardly depends on its
+    size. Only one large tensor, or one group of small ones, is whole at a time.
+
+    Args:
+        pairs: A tensor, divided as `fully_sharded` does if it is sharded, and where to copy it.
+    """
+    group: list[tuple[Tensor, Tensor]] = []
+    for source, target in pairs:
+        if not _fit([*(earlier for earlier, _ in group), source]):
+            _copy_together(group)
+            group = []
+        group.append((source, target))
+    _copy_together(group)
+
+
+def _fit(sources: list[Tensor]) -> bool:
+    """Whether tensors may share an exchange."""
+    kinds = {(type(source), source.dtype, source.device) for source in sources}
+    return len(kinds) == 1 and sum(source.nbytes for source in sources) <= _BYTES_AT_ONCE
+
+
+def _copy_together(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Copy tensors that fit together. Process r holds the r-th part of each one's rows."""
+    from torch.distributed import all_gather
+    from torch.distributed.tensor import DTensor
+
+    sharded = [(s, target) for s, target in pairs if isinstance(s, DTensor)]
+    if len(sharded) < 2:
+        for source, target in pairs:
+            target.copy_(whole(source))
+        return
+    mesh = sharded[0][0].device_mesh
+    # All parts are as large as the first; the last ones are filled up.
+    sizes = [-(-s.shape[0] // mesh.size()) * s.shape[1:].numel() for s, _ in sharded]
+    own = sharded[0][0].to_local().new_zeros(sum(sizes))
+    for (source, _), place in zip(sharded, own.split(sizes), strict=True):
+        shard = source.to_local()
+        place[: shard.numel()] = shard.flatten()
+    found = own.new_empty(mesh.size(), own.numel())
+    all_gather([*found.unbind()], own, group=mesh.get_group())
+    for (source, target), parts in zip(sharded, found.split(sizes, dim=1), strict=True):
+        target.copy_(parts.flatten()[: source.numel()].view(source.shape))
 
 
 def distribute_like(tensor: Tensor, like: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from calmkit.cluster import whole
+from calmkit.cluster import copy_whole, local
 
 __all__ = ["AveragedWeights"]
 
@@ -53,8 +53,8 @@ class AveragedWeights:
             module: The same module with whole parameters.
         """
         gathered = AveragedWeights(module, self.decay)
-        for name, average in self._averages.items():  # only one of them is whole at a time
-            gathered._averages[name].copy_(whole(average))
+        own, others = self._averages, gathered._averages
+        copy_whole((average, others[name]) for name, average in own.items())
         return gathered
 
     def decay_at(self, step: int) -> float:
@@ -64,9 +64,10 @@ class AveragedWeights:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights after a step into the average."""
-        averages = list(self._averages.values())
+        # Each shard is averaged by itself: `DTensor`s would do the same, far more slowly.
+        averages = [local(average) for average in self._averages.values()]
         pairs = zip(averages, self._trained.values(), strict=True)
-        weights = [p.detach().to(average.dtype) for average, p in pairs]
+        weights = [local(p.detach()).to(average.dtype) for average, p in pairs]
         get_ema_multi_avg_fn(self.decay_at(step))(averages, weights, 0)
 
     @torch.no_grad()

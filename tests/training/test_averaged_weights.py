@@ -7,7 +7,8 @@ import pytest
 import torch
 from training_problems import Toy, batch_at, run, settings
 
-from calmkit.training import AveragedWeights, CheckpointError, averaged_weights
+from calmkit.cluster import sharding
+from calmkit.training import AveragedWeights, CheckpointError
 from calmkit.training.checkpoint import find_checkpoints
 
 
@@ -156,7 +157,7 @@ def test_other_averages_are_refused():
 def test_sharded_parameters_are_averaged_in_their_shards(monkeypatch):
     """FSDP2 turns parameters into `DTensor`s; here with one process and no devices but the CPU.
 
-    They are gathered one by one: a device that holds shards may have no room for all averages.
+    Large ones are gathered one by one: a device that holds shards may have no room for all.
     """
     from torch import distributed
     from torch.distributed.fsdp import fully_shard
@@ -186,7 +187,8 @@ def test_sharded_parameters_are_averaged_in_their_shards(monkeypatch):
             found.append(weakref.ref(full))
             return full
 
-        monkeypatch.setattr(averaged_weights, "whole", whole)
+        monkeypatch.setattr(sharding, "whole", whole)
+        monkeypatch.setattr(sharding, "_BYTES_AT_ONCE", 0)
         assert same(average.of_whole(Toy()).state_dict(), want.state_dict())
         assert len(found) == len(want.state_dict())
     finally:
