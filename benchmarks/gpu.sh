@@ -99,9 +99,11 @@ part generation 100 "$python" benchmarks/generation.py --device $device "${gener
 part packed_attention 90 "$python" benchmarks/packed_attention.py --device $device "${packed[@]}" \
   --json "$out/packed_attention.json"
 
-# 5. As long as time is left: two models on books, one after the other.
-part books_energy 300 "$python" -m calmkit train "${books[@]}" --head EnergyHead \
-  ${data:+--data "$data"} --devices 1 --output "$out/books_energy"
+# 5. As long as time is left: models on books, one after the other.
+for head in Energy Flow Gaussian; do
+  part "books_${head,,}" 300 "$python" -m calmkit train "${books[@]}" --head "${head}Head" \
+    ${data:+--data "$data"} --devices 1 --output "$out/books_${head,,}"
+done
 part books_softmax 300 "$python" -m calmkit train "${books[@]}" --model token_lm --chunk_size 1 \
   ${data:+--data "$data"} --devices 1 --output "$out/books_softmax"
 exit $failed

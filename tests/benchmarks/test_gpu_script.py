@@ -48,11 +48,11 @@ def parts_in(folder):
 
 def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path):
     done, commands = script("out", "prepared", failing="packed_attention.py")
-    assert (done.returncode, len(commands)) == (1, 6)
+    assert (done.returncode, len(commands)) == (1, 8)
     parts = parts_in(tmp_path / "out")
     assert [(one["part"], one["exit"]) for one in parts] == [
         ("gpu_tests", 0), ("calm_m", 0), ("generation", 0), ("packed_attention", 3),
-        ("books_energy", 0), ("books_softmax", 0),
+        ("books_energy", 0), ("books_flow", 0), ("books_gaussian", 0), ("books_softmax", 0),
     ]  # fmt: skip
     assert all(one["environment"] == {"device": "none"} for one in parts)
     assert (tmp_path / "out" / "packed_attention.log").read_text() == "out of luck\n"
@@ -62,7 +62,7 @@ def test_every_part_ends_in_time(script, tmp_path):
     """Three seconds are left: the first part is stopped, and the others are not begun."""
     done, commands = script("out", "prepared", slow="cacheprovider", SECONDS_LEFT="3")
     assert (done.returncode, len(commands)) == (1, 1)
-    assert [one["exit"] for one in parts_in(tmp_path / "out")] == [124] * 6
+    assert [one["exit"] for one in parts_in(tmp_path / "out")] == [124] * 8
 
 
 def test_commands_name_what_there_is(script, load, tmp_path):
@@ -76,7 +76,7 @@ def test_commands_name_what_there_is(script, load, tmp_path):
     experiment = parse(keys, command="calmkit train").experiment
     assert experiment.training.batch_size == 2 * experiment.training.micro_batch
     assert (experiment.hidden_size, experiment.positions) == (1024, 2048)
-    for options, model in zip(books, ("calm", "token_lm"), strict=True):
+    for options, model in zip(books, 3 * ["calm"] + ["token_lm"], strict=True):
         options[options.index("--data") + 1] = "null"
         experiment = parse(options[3:], command="calmkit train").experiment
         assert (experiment.model, experiment.hidden_size) == (model, 512)
