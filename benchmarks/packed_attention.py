@@ -1,16 +1,18 @@
 r"""Attention within packed documents: the kernels there are, at the shape of CALM-M.
 
-A compiled layer of calmkit writes out which keys each query sees, since the lengths of documents
-must not be constants of its graph. PyTorch then takes its memory-efficient kernel instead of flash
-attention, and computes the hidden half too. Measured beside it, forward and backward:
+The lengths of documents must not be constants of a compiled graph. With a mask written out as a
+tensor, PyTorch takes its memory-efficient kernel instead of flash attention, and computes the
+hidden half too. A compiled layer of calmkit therefore hands the places where documents start to
+`varlen_attn`, where that runs. Measured, forward and backward:
 
 - `one document`: flash attention of a causal row. What the others take beyond it, masks cost.
 - `dense mask`: PyTorch's kernel with the mask as a tensor, which is made once.
-- `calmkit, compiled`: what a compiled layer does now. It makes the mask in each call.
+- `calmkit, compiled`: what a compiled layer does: `varlen_attn`, told that documents may be as
+  long as the row, or on a CPU a mask made in each call.
 - `calmkit, by document`: what an eager layer does, one kernel for each document.
 - `xformers`: its block-diagonal causal mask, which holds lengths.
 - `flex`: `flex_attention`, compiled, with a block mask; to make that takes time once a step.
-- `varlen`: `torch.nn.attention.varlen`, all rows laid end to end.
+- `varlen`: `torch.nn.attention.varlen`, all rows laid end to end, told the longest document.
 
 Each result is compared with that of the dense mask before it is timed. What does not run here is
 listed with PyTorch's reason: on a CPU, flex has no backward pass, and varlen no kernel.

@@ -41,7 +41,8 @@ def attention(
         mask: The keys that each query may attend to; causal by default.
         scale: Factor on the scores; `1 / sqrt(head_dim)` if None.
         dropout: Probability that a weight is dropped, in [0, 1).
-        backend: `auto`, `xformers`, `sdpa`, `reference` or a registered name; see `backends`.
+        backend: `auto`, `xformers`, `varlen`, `sdpa`, `reference` or a registered name; see
+            `backends`.
 
     Raises:
         AttentionBackendError: If a backend requested by name cannot run the call.

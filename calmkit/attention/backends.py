@@ -127,8 +127,6 @@ def choose_backend(
         ValueError: If there is no such backend.
     """
     check_backend(name)
-    if name == "auto" and (q.device.type != "cuda" or needs_no_mask(mask, q.shape[1], k.shape[1])):
-        return sdpa_attention
     if name != "auto":
         reason = _refusal(name, q, k, v, mask, dropout)
         if reason is not None:
@@ -137,6 +135,8 @@ def choose_backend(
                 "Use backend='sdpa' or 'auto'."
             )
         return _BACKENDS[name].run
+    if q.device.type != "cuda" or needs_no_mask(mask, q.shape[1], k.shape[1]):
+        return sdpa_attention
     reason = _refusal("xformers", q, k, v, mask, dropout)
     if reason is None:
         return _BACKENDS["xformers"].run

@@ -112,6 +112,28 @@ def test_rows_must_hold_the_keys_in_use(used):
         mask.check_length(3)
 
 
+@pytest.mark.parametrize(
+    ("mask", "names"),
+    [
+        (AttentionMask.packed([(2, 1), (3,)], window=2), {"documents", "places", "starts"}),
+        (AttentionMask.cached(torch.tensor([1, 2])), {"key_lengths"}),
+        (AttentionMask.causal(), set()),
+    ],
+)
+def test_a_mask_moves_with_all_its_tensors(mask, names):
+    assert mask.to(CPU) is mask
+    moved = mask.to(torch.device("meta"))
+    tensors = {name for name, value in vars(moved).items() if isinstance(value, torch.Tensor)}
+    assert tensors == names
+    assert all(getattr(moved, name).device.type == "meta" for name in names)
+    assert (moved.lengths, moved.window) == (mask.lengths, mask.window)
+    assert all(getattr(mask, name).device == CPU for name in names)
+
+
+def test_documents_start_where_rows_laid_end_to_end_have_them():
+    assert AttentionMask.packed([(2, 1), (3,)]).starts.tolist() == [0, 2, 3, 6]
+
+
 def test_a_mask_shows_how_it_was_made():
     """Not the tensors of all positions that it holds besides."""
     assert repr(AttentionMask.packed([(2, 1)], window=2)) == (

@@ -77,6 +77,14 @@ def test_decode_tokens_is_the_argmax_of_all_logits(model, limit, monkeypatch):
     torch.testing.assert_close(model.decode_tokens(latents), want, rtol=0, atol=0)
 
 
+def test_blocks_are_larger_where_each_has_kernels_to_start(model, monkeypatch):
+    monkeypatch.setattr(ChunkAutoencoder, "_logits_at_once", 40)
+    rows = torch.zeros(3, LATENT)
+    assert model._rows_at_once(rows, 20) == 2
+    assert model._rows_at_once(rows.to("meta"), 20) == 16
+    assert model._rows_at_once(rows, 50) == 1
+
+
 class Largest(TorchDispatchMode):
     """The largest number of elements that any operation gives."""
 
