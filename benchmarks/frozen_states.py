@@ -10,10 +10,14 @@ over tokens (K = 1), and the same steps on the same text. From one to the next, 
     narrow, Brier      through L dimensions, new output layer    exact Brier score
     decoder            through L dimensions, frozen decoder      cross entropy of its tokens
     energy, flow, ...  heads: a law of the latents in L dimensions, draws decoded
+    trigram            no readout: draws of a table of trigrams, counted in the training text
+    trigram, decoded   the same draws, encoded, drawn from the posterior, and decoded
 
 L is the latent size of an autoencoder of single tokens, whose decoder it is. The readouts that are
-not heads predict one point and have the probabilities of tokens in closed form. Brier-1 is exact
-for them, and estimated from draws for heads; differences are paired over documents.
+neither heads nor tables predict one point and have the probabilities of tokens in closed form.
+Brier-1 is exact for them, and estimated from draws for the others; differences are paired over
+documents. "trigram, decoded" is an oracle: what a head scores that knows the posteriors of all
+tokens which followed the same two tokens in training, smoothed as the table is.
 
     python benchmarks/frozen_states.py --softmax MODEL --data FOLDER --json frozen_states.json
 
@@ -22,6 +26,7 @@ one that `calmkit prepare` has written with the same tokenizer.
 """
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -29,18 +34,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from measuring import print_results
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 import calmkit
 from calmkit.autoencoders import ChunkAutoencoder, MLPAutoencoder, StandardizedAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.data import TokenStore, TrainingBatches, evaluation_rows
 from calmkit.devices import fast_products
-from calmkit.evaluation import restored_share
+from calmkit.evaluation import NgramModel, restored_share
 from calmkit.heads import EnergyHead, FlowHead, GaussianHead, Head, MixtureHead
 from calmkit.metrics import DocumentScores, brier, paired_difference, softmax_brier
 from calmkit.models import TokenLM
@@ -55,7 +61,8 @@ NEW_HEAD: dict[str, Callable[..., Head]] = {
     "mixture": MixtureHead,
     "Gaussian": GaussianHead,
 }
-NAMES = ("softmax", "softmax, Brier", "narrow", "narrow, Brier", "decoder", *NEW_HEAD)
+TABLES = ("trigram", "trigram, decoded")
+NAMES = ("softmax", "softmax, Brier", "narrow", "narrow, Brier", "decoder", *NEW_HEAD, *TABLES)
 
 
 def widened(x: Tensor) -> Tensor:
@@ -116,6 +123,40 @@ class HeadReadout(nn.Module):
         return brier(torch.stack(drawn), tokens[..., None])
 
 
+class TableReadout(nn.Module):
+    """Draws of a table of trigrams, as tokens or as latents that are decoded; never trained."""
+
+    def __init__(
+        self, table: NgramModel, autoencoder: ChunkAutoencoder | None, draws: int
+    ) -> None:
+        super().__init__()
+        self.table, self.draws = table, draws
+        self.through = (
+            None if autoencoder is None else (autoencoder.encode, autoencoder.decode_tokens)
+        )
+
+    def brier(self, before: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """Brier-1 of each position, from draws.
+
+        Args:
+            before: The two tokens before each position, -1 where there is none,
+                (rows, positions, 2).
+            tokens: Those to be predicted, (rows, positions).
+            generator: Seeds the draws.
+        """
+        contexts = before.expand(self.draws, *before.shape).reshape(-1, before.shape[-1])
+        numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        drawn = torch.from_numpy(self.table.draw(contexts.numpy(), 1, numbers))
+        drawn = drawn.reshape(self.draws, *tokens.shape, 1)
+        if self.through is not None:
+            encode, decode = self.through
+            drawn = torch.stack([decode(encode(x).sample(1, generator)[0]) for x in drawn])
+        return brier(drawn, tokens[..., None])
+
+
+Readout = TokenReadout | HeadReadout | TableReadout
+
+
 class Study:
     """What all readouts share: the softmax model, text, autoencoder and held-out rows."""
 
@@ -167,13 +208,21 @@ class Study:
         states = self.softmax.backbone(self.softmax.input_encoder(batch.tokens, batch.real))
         return widened(states[:, :-1]), batch.tokens[:, 1:, 0]
 
-    def new_readout(self, name: str) -> TokenReadout | HeadReadout:
+    @functools.cached_property
+    def trigrams(self) -> NgramModel:
+        """Those of the training text."""
+        return NgramModel.fit(TokenStore.open(self.args.data, "train"), order=3)
+
+    def new_readout(self, name: str) -> Readout:
         """An untrained readout."""
         args, hidden, vocab = self.args, self.softmax.backbone.hidden_size, self.softmax.vocab_size
         torch.manual_seed(args.seed)
         if name in NEW_HEAD:
             head = NEW_HEAD[name](hidden, args.latent, width=args.width)
             return HeadReadout(head, self.autoencoder, args.draws)
+        if name in TABLES:
+            autoencoder = self.autoencoder if name == "trigram, decoded" else None
+            return TableReadout(self.trigrams, autoencoder, args.draws)
         kind, _, rule = name.partition(", ")
         by_brier = rule == "Brier"
         if kind == "softmax":
@@ -186,8 +235,10 @@ class Study:
         decode = self.autoencoder.decode
         return TokenReadout(narrow, lambda latents: decode(latents)[..., 0, :], by_brier=by_brier)
 
-    def train(self, readout: TokenReadout | HeadReadout) -> None:
-        """Train a readout on the states."""
+    def train(self, readout: Readout) -> None:
+        """Train a readout on the states; a table has counted already."""
+        if isinstance(readout, TableReadout):
+            return
         self.fit(
             readout,
             lambda module, batch, generator: {
@@ -198,7 +249,7 @@ class Study:
         )
 
     @torch.no_grad()
-    def scores(self, readout: TokenReadout | HeadReadout) -> DocumentScores:
+    def scores(self, readout: Readout) -> DocumentScores:
         """Brier-1 in per cent on the held-out rows, as sums over documents."""
         readout.eval()
         generator = torch.Generator().manual_seed(self.args.seed)
@@ -206,7 +257,10 @@ class Study:
         with fast_products(CPU):
             for begin in range(0, len(batch.lengths), ROWS_AT_ONCE):
                 part = batch.rows(slice(begin, begin + ROWS_AT_ONCE))
-                states, tokens = (x[:, context - 1 :] for x in self.states(part))
+                states, tokens = self.states(part)
+                if isinstance(readout, TableReadout):
+                    states = pad(part.tokens[:, :-1, 0], (1, 0), value=-1).unfold(1, 2, 1)
+                states, tokens = states[:, context - 1 :], tokens[:, context - 1 :]
                 scored = part.real[:, context:, 0]
                 values = readout.brier(states, tokens, generator).double() * scored
                 sums.append(100 * values.sum(dim=1))
