@@ -19,6 +19,7 @@ from calmkit.experiments import (
 from calmkit.files import replace_file
 from calmkit.models import CALM
 from calmkit.reports import write_diagnosis
+from calmkit.training import out_of_memory_in
 
 from .mistakes import mistakes
 from .output import folder_for_results, held, new_console, write_and_show
@@ -65,14 +66,15 @@ def _diagnose(
     except ValueError as error:
         console.print(f"Skipped diagnostics: {error}", markup=False, highlight=False)
         return
-    diagnosis = diagnose(
-        checkpoint.model,
-        rows,
-        checkpoint.tokenizer,
-        draws=plan.settings.draws,
-        min_context=plan.settings.min_context,
-        seed=plan.drawing_seed,
-    )
+    with out_of_memory_in("the model", during="diagnosis"):
+        diagnosis = diagnose(
+            checkpoint.model,
+            rows,
+            checkpoint.tokenizer,
+            draws=plan.settings.draws,
+            min_context=plan.settings.min_context,
+            seed=plan.drawing_seed,
+        )
     diagnosis = replace(diagnosis, text=text)
     names = ", ".join(file.name for file in write_diagnosis(diagnosis, output))
     console.print(f"{diagnosis.to_text()}{output}/: {names}", markup=False, highlight=False)

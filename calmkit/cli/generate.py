@@ -18,6 +18,7 @@ from calmkit.experiments import (
 )
 from calmkit.models import Generation
 from calmkit.text import check_unicode
+from calmkit.training import out_of_memory_in
 
 from .mistakes import mistakes
 from .trust import packages_in
@@ -48,19 +49,20 @@ def run(options: list[str]) -> None:
     }  # fmt: skip
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     prompts = [prompt for prompt in prompts for _ in range(chosen["samples"])]
-    if len(prompts) == 1 and not chosen["json"]:
-        print(prompts[0], end="", flush=True)
-        tokens = stream_of_tokens(model, tokenizer, prompts[0], **settings)
-        for piece in pieces_of_text(tokens, tokenizer):
-            print(piece, end="", flush=True)
-        print()
-        _explain([tokens.generation], chosen)
-        return
-    written = []
-    for prompt, one, text in write_texts(model, tokenizer, prompts, **settings):
-        line = {"prompt": prompt, **dataclasses.asdict(one), "text": text}
-        print(json.dumps(line) if chosen["json"] else prompt + text, flush=True)
-        written.append(one)
+    with out_of_memory_in("the text", during="generation"):
+        if len(prompts) == 1 and not chosen["json"]:
+            print(prompts[0], end="", flush=True)
+            tokens = stream_of_tokens(model, tokenizer, prompts[0], **settings)
+            for piece in pieces_of_text(tokens, tokenizer):
+                print(piece, end="", flush=True)
+            print()
+            written = [tokens.generation]
+        else:
+            written = []
+            for prompt, one, text in write_texts(model, tokenizer, prompts, **settings):
+                line = {"prompt": prompt, **dataclasses.asdict(one), "text": text}
+                print(json.dumps(line) if chosen["json"] else prompt + text, flush=True)
+                written.append(one)
     _explain(written, chosen)
 
 

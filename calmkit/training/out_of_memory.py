@@ -1,4 +1,4 @@
-"""Out of memory in a training or an evaluation, told from other errors."""
+"""Out of memory in a training, an evaluation or a generation, told from other errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,13 @@ __all__ = ["OutOfMemory", "out_of_memory_in"]
 
 # PyTorch has no class for a failure of its CPU allocator.
 _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
-_Work = Literal["training", "validation", "evaluation"]
+_Work = Literal["training", "validation", "evaluation", "diagnosis", "generation"]
 _REMEDIES = {
     "training": "Lower its micro_batch; checkpoints are kept.",
     "validation": "Validate on fewer rows at a time; checkpoints are kept.",
     "evaluation": "Evaluate with fewer draws, or on a device with more memory.",
+    "diagnosis": "Diagnose it with fewer draws, or on fewer rows.",
+    "generation": "Lower candidates, or generate shorter texts.",
 }
 
 
@@ -22,9 +24,9 @@ class OutOfMemory(RuntimeError):
     """An allocation failed.
 
     Attributes:
-        stage: The stage that was trained or evaluated.
+        stage: The stage that was trained, or the model that was used.
         during: What failed: a step of its training; its validation, on rows that are no
-            micro-batch; or its evaluation.
+            micro-batch; its evaluation or diagnosis; or a text that it generated.
     """
 
     def __init__(self, stage: str, *, during: _Work = "training") -> None:
@@ -44,7 +46,7 @@ def out_of_memory_in(stage: str, *, during: _Work = "training") -> Iterator[None
     """Turn a failed allocation into an `OutOfMemory`; one from a block inside gets the stage.
 
     Args:
-        stage: The stage that is trained or evaluated inside.
+        stage: The stage that is trained, or the model that is used, inside.
         during: What is done with it.
 
     Raises:

@@ -83,6 +83,24 @@ def test_an_evaluation_without_memory_is_told_in_one_line(trained, monkeypatch, 
     assert line.startswith("calmkit evaluate: memory must suffice for the evaluation of the model")
 
 
+@pytest.mark.parametrize(
+    ("failing", "command", "said"),
+    [
+        ("cli.evaluate.diagnose", "evaluate", "the diagnosis of the model; an allocation failed."),
+        ("cli.generate.write_texts", "generate --samples 2", "the generation of the text; an al"),
+        ("cli.generate.stream_of_tokens", "generate", "an allocation failed. Lower candidates"),
+    ],
+)
+def test_other_work_without_memory_is_told_in_one_line(
+    trained, monkeypatch, capsys, failing, command, said
+):
+    monkeypatch.setattr(f"calmkit.{failing}", without_memory)
+    command, *options = command.split()
+    assert cli.main([command, "--checkpoint", "model", *options]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"calmkit {command}: memory must suffice for the ") and said in line
+
+
 def without_memory(*args, **kwargs):
     raise torch.OutOfMemoryError("CUDA out of memory.")
 
