@@ -192,11 +192,12 @@ def _parse_entry(
     except UnknownKeyError as error:
         if error.key in keys:
             raise error.at(f"variant {entry.name}") from None
-        allowed = (*_DEFAULTS, *error.allowed)
-        raise ConfigError(
-            f"{error.key} is not a key of `{command}`{error.source}.",
-            wrong=error.key,
-            allowed=allowed,
+        raise UnknownKeyError(
+            error.key,
+            error.source,
+            (*_DEFAULTS, *error.allowed),
+            below=error.below,
+            kind=f"a key of `{command}`",
         ) from None
     except ConfigError as error:
         raise error.at(f"variant {entry.name}") from None

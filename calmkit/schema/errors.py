@@ -62,12 +62,24 @@ class UnknownKeyError(ConfigError):
     Attributes:
         key: The key.
         source: Its source, in brackets.
+        below: Keys of groups and parts that end in its name.
     """
 
-    def __init__(self, key: str, source: str, allowed: Iterable[str]) -> None:
-        """Compose the message."""
-        super().__init__(f"{key} is not a known key{source}.", wrong=key, allowed=allowed)
-        self.key, self.source = key, source
+    def __init__(
+        self,
+        key: str,
+        source: str,
+        allowed: Iterable[str],
+        *,
+        below: Sequence[str] = (),
+        kind: str = "a known key",
+    ) -> None:
+        """Compose the message, which says that the key is not `kind`."""
+        text = f"{key} is not {kind}{source}."
+        if below:
+            text += f"\n  did you mean: {' or '.join(below)}"
+        super().__init__(text, wrong="" if below else key, allowed=allowed)
+        self.key, self.source, self.below = key, source, below
 
 
 @dataclass(frozen=True)

@@ -67,13 +67,11 @@ class Walk:
     def top(self, key: str, rest: list[str], written: str, value: Any, source: str) -> None:
         """Visit a value at a key of the schema, or at the path `rest` below it."""
         if key not in self.schema:
-            message = f"{key} is not a known key{source}."
             if key in _COMPARISON_KEYS:
-                raise ConfigError(f"{message} It belongs to `calmkit compare`.")
-            if below := self._below(key):
-                meant = f"{message}\n  did you mean: {' or '.join(below)}"
-                raise ConfigError(meant, allowed=self.schema)
-            raise UnknownKeyError(key, source, self.schema)
+                raise ConfigError(
+                    f"{key} is not a known key{source}. It belongs to `calmkit compare`."
+                )
+            raise UnknownKeyError(key, source, self.schema, below=self._below(key))
         self._inside(Place(key, written, self.schema[key].hint, source), rest, value)
 
     def _below(self, name: str) -> list[str]:

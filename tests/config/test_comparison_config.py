@@ -230,7 +230,8 @@ class TestQuestions:
 class TestMistakes:
     @pytest.mark.parametrize(
         ("wrong", "meant"), [("sofmax: true", "softmax"), ("seds: 3", "seeds"),
-                             ("bugdet: flops", "budget"), ("hiden_size: 8", "hidden_size")],
+                             ("bugdet: flops", "budget"), ("hiden_size: 8", "hidden_size"),
+                             ("width: 8", "autoencoder.width or head.width")],
     )  # fmt: skip
     def test_of_a_shared_key_blame_no_variant(self, tmp_path, wrong, meant):
         key, value = wrong.split(": ")
