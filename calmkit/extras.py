@@ -69,7 +69,7 @@ def require(library: str, by: str) -> None:
 def load_fabric(by: str) -> ModuleType:
     """Import Lightning Fabric, without what it imports only to compare versions.
 
-    Its notes on every `Fabric` that is made, such as on its precision, are not shown; warnings are.
+    Its warnings are shown, but not its notes on every `Fabric` that is made, as on the precision.
 
     Args:
         by: Name of the part that needs it.
