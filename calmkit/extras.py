@@ -7,6 +7,7 @@ A part that needs one says so before it imports it, with the remedy:
 
 import importlib
 import importlib.util
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ def require(library: str, by: str) -> None:
 def load_fabric(by: str) -> ModuleType:
     """Import Lightning Fabric, without what it imports only to compare versions.
 
+    Its warnings are shown, but not its notes on every `Fabric` that is made, as on the precision.
+
     Args:
         by: Name of the part that needs it.
 
@@ -76,7 +79,11 @@ def load_fabric(by: str) -> ModuleType:
     """
     require("lightning_fabric", by)
     with _version_only("torchmetrics"):
-        return importlib.import_module("lightning_fabric")
+        fabric = importlib.import_module("lightning_fabric")
+    log = logging.getLogger("lightning_fabric")
+    if log.level == logging.INFO:  # as Fabric sets it; a user may have set another
+        log.setLevel(logging.WARNING)
+    return fabric
 
 
 @contextmanager

@@ -70,10 +70,12 @@ def parse_yaml(text: str) -> Any:
     if len(text) > _MOST_CHARACTERS:
         raise ForeignDataError(f"it must have at most {_MOST_CHARACTERS} characters.")
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        if node is not None:
-            _check_nodes(node)
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_nodes(node)
+        return loader.construct_document(node)
     except RecursionError:
         raise _too_deep() from None
     except ForeignDataError:

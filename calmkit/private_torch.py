@@ -22,8 +22,14 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=Tensor)
 
-TorchDispatchMode = _python_dispatch.TorchDispatchMode
-"""A context that runs every operation of PyTorch inside by its `__torch_dispatch__`."""
+
+class TorchDispatchMode(_python_dispatch.TorchDispatchMode):
+    """A context that runs every operation of PyTorch inside by its `__torch_dispatch__`."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be kept from the compiler, which would be loaded for that: a second or more."""
+        return False
 
 
 def map_tensors(change: Callable[[Tensor], Any], tree: Any) -> Any:

@@ -19,6 +19,7 @@ import torch
 from calmkit.attention import backends
 from calmkit.cluster import share_of
 from calmkit.config import check_parts, parse, parse_comparison
+from calmkit.reports import plots
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -107,6 +108,8 @@ def empty_folder(tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    # Drawing takes seconds; tests/reports looks at the pictures.
+    monkeypatch.setattr(plots, "draw_plots", lambda lines: [])
     yield tmp_path
     for name in set(sys.modules) - before:
         file = getattr(sys.modules[name], "__file__", None)

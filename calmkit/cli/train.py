@@ -6,7 +6,6 @@ others end with the training.
 """
 
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -190,7 +189,6 @@ def _all_processes(fabric: "Fabric", text: str, inputs: Mapping[str, str]) -> It
             PyTorch.
         Failed: If another process has ended or does not answer.
     """
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # each process says hello
     with ending_with_parent():
         fabric.launch()
     try:

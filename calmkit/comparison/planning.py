@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from calmkit.config import Comparison, ConfigError, Variant
+from calmkit.config import Comparison, ConfigError, Variant, values_of
 from calmkit.data import Corpus
 from calmkit.experiments import (
     RunProgress,
@@ -18,7 +18,6 @@ from calmkit.experiments import (
     result_key,
     threads_of_a_run,
     training_key,
-    values_of,
     with_threads,
 )
 from calmkit.files import replace_file

@@ -30,7 +30,7 @@ from typing import Any, Literal
 from calmkit.schema import ConfigError, Source, UnknownKeyError, shown, wanted
 
 from .experiment import TrainExperiment
-from .parsing import Parsed, option_pairs, parse_layers, preset_source, source_of
+from .parsing import Parsed, option_pairs, parse_layers, preset_source, source_of, values_of
 from .variants import Entry, expand
 
 __all__ = ["Budget", "Comparison", "Variant", "parse_comparison"]
@@ -227,7 +227,7 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
     if seeds is None:
         seeds = [first.seed]
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    configs = {name: yaml.safe_load(one.text) for name, one in parsed.items()}
+    configs = {name: values_of(one.text) for name, one in parsed.items()}
     effective = list(configs.values())
     shared = {
         key: value

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HelpText", "Parsed", "explained", "new_parser",
     "option_pairs", "parse", "parse_for_evaluation", "parse_function", "parse_layers",
-    "parse_text", "preset_source", "source_of",
+    "parse_text", "preset_source", "source_of", "values_of",
 ]  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def parse_for_evaluation(
     saved = read_model_config(path, keys=FOR_EVALUATION, trust=trust)
     layers = [preset_source("base"), preset_source("train"), saved]
     parsed = parse_layers(layers, [*options, f"--output={path.parent}"], command=command)
-    values = yaml.safe_load(parsed.text)
+    values = values_of(parsed.text)
     kept = {key: value for key, value in values.items() if key in FOR_EVALUATION}
     return Parsed(parsed.experiment, yaml.safe_dump(kept, sort_keys=False))
 
@@ -140,10 +140,15 @@ def parse_text(
     Raises:
         ConfigError: If the config is invalid.
     """
+    layers = [Source("config", values_of(text)), Source("overrides", overrides or {})]
+    return parse_layers(layers, options, command="calmkit train")
+
+
+def values_of(text: str) -> dict[str, Any]:
+    """The values in an effective config, read in C where PyYAML has that: five times as fast."""
     import yaml
 
-    layers = [Source("config", yaml.safe_load(text)), Source("overrides", overrides or {})]
-    return parse_layers(layers, options, command="calmkit train")
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def parse_layers(

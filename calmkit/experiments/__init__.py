@@ -22,7 +22,6 @@ from .keys import autoencoder_key as autoencoder_key
 from .keys import code_of_result as code_of_result
 from .keys import result_key as result_key
 from .keys import training_key as training_key
-from .keys import values_of as values_of
 from .measuring import time_generation as time_generation
 from .model_folder import Checkpoint as Checkpoint
 from .model_folder import convert_checkpoint as convert_checkpoint

@@ -10,16 +10,12 @@ Keys ignore the hardware: another device or number of threads changes the roundi
 both.
 """
 
-import copy
-import functools
 import hashlib
 import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import yaml
-
-from calmkit.config import TrainExperiment
+from calmkit.config import TrainExperiment, values_of
 from calmkit.data import Corpus
 from calmkit.provenance import code_of, named_in
 
@@ -33,7 +29,6 @@ __all__ = [
     "deciding",
     "result_key",
     "training_key",
-    "values_of",
 ]
 
 # Config keys that do not affect the weights; of a named autoencoder, the digest does.
@@ -69,11 +64,6 @@ _NO_NUMBERS = (
     "calmkit.cli", "calmkit.config", "calmkit.provenance", "calmkit.saving", "calmkit.schema",
     "calmkit.experiments.run_progress", "calmkit.training.out_of_memory",
 )  # fmt: skip
-
-
-def values_of(text: str) -> dict[str, Any]:
-    """The values of an effective config, as a copy of the cached parse."""
-    return copy.deepcopy(_parsed(text))
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,11 +154,6 @@ def result_key(
 def _trains_on_samples(config: Mapping[str, Any]) -> bool:
     """Whether the loss reads samples of the head, and therefore its sampling arguments."""
     return bool(config["cross_entropy_weight"] or config["pull_weight"])
-
-
-@functools.lru_cache(maxsize=512)
-def _parsed(text: str) -> dict[str, Any]:
-    return yaml.safe_load(text)
 
 
 def _config(text: str, experiment: TrainExperiment) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from calmkit.config import values_of
 from calmkit.files import replace_file
 from calmkit.json_converter import from_json, to_json
 from calmkit.provenance import code_changes
 from calmkit.training import CheckpointError
 
-from .keys import code_of_training, deciding, values_of
+from .keys import code_of_training, deciding
 
 __all__ = ["CHECKPOINTS", "begin", "check_resumable"]
 

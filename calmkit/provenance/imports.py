@@ -17,6 +17,7 @@ __all__ = ["Import", "Module", "is_own", "read_module", "targets"]
 
 _CALMKIT = "calmkit"
 _INSTALLED = {"site-packages", "dist-packages"}
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,21 @@ def read_module(name: str) -> Module:
     if spec is None or spec.origin is None or not spec.has_location:
         return Module()
     path = Path(spec.origin)
+    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
     try:
-        tree = ast.parse(path.read_bytes())
+        return _parsed(path.read_bytes(), package, is_calmkit=name.partition(".")[0] == _CALMKIT)
     except (OSError, SyntaxError, ValueError):
         return Module(file_digest(path) if path.is_file() else "")
-    package = name if spec.submodule_search_locations is not None else name.rpartition(".")[0]
-    is_calmkit = name.partition(".")[0] == _CALMKIT
+
+
+def _parsed(source: bytes, package: str, *, is_calmkit: bool) -> Module:
+    """What a module of that source in that package is.
+
+    Raises:
+        SyntaxError: If it is not Python.
+        ValueError: If it contains a NUL.
+    """
+    tree = ast.parse(source)
     imports = tuple(_imports(tree, package, "", within_classes=is_calmkit))
     handed_on = {
         alias.asname or alias.name: Import(_absolute(node, package), alias.name)
@@ -139,8 +149,8 @@ def _statements(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _parts(node: ast.AST) -> Iterator[ast.AST]:
-    """The parts of a node without expressions, which are most of a tree and hold no statement."""
-    return (one for one in ast.iter_child_nodes(node) if not isinstance(one, ast.expr))
+    """The statements in one, with the clauses that hold others."""
+    return (one for name in _BLOCKS for one in getattr(node, name, ()))
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

@@ -111,6 +111,7 @@ def arguments_of(made: Callable[..., Any]) -> dict[str, Argument]:
     return found
 
 
+@functools.lru_cache(maxsize=512)  # a config names one class many times
 def takes_any(made: Callable[..., Any]) -> bool:
     """Whether it accepts arguments that its signature does not name."""
     try:
@@ -120,7 +121,7 @@ def takes_any(made: Callable[..., Any]) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
-@functools.lru_cache(maxsize=512)  # a config names one class many times
+@functools.lru_cache(maxsize=512)
 def _arguments(made: Callable[..., Any], hinted: Callable[..., Any]) -> Mapping[str, Argument]:
     try:
         parameters = inspect.signature(made).parameters

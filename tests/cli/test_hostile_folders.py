@@ -4,13 +4,15 @@ A module beside the folder tells when it is imported, and a shell command leaves
 may happen, by any command, wherever in the folder and in whatever form they are named.
 """
 
+import contextlib
+import importlib
 import itertools
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import pytest
 import torch
 import yaml
@@ -20,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from calmkit import cli, config
-from calmkit.experiments.model_folder import is_published
+from calmkit.experiments import model_folder
 from calmkit.files import replacing
 from calmkit.saving.files import read_model_file, write_model_file
 
@@ -245,6 +247,21 @@ def test_published_folders_and_results_run_nothing(folder, capsys, tmp_path):
     assert nothing_ran(folder)
 
 
+def importing(folder, command):
+    """Run a command in a folder; a library looks for another one while a model is loaded."""
+    whole = model_folder.load
+
+    def load(*args, **kwargs):
+        with contextlib.suppress(ImportError):
+            importlib.import_module("not_installed")
+        print("it was looked for")
+        return whole(*args, **kwargs)
+
+    os.chdir(folder)
+    model_folder.load = load
+    sys.exit(cli.main(command))
+
+
 @pytest.mark.parametrize(
     ("options", "imported"),
     [
@@ -258,18 +275,11 @@ def test_published_folders_and_results_run_nothing(folder, capsys, tmp_path):
 def test_no_module_in_the_current_folder_is_imported(folder, options, imported):
     """Libraries look for others that are not installed; a model's folder must not be them."""
     (folder / "not_installed.py").write_text("print('it ran')")
-    program = (
-        "import sys; sys.path.remove(''); from calmkit import cli\n"
-        "from calmkit.experiments import model_folder; whole = model_folder.load\n"
-        "def load(*args, **kwargs):\n"
-        "    try: import not_installed\n"
-        "    except ImportError: pass\n"
-        "    return whole(*args, **kwargs)\n"
-        "model_folder.load = load; cli.main(sys.argv[1:])\n"
-    )
-    command = [sys.executable, "-c", program, *options, "--checkpoint", "."]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
-    assert ("it ran" in done.stdout) == imported, done.stderr
+    said = folder / "said"
+    process = forking.start(importing, folder, [*options, "--checkpoint", "."], output=said)
+    forking.finished(process)
+    assert "it was looked for" in said.read_text()
+    assert ("it ran" in said.read_text()) == imported, said.read_text()
 
 
 def test_what_is_no_file_is_not_read(folder):
@@ -279,7 +289,7 @@ def test_what_is_no_file_is_not_read(folder):
     os.close(writing)
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to(f"/proc/self/fd/{reading}")
-    assert not is_published(folder)
+    assert not model_folder.is_published(folder)
     os.close(reading)
 
 

@@ -173,6 +173,8 @@ class TestBudget:
             "tokens: {model: token_lm, chunk_size: 1, positions: 32}}"
         )
         options = ["--budget=flops", "--training.steps=200", "--variants", variants]
+        # The work of a step is that of any weights.
+        options += ["--autoencoder_training.steps=1", "--autoencoder_training.warmup_steps=0"]
         # Attention as plain products, which the counter sees.
         options += ["--evaluation.min_context=2", "--backbone.attention_backend=reference"]
         comparison = parse_comparison([*SMALL, f"--output={tmp_path / 'runs'}", *options])

@@ -12,6 +12,7 @@ from calmkit.comparison.tuning import tune
 from calmkit.config import ConfigError, parse_comparison
 from calmkit.experiments import EvaluationPlan
 from calmkit.metrics import Estimate
+from calmkit.reports import plots
 
 SMALL = [
     "--config=ci", "--autoencoder_training.steps=8", "--training.steps=40",
@@ -160,8 +161,9 @@ def test_what_cannot_be_tuned_is_refused_before_any_training(tmp_path, scores, o
     assert scores[1] == []
 
 
-def test_a_tuned_comparison_states_its_trials(tmp_path, capsys):
+def test_a_tuned_comparison_states_its_trials(tmp_path, monkeypatch, capsys):
     """The whole chain, with a softmax beside one head; nothing is trained the second time."""
+    monkeypatch.setattr(plots, "draw_plots", lambda lines: [])  # tests/reports looks at pictures
     out = tmp_path / "out"
     options = [
         "compare",

@@ -120,7 +120,7 @@ class TestLibraries:
             (facts / "RECORD").write_text(
                 f"numbers_of_mine.py,sha256={checksum},9\nnumbers_of_mine-1.0.dist-info/RECORD,,\n"
             )
-            return files.code()
+            return files.code(installed=True)
 
         first = install("1.0", "abc")
         assert set(first) == {"mine", "numbers_of_mine", "python"}

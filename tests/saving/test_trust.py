@@ -41,6 +41,7 @@ import calmkit
 from calmkit.heads import EnergyHead, Head
 calmkit.save(EnergyHead(3, 2, width=4), "saved")
 assert isinstance(calmkit.load("saved", Head), EnergyHead)
+assert "torch._dynamo" not in sys.modules
 """
 
 
@@ -129,7 +130,8 @@ def test_a_description_reaches_nothing_but_parts(path, text):
         rebuild({"class_path": "calmkit.heads.GuidedHead", "init_args": arguments})
 
 
-def test_saving_and_loading_need_no_library_of_another_extra(tmp_path):
+def test_saving_and_loading_need_no_library_of_another_extra_and_no_compiler(tmp_path):
+    """PyTorch's compiler takes a second to load, a third of what a short command takes."""
     command = [sys.executable, "-c", WITHOUT_EXTRAS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,19 +1,27 @@
 """Modules of one's own, written and changed by tests."""
 
+import functools
 import importlib
 import sys
 
 from calmkit.provenance import code_digest, imports
 from calmkit.provenance.code_digest import code_of
 
+# Every file is read again where `forget` says so; the same text is parsed once, which takes long.
+imports._parsed = functools.cache(imports._parsed)
 
-def forget():
-    """As a new process begins: every module is read and imported again."""
-    for cached in (
-        imports.read_module, imports.is_own, imports.targets, imports._spec,
-        code_digest._version, code_digest._distributions,
-    ):  # fmt: skip
+
+def forget(*, installed=False):
+    """As a new process begins: every module is read and imported again.
+
+    Args:
+        installed: Whether the installed packages are looked up again, too, which takes long.
+    """
+    for cached in (imports.read_module, imports.is_own, imports.targets, imports._spec):
         cached.cache_clear()
+    if installed:
+        code_digest._version.cache_clear()
+        code_digest._distributions.cache_clear()
     for name in [name for name in sys.modules if name.startswith("own_")]:
         del sys.modules[name]
     importlib.invalidate_caches()
@@ -35,8 +43,8 @@ class Files:
             path.write_text(text)
         return self
 
-    def code(self, entry="mine"):
-        forget()
+    def code(self, entry="mine", *, installed=False):
+        forget(installed=installed)
         return code_of([entry])
 
     def reached(self, entry="mine"):
