@@ -8,7 +8,6 @@ vectors must encode their own places.
 Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762; pre-norm, as in Llama.
 """
 
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -55,15 +54,9 @@ class AttendingLayer(nn.Module):
         """Attend from every vector of `x` to the whole memory."""
         read = self.memory_norm(memory)
         q, k, v = (
-            rearrange(
-                projected,
-                "batch length (heads head_dim) -> batch length heads head_dim",
-                heads=self.heads,
-            )
+            projected.unflatten(-1, (self.heads, -1))  # to (batch, length, heads, head_dim)
             for projected in (self.query(self.norm(x)), self.key(read), self.value(read))
         )
         out = attention(q, k, v, _ALL)
-        x = x + self.output(
-            rearrange(out, "batch length heads head_dim -> batch length (heads head_dim)")
-        )
+        x = x + self.output(out.flatten(-2))
         return x + self.feed_forward(self.feed_forward_norm(x))

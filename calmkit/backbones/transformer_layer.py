@@ -6,7 +6,6 @@ Queries and keys are projected, optionally normalised (arXiv 2302.05442), and ro
 positions. Keys and values may include those of a cache.
 """
 
-from einops import rearrange
 from torch import Tensor, nn
 
 from calmkit.attention import AttentionMask, KVCache, attention
@@ -91,11 +90,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """Attend from each position of `x` to the visible positions of `x` and of the cache."""
         q, k, v = (
-            rearrange(
-                projected,
-                "batch length (heads head_dim) -> batch length heads head_dim",
-                head_dim=self.head_dim,
-            )
+            projected.unflatten(-1, (-1, self.head_dim))  # to (batch, length, heads, head_dim)
             for projected in (self.query(x), self.key(x), self.value(x))
         )
         q = apply_rotary(self.query_norm(q), rotation)
@@ -103,6 +98,4 @@ class SelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(index, k, v)
         out = attention(q, k, v, mask, backend=self.backend)
-        return self.output(
-            rearrange(out, "batch length heads head_dim -> batch length (heads head_dim)")
-        )
+        return self.output(out.flatten(-2))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, Target, standard_normal
+from calmkit.private_torch import runs_while_tracing
 from calmkit.recording import Recorded, record_changes
 from calmkit.typing import typed
 
@@ -205,6 +206,7 @@ class Head(nn.Module, Recorded, abc.ABC):
         """Convert an input of the network to the dtype of the weights."""
         return x.to(self._dtype())
 
+    @runs_while_tracing  # a change of the weights' dtype compiles anew
     def _dtype(self) -> torch.dtype:
         """The dtype of the weights; PyTorch's default for a head without weights."""
         weight = next(self.parameters(), None)

@@ -193,6 +193,20 @@ def test_own_heads_compiled_with_given_noise_are_the_same(kind):
     torch.testing.assert_close(compiled(head, cond, *draws), want)
 
 
+def test_a_compiled_head_that_is_converted_compiles_anew():
+    """What it reads of its weights while it is traced is a constant of the graph."""
+    head = build(GaussianHead)
+    compiled = torch.compile(
+        lambda cond, noise: head.sample_from(cond, noise), fullgraph=True, backend="eager"
+    )
+    for dtype in (torch.float64, torch.bfloat16, torch.float64):
+        head.to(dtype)
+        cond, _ = problem((4,), dtype=dtype)
+        noise = torch.randn(2, 4, LATENT, generator=seeded()).to(dtype)
+        want = head.sample_from(cond, noise)
+        torch.testing.assert_close(compiled(cond, noise), want)
+
+
 @pytest.mark.parametrize(
     "kind", [kind for kind in HEADS if kind in NETWORKS], ids=lambda kind: kind.__name__
 )

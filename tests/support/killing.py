@@ -33,6 +33,8 @@ def in_fork(work, moment=None):
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     code = 1
+    # A kill loses nothing that was written, flushed to the disk or not.
+    os.fsync = os.fstat
     try:
         if moment is not None:
             kill_at(moment)
@@ -53,9 +55,9 @@ def kill_at(moment):
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def fsync(descriptor, fsync=os.fsync):
+    def fsync(descriptor):
         count("fsync")
-        fsync(descriptor)
+        os.fstat(descriptor)
 
     os.fsync = fsync
     sys.addaudithook(count)

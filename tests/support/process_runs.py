@@ -1,10 +1,8 @@
-"""Trainings in several processes, for the tests of training; also run as a script.
+"""Trainings in several processes, for the tests of training.
 
-    python process_runs.py FOLDER
-
-The script starts two processes and then four, which do the runs below with each strategy. The
-first of them writes what came of the runs to FOLDER/PROCESSES-STRATEGY.pt. Each process is a
-fork: the parent imports everything once, and never starts a thread.
+`main` starts two processes and then four, which do the runs below with each strategy. The first
+of them writes what came of the runs to FOLDER/PROCESSES-STRATEGY.pt. Each process is a fork of
+one that has imported everything and never starts a thread, for which `forking` starts `main`.
 """
 
 import contextlib
@@ -13,9 +11,7 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import time
-from pathlib import Path
 
 import torch
 from calm_models import energy_head, tiny
@@ -30,6 +26,7 @@ from calmkit.finite import check_finite
 from calmkit.heads import FlowHead
 from calmkit.models import NoisyInput, TokenLM
 from calmkit.training import Means, TrainingDiverged, TrainingSettings, fit
+from calmkit.training.checkpoint import find_checkpoints
 
 VOCAB, ROWS, POSITIONS = 7, 8, 5
 # Of each row, the number of chunks that are scored, from its end. With micro-batches of 2 rows,
@@ -195,16 +192,19 @@ def interrupted_in_one(fabric, directory):
 
 def all_of(fabric, name, folder):
     """What came of every run, by its name."""
-    done = {kind: train(kind, fabric=fabric) for kind in CHUNK}
-    done["one each"] = unclipped(ROWS // fabric.world_size, fabric=fabric)
-    done["no micro_batch"] = unclipped(None, fabric=fabric)
     directory = folder / f"{fabric.world_size}-{name}"
-    stopped(directory, fabric=fabric)
+    # Its first checkpoint, of step 3, is also for others to go on with.
+    done = {"energy": train("energy", directory=directory, fabric=fabric)}
     fabric.barrier()
-    if fabric.is_global_zero:  # for others to go on with; this run goes on itself
-        shutil.copytree(directory, folder / f"{fabric.world_size}-{name}-at-3")
+    if fabric.is_global_zero:
+        newest = find_checkpoints(directory)[-1]
+        shutil.rmtree(newest)
+        shutil.copytree(directory, folder / f"{directory.name}-at-3")
     fabric.barrier()
     done["resumed"] = train("energy", directory=directory, fabric=fabric)
+    done |= {kind: train(kind, fabric=fabric) for kind in CHUNK if kind != "energy"}
+    done["one each"] = unclipped(ROWS // fabric.world_size, fabric=fabric)
+    done["no micro_batch"] = unclipped(None, fabric=fabric)
     done["nan"] = gathered(fabric, fails_in_one(fabric))
     interrupts = folder / f"{fabric.world_size}-{name}-interrupted"
     done["interrupted"] = gathered(fabric, interrupted_in_one(fabric, interrupts))
@@ -250,7 +250,3 @@ def main(folder):
         start_processes(
             in_one_of, (folder, processes, port), nprocs=processes, start_method="fork"
         )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

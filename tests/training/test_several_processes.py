@@ -4,12 +4,10 @@ The runs are those of `process_runs`, in two and in four processes.
 """
 
 import functools
-import os
 import re
 import shutil
-import subprocess
-import sys
 
+import forking
 import process_runs
 import pytest
 import torch
@@ -28,10 +26,9 @@ def folder(tmp_path_factory):
     """What the runs leave; those in four processes go on with what others have begun."""
     folder = tmp_path_factory.mktemp("processes")
     stopped(folder / "1-one-at-3")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, process_runs.__file__, str(folder)]
-    done = subprocess.run(command, env=environment, timeout=250, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    said = folder / "said"
+    runs = forking.start(process_runs.main, folder, output=said)
+    assert forking.finished(runs, seconds=250) == 0, said.read_text()[-3000:]
     return folder
 
 
