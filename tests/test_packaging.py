@@ -75,7 +75,7 @@ def test_the_wheel_says_what_it_needs(wheel):
         if line.startswith("Requires-Dist: ")
     ]
     core = {NAME.match(need)[0] for need in needs if "extra ==" not in need}
-    assert core == {"torch", "jaxtyping", "beartype", "numpy"}
+    assert core == {"torch", "einops", "jaxtyping", "beartype", "numpy"}
     testing = {NAME.match(need)[0] for need in needs if 'extra == "testing"' in need}
     assert testing == {"hypothesis", "jsonargparse[signatures]", "pytest"}
 

@@ -13,6 +13,7 @@ import math
 import warnings
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from calmkit.extras import is_installed
@@ -136,6 +137,6 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, *, repeat: bool) -> tuple[Tensor, 
         return q, k, v
     if repeat:
         return q, k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
-    q = q.unflatten(2, (-1, groups))
+    q = rearrange(q, "b i (kv_heads groups) d -> b i kv_heads groups d", groups=groups)
     k, v = (x[:, :, :, None].expand(-1, -1, -1, groups, -1) for x in (k, v))
     return q, k, v

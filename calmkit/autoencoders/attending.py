@@ -8,6 +8,7 @@ vectors must encode their own places.
 Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762; pre-norm, as in Llama.
 """
 
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -54,9 +55,15 @@ class AttendingLayer(nn.Module):
         """Attend from every vector of `x` to the whole memory."""
         read = self.memory_norm(memory)
         q, k, v = (
-            projected.unflatten(-1, (self.heads, -1))  # to (batch, length, heads, head_dim)
+            rearrange(
+                projected,
+                "batch length (heads head_dim) -> batch length heads head_dim",
+                heads=self.heads,
+            )
             for projected in (self.query(self.norm(x)), self.key(read), self.value(read))
         )
         out = attention(q, k, v, _ALL)
-        x = x + self.output(out.flatten(-2))
+        x = x + self.output(
+            rearrange(out, "batch length heads head_dim -> batch length (heads head_dim)")
+        )
         return x + self.feed_forward(self.feed_forward_norm(x))

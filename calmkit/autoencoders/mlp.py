@@ -9,6 +9,7 @@ batch (`for_each_distinct`). Loss and regularisers: see `regularized`.
 Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 """
 
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -104,15 +105,17 @@ class MLPAutoencoder(RegularizedAutoencoder):
         return for_each_distinct(lambda some: self.encoder_token_blocks(read(some)), ids)
 
     def _parameters_of(self, read: Tensor) -> Tensor:
-        hidden = self.squeeze(read.flatten(-2))  # the vectors of a chunk's tokens side by side
-        return self.to_posterior(self.encoder_norm(self.encoder_chunk_blocks(hidden)))
+        hidden = rearrange(read, "... chunk width -> ... (chunk width)")
+        return self.to_posterior(
+            self.encoder_norm(self.encoder_chunk_blocks(self.squeeze(hidden)))
+        )
 
     def _features_at(self, started: Tensor, places: range) -> Tensor:
         width = self.embedding.embedding_dim
         part = slice(places.start * width, places.stop * width)
         hidden = linear(started, self.expand.weight[part], self.expand.bias[part])
-        hidden = self.decoder_token_blocks(hidden.unflatten(-1, (-1, width)))  # one for each place
-        return self.decoder_norm(hidden)
+        hidden = rearrange(hidden, "... (place width) -> ... place width", width=width)
+        return self.decoder_norm(self.decoder_token_blocks(hidden))
 
 
 def _blocks(depth: int, width: int, ff_size: int | None, norm_eps: float) -> nn.Sequential:

@@ -89,8 +89,9 @@ class SelfAttention(nn.Module):
         index: int,
     ) -> Tensor:
         """Attend from each position of `x` to the visible positions of `x` and of the cache."""
+        # To (batch, length, heads, head_dim), which the compiler reads faster than einops.
         q, k, v = (
-            projected.unflatten(-1, (-1, self.head_dim))  # to (batch, length, heads, head_dim)
+            projected.unflatten(-1, (-1, self.head_dim))
             for projected in (self.query(x), self.key(x), self.value(x))
         )
         q = apply_rotary(self.query_norm(q), rotation)

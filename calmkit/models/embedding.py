@@ -10,6 +10,7 @@ Source: "Continuous Autoregressive Language Models", arXiv 2510.27688.
 
 from collections.abc import Callable
 
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -66,4 +67,4 @@ class ChunkEmbedding(InputEncoder):
                 f"the last axis has {tokens.shape[-1]}."
             )
         embedded = perturb(self.tokens(tokens.long()) * real[..., None])
-        return self.mlp(embedded.flatten(-2))
+        return self.mlp(rearrange(embedded, "... chunk hidden -> ... (chunk hidden)"))
