@@ -62,7 +62,8 @@ def test_a_model_of_another_machine_is_measured_on_this_one(run, trained, capsys
 
 
 def test_evaluate_without_a_config_takes_the_accelerator_too(run, bare, capsys):
-    assert cli.main(["evaluate", "--checkpoint", "bare", "--accelerator", "cpu"]) == 0
+    few = ["--rows", "4", "--draws", "2", "--diagnostics", "false"]
+    assert cli.main(["evaluate", "--checkpoint", "bare", "--accelerator", "cpu", *few]) == 0
     plan = run.calls[0][1][1]
     assert plan.accelerator == "cpu" and plan.training_text is None
     missing = "mps" if torch.cuda.is_available() else "cuda"

@@ -86,7 +86,11 @@ def test_an_evaluation_without_memory_is_told_in_one_line(trained, monkeypatch, 
 @pytest.mark.parametrize(
     ("failing", "command", "said"),
     [
-        ("cli.evaluate.diagnose", "evaluate", "the diagnosis of the model; an allocation failed."),
+        (
+            "cli.evaluate.diagnose",
+            "evaluate --rows 4 --draws 2",
+            "the diagnosis of the model; an allocation failed.",
+        ),
         ("cli.generate.write_texts", "generate --samples 2", "the generation of the text; an al"),
         ("cli.generate.stream_of_tokens", "generate", "an allocation failed. Lower candidates"),
     ],
