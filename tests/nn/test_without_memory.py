@@ -42,3 +42,8 @@ def test_a_constructor_that_reads_its_numbers_is_run_with_memory():
     part = without_memory(Reader)
     assert part.first == part.weight[0].item() != 0
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_tensors_with_memory_get_their_numbers():
+    part = without_memory(lambda: nn.ParameterList([torch.zeros(9, device="cpu").normal_()]))
+    assert not part[0].is_meta and part[0].abs().min() > 0
