@@ -213,6 +213,13 @@ class Study:
         """Those of the training text."""
         return NgramModel.fit(TokenStore.open(self.args.data, "train"), order=3)
 
+    def inputs(self, readout: Readout, batch: ChunkBatch) -> tuple[Tensor, Tensor]:
+        """What a readout reads at each position but the first, and the token there."""
+        if not isinstance(readout, TableReadout):
+            return self.states(batch)
+        tokens = batch.tokens[..., 0]
+        return pad(tokens[:, :-1], (1, 0), value=-1).unfold(1, 2, 1), tokens[:, 1:]
+
     def new_readout(self, name: str) -> Readout:
         """An untrained readout."""
         args, hidden, vocab = self.args, self.softmax.backbone.hidden_size, self.softmax.vocab_size
@@ -257,12 +264,9 @@ class Study:
         with fast_products(CPU):
             for begin in range(0, len(batch.lengths), ROWS_AT_ONCE):
                 part = batch.rows(slice(begin, begin + ROWS_AT_ONCE))
-                states, tokens = self.states(part)
-                if isinstance(readout, TableReadout):
-                    states = pad(part.tokens[:, :-1, 0], (1, 0), value=-1).unfold(1, 2, 1)
-                states, tokens = states[:, context - 1 :], tokens[:, context - 1 :]
+                read, tokens = (x[:, context - 1 :] for x in self.inputs(readout, part))
                 scored = part.real[:, context:, 0]
-                values = readout.brier(states, tokens, generator).double() * scored
+                values = readout.brier(read, tokens, generator).double() * scored
                 sums.append(100 * values.sum(dim=1))
                 counts.append(scored.double().sum(dim=1))
         documents, group = self.held_out.document.unique(return_inverse=True)

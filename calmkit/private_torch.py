@@ -28,7 +28,7 @@ class TorchDispatchMode(_python_dispatch.TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Not to be kept from the compiler, which would be loaded for that: a second or more."""
+        """Whether to be kept from the compiler, which PyTorch would have to load for that."""
         return False
 
 

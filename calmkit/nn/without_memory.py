@@ -29,8 +29,8 @@ def without_memory(make: Callable[[], M]) -> M:
 class _Undrawn(TorchFunctionMode):
     """A context in which tensors without memory are not filled with normal random numbers.
 
-    PyTorch would work out in Python what shape the numbers would have: in two thirds of the time
-    that a Transformer takes to be built, and with its compiler, which it loads for that.
+    PyTorch would work out in Python what shape the numbers would have, tensor by tensor, and load
+    its compiler for that.
     """
 
     def __torch_function__(

@@ -131,7 +131,7 @@ def test_a_description_reaches_nothing_but_parts(path, text):
 
 
 def test_saving_and_loading_need_no_library_of_another_extra_and_no_compiler(tmp_path):
-    """PyTorch's compiler takes a second to load, a third of what a short command takes."""
+    """PyTorch's compiler would be a large part of the time that a short command takes."""
     command = [sys.executable, "-c", WITHOUT_EXTRAS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
