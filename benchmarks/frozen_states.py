@@ -47,7 +47,14 @@ from calmkit.chunking import ChunkBatch
 from calmkit.data import TokenStore, TrainingBatches, evaluation_rows
 from calmkit.devices import fast_products
 from calmkit.evaluation import NgramModel, restored_share
-from calmkit.heads import EnergyHead, FlowHead, GaussianHead, Head, MixtureHead
+from calmkit.heads import (
+    EnergyHead,
+    FlowHead,
+    GaussianHead,
+    Head,
+    MixtureHead,
+    TiedMixtureHead,
+)
 from calmkit.metrics import DocumentScores, brier, paired_difference, softmax_brier
 from calmkit.models import TokenLM
 from calmkit.nn import ResidualMLP
@@ -59,6 +66,7 @@ NEW_HEAD: dict[str, Callable[..., Head]] = {
     "energy": EnergyHead,
     "flow": FlowHead,
     "mixture": MixtureHead,
+    "tied mixture": TiedMixtureHead,
     "Gaussian": GaussianHead,
 }
 TABLES = ("trigram", "trigram, decoded")
@@ -184,8 +192,10 @@ class Study:
             rate=3e-3,
         )
         self.autoencoder = StandardizedAutoencoder(module.eval())
-        self.autoencoder.fit_rows([self.text.batch_at(step) for step in range(16)])
+        batches = [self.text.batch_at(step) for step in range(16)]
+        self.autoencoder.fit_rows(batches)
         self.autoencoder.requires_grad_(False)
+        self.seen = self.autoencoder.encode(torch.cat([batch.tokens for batch in batches]))
 
     def fit(self, module: nn.Module, objective: Objective, *, steps: int, rate: float) -> None:
         """Train a module on the text."""
@@ -226,6 +236,7 @@ class Study:
         torch.manual_seed(args.seed)
         if name in NEW_HEAD:
             head = NEW_HEAD[name](hidden, args.latent, width=args.width)
+            head.start_from(self.seen, torch.Generator().manual_seed(args.seed))
             return HeadReadout(head, self.autoencoder, args.draws)
         if name in TABLES:
             autoencoder = self.autoencoder if name == "trigram, decoded" else None

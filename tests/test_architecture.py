@@ -258,7 +258,8 @@ PUBLIC = {
     "FixedVariance FlowHead FlowMapHead GaussianHead GaussianNoise GuidedHead Head HeunSolver "
     "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead MeanShiftDrift "
     "MidpointSolver MinSNRWeighting MixtureHead Noise NoisePrediction NoiseSchedule Prediction "
-    "ReverseSampler ReverseVariance RungeKutta4Solver Solver SplineFlowHead TimeDistribution "
+    "ReverseSampler ReverseVariance RungeKutta4Solver Solver SplineFlowHead "
+    "TiedMixtureHead TimeDistribution "
     "UnbiasedDrift UniformNoise UniformTimes UniformWeighting VelocityPrediction "
     "ZeroTerminalSNR check_num_samples",
     "metrics": "BrierLM BrierLMResult DocumentScores Estimate NgramScore NgramSums "

@@ -15,9 +15,11 @@ from calmkit.chunking import ChunkBatch
 from calmkit.config import TrainExperiment, assemble
 from calmkit.data import Corpus, EvaluationRows, TrainingBatches
 from calmkit.devices import uncompiled
+from calmkit.distributions import DiagonalGaussian
 from calmkit.evaluation import restored_share, score
+from calmkit.heads import Head
 from calmkit.metrics import Estimate
-from calmkit.models import LanguageModel
+from calmkit.models import CALM, LanguageModel
 from calmkit.saving import SavedAutoencoder
 from calmkit.training import (
     Means,
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Trainer", "autoencoder_objective", "model_objective"]
 
-_WRAPPERS_FIT_ON_BATCHES = 16
+# From which wrappers of the autoencoder and heads learn what latents are like.
+_BATCHES_SEEN = 16
 # A rough estimate suffices for validation during training.
 _FEW_DRAWS = 2
 
@@ -109,9 +112,7 @@ class Trainer:
         keys = {"standardize": experiment.standardize, "normalize": experiment.normalize}
         autoencoder = wrapped(autoencoder.eval(), **keys).to(self.fabric.device)
         if isinstance(autoencoder, WrappedAutoencoder):
-            rows = slice(experiment.autoencoder_training.micro_batch)  # as many as fit in memory
-            batches = (batch_at(step, rows) for step in range(_WRAPPERS_FIT_ON_BATCHES))
-            autoencoder.fit_rows([batch.to(self.fabric.device) for batch in batches])
+            autoencoder.fit_rows(self._seen(experiment.autoencoder_training))
         return autoencoder.freeze()
 
     def build(self, autoencoder: ChunkAutoencoder | None) -> LanguageModel:
@@ -137,6 +138,8 @@ class Trainer:
             directory: Folder of its training; a finished training in it is loaded.
         """
         model = self.build(autoencoder)
+        if isinstance(model, CALM) and type(model.head).start_from is not Head.start_from:
+            self._start_head(model)
         training = self._fit(
             name,
             model,
@@ -151,6 +154,21 @@ class Trainer:
             optimizer=self.experiment.optimizer,
         )
         return model, training
+
+    @torch.no_grad()
+    def _start_head(self, model: CALM) -> None:
+        seen = self._seen(self.experiment.training)
+        posteriors = [model.autoencoder.encode_rows(batch)[batch.real.all(-1)] for batch in seen]
+        target = DiagonalGaussian(
+            torch.cat([x.mean for x in posteriors]), torch.cat([x.std for x in posteriors])
+        )
+        generator = step_generator(self.experiment.seed, 0, device=self.fabric.device)
+        model.head.start_from(target, generator)
+
+    def _seen(self, settings: TrainingSettings) -> list[ChunkBatch]:
+        """The first batches of a training, each with as many rows as fit in memory."""
+        batch_at, rows = self.batches(settings), slice(settings.micro_batch)
+        return [batch_at(step, rows).to(self.fabric.device) for step in range(_BATCHES_SEEN)]
 
     def measure(
         self, model: LanguageModel, training: TrainingResult, *, timed: bool = True

@@ -37,6 +37,7 @@ from .schedule import LinearSchedule as LinearSchedule
 from .schedule import NoiseSchedule as NoiseSchedule
 from .schedule import ZeroTerminalSNR as ZeroTerminalSNR
 from .spline_flow import SplineFlowHead as SplineFlowHead
+from .tied_mixture import TiedMixtureHead as TiedMixtureHead
 from .times import LogitNormalTimes as LogitNormalTimes
 from .times import TimeDistribution as TimeDistribution
 from .times import UniformTimes as UniformTimes

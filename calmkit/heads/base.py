@@ -78,6 +78,20 @@ class Head(nn.Module, Recorded, abc.ABC):
                 dtype.
         """
 
+    def start_from(self, target: Target, generator: torch.Generator | None = None) -> None:
+        """Prepare an untrained head for latents like these; most heads need nothing.
+
+        `calmkit train` and `compare` call it once, before the first step. A head that overrides
+        it may set its parameters from the latents' law as a whole, without conditions.
+
+        Args:
+            target: Latents of some of the training text, each a Gaussian or a point.
+            generator: Source of randomness; torch's global one if None.
+
+        Raises:
+            ValueError: If the target has the wrong size, or holds nothing.
+        """
+
     @abc.abstractmethod
     def sample(
         self,

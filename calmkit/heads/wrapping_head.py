@@ -2,6 +2,9 @@
 
 from typing import Any, TypeVar
 
+import torch
+
+from calmkit.distributions import Target
 from calmkit.recording import Factory, record_changes
 
 from .base import Head
@@ -25,6 +28,10 @@ class WrappingHead(Head):
         """The head's own settings and those of the wrapped head; its own come first."""
         own = super().sampling_settings
         return {**own, **self.head.sampling_settings, **own}
+
+    def start_from(self, target: Target, generator: torch.Generator | None = None) -> None:
+        """Prepare the wrapped head; see `Head.start_from`."""
+        self.head.start_from(target, generator)
 
     def with_sampling(self: AnyWrapping, **settings: Any) -> AnyWrapping:
         """The same head with other settings of its own or of the wrapped head.

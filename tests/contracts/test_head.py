@@ -23,6 +23,7 @@ from calmkit.heads import (
     MeanFlowHead,
     MixtureHead,
     SplineFlowHead,
+    TiedMixtureHead,
 )
 from calmkit.recording import construction_of
 from calmkit.testing import parametrize_contracts
@@ -175,6 +176,7 @@ CORES = {
     MixtureHead: lambda head, cond, a, b: head.loss_from(
         cond, DiagonalGaussian(a[0], a[1].abs()), b
     ),
+    TiedMixtureHead: lambda head, cond, a, b: head.loss_from(cond, a),
     SplineFlowHead: lambda head, cond, a, b: head.sample_from(cond, a),
     ContrastiveHead: lambda head, cond, a, b: head.loss_from(cond, a, b),
 }

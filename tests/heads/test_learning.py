@@ -27,6 +27,7 @@ from calmkit.heads import (
     MixtureHead,
     RungeKutta4Solver,
     SplineFlowHead,
+    TiedMixtureHead,
 )
 
 GENERAL = [kind for kind, known in KNOWN_HEADS.items() if not known.one_mode]
@@ -44,6 +45,7 @@ MEASURED = {
     MeanFlowHead: {"gaussian": 0.041, "moons": 0.018, "ring": 0.018},
     FlowMapHead: {"gaussian": 0.009, "moons": 0.006, "ring": 0.013},
     MixtureHead: {"gaussian": 0.001, "moons": 0.002, "ring": 0.009},
+    TiedMixtureHead: {"gaussian": 0.004, "moons": 0.008, "ring": 0.013},
     GuidedHead: {"gaussian": 0.014, "moons": 0.007, "ring": 0.017},
 }
 
@@ -126,11 +128,12 @@ def test_a_guided_head_learns_what_is_common_to_all_conditions_too():
     ("kind", "least", "most"),
     [
         (MixtureHead, -0.15, 0.1),
+        (TiedMixtureHead, -0.15, 0.2),
         (FlowHead, 0.0, 1.5),
         (SplineFlowHead, -0.1, 0.2),
         (GaussianHead, 2.3, 2.7),
     ],
-    ids=["mixture", "flow", "spline flow", "gaussian"],
+    ids=["mixture", "tied mixture", "flow", "spline flow", "gaussian"],
 )
 def test_density_of_the_ring(kind, least, most):
     """Cross entropy above the truth's entropy, in nats; less than none only by chance."""

@@ -31,6 +31,7 @@ from calmkit.heads import (
     MixtureHead,
     NoisePrediction,
     SplineFlowHead,
+    TiedMixtureHead,
 )
 from calmkit.scoring import EnergyScore, LaplaceKernel
 
@@ -186,6 +187,12 @@ KNOWN_HEADS = {
         small=lambda cond, latent: MixtureHead(cond, latent, **SMALL, components=3, rank=1),
         learner=lambda cond, latent: MixtureHead(cond, latent, **LEARNING, components=16),
         others={**NARROW, "components": 2, "rank": 2, "draws": 5, "min_std": 0.1},
+        network="network",
+    ),
+    TiedMixtureHead: KnownHead(
+        small=lambda cond, latent: TiedMixtureHead(cond, latent, **SMALL, components=4),
+        learner=lambda cond, latent: TiedMixtureHead(cond, latent, **LEARNING, components=16),
+        others={**NARROW, "components": 3, "draws": 2, "min_std": 0.1},
         network="network",
     ),
     SplineFlowHead: KnownHead(

@@ -1,0 +1,174 @@
+"""Tied mixtures: the density of PyTorch's own mixture, and a start on the latents of the text."""
+
+import math
+
+import pytest
+import torch
+from seeding import seeded
+
+from calmkit.distributions import DiagonalGaussian
+from calmkit.heads import GuidedHead, TiedMixtureHead
+from calmkit.heads.gaussian import positive_std
+
+
+def small(*, components=4, latent=3, **settings):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = TiedMixtureHead(
+            5, latent, width=8, depth=2, components=components, **settings
+        ).double()
+        # The weights of an untrained head do not depend on the condition.
+        torch.nn.init.normal_(head.network.output.weight, std=0.3)
+    return head
+
+
+def law(head, cond):
+    """The same law, by PyTorch's distributions."""
+    logits, shift = head.network(cond).split([head.components, head.latent_size], dim=-1)
+    normal = torch.distributions.Normal(
+        head.mean + shift[..., None, :], positive_std(head.raw_std, head.min_std)
+    )
+    return torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=logits), torch.distributions.Independent(normal, 1)
+    )
+
+
+def clusters(count, generator, *, kinds=6, latent=3):
+    """Posteriors of `kinds` chunks, of which the first is the most frequent."""
+    places = 4 * torch.randn(kinds, latent, generator=seeded(9))
+    frequency = 1 / torch.arange(1, kinds + 1)
+    kind = torch.multinomial(frequency, count, replacement=True, generator=generator)
+    return DiagonalGaussian(places[kind], torch.full((count, latent), 0.1)), places, kind
+
+
+def test_density_is_that_of_the_mixture():
+    head, cond = small(), torch.randn(6, 5, generator=seeded())
+    z = torch.randn(6, 3, generator=seeded(1))
+    torch.testing.assert_close(head.log_prob(cond, z), law(head, cond).log_prob(z))
+    torch.testing.assert_close(head.loss(cond, z), -head.log_prob(cond, z))
+
+
+def test_density_keeps_its_digits_at_the_floor():
+    """In float32 and with all sigma at the default floor; latents are of unit variance."""
+    head = small(components=64, latent=32)
+    with torch.no_grad():
+        head.mean.copy_(torch.randn(64, 32, generator=seeded(3)))
+        head.raw_std.fill_(-40)
+    cond = torch.randn(64, 5, generator=seeded())
+    z = head.mean.detach() + 0.05 * torch.randn(64, 32, generator=seeded(1))
+    want = law(head, cond).log_prob(z)
+    got = head.float().log_prob(cond.float(), z.float())
+    torch.testing.assert_close(got.double(), want, rtol=0, atol=0.01)  # measured 0.003
+
+
+def test_samples_have_the_moments_of_the_law():
+    head, cond = small().requires_grad_(False), torch.randn(3, 5, generator=seeded())
+    want, samples = law(head, cond), head.sample(cond, 100_000, seeded(1))
+    error = (samples.mean(0) - want.mean).abs() / (samples.std(0) / len(samples) ** 0.5)
+    assert error.max() < 4.5
+    squares = (samples - want.mean).square()
+    error = (squares.mean(0) - want.variance).abs() / (squares.std(0) / len(samples) ** 0.5)
+    assert error.max() < 4.5
+    # A sampler that ignored the weights would be far off.
+    head.network.output.weight[: head.components] = 0
+    assert ((head.sample(cond, 100_000, seeded(1)).mean(0) - want.mean).abs() > 0.1).any()
+
+
+def test_a_component_is_chosen_by_the_first_sum_above_the_uniform_number():
+    head = small(components=3).requires_grad_(False)
+    head.network.output.weight.zero_()
+    head.network.output.bias[:3] = torch.tensor([0.25, 0.25, 0.5]).log()
+    head.network.output.bias[3:] = 0
+    uniform = torch.tensor([[0.0], [0.2499], [0.25], [0.4999], [0.5], [0.9999]])
+    got = head.sample_from(torch.zeros(1, 5), uniform, torch.zeros(6, 1, 3))
+    assert torch.equal(got[:, 0], head.mean[torch.tensor([0, 0, 1, 1, 2, 2])])
+
+
+def test_logits_learn_as_those_of_a_classifier():
+    """With well separated components the loss of a latent is a cross entropy of its component."""
+    head, cond = small(), torch.randn(4, 5, generator=seeded())
+    with torch.no_grad():
+        head.mean.copy_(100 * torch.eye(4)[:, :3])
+        head.network.output.weight[4:] = 0
+        head.network.output.bias[4:] = 0
+    head.loss(cond, head.mean.detach()).sum().backward()
+    got = head.network.output.bias.grad[:4]
+    want = head.network(cond)[:, :4].softmax(dim=-1).sum(dim=0) - 1
+    torch.testing.assert_close(got, want)
+
+
+class TestStart:
+    def test_every_distinct_latent_has_a_component_with_its_frequency(self):
+        head = small(components=9)
+        target, places, kind = clusters(500, seeded())
+        head.start_from(target, seeded(1))
+        found = torch.cdist(places, head.mean[:6].detach()).min(dim=-1)
+        assert found.values.max() < 1e-9
+        share = head.network.output.bias[:6].exp()[found.indices]
+        torch.testing.assert_close(share, torch.bincount(kind, minlength=6) / 500)
+        # The other three start at draws of the posteriors.
+        beyond = torch.cdist(head.mean[6:].detach(), places).min(dim=-1).values
+        assert (beyond > 1e-3).all() and (beyond < 1).all()
+
+    def test_the_most_frequent_come_first(self):
+        head = small(components=3)
+        target, places, kind = clusters(500, seeded())
+        head.start_from(target, seeded(1))
+        want = torch.bincount(kind, minlength=6).topk(3).indices
+        assert torch.cdist(places[want], head.mean.detach()).min(dim=-1).values.max() < 1e-9
+
+    def test_last_digits_do_not_make_latents_distinct(self):
+        head = small(components=6)
+        target, places, _ = clusters(500, seeded())
+        noisy = target.mean + 1e-6 * torch.randn(target.mean.shape, generator=seeded(2))
+        head.start_from(DiagonalGaussian(noisy, target.std), seeded(1))
+        assert torch.cdist(places, head.mean.detach()).min(dim=-1).values.max() < 1e-4
+
+    def test_a_component_is_as_wide_as_half_the_way_to_its_neighbour(self):
+        head = small(components=2)
+        apart = torch.tensor([[0.0, 0.0, 0.0], [3.0, 0.0, 0.0]]).repeat(5, 1)
+        head.start_from(DiagonalGaussian(apart, torch.full_like(apart, 0.1)), seeded())
+        want = torch.full((2, 3), math.sqrt(0.01 + 9 / 12))
+        torch.testing.assert_close(positive_std(head.raw_std, head.min_std).detach(), want)
+
+    def test_a_started_head_is_nearer_to_the_latents(self):
+        head, (target, *_) = small(components=8), clusters(500, seeded())
+        cond = torch.randn(500, 5, generator=seeded(4))
+        before = head.loss(cond, target, seeded(5)).mean()
+        head.start_from(target, seeded(1))
+        assert head.loss(cond, target, seeded(5)).mean() < before - 5
+
+    @pytest.mark.parametrize("components", [1, 7])
+    def test_a_single_latent_is_enough(self, components):
+        head = small(components=components)
+        head.start_from(torch.ones(1, 3), seeded())
+        assert torch.isfinite(head.loss(torch.zeros(2, 5), torch.ones(2, 3))).all()
+
+    def test_a_guided_head_starts_the_head_inside(self):
+        with torch.random.fork_rng():
+            inner = lambda cond, latent: TiedMixtureHead(cond, latent, width=8, components=3)  # noqa: E731
+            head = GuidedHead(5, 3, head=inner).double()
+        target, places, _ = clusters(100, seeded(), kinds=3)
+        head.start_from(target, seeded())
+        assert torch.cdist(places, head.head.mean.detach()).min(dim=-1).values.max() < 1e-9
+
+    def test_latents_of_another_size_and_none_are_refused(self):
+        with pytest.raises(ValueError, match="target must have latent_size = 3 dimensions; got 2"):
+            small().start_from(torch.zeros(4, 2))
+        with pytest.raises(ValueError, match="target must hold at least one latent; got none"):
+            small().start_from(torch.zeros(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"components": 0}, "components must be at least 1; got 0"),
+        ({"draws": 0}, "draws must be at least 1; got 0"),
+        ({"min_std": 0.0}, r"min_std must be in \(0, 1\), where latents have std 1; got 0.0"),
+        ({"width": 0}, "width must be at least 1; got 0"),
+        ({"depth": 0}, "depth must be at least 1; got 0"),
+    ],
+)
+def test_bad_settings_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TiedMixtureHead(5, 3, **arguments)
