@@ -17,9 +17,10 @@ with soft labels r_k. With one component for each of K = 1 token's posteriors it
 softmax model does. It remains a density over latents, with exact samples.
 
 *Start.* A component far from all latents never learns, and gradient steps move means slowly.
-Before training, `start_from` places the components on latents of the text: on the most frequent
-distinct posteriors, each as wide as half the way to its neighbour, with log frequencies as
-logits. Without it components start as those of `MixtureHead`, which suits laws of few dimensions.
+Before training, `start_from` places the components on latents of the text, the most frequent
+distinct ones. A component's cell are the latents nearest to it: the logarithm of their share is
+its logit, and their variance, enlarged by half of the way to its neighbour, is its variance.
+Without this start components begin as those of `MixtureHead`, which suits laws of few dimensions.
 
 *Density.* The squared distances of all positions to all components are two matrix products,
 
@@ -49,7 +50,7 @@ from .gaussian import check_min_std, initial_std, positive_std
 
 __all__ = ["TiedMixtureHead"]
 
-# Rows of a table of distances between components: with 65,536 of them it takes 64 MB.
+# Rows of a table of distances to components: with 65,536 of them it takes 64 MB.
 _ROWS_AT_ONCE = 256
 # Posteriors of one chunk differ in their last digits, by the shapes of the batches they were in.
 _DIGITS = 3
@@ -116,20 +117,19 @@ class TiedMixtureHead(Head):
         mean, std = (x.reshape(-1, self.latent_size) for x in (target.mean, target.std))
         if len(mean) == 0:
             raise ValueError("target must hold at least one latent; got none.")
-        place, count = _most_frequent(mean, self.components, generator)
+        place = _most_frequent(mean, self.components, generator)
         # With fewer distinct latents than components, the others start at further draws.
         others = torch.randint(
             len(mean), (self.components - len(place),), generator=generator, device=mean.device
         )
         further = DiagonalGaussian(mean[others], std[others]).sample(1, generator)[0]
-        frequency = torch.cat([count, torch.ones_like(count[:1]).expand(len(others))])
         start = torch.cat([mean[place], further])
-        near = std[torch.cat([place, others])].square()
-        width = near + _distance_to_nearest(start)[:, None].square() / (4 * self.latent_size)
-        width = width.sqrt().clamp_min(2 * self.min_std)
+        between = _distance_to_nearest(start)[:, None].square() / (4 * self.latent_size)
+        share, variance = _cells(start, mean, std)
+        width = (variance + between).sqrt().clamp_min(2 * self.min_std)
         self.mean.copy_(start)
         self.raw_std.copy_(initial_std(width, self.min_std))
-        self.network.output.bias[: self.components].copy_(frequency.log() - math.log(len(mean)))
+        self.network.output.bias[: self.components].copy_(share.log())
 
     @typed
     def log_prob(
@@ -228,26 +228,35 @@ def _log_prob(
     return (log_weights - 0.5 * square).logsumexp(dim=-1)
 
 
-def _most_frequent(
-    x: Tensor, count: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Rows of the most frequent distinct vectors, at most `count`, and how often each occurs.
-
-    Among equally frequent ones the choice is random.
-    """
+def _most_frequent(x: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Rows of the most frequent distinct vectors, at most `count`; random among equals."""
     _, kind, found = x.round(decimals=_DIGITS).unique(
         dim=0, return_inverse=True, return_counts=True
     )
     row = torch.empty_like(found).scatter_(0, kind, torch.arange(len(x), device=x.device))
     random = torch.rand(len(found), generator=generator, device=x.device)
-    chosen = (found + random.to(x.dtype)).topk(min(count, len(found))).indices
-    return row[chosen], found[chosen].to(x.dtype)
+    return row[(found + random).topk(min(count, len(found))).indices]
 
 
 def _distance_to_nearest(x: Tensor) -> Tensor:
     """From each vector to the nearest other one; 0 for a single vector."""
     if len(x) == 1:
         return x.new_zeros(1)
-    parts = (torch.cdist(part, x).topk(2, largest=False).values[:, 1]
-             for part in x.split(_ROWS_AT_ONCE))  # fmt: skip
+    parts = (
+        torch.cdist(part, x).topk(2, largest=False).values[:, 1] for part in x.split(_ROWS_AT_ONCE)
+    )
     return torch.cat(list(parts))
+
+
+def _cells(place: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of the latents that are nearest to each place, and their variance around it.
+
+    A place without latents has the share of half a latent and no variance.
+    """
+    parts = [torch.cdist(part, place).argmin(dim=-1) for part in mean.split(_ROWS_AT_ONCE)]
+    nearest = torch.cat(parts)
+    count = torch.bincount(nearest, minlength=len(place)).to(mean.dtype)
+    squares = (mean - place[nearest]).square() + std.square()
+    variance = torch.zeros_like(place).index_add_(0, nearest, squares)
+    share = count.clamp_min(0.5) / count.clamp_min(0.5).sum()
+    return share, variance / count.clamp_min(1)[:, None]

@@ -45,7 +45,7 @@ MEASURED = {
     MeanFlowHead: {"gaussian": 0.041, "moons": 0.018, "ring": 0.018},
     FlowMapHead: {"gaussian": 0.009, "moons": 0.006, "ring": 0.013},
     MixtureHead: {"gaussian": 0.001, "moons": 0.002, "ring": 0.009},
-    TiedMixtureHead: {"gaussian": 0.004, "moons": 0.008, "ring": 0.013},
+    TiedMixtureHead: {"gaussian": 0.004, "moons": 0.005, "ring": 0.005},
     GuidedHead: {"gaussian": 0.014, "moons": 0.007, "ring": 0.017},
 }
 
@@ -123,12 +123,12 @@ def test_a_guided_head_learns_what_is_common_to_all_conditions_too():
     assert energy_distance(x, y) > 0.05  # measured 0.1
 
 
-# Measured: at most -0.03, 1.05, 0.08 and 2.52.
+# Measured: at most -0.03, 0.13, 1.05, 0.08 and 2.52.
 @pytest.mark.parametrize(
     ("kind", "least", "most"),
     [
         (MixtureHead, -0.15, 0.1),
-        (TiedMixtureHead, -0.15, 0.2),
+        (TiedMixtureHead, -0.1, 0.4),
         (FlowHead, 0.0, 1.5),
         (SplineFlowHead, -0.1, 0.2),
         (GaussianHead, 2.3, 2.7),

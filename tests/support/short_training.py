@@ -100,6 +100,8 @@ def train(build, target, *, steps, lr, shuffle=False, seed=0, batch=128):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = build(2, 2).float()
+    of_its_own = torch.Generator().manual_seed(seed)
+    head.start_from(target.outcome(target.conditions(batch, of_its_own), of_its_own), of_its_own)
     optimizer = torch.optim.Adam(head.parameters(), lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
