@@ -301,7 +301,8 @@ PUBLIC = {
     ),
     "evaluation": "Choices Continuations Evaluation EvaluationSettings NgramModel SampleText "
     "TextScores Timing check_context choose continue_rows evaluate evaluate_ngrams "
-    "evaluate_softmax evaluate_unigram microseconds_per_token restored_share score",
+    "evaluate_softmax evaluate_softmax_chunks evaluate_unigram microseconds_per_token "
+    "restored_share score",
     "experiments": "RunResult",
     "comparison": "ComparisonResult Summary VariantResult read_results summarize",
     "reports": "Report ReportTables report_folders write_report",

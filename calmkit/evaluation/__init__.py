@@ -14,6 +14,7 @@ from .scored_text import EvaluationSettings as EvaluationSettings
 from .scored_text import check_context as check_context
 from .scores import restored_share as restored_share
 from .scores import score as score
+from .softmax_chunks import evaluate_softmax_chunks as evaluate_softmax_chunks
 from .softmax_evaluation import evaluate_softmax as evaluate_softmax
 from .tally import Evaluation as Evaluation
 from .writing_speed import Timing as Timing

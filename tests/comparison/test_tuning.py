@@ -185,11 +185,18 @@ def test_a_tuned_comparison_states_its_trials(tmp_path, monkeypatch, capsys):
         assert f"optimizer.lr: '{chosen.values['optimizer.lr']}'" in variant.config
         assert chosen.steps == round(variant.runs[0].steps / 10)
     assert [remark.partition(":")[0] for remark in first.remarks] == ["Tuning", "softmax"]
-    assert first.remarks[1] == "softmax: the training FLOPs of energy."
+    assert first.remarks[1].startswith("softmax: the training FLOPs of energy.")
+    energy, softmax = (variant.runs[0] for variant in first.variants)
+    assert energy.baselines.keys() - softmax.baselines.keys() == {"softmax, in chunks"}
+    written = (out / "summary.csv").read_text()
+    assert (
+        f'"softmax, in chunks",,,0.0,,{energy.baselines["softmax, in chunks"][0].value}' in written
+    )
     assert "Tuning: 2 trials of each variant" in (out / "report.html").read_text()
     assert "energy, tuned: optimizer.lr = 0.0001 (" in capsys.readouterr().out.replace("\n", " ")
     assert main(["compare", f"--config={out / 'config.yaml'}"]) == 0
     said = capsys.readouterr().out
     assert "tuning: 0 of 4 trials to run." in said and "2 of 2 runs are already" in said
+    assert "scoring its chunks" not in said
     assert read_results(out / "results.json") == first
     assert json.loads((out / "trials/energy/lr-0.01/seed-0.json").read_text())["found"]
