@@ -14,10 +14,11 @@ compare: .venv/cli
 	$(BIN)/calmkit compare $(ARGS)
 
 # Two processes with one thread each: a second thread would cost more than it brings. The order of
-# files is that of tests/conftest.py, the slow ones first.
+# files is that of tests/conftest.py, the slow ones first. Bytecode is written, whatever the
+# environment says: each of the many processes would compile all modules again.
 test: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
-	  --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	  --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -78,8 +78,9 @@ def load_fabric(by: str) -> ModuleType:
         ImportError: If it is not installed; the message has the command to install it.
     """
     require("lightning_fabric", by)
-    with _version_only("torchmetrics"):
-        fabric = importlib.import_module("lightning_fabric")
+    if (fabric := sys.modules.get("lightning_fabric")) is None:
+        with _version_only("torchmetrics"):
+            fabric = importlib.import_module("lightning_fabric")
     log = logging.getLogger("lightning_fabric")
     if log.level == logging.INFO:  # as Fabric sets it; a user may have set another
         log.setLevel(logging.WARNING)

@@ -43,6 +43,6 @@ from .experiment import WeightedText as WeightedText
 from .parsing import HelpText as HelpText
 from .parsing import parse_for_evaluation as parse_for_evaluation
 from .parsing import parse_function as parse_function
-from .parsing import values_of as values_of
 from .rehearsal import rehearse as rehearse
 from .variants import expand as expand
+from .yaml_text import values_of as values_of

@@ -30,8 +30,16 @@ from typing import Any, Literal
 from calmkit.schema import ConfigError, Source, UnknownKeyError, shown, wanted
 
 from .experiment import TrainExperiment
-from .parsing import Parsed, option_pairs, parse_layers, preset_source, source_of, values_of
+from .parsing import (
+    Parsed,
+    layers_shared,
+    option_pairs,
+    parse_layers,
+    preset_source,
+    source_of,
+)
 from .variants import Entry, expand
+from .yaml_text import text_of, values_of
 
 __all__ = ["Budget", "Comparison", "Variant", "parse_comparison"]
 
@@ -153,10 +161,11 @@ def parse_comparison(
         own["variants"] = {**own["variants"], **added}
         entries = expand(own["variants"], own["grid"])
     _check_names(of_variant, entries)
-    parsed = {
-        entry.name: _parse_entry(entry, own, sources, common, of_variant, command)
-        for entry in entries
-    }
+    with layers_shared(command):
+        parsed = {
+            entry.name: _parse_entry(entry, own, sources, common, of_variant, command)
+            for entry in entries
+        }
     _check_devices(parsed)
     return _comparison(parsed, own)
 
@@ -220,8 +229,6 @@ def _position_options(own: Mapping[str, Any], experiment: TrainExperiment) -> li
 
 
 def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Comparison:
-    import yaml
-
     first = next(iter(parsed.values())).experiment
     seeds = own["seeds"]
     if seeds is None:
@@ -240,9 +247,7 @@ def _comparison(parsed: Mapping[str, Parsed], own: Mapping[str, Any]) -> Compari
     }
     kept = ("budget", "processes", "threads", "trained", "tune", "softmax")
     comparison_keys = {key: own[key] for key in kept} | {"seeds": list(seeds)}
-    text = yaml.safe_dump(
-        comparison_keys | shared | {"variants": variants, "grid": {}}, sort_keys=False
-    )
+    text = text_of(comparison_keys | shared | {"variants": variants, "grid": {}})
     return Comparison(
         variants=tuple(Variant(n, one.experiment, one.text) for n, one in parsed.items()),
         seeds=seeds,

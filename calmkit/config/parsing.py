@@ -36,15 +36,21 @@ from .named_autoencoder import with_named_autoencoder
 from .named_logger import with_named_logger
 from .vocab_size import vocabulary_of_data
 from .warmups import shortened_warmups
+from .yaml_text import text_of, values_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+    from .config_layers import ConfigLayers
+
 __all__ = [
-    "HelpText", "Parsed", "explained", "new_parser",
+    "HelpText", "Parsed", "explained", "layers_shared", "new_parser",
     "option_pairs", "parse", "parse_for_evaluation", "parse_function", "parse_layers",
-    "parse_text", "preset_source", "source_of", "values_of",
+    "parse_text", "preset_source", "source_of",
 ]  # fmt: skip
+
+# The name under which jsonargparse knows our way to write YAML.
+_FORMAT = "calmkit"
 
 
 class HelpText(Exception):
@@ -117,14 +123,12 @@ def parse_for_evaluation(
     Raises:
         ValueError: As in `read_model_config` and `parse`.
     """
-    import yaml
-
     saved = read_model_config(path, keys=FOR_EVALUATION, trust=trust)
     layers = [preset_source("base"), preset_source("train"), saved]
     parsed = parse_layers(layers, [*options, f"--output={path.parent}"], command=command)
     values = values_of(parsed.text)
     kept = {key: value for key, value in values.items() if key in FOR_EVALUATION}
-    return Parsed(parsed.experiment, yaml.safe_dump(kept, sort_keys=False))
+    return Parsed(parsed.experiment, text_of(kept))
 
 
 def parse_text(
@@ -144,11 +148,11 @@ def parse_text(
     return parse_layers(layers, options, command="calmkit train")
 
 
-def values_of(text: str) -> dict[str, Any]:
-    """The values in an effective config, read in C where PyYAML has that, which is faster."""
-    import yaml
-
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+@contextlib.contextmanager
+def layers_shared(command: str) -> Iterator[None]:
+    """Context for configs that begin with the same layers, which are merged once."""
+    with _experiment_parser(command)[1].layers_shared():
+        yield
 
 
 def parse_layers(
@@ -170,8 +174,6 @@ def parse_layers(
         ConfigError: As in `parse`.
         UntrustedCodeError: If a saved autoencoder is of a class that is not in `trust`.
     """
-    import yaml
-
     schema = arguments_of(TrainExperiment)
     layers, options = with_named_logger(layers, options)
     layers, options = with_named_autoencoder(layers, options, trust)
@@ -181,8 +183,10 @@ def parse_layers(
         *shortened_warmups(layers, options),
     ]
     answer_help(check_layers(schema, layers, options), command)
-    parser = _experiment_parser(command)
-    given = [f"--config={yaml.safe_dump(dict(layer.values))}" for layer in layers if layer.values]
+    parser, layering = _experiment_parser(command)
+    texts = [(text_of(layer.values), layer.is_preset) for layer in layers if layer.values]
+    layering.presets.update(text for text, is_preset in texts if is_preset)
+    given = [f"--config={text}" for text, _ in texts]
     with explained():
         values = parser.parse_args([*given, *options])
     for name in ("data", "evaluation_data", "finetune", "checkpoint"):
@@ -195,7 +199,7 @@ def parse_layers(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # The values have just been parsed, and need no other check.
-        text = parser.dump(values, skip_unset=False, skip_validation=True)
+        text = parser.dump(values, _FORMAT, skip_unset=False, skip_validation=True)
     with explained(), refusals_named(schema, values.as_dict()):
         built = parser.instantiate(values)
         entries = dataclasses.fields(TrainExperiment)
@@ -313,12 +317,21 @@ def answer_help(asked: HelpAsked | None, command: str) -> None:
 
 
 @functools.cache
-def _experiment_parser(command: str) -> "ArgumentParser":
-    """The parser for the keys of `TrainExperiment`; to make it takes half as long as to use it."""
+def _experiment_parser(command: str) -> "tuple[ArgumentParser, ConfigLayers]":
+    """The parser for the keys of `TrainExperiment`, and its option for layers.
+
+    To make it takes as long as to use it.
+    """
     parser = new_parser(command)
-    parser.add_argument("--config", action="config")
+    from jsonargparse import set_dumper
+
+    from .config_layers import ConfigLayers
+
+    set_dumper(_FORMAT, text_of)
+    layering = parser.add_argument("--config", action=ConfigLayers)
+    assert isinstance(layering, ConfigLayers)
     parser.add_class_arguments(TrainExperiment)
-    return parser
+    return parser, layering
 
 
 def _start_of_finetuning(arguments: Sequence[str], trust: Collection[str]) -> list[Source]:

@@ -4,6 +4,7 @@ Scores are drawn, so that documents are hard or easy for all variants alike, as 
 """
 
 import dataclasses
+import functools
 import math
 
 import torch
@@ -52,8 +53,9 @@ def _text_scores(chrf):
     return TextScores(*(Estimate(x, 0.02 * x, (0.96 * x, 1.04 * x)) for x in values))
 
 
-def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=400, **changes):
-    """One run; `quality` scales its scores, `speed` its costs."""
+@functools.cache
+def _scores(seed, quality, softmax):
+    """The scores of a run, with their estimates, which take much longer than all the rest."""
     generator = torch.Generator().manual_seed(0)
     counts = torch.full((DOCUMENTS, 6), 1000.0, dtype=torch.float64)
     hard = 0.5 + torch.rand(DOCUMENTS, 1, generator=generator, dtype=torch.float64)
@@ -70,7 +72,12 @@ def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=4
         groups=tuple(range(DOCUMENTS)),
         unit="documents",
     )
-    estimates = documents.estimate(resamples=50)
+    return documents, documents.estimate(resamples=50)
+
+
+def run(seed=0, *, quality=1.0, speed=1.0, softmax=False, hostile=False, steps=400, **changes):
+    """One run; `quality` scales its scores, `speed` its costs."""
+    documents, estimates = _scores(seed, quality, softmax)
     brier = tuple(estimate.scaled(100.0) for estimate in estimates[:4])
     product = math.prod(max(score.value, 0.0) for score in brier)
     known = {
