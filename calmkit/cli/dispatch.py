@@ -173,7 +173,8 @@ def _dispatch(given: list[str], interrupts: "_Interrupts") -> int:
 def _uncollected(*, freeze: bool) -> Iterator[None]:
     """Context for imports: objects of modules live as long as the process.
 
-    Python's garbage collector would look at all of them again and again: a sixth of the time that imports take.
+    Python's garbage collector would look at all of them again and again, which takes a sixth of
+    the time until a command starts.
 
     Args:
         freeze: Whether it skips afterwards what there is then.
