@@ -4,9 +4,10 @@ import contextlib
 import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-import forking
 import pytest
 import torch
 from jaxtyping import Float
@@ -298,19 +299,17 @@ class TestPytest:
         with pytest.raises(ValueError, match="must name known parts, mine; got 'min'"):
             parametrize_contracts("rule", {"mine": Right}, exempt={"min/dtype_is_kept": "?"})
 
-    def test_it_is_not_needed(self, tmp_path):
+    def test_it_is_not_needed(self):
         """`check_part` runs where pytest cannot be imported."""
-        script, said = tmp_path / "script.py", tmp_path / "said"
-        script.write_text("""
+        code = """
 import sys
-assert "calmkit.testing" not in sys.modules
 sys.modules["pytest"] = None
 from calmkit.scoring import EnergyScore
 from calmkit.testing import check_part
 assert check_part("rule", EnergyScore, only=["dtype_is_kept"], profile="quick").passed
-""")
-        process = forking.start(forking.run_script, script, output=said)
-        assert forking.finished(process) == 0, said.read_text()
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
     def test_a_missing_hypothesis_is_named(self, monkeypatch):
         monkeypatch.setattr("calmkit.testing.kinds.importlib.util.find_spec", lambda name: None)
