@@ -109,7 +109,7 @@ def start_worker(*, checks: bool) -> Connection:
 
 
 def measure(
-    workers: tuple[Connection, Connection], name: str, pairs: int, warmup: int
+    workers: tuple[Connection, Connection], name: str, pairs: int, warmup: int = 5
 ) -> dict[str, float]:
     """What checks add to one kind of work, from a worker with them and one without."""
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -134,14 +134,13 @@ def main() -> None:
     """Measure, then print a line for each kind of work and a JSON object."""
     parser = argparse.ArgumentParser(description="Overhead of calmkit's shape checks.")
     parser.add_argument("--pairs", type=int, default=100, help="pairs of each kind of work")
-    parser.add_argument("--warmup", type=int, default=5, help="pairs before them")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     workers = (start_worker(checks=True), start_worker(checks=False))
     results: dict[str, Any] = {"pairs": args.pairs}
     for name in WORKS:
-        found = results[name] = measure(workers, name, args.pairs, args.warmup)
+        found = results[name] = measure(workers, name, args.pairs)
         print(
             f"{name}: {found['milliseconds_with_checks']:.1f} ms with checks, "
             f"{found['milliseconds_without_checks']:.1f} ms without: overhead "

@@ -2,7 +2,7 @@ from benchmark_runs import results, run_benchmark
 
 
 def test_checks_are_felt_where_tensors_are_tiny(tmp_path):
-    written = run_benchmark(tmp_path, "typing_overhead", "--pairs 4 --warmup 1")
+    written = run_benchmark(tmp_path, "typing_overhead", "--pairs 4")
     printed, found = written[0], results(written)
     assert printed.endswith((tmp_path / "numbers.json").read_text())
     assert set(found) == {"pairs", "training step", "chunk"}
