@@ -10,6 +10,7 @@ over tokens (K = 1), and the same steps on the same text. From one to the next, 
     narrow, Brier      through L dimensions, new output layer    exact Brier score
     decoder            through L dimensions, frozen decoder      cross entropy of its tokens
     energy, flow, ...  heads: a law of the latents in L dimensions, draws decoded
+    tied mixture       a head with one component for each token, shared by all states
     trigram            no readout: draws of a table of trigrams, counted in the training text
     trigram, decoded   the same draws, encoded, drawn from the posterior, and decoded
 
@@ -235,7 +236,8 @@ class Study:
         args, hidden, vocab = self.args, self.softmax.backbone.hidden_size, self.softmax.vocab_size
         torch.manual_seed(args.seed)
         if name in NEW_HEAD:
-            head = NEW_HEAD[name](hidden, args.latent, width=args.width)
+            own = {"components": vocab} if name == "tied mixture" else {}
+            head = NEW_HEAD[name](hidden, args.latent, width=args.width, **own)
             head.start_from(self.seen, torch.Generator().manual_seed(args.seed))
             return HeadReadout(head, self.autoencoder, args.draws)
         if name in TABLES:

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from calmkit.typing import typed
+from calmkit.typing import typed, unchecked
 
 from .base import (
     Draw,
@@ -112,8 +112,9 @@ def exact_temperature(
             result, rows = flat[0].clone(), torch.arange(flat.shape[1], device=flat.device)
             draws = torch.zeros_like(rows)
             settled = torch.zeros_like(rows, dtype=torch.bool)
-        for tokens, uniform in zip(flat, uniforms.cpu(), strict=True):
-            state = state.after(tokens, uniform, whole, part)
+        with unchecked(used > 0):  # shapes are those of the first block
+            for tokens, uniform in zip(flat, uniforms.cpu(), strict=True):
+                state = state.after(tokens, uniform, whole, part)
         used, block = used + n, min(2 * block, _LARGEST_BLOCK)
         if device.type != "cpu":
             block = max(block, min(_LARGEST_BLOCK, at_once(device) // len(rows)))

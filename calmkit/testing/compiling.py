@@ -7,7 +7,7 @@ from torch import Tensor
 
 from calmkit.testing.contract import Broken
 from calmkit.testing.expecting import expect_same
-from calmkit.testing.trial import Trial
+from calmkit.testing.trial import Trial, seed_globally
 
 __all__ = ["expect_one_graph"]
 
@@ -29,9 +29,9 @@ def expect_one_graph(
     torch.compiler.reset()
     # The eager backend suffices: only the graph's completeness depends on the part.
     compiled = torch.compile(function, fullgraph=True, backend="eager")
-    torch.manual_seed(trial.seed)
+    seed_globally(trial.seed)
     want = function()
-    torch.manual_seed(trial.seed)
+    seed_globally(trial.seed)
     try:
         got = compiled()
     except Exception as error:  # compilation fails with many types of errors

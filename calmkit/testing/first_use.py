@@ -19,7 +19,7 @@ from calmkit.sampling import Draw, SampledChunks, Sampler
 from calmkit.scoring import ScoringRule
 from calmkit.testing.calls import name_of
 from calmkit.testing.contract import Broken
-from calmkit.testing.trial import Trial
+from calmkit.testing.trial import Trial, seed_globally
 
 __all__ = [
     "MISPLACED_SAMPLES",
@@ -51,12 +51,12 @@ def use_head(
     device = device_of(head)
     cond = _randn(trial, 1, *batch, head.cond_size).to(device)
     target = _target(trial, *batch, head.latent_size, device=device)
-    torch.manual_seed(0)
+    seed_globally(0)
     loss = trial.call(head.loss, cond, target, trial.generator(0, device))
     form = {"of": f"{type(head).__name__}.loss", "what": "the loss", "axes": "(*batch)"}
     _expect_form(loss, batch, **form, cause=REDUCED_LOSS, dtype=dtype)
     _expect_trains(head, loss.sum(), of=form["of"], what=form["what"])
-    torch.manual_seed(0)
+    seed_globally(0)
     samples = trial.call(head.sample, cond, 2, trial.generator(0, device))
     form = {"of": f"{type(head).__name__}.sample", "what": "what sample returns"}
     form |= {"axes": "(samples, *batch, latent)", "cause": MISPLACED_SAMPLES}

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from calmkit.testing.expecting import expect_finite, expect_same
 from calmkit.testing.trial import Trial
 
 __all__ = [
+    "adam",
     "autocast",
     "expect_all_learn",
     "expect_finite_gradients",
@@ -24,6 +25,16 @@ __all__ = [
 
 # Inputs of a layer that takes the whole step.
 _NARROW = 64
+
+
+def adam(groups: Sequence[dict[str, Any]]) -> torch.optim.Adam:
+    """Adam that updates all tensors in one call where PyTorch can: for real numbers.
+
+    Args:
+        groups: Parameters and their step size.
+    """
+    real = all(p.is_floating_point() for group in groups for p in group["params"])
+    return torch.optim.Adam(groups, fused=real)
 
 
 def gradients_of_training(
@@ -37,7 +48,7 @@ def gradients_of_training(
         steps: Number of steps.
         lr: Learning rate, which is reduced for the matrices of wide layers.
     """
-    optimizer = torch.optim.Adam(_by_width(part, lr))
+    optimizer = adam(_by_width(part, lr))
     seen = []
     for step in range(steps):
         optimizer.zero_grad()

@@ -1,10 +1,12 @@
 """What is the same for every command."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import forking
 import pytest
@@ -75,6 +77,21 @@ def test_ctrl_c_waits_for_an_import(monkeypatch, capsys):
     assert cli.main(["report", "x"]) == 130 and ended == ["calmkit.cli.report"]
     err = capsys.readouterr().err
     assert "interrupted by Ctrl-C" in err and "same command" not in err
+
+
+def test_imported_modules_are_not_looked_at_for_garbage(monkeypatch):
+    seen = []
+
+    def load(name):
+        seen.append((gc.isenabled(), gc.get_freeze_count()))
+        return SimpleNamespace(run=lambda given: load("run"))
+
+    monkeypatch.setattr(dispatch.importlib, "import_module", load)
+    monkeypatch.delitem(sys.modules, "calmkit.cli.report", raising=False)
+    gc.unfreeze()
+    assert cli.main(["report", "x"]) == 0
+    (importing, before), (running, after) = seen
+    assert (importing, running) == (False, True) and before < after
 
 
 def told_in_one_line(err):

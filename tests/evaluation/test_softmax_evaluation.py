@@ -2,10 +2,9 @@
 
 import itertools
 import math
-import subprocess
-import sys
 
 import pytest
+import resident_memory
 import torch
 
 from calmkit.backbones import TransformerBackbone
@@ -133,27 +132,10 @@ def test_a_large_vocabulary_goes_in_pieces(monkeypatch):
         assert one.value == pytest.approx(other.value, abs=0.5)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in KiB of Linux")
-def test_memory_is_bounded():
-    """1,032 positions of 128,257 tokens: their logits alone would take 530 MB."""
-    program = """
-import resource, torch
-from calmkit.backbones import MinGRUBackbone
-from calmkit.chunking import ChunkBatch
-from calmkit.data import EvaluationRows
-from calmkit.evaluation import EvaluationSettings, evaluate_softmax
-from calmkit.models import TokenLM
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-model = TokenLM(128257, backbone=MinGRUBackbone(8, depth=1))
-tokens = torch.randint(128257, (8, 129, 1))
-batch = ChunkBatch(tokens, torch.ones_like(tokens).bool(), ((129,),) * 8)
-settings = EvaluationSettings(rows=8, draws=8, min_context=125, bootstrap=10)
-before = peak()
-evaluate_softmax(model, EvaluationRows(batch, torch.arange(8)), settings, seed=0)
-print(peak() - before)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert float(done.stdout) < 250, done.stderr  # measured: 176
+@resident_memory.needs_linux
+def test_memory_is_bounded(tmp_path):
+    grown = resident_memory.growth(resident_memory.softmax_evaluation, tmp_path)
+    assert grown < 250  # measured: 194
 
 
 def test_the_protocol_is_told():

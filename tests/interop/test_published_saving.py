@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
+import endless_saving
 import pytest
 import torch
 from published_files import autoencoder_checkpoint, calm_checkpoint, write
@@ -348,52 +346,24 @@ def test_the_folder_appears_at_once(tmp_path, monkeypatch):
     assert sorted(p.name for p in target.iterdir()) == ["config.json", "pytorch_model.bin"]
 
 
-# For each line that it reads, a child writes published folders, as fast as it can, until it is
-# killed.
-WRITERS = """
-import itertools, os, sys
-from pathlib import Path
-from calmkit.autoencoders import MLPAutoencoder
-from calmkit.interop import save_published
-autoencoder = MLPAutoencoder(2, 2000, 5, width=128)
-for line in sys.stdin:
-    child = os.fork()
-    while child == 0:
-        for number in itertools.count():
-            save_published(autoencoder, Path(sys.argv[1]) / line.strip() / str(number))
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_process_killed_while_saving_leaves_whole_folders(tmp_path):
     """At six moments or more; whatever has the name of a model is one."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITERS, str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    ) as writers:  # fmt: skip
-        cut_short = whole = 0
-        # Until the kills came where it matters, while a folder was being written and after some;
-        # how long that takes depends on what else the machine does.
-        for moment in range(100):
-            if moment >= 6 and cut_short and whole > 1:
-                break
-            writers.stdin.write(f"{moment}\n")
-            writers.stdin.flush()
-            child = int(writers.stdout.readline())
-            time.sleep(0.05 + 0.009 * moment)
-            os.kill(child, signal.SIGKILL)
-            assert int(writers.stdout.readline()) == -signal.SIGKILL
-            for folder in (tmp_path / str(moment)).glob("*"):
-                if folder.name.startswith(".partial"):
-                    cut_short += 1
-                else:
-                    assert load_published_autoencoder(folder).vocab_size == 2000
-                    whole += 1
-        writers.stdin.close()
-    assert writers.returncode == 0
+    cut_short = whole = 0
+    # Until the kills came where it matters, while a folder was being written and after some; how
+    # long that takes depends on what else the machine does.
+    for moment in range(100):
+        if moment >= 6 and cut_short and whole > 1:
+            break
+        folder = tmp_path / str(moment)
+        given = endless_saving.published_folders, folder, tmp_path / "said"
+        assert endless_saving.killed_after(0.05 + 0.009 * moment, *given) == -signal.SIGKILL
+        for written in folder.glob("*"):
+            if written.name.startswith(".partial"):
+                cut_short += 1
+            else:
+                assert load_published_autoencoder(written).vocab_size == 2000
+                whole += 1
     assert cut_short and whole > 1
 
 

@@ -1,9 +1,7 @@
 """Cross entropy in blocks: the plain form, its gradients, and what it holds in memory."""
 
-import subprocess
-import sys
-
 import pytest
+import resident_memory
 import torch
 from torch.nn.functional import cross_entropy, linear
 from torch.utils.flop_counter import FlopCounterMode
@@ -141,19 +139,7 @@ def test_compiles_without_a_break(monkeypatch):
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in KiB of Linux")
-def test_memory_is_bounded():
-    """1,024 targets of 128,257 tokens: their logits alone would take 525 MB."""
-    program = """
-import resource, torch
-from calmkit.nn import vocabulary_nats
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-features = torch.randn(8, 128, 8, requires_grad=True)
-weight = torch.randn(128257, 8, requires_grad=True)
-features.grad, weight.grad = torch.zeros_like(features), torch.zeros_like(weight)
-before = peak()
-vocabulary_nats(features, weight, torch.zeros(8, 128, dtype=torch.long)).sum().backward()
-print(peak() - before)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert float(done.stdout) < 100, done.stderr  # measured: 67
+@resident_memory.needs_linux
+def test_memory_is_bounded(tmp_path):
+    grown = resident_memory.growth(resident_memory.large_vocabulary, tmp_path)
+    assert grown < 100  # measured: 50

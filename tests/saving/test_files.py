@@ -5,11 +5,9 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 import types
 
+import endless_saving
 import pytest
 import torch
 
@@ -22,27 +20,6 @@ from calmkit.saving import CannotBeSavedError, SavedModelError, load, save, save
 from calmkit.saving.files import read_model_file, write_model_file
 from calmkit.saving.tensor_files import digest_of_tensors, write_tensors
 
-# For each line that it reads, a child saves one head over another again and again, as fast as it
-# can, until it is killed. (A new interpreter for each kill would take seconds to import torch.)
-WRITERS = """
-import os, sys, torch
-from calmkit.heads import EnergyHead
-from calmkit.saving import save
-heads = [EnergyHead(3, 2, width=width) for width in (256, 512)]
-for number, head in enumerate(heads):
-    with torch.no_grad():
-        for parameter in head.parameters():
-            parameter.fill_(float(number))
-save(heads[0], sys.argv[1])
-for line in sys.stdin:
-    child = os.fork()
-    while child == 0:
-        for head in heads:
-            save(head, sys.argv[1])
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
 
 @pytest.fixture
 def head():
@@ -52,35 +29,26 @@ def head():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_process_killed_while_saving_leaves_a_whole_model(tmp_path):
     """At six moments or more; one of the models is there, whole, and never a mixture."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITERS, str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    ) as writers:  # fmt: skip
-        cut_short, found = 0, set()
-        files = {"model.safetensors", "config.json", "README.md"}
-        # Until the kills came where it matters, between files and at different models; how long
-        # that takes depends on what else the machine does.
-        for moment in range(100):
-            if moment >= 6 and cut_short and found == {256, 512}:
-                break
-            writers.stdin.write("go\n")
-            writers.stdin.flush()
-            child = int(writers.stdout.readline())
-            time.sleep(0.02 + 0.031 * moment)
-            os.kill(child, signal.SIGKILL)
-            assert int(writers.stdout.readline()) == -signal.SIGKILL
-            names = {path.name for path in tmp_path.iterdir()}
-            cut_short += any(name.startswith(".partial") for name in names)
-            # At most one of each is left behind, and the next save takes its place.
-            assert {name.removeprefix(".partial-") for name in names} <= files
-            again = load(tmp_path, Head)
-            width = again.output[0].out_features
-            values = {float(value) for p in again.parameters() for value in p.detach().unique()}
-            assert values == {{256: 0.0, 512: 1.0}[width]}
-            found.add(width)
-        writers.stdin.close()
-    assert writers.returncode == 0
+    folder = tmp_path / "model"
+    save(endless_saving.heads()[0], folder)
+    cut_short, found = 0, set()
+    files = {"model.safetensors", "config.json", "README.md"}
+    # Until the kills came where it matters, between files and at different models; how long that
+    # takes depends on what else the machine does.
+    for moment in range(100):
+        if moment >= 6 and cut_short and found == {256, 512}:
+            break
+        given = endless_saving.heads_in_turn, folder, tmp_path / "said"
+        assert endless_saving.killed_after(0.02 + 0.031 * moment, *given) == -signal.SIGKILL
+        names = {path.name for path in folder.iterdir()}
+        cut_short += any(name.startswith(".partial") for name in names)
+        # At most one of each is left behind, and the next save takes its place.
+        assert {name.removeprefix(".partial-") for name in names} <= files
+        again = load(folder, Head)
+        width = again.output[0].out_features
+        values = {float(value) for p in again.parameters() for value in p.detach().unique()}
+        assert values == {endless_saving.VALUE_OF_WIDTH[width]}
+        found.add(width)
     assert cut_short and found == {256, 512}
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["calmkit.cli.train", "calmkit.cli.compare", "lightning_fabric", "matplotlib", "warmed"]
-)
+_FORKS.set_forkserver_preload([
+    "late_collection", "calmkit.cli.train", "calmkit.cli.compare", "lightning_fabric",
+    "matplotlib", "warmed",
+])  # fmt: skip
 
 
 def start(work, *arguments, output=os.devnull, **environment):

@@ -11,6 +11,8 @@ from calmkit.heads import Head
 from calmkit.testing.chance import expect_equal_means
 from calmkit.testing.contract import contract, expect
 from calmkit.testing.heads.trial import COND, LATENT, HeadTrial
+from calmkit.testing.modules import adam
+from calmkit.typing import unchecked
 
 __all__ = [
     "learns_a_conditional_gaussian",
@@ -118,12 +120,14 @@ def _distance_after_training(trial: HeadTrial, outcome: Outcome, enough: float) 
 
 def _trained(trial: HeadTrial, outcome: Outcome, generator: torch.Generator, steps: int) -> Head:
     head = trial.build(latent=2, cond=2)
-    optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+    optimizer = adam([{"params": list(head.parameters()), "lr": 1e-2}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        cond = torch.randn(_BATCH, 2, generator=generator)
+    for step in range(steps):
+        with unchecked(step > 0):  # shapes are those of the first step
+            cond = torch.randn(_BATCH, 2, generator=generator)
+            loss = trial.call(head.loss, cond, outcome(cond, generator), generator).mean()
         optimizer.zero_grad()
-        trial.call(head.loss, cond, outcome(cond, generator), generator).mean().backward()
+        loss.backward()
         optimizer.step()
         schedule.step()
     return head

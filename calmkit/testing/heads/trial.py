@@ -10,7 +10,7 @@ from torch import Tensor
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import Head
 from calmkit.testing.modules import gradients_of_training
-from calmkit.testing.trial import Trial
+from calmkit.testing.trial import Trial, seed_globally
 from calmkit.typing import unchecked
 
 __all__ = ["COND", "LATENT", "HeadTrial"]
@@ -125,15 +125,14 @@ class HeadTrial(Trial):
     ) -> Tensor:
         """The head's loss, from the generator with a number.
 
-        The global generator is seeded too, so that its use does not affect unrelated contracts:
-        that of the CPU alone, since `torch.manual_seed` notes its callers for each other device.
+        The global generator is seeded too, so that its use does not affect unrelated contracts.
         """
-        torch.default_generator.manual_seed(number)
+        seed_globally(number)
         return self.call(head.loss, cond, target, self.generator(number))
 
     def sample(self, head: Head, cond: Tensor, num_samples: int, *, number: int = 0) -> Tensor:
         """The head's samples, from the generator with a number; see `loss`."""
-        torch.default_generator.manual_seed(number)
+        seed_globally(number)
         return self.call(head.sample, cond, num_samples, self.generator(number))
 
 

@@ -14,7 +14,7 @@ from calmkit.testing.expecting import (
 )
 from calmkit.testing.noises.trial import NoiseTrial
 from calmkit.testing.tensors import EMPTY_BATCHES, batches
-from calmkit.testing.trial import neutral
+from calmkit.testing.trial import neutral, seed_globally
 
 __all__ = [
     "can_be_built_and_used",
@@ -88,7 +88,7 @@ def without_a_generator_it_draws_globally(trial: NoiseTrial) -> None:
     """Without a generator, the numbers depend on torch's global seed."""
     noise, draws = trial.build(), []
     for seed in (3, 3, 4):
-        torch.manual_seed(seed)
+        seed_globally(seed)
         draws.append(trial.draw_globally(noise, (40, 3)))
     first, again, other = draws
     cause = "a new generator is made, of a fixed seed or of the time"
