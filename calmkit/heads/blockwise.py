@@ -24,6 +24,7 @@ distribution estimation", arXiv 1605.02226.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -154,11 +155,20 @@ class BlockwiseHead(WrappingHead):
         """`log_prob(cond, latents)`: the sum of the heads' log-densities, in nats.
 
         Raises:
-            AttributeError: If the heads have no density, as for any head without one.
+            AttributeError: If the heads have no density; `hasattr` is then False.
         """
         if not hasattr(self.head, "log_prob"):
-            raise AttributeError(f"{type(self.head).__name__} has no log_prob.")
+            raise AttributeError("log_prob")
         return self._log_prob
+
+    def __getattr__(self, name: str) -> Any:
+        """As of any module, but a missing density is explained."""
+        if name == "log_prob":  # nn.Module would replace the error of the property
+            raise AttributeError(
+                f"log_prob of BlockwiseHead is the sum of its heads'; {type(self.head).__name__} "
+                "has none. Give it heads with a density."
+            )
+        return super().__getattr__(name)
 
     @typed
     def _log_prob(
@@ -183,5 +193,5 @@ class BlockwiseHead(WrappingHead):
         means, stds = (x.split(self.block_size, dim=-1) for x in (target.mean, target.std))
         return [DiagonalGaussian(*part) for part in zip(means, stds, strict=True)]
 
-    def _change_inside(self, settings: dict[str, object]) -> None:
+    def _change_inside(self, settings: dict[str, Any]) -> None:
         self.heads = nn.ModuleList(head.with_sampling(**settings) for head in self.heads)

@@ -13,7 +13,7 @@ from calmkit.autoencoders import ChunkAutoencoder, SphericalAutoencoder
 from calmkit.chunking import ChunkBatch
 from calmkit.testing import parametrize_contracts
 
-CHUNK, VOCAB, LATENT = 3, 11, 5
+CHUNK, VOCAB, LATENT = 3, 11, 6
 
 
 @parametrize_contracts(
@@ -231,5 +231,5 @@ def test_wrong_input_is_refused(model):
         with pytest.raises(ValueError, match=r"chunk_size = 3; got shape \(2, 4\)"):
             call(wrong)
     for call in (model.decode, model.decode_tokens):
-        with pytest.raises(ValueError, match=r"latent_size = 5 dimensions; got shape \(2, 4\)"):
+        with pytest.raises(ValueError, match=r"latent_size = 6 dimensions; got shape \(2, 4\)"):
             call(torch.zeros(2, 4))
