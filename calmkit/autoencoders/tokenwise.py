@@ -102,9 +102,7 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
     ) -> AutoencoderLoss:
         """The same in a row of single tokens; see `ChunkAutoencoder.loss_rows`."""
         loss = self.autoencoder.loss_rows(self._single(batch), generator)
-        total, nats, kl = (
-            self._in_chunks(x) for x in (loss.total, loss.reconstruction, loss.kl)
-        )
+        total, nats, kl = (self._in_chunks(x) for x in (loss.total, loss.reconstruction, loss.kl))
         return _summed(AutoencoderLoss(total, nats, kl))
 
     @typed

@@ -2,8 +2,8 @@ r"""Blockwise head: the latent in blocks, each predicted from the condition and 
 
     p(z | h) = prod_b p_b(z_b | h_b),    h_b = h + W_b z_<b,    h_1 = h,
 
-where z_b are consecutive blocks of equal size, and each p_b is a head of its own. By the chain rule
-this describes any law that the inner heads can describe block by block.
+where the z_b are consecutive blocks of equal size, and each p_b is a head of its own. By the chain
+rule this describes every law whose blocks the inner heads can describe, given those before.
 
 *Why.* A head that chooses among n places, such as `TiedMixtureHead`, covers one token with n =
 vocabulary places, but a chunk of K tokens has n^K. If each token has its own part of the latent
@@ -13,9 +13,9 @@ vocabulary places, but a chunk of K tokens has n^K. If each token has its own pa
 
     loss = sum_b loss_b(h_b(v_<b), target_b),    v ~ target.
 
-Since the dimensions of a target are independent, v_<b says nothing about the draws of target_b, and
-the loss is an unbiased estimate. If loss_b is -E log p_b, the sum is -E log p(v | h). W_b starts
-at zero, so that all heads first see the condition at its own scale.
+The dimensions of a target are independent: v_<b says nothing about target_b, and the loss is an
+unbiased estimate. If the loss_b are -E log p_b, the sum is -E log p(v | h). W_b starts at zero, so
+that all heads first see the condition at its own scale.
 
 *Sampling* draws one block after another, so that its evaluations are those of all inner heads.
 
@@ -24,7 +24,7 @@ distribution estimation", arXiv 1605.02226.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -79,24 +79,28 @@ class BlockwiseHead(WrappingHead):
         self.from_earlier = nn.ModuleList(
             nn.Linear(before * self.block_size, cond_size) for before in range(1, blocks)
         )
-        for reader in self.from_earlier:
-            nn.init.zeros_(reader.weight)
-            nn.init.zeros_(reader.bias)
+        for parameter in self.from_earlier.parameters():
+            nn.init.zeros_(parameter)
 
     @property
-    def head(self) -> Head:
+    def head(self) -> Head:  # pyrefly: ignore[bad-override]
         """The head of the first block; the others are built in the same way."""
-        return self.heads[0]
+        return self._heads[0]
 
     @property
     def evaluations_per_sample(self) -> int | None:
         """The sum over the heads; None if one of them does not know."""
-        counts = [head.evaluations_per_sample for head in self.heads]
-        return None if None in counts else sum(counts)
+        total = 0
+        for head in self._heads:
+            count = head.evaluations_per_sample
+            if count is None:
+                return None
+            total += count
+        return total
 
     def start_from(self, target: Target, generator: torch.Generator | None = None) -> None:
         """Prepare each head for its part of the latents; see `Head.start_from`."""
-        for head, part in zip(self.heads, self._parts(self._checked_target(target)), strict=True):
+        for head, part in self._parts(self._checked_target(target)):
             head.start_from(part, generator)
 
     @typed
@@ -115,11 +119,11 @@ class BlockwiseHead(WrappingHead):
             latents: A draw v from each target.
             generator: Source of randomness of the heads; torch's global one if None.
         """
-        parts = self._parts(target)
-        return sum(
-            head.loss(self._cond(cond, latents, block), parts[block], generator)
-            for block, head in enumerate(self.heads)
-        )
+        losses = [
+            head.loss(self._cond(cond, latents, block), part, generator)
+            for block, (head, part) in enumerate(self._parts(target))
+        ]
+        return torch.stack(losses).sum(dim=0)
 
     @typed
     def loss(
@@ -142,11 +146,11 @@ class BlockwiseHead(WrappingHead):
     ) -> Float[Tensor, "samples *batch latent"]:
         """Draw block after block; see `Head.sample`."""
         self._check_cond(cond)
-        latents = self.heads[0].sample(cond, num_samples, generator)
-        for block in range(1, self.blocks):
-            # A sample of the blocks before is a condition of its own.
-            given = self._cond(cond, latents, block)
-            drawn = self.heads[block].sample(given, 1, generator)[0]
+        first, *others = self._heads
+        latents = first.sample(cond, num_samples, generator)
+        for block, head in enumerate(others, start=1):
+            # Each sample of the earlier blocks makes a condition of its own.
+            drawn = head.sample(self._cond(cond, latents, block), 1, generator)[0]
             latents = torch.cat([latents, drawn], dim=-1)
         return latents
 
@@ -177,21 +181,29 @@ class BlockwiseHead(WrappingHead):
         self._check_cond(cond)
         latents = self._checked_latents(latents)
         parts = latents.split(self.block_size, dim=-1)
-        return sum(
-            head.log_prob(self._cond(cond, latents, block), parts[block])
-            for block, head in enumerate(self.heads)
-        )
+        densities = [cast(Callable[..., Tensor], head.log_prob) for head in self._heads]
+        logs = [
+            density(self._cond(cond, latents, block), part)
+            for block, (density, part) in enumerate(zip(densities, parts, strict=True))
+        ]
+        return torch.stack(logs).sum(dim=0)
 
     def _cond(self, cond: Tensor, latents: Tensor, block: int) -> Tensor:
-        """h_b from the blocks before, which may have more batch axes in front."""
+        """h_b; the latents may have more batch axes in front."""
         if block == 0:
             return cond
         earlier = latents[..., : block * self.block_size]
         return cond + self.from_earlier[block - 1](self._read(earlier))
 
-    def _parts(self, target: DiagonalGaussian) -> list[DiagonalGaussian]:
+    @property
+    def _heads(self) -> list[Head]:
+        return [cast(Head, head) for head in self.heads]
+
+    def _parts(self, target: DiagonalGaussian) -> list[tuple[Head, DiagonalGaussian]]:
+        """Each head with its part of the target."""
         means, stds = (x.split(self.block_size, dim=-1) for x in (target.mean, target.std))
-        return [DiagonalGaussian(*part) for part in zip(means, stds, strict=True)]
+        parts = map(DiagonalGaussian, means, stds)
+        return list(zip(self._heads, parts, strict=True))
 
     def _change_inside(self, settings: dict[str, Any]) -> None:
-        self.heads = nn.ModuleList(head.with_sampling(**settings) for head in self.heads)
+        self.heads = nn.ModuleList(head.with_sampling(**settings) for head in self._heads)

@@ -160,7 +160,7 @@ def test_evaluations_that_depend_on_the_data_stay_unknown():
 def test_it_has_a_density_only_if_its_heads_have_one():
     head = blockwise(energy_head)
     assert hasattr(blockwise(), "log_prob") and not hasattr(head, "log_prob")
-    with pytest.raises(AttributeError, match="log_prob of BlockwiseHead .* EnergyHead has none"):
+    with pytest.raises(AttributeError, match=r"log_prob of BlockwiseHead .* EnergyHead has none"):
         head.log_prob(*problem(4))
 
 

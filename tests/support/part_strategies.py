@@ -121,9 +121,9 @@ BY_NAME = {
     ),
 }  # fmt: skip
 OF_CLASS = {
-    (TokenwiseAutoencoder, "autoencoder"): st.sampled_from([
-        None, lambda *sizes: MLPAutoencoder(*sizes, width=4)
-    ]),
+    (TokenwiseAutoencoder, "autoencoder"): st.sampled_from(
+        [None, lambda *sizes: MLPAutoencoder(*sizes, width=4)]
+    ),
     (NoiseSchedule, "steps"): st.none(),
     (ContextualAutoencoder, "width"): st.sampled_from([4, 8]),  # a multiple of the heads
     # Other kernels have no sharp one.
