@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.typing import typed
 
@@ -46,7 +45,8 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
             vocab_size: Number of token ids.
             latent_size: Dimensions of a chunk's latent vector, of which each token has its share.
             autoencoder: Builds the autoencoder of single tokens from its three sizes, the first
-                of which is 1; an `MLPAutoencoder` if None.
+                of which is 1; an `MLPAutoencoder` if None. It is given no neighbours, even if it
+                reads some.
 
         Raises:
             ValueError: If a size is below 1, or latent_size is no multiple of chunk_size.
@@ -75,13 +75,6 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
         return _joined(self.autoencoder.encode_partial(tokens[..., None], real[..., None]))
 
     @typed
-    def encode_rows(self, batch: ChunkBatch) -> DiagonalGaussian:
-        """The same in a row of single tokens; see `ChunkAutoencoder.encode_rows`."""
-        posterior = self.autoencoder.encode_rows(self._single(batch))
-        mean, std = (self._in_chunks(x) for x in (posterior.mean, posterior.std))
-        return _joined(DiagonalGaussian(mean, std))
-
-    @typed
     def decode(
         self, latents: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch chunk vocab"]:
@@ -94,16 +87,12 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
     ) -> AutoencoderLoss:
         """The sum of the tokens' losses; see `ChunkAutoencoder.loss`."""
         self._check_chunks(tokens)
-        return _summed(self.autoencoder.loss(tokens[..., None], generator))
-
-    @typed
-    def loss_rows(
-        self, batch: ChunkBatch, generator: torch.Generator | None = None
-    ) -> AutoencoderLoss:
-        """The same in a row of single tokens; see `ChunkAutoencoder.loss_rows`."""
-        loss = self.autoencoder.loss_rows(self._single(batch), generator)
-        total, nats, kl = (self._in_chunks(x) for x in (loss.total, loss.reconstruction, loss.kl))
-        return _summed(AutoencoderLoss(total, nats, kl))
+        loss = self.autoencoder.loss(tokens[..., None], generator)
+        return AutoencoderLoss(
+            total=loss.total.sum(dim=-1),
+            reconstruction=loss.reconstruction.sum(dim=-1),
+            kl=loss.kl.sum(dim=-1),
+        )
 
     @typed
     def token_nats(
@@ -150,27 +139,7 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
     def _each(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.chunk_size, x.shape[-1] // self.chunk_size))
 
-    def _single(self, batch: ChunkBatch) -> ChunkBatch:
-        """Rows whose chunks are single tokens."""
-        self._check_chunks(batch.tokens)
-        tokens, real = (x.flatten(-2)[..., None] for x in (batch.tokens, batch.real))
-        lengths = tuple(tuple(self.chunk_size * n for n in row) for row in batch.lengths)
-        return ChunkBatch(tokens, real, lengths)
-
-    def _in_chunks(self, x: Tensor) -> Tensor:
-        """From `batch tokens ...` to `batch positions chunk ...`."""
-        return x.unflatten(1, (x.shape[1] // self.chunk_size, self.chunk_size))
-
 
 def _joined(posterior: DiagonalGaussian) -> DiagonalGaussian:
     """Posteriors of the tokens of each chunk, side by side."""
     return DiagonalGaussian(posterior.mean.flatten(-2), posterior.std.flatten(-2))
-
-
-def _summed(loss: AutoencoderLoss) -> AutoencoderLoss:
-    """Losses of the tokens of each chunk, summed."""
-    return AutoencoderLoss(
-        total=loss.total.sum(dim=-1),
-        reconstruction=loss.reconstruction.sum(dim=-1),
-        kl=loss.kl.sum(dim=-1),
-    )

@@ -6,12 +6,10 @@ from autoencoder_instances import tokenwise
 from seeding import randomized, seeded
 
 from calmkit.autoencoders import (
-    ContextualAutoencoder,
     MLPAutoencoder,
     StandardizedAutoencoder,
     TokenwiseAutoencoder,
 )
-from calmkit.chunking import ChunkBatch
 from calmkit.distributions import DiagonalGaussian
 from calmkit.saving import load, save
 
@@ -60,22 +58,6 @@ def test_loss_is_the_sum_over_the_tokens(model):
     posterior = model.encode(tokens)
     kl = DiagonalGaussian(posterior.mean, posterior.std).kl_to_standard_normal().sum(dim=-1)
     torch.testing.assert_close(loss.kl, kl)
-
-
-def test_in_a_row_a_token_is_read_with_the_tokens_before_it():
-    """Those of its document alone, in its own chunk and in the one before."""
-    model = randomized(tokenwise(ContextualAutoencoder, depth=1, heads=2, memory_size=2)).eval()
-    tokens, real = chunks(2, 4), torch.ones(2, 4, 3, dtype=torch.bool)
-    batch = ChunkBatch(tokens, real, ((4,), (1, 3)))
-    single = ChunkBatch(tokens.view(2, 12, 1), real.view(2, 12, 1), ((12,), (3, 9)))
-    posterior, want = model.encode_rows(batch), model.autoencoder.encode_rows(single)
-    torch.testing.assert_close(posterior.mean, want.mean.reshape(2, 4, 6))
-    torch.testing.assert_close(posterior.std, want.std.reshape(2, 4, 6))
-    loss, want = model.loss_rows(batch).total, model.autoencoder.loss_rows(single).total
-    torch.testing.assert_close(loss, want.view(2, 4, 3).sum(dim=-1))
-    alone = model.encode(tokens)
-    assert not torch.isclose(posterior.mean[0, 0, 2:], alone.mean[0, 0, 2:]).any()
-    torch.testing.assert_close(posterior.mean[:, 0, :2], alone.mean[:, 0, :2])
 
 
 def test_it_restores_what_it_has_learned():
