@@ -23,6 +23,7 @@ from calmkit.autoencoders import (
 )
 from calmkit.backbones import Backbone, RopeScaling
 from calmkit.heads import (
+    BlockwiseHead,
     Drift,
     EnergyHead,
     FlowHead,
@@ -73,6 +74,10 @@ def _named(cond_size, latent_size):
     return EnergyHead(cond_size, latent_size, width=6, rule=EnergyScore(0.7))
 
 
+def _of_tokens(chunk_size, vocab_size, latent_size):
+    return MLPAutoencoder(chunk_size, vocab_size, latent_size, width=6, depth=0)
+
+
 positive = st.floats(0.01, 2.0)
 share = st.floats(0.0, 0.9)
 few = st.integers(1, 4)
@@ -121,8 +126,12 @@ BY_NAME = {
     ),
 }  # fmt: skip
 OF_CLASS = {
+    # Small ones: it has as many as blocks.
+    (BlockwiseHead, "head"): st.sampled_from(
+        [_named, lambda cond, latent: EnergyHead(cond, latent, width=4)]
+    ),
     (TokenwiseAutoencoder, "autoencoder"): st.sampled_from(
-        [None, lambda *sizes: MLPAutoencoder(*sizes, width=4)]
+        [_of_tokens, lambda *sizes: MLPAutoencoder(*sizes, width=4)]
     ),
     (NoiseSchedule, "steps"): st.none(),
     (ContextualAutoencoder, "width"): st.sampled_from([4, 8]),  # a multiple of the heads
