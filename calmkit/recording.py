@@ -34,7 +34,8 @@ _MOST_SHOWN = 80  # characters of one setting
 class Factory:
     """Represents an argument that cannot be imported by name, such as a lambda that builds a part.
 
-    The part that it built is the attribute of the same name.
+    The part that it built is the attribute of the same name: one of them, if it built several of a
+    kind.
     """
 
 

@@ -244,7 +244,8 @@ PUBLIC = {
     "backbones": "Backbone Cache HuggingFaceBackbone LinearScaling Llama3Scaling "
     "MinGRUBackbone RopeScaling TransformerBackbone YarnScaling",
     "autoencoders": "AutoencoderLoss ChunkAutoencoder ContextualAutoencoder MLPAutoencoder "
-    "RMSNormalizedAutoencoder SparseAutoencoder SphericalAutoencoder StandardizedAutoencoder",
+    "RMSNormalizedAutoencoder SparseAutoencoder SphericalAutoencoder StandardizedAutoencoder "
+    "TokenwiseAutoencoder",
     "sampling": "BatchTemperature Draw DrawBudgetError ExactTemperature MostFrequent PlainSampler "
     "SampledChunks Sampler SoftmaxSampler batch_temperature exact_temperature most_frequent",
     "scoring": "ChunkedScore DawidSebastianiScore EnergyScore GaussianKernel "
@@ -253,7 +254,8 @@ PUBLIC = {
     "brier_score_of collision_rate crps dawid_sebastiani_score energy_score expected_crps "
     "expected_dissimilarity expected_distance folded_normal_mean gaussian_norm_moment hit_rate "
     "kernel_score log_score median_heuristic sliced_crps spherical_score variogram_score",
-    "heads": "AdaptiveSolver CleanPrediction ContrastiveHead CosineSchedule DDIMSampler "
+    "heads": "AdaptiveSolver BlockwiseHead "
+    "CleanPrediction ContrastiveHead CosineSchedule DDIMSampler "
     "DDPMSampler DPMSolverSampler DiffusionHead Drift DriftingHead EnergyHead EulerSolver "
     "FixedVariance FlowHead FlowMapHead GaussianHead GaussianNoise GuidedHead Head HeunSolver "
     "LearnedVariance LinearSchedule LogitNormalTimes LossWeighting MeanFlowHead MeanShiftDrift "

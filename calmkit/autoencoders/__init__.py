@@ -8,6 +8,7 @@ from .normalized import RMSNormalizedAutoencoder as RMSNormalizedAutoencoder
 from .normalized import SphericalAutoencoder as SphericalAutoencoder
 from .sparse import SparseAutoencoder as SparseAutoencoder
 from .standardized import StandardizedAutoencoder as StandardizedAutoencoder
+from .tokenwise import TokenwiseAutoencoder as TokenwiseAutoencoder
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

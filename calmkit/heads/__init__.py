@@ -2,6 +2,7 @@
 
 from .base import Head as Head
 from .base import check_num_samples as check_num_samples
+from .blockwise import BlockwiseHead as BlockwiseHead
 from .contrastive import ContrastiveHead as ContrastiveHead
 from .diffusion import DiffusionHead as DiffusionHead
 from .drift import Drift as Drift

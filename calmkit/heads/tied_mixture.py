@@ -187,6 +187,7 @@ class TiedMixtureHead(Head):
         upper = log_weights.exp().cumsum(dim=-1)[..., :-1].contiguous()
         wanted = uniform.movedim(0, -1).to(upper.dtype).contiguous()
         chosen = torch.searchsorted(upper, wanted, right=True).movedim(-1, 0)
+        chosen = chosen.contiguous()  # torch.compile takes what it selects for contiguous
         std = positive_std(self.raw_std, self.min_std)
         return (self.mean[chosen] + std[chosen] * noise + shift).to(noise.dtype)
 

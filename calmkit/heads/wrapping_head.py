@@ -47,6 +47,10 @@ class WrappingHead(Head):
         own = {name: value for name, value in settings.items() if name not in names}
         other = Head.with_sampling(self, **own)
         if inside:
-            other.head = self.head.with_sampling(**inside)
+            other._change_inside(inside)
             record_changes(other, {"head": Factory()})
         return other
+
+    def _change_inside(self, settings: dict[str, Any]) -> None:
+        """Give the wrapped head, which this copy shares with another one, other settings."""
+        self.head = self.head.with_sampling(**settings)

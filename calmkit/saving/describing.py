@@ -7,7 +7,7 @@ Numbers, strings, booleans, null and lists represent themselves. A JSON object i
 
     {"class_path": ..., "init_args": {...}}    a part, or the result of a `recorded` function
     {"same": "autoencoder"}                    the same module object as the one at that place
-    {"returns": PART}                          a function of sizes that returns this part
+    {"returns": PART}                          a function of sizes that builds this part
     {"name": "torch.nn.functional.silu"}       a class or function itself
     {"tuple": [...]}   {"mapping": {...}}      containers
     {"dtype": "float32"}   {"tensor": [...], "dtype": "float32"}

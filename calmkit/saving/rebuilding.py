@@ -113,8 +113,9 @@ class _Rebuilder:
             case {"same": str(other)} if other in self._built:
                 return self._built[other]
             case {"returns": inside}:
-                part = self.value(inside, place)
-                return lambda *sizes: part
+                # Each further call builds another part: two blocks do not share one.
+                first = [self.value(inside, place)]
+                return lambda *sizes: first.pop() if first else self.value(inside, place)
             case {"name": str(path)}:
                 return find(path, self._trust)
             case {"tuple": list(entries)}:

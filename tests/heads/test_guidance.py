@@ -90,9 +90,9 @@ def test_evaluations_that_depend_on_the_data_stay_unknown():
 def test_a_head_that_cannot_be_guided_is_refused_before_it_is_trained(kind):
     message = rf"scale must be 0 or 1 for {kind.__name__}, which cannot be guided; got 1\.5"
     with pytest.raises(ValueError, match=message):
-        GuidedHead(4, 3, head=kind, scale=1.5)
-    head = GuidedHead(4, 3, head=kind, scale=0.0)
-    assert head.sample(torch.zeros(2, 4), 5, seeded()).shape == (5, 2, 3)
+        GuidedHead(4, 4, head=kind, scale=1.5)
+    head = GuidedHead(4, 4, head=kind, scale=0.0)
+    assert head.sample(torch.zeros(2, 4), 5, seeded()).shape == (5, 2, 4)
     with pytest.raises(ValueError, match=message):
         head.with_sampling(scale=1.5)
 

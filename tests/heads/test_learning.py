@@ -15,6 +15,7 @@ from short_training import PICTURE, TARGETS, energy_distance, train
 
 from calmkit.distributions import DiagonalGaussian
 from calmkit.heads import (
+    BlockwiseHead,
     ContrastiveHead,
     DiffusionHead,
     DriftingHead,
@@ -47,6 +48,7 @@ MEASURED = {
     MixtureHead: {"gaussian": 0.001, "moons": 0.002, "ring": 0.009},
     TiedMixtureHead: {"gaussian": 0.004, "moons": 0.005, "ring": 0.005},
     GuidedHead: {"gaussian": 0.014, "moons": 0.007, "ring": 0.017},
+    BlockwiseHead: {"gaussian": 0.007, "moons": 0.015, "ring": 0.023},
 }
 
 # Where fewer steps would let a wrong spread, shift or independence of dimensions pass.

@@ -1,4 +1,4 @@
-"""A small instance of each exported autoencoder: 3 tokens of 11 to 5 dimensions."""
+"""A small instance of each exported autoencoder: 3 tokens of 11 to 6 dimensions."""
 
 import torch
 
@@ -8,18 +8,25 @@ from calmkit.autoencoders import (
     RMSNormalizedAutoencoder,
     SphericalAutoencoder,
     StandardizedAutoencoder,
+    TokenwiseAutoencoder,
 )
 
 
 def mlp(**arguments):
     """The MLP autoencoder with strong regularisation, so that its randomness shows."""
-    return MLPAutoencoder(3, 11, 5, **{"width": 8, "token_masking": 0.5} | arguments)
+    return MLPAutoencoder(3, 11, 6, **{"width": 8, "token_masking": 0.5} | arguments)
 
 
 def contextual(**arguments):
     """One neighbour before, unless told otherwise."""
     small = {"width": 8, "depth": 1, "heads": 2, "memory_size": 2, "token_masking": 0.5}
-    return ContextualAutoencoder(3, 11, 5, **small | arguments)
+    return ContextualAutoencoder(3, 11, 6, **small | arguments)
+
+
+def tokenwise(kind=MLPAutoencoder, **arguments):
+    """A small autoencoder of single tokens."""
+    small = {"width": 8, "token_masking": 0.5} | arguments
+    return TokenwiseAutoencoder(3, 11, 6, autoencoder=lambda *sizes: kind(*sizes, **small))
 
 
 def wrapped(wrapper, make=mlp):
@@ -41,7 +48,12 @@ AUTOENCODERS = {
     "ContextualAutoencoder, neighbours on both sides": lambda: contextual(
         depth=2, memory_size=3, neighbours_before=2, neighbours_after=1
     ),
+    "TokenwiseAutoencoder": tokenwise,
+    "TokenwiseAutoencoder of a contextual one": lambda: tokenwise(
+        ContextualAutoencoder, depth=1, heads=2, memory_size=2
+    ),
     "StandardizedAutoencoder": standardized,
+    "StandardizedAutoencoder of a tokenwise one": lambda: standardized(tokenwise),
     "StandardizedAutoencoder of a contextual one": lambda: standardized(contextual),
     "RMSNormalizedAutoencoder": lambda: wrapped(RMSNormalizedAutoencoder),
     "RMSNormalizedAutoencoder of a contextual one": lambda: wrapped(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from calmkit.heads import (
+    BlockwiseHead,
     ContrastiveHead,
     CosineSchedule,
     DDIMSampler,
@@ -52,7 +53,8 @@ class KnownHead:
         small: Builds one from `(cond_size, latent_size)` that is quick to run.
         learner: Builds one that learns laws of two dimensions in some hundred steps.
         others: Another value of each of its own arguments than `small` was built with.
-        network: The module that runs once for each evaluation of the head's network.
+        network: The module that runs once for each evaluation of the head's network; with `*`,
+            all modules that do.
         one_mode: Whether its laws have one mode, so that it cannot learn others.
         guided: Whether its samples can be guided at any scale.
     """
@@ -71,6 +73,14 @@ def energy_head(cond, latent):
 
 def energy_learner(cond, latent):
     return EnergyHead(cond, latent, **LEARNING, noise_size=8)
+
+
+def tied_mixture(cond, latent):
+    return TiedMixtureHead(cond, latent, **SMALL, components=4)
+
+
+def tied_mixture_learner(cond, latent):
+    return TiedMixtureHead(cond, latent, **LEARNING, components=16)
 
 
 KNOWN_HEADS = {
@@ -190,8 +200,8 @@ KNOWN_HEADS = {
         network="network",
     ),
     TiedMixtureHead: KnownHead(
-        small=lambda cond, latent: TiedMixtureHead(cond, latent, **SMALL, components=4),
-        learner=lambda cond, latent: TiedMixtureHead(cond, latent, **LEARNING, components=16),
+        small=tied_mixture,
+        learner=tied_mixture_learner,
         others={**NARROW, "components": 3, "draws": 2, "min_std": 0.1},
         network="network",
     ),
@@ -226,6 +236,13 @@ KNOWN_HEADS = {
         learner=lambda cond, latent: GuidedHead(cond, latent, head=energy_learner),
         others={"head": FlowHead, "scale": 3.0, "dropout": 0.2},
         network="head.output",
+    ),
+    BlockwiseHead: KnownHead(
+        # A block for each dimension divides any latent.
+        small=lambda cond, latent: BlockwiseHead(cond, latent, head=tied_mixture, blocks=latent),
+        learner=lambda cond, latent: BlockwiseHead(cond, latent, head=tied_mixture_learner),
+        others={"head": FlowHead, "blocks": 1},
+        network="heads.*.network",
     ),
 }
 HEADS = {kind: known.small for kind, known in KNOWN_HEADS.items()}

@@ -15,9 +15,15 @@ import calmkit.backbones
 import calmkit.heads
 import calmkit.models
 import calmkit.scoring
-from calmkit.autoencoders import ChunkAutoencoder, ContextualAutoencoder, MLPAutoencoder
+from calmkit.autoencoders import (
+    ChunkAutoencoder,
+    ContextualAutoencoder,
+    MLPAutoencoder,
+    TokenwiseAutoencoder,
+)
 from calmkit.backbones import Backbone, RopeScaling
 from calmkit.heads import (
+    BlockwiseHead,
     Drift,
     EnergyHead,
     FlowHead,
@@ -50,7 +56,7 @@ KINDS = (
     Noise, NoiseSchedule, Prediction, ReverseSampler, ReverseVariance, LossWeighting,
     TimeDistribution, Drift,
 )  # fmt: skip
-CHUNK, VOCAB, LATENT, HIDDEN = 3, 11, 5, 8
+CHUNK, VOCAB, LATENT, HIDDEN = 3, 11, 6, 8
 
 
 def finals(kind):
@@ -66,6 +72,10 @@ def finals(kind):
 
 def _named(cond_size, latent_size):
     return EnergyHead(cond_size, latent_size, width=6, rule=EnergyScore(0.7))
+
+
+def _of_tokens(chunk_size, vocab_size, latent_size):
+    return MLPAutoencoder(chunk_size, vocab_size, latent_size, width=6, depth=0)
 
 
 positive = st.floats(0.01, 2.0)
@@ -110,11 +120,19 @@ BY_NAME = {
     "offset": st.floats(0.001, 0.1), "first": st.just(1e-4), "last": st.floats(0.01, 0.02),
     "betas": st.lists(st.floats(0.01, 0.9), min_size=2, max_size=4).map(torch.tensor),
     "size": st.floats(0.0, 2.0), "warmup_steps": st.integers(0, 9),
+    "blocks": st.sampled_from([1, 2, 3]),
     "full_length": st.none(), "autoencoder": st.builds(
         lambda width: MLPAutoencoder(CHUNK, VOCAB, LATENT, width=width), st.integers(2, 8)
     ),
 }  # fmt: skip
 OF_CLASS = {
+    # Small ones: it has as many as blocks.
+    (BlockwiseHead, "head"): st.sampled_from(
+        [_named, lambda cond, latent: EnergyHead(cond, latent, width=4)]
+    ),
+    (TokenwiseAutoencoder, "autoencoder"): st.sampled_from(
+        [_of_tokens, lambda *sizes: MLPAutoencoder(*sizes, width=4)]
+    ),
     (NoiseSchedule, "steps"): st.none(),
     (ContextualAutoencoder, "width"): st.sampled_from([4, 8]),  # a multiple of the heads
     # Other kernels have no sharp one.

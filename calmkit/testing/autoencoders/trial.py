@@ -13,7 +13,8 @@ __all__ = ["CHUNK", "LATENT", "VOCAB", "AutoencoderTrial"]
 
 CHUNK = 3
 VOCAB = 11
-LATENT = 5
+# A multiple of the former, for autoencoders that give each token an equal share.
+LATENT = 6
 
 
 class AutoencoderTrial(Trial):
