@@ -2,9 +2,9 @@
 
     python benchmarks/books_picture.py
 
-It reads `compare-books-softmax` (the softmax and the tables, on 192 rows with errors) and
-`books_heads_h200.json` (the last validation of each head, on 48 rows without errors) in
-`benchmarks/results`, and writes `docs/pictures/books.svg`, whose colours follow the reader's light
+It reads `compare-books-softmax` (the softmax and the tables) and `compare-books-tied` (a head), on
+192 rows with errors, and `books_heads_h200.json` (the last validation of other heads, on 48 rows
+without errors) in `benchmarks/results`, and writes `docs/pictures/books.svg`, whose colours follow the reader's light
 or dark scheme. Each head is shown with the better of its learning rates. A run that stopped before
 `FINISHED` of its steps is left out, and so is a model of another cost than the softmax.
 """
@@ -29,6 +29,8 @@ HEADS = {
     "GaussianHead": "Gaussian head",
     "MixtureHead": "mixture head",
 }
+# Comparisons with heads: the name of each variant in the picture.
+COMPARED = {"compare-books-tied": {"tied-mixture": "tied mixture head, K = 1"}}
 TABLES = ("unigram", "bigram", "trigram")
 
 LEFT, TOP, STEP, UNIT, WIDTH = 170, 44, 30, 30, 720  # pixels; UNIT is one per cent
@@ -89,8 +91,7 @@ def read_bars(results: Path) -> list[Bar]:
     Args:
         results: The folder `benchmarks/results`.
     """
-    with (results / "compare-books-softmax" / "summary.csv").open(encoding="utf-8") as file:
-        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    rows = _summary(results / "compare-books-softmax")
     errors = {name: float(row["brier_1_se"]) for name, row in rows.items()}
     scores = {name: float(row["brier_1"]) for name, row in rows.items()}
     bars = [Bar(f"{name} table", "table", scores[name], errors[name]) for name in TABLES]
@@ -106,7 +107,18 @@ def read_bars(results: Path) -> list[Bar]:
             name = f"{HEADS[run['head'].partition(',')[0]]}, K = {run['chunk_size']}"
             heads[name] = max(score, heads.get(name, score))
     bars += [Bar(name, "head", score) for name, score in heads.items()]
+    for folder, names in COMPARED.items():
+        for variant, name in names.items():
+            row = _summary(results / folder)[variant]
+            if abs(float(row["training_flops"]) / flops - 1) <= SAME_COST:
+                bars.append(Bar(name, "head", float(row["brier_1"]), float(row["brier_1_se"])))
     return sorted(bars, key=lambda bar: bar.score)
+
+
+def _summary(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of a comparison's summary, by variant."""
+    with (folder / "summary.csv").open(encoding="utf-8") as file:
+        return {row["variant"]: row for row in csv.DictReader(file)}
 
 
 def told(bars: Sequence[Bar]) -> str:

@@ -28,11 +28,18 @@ def test_the_readme_tells_every_bar(picture, bars):
     assert f"![{picture.told(bars)}](docs/pictures/books.svg)" in readme
 
 
-def test_only_finished_heads_of_the_softmax_s_cost_are_shown(picture, tmp_path):
-    (tmp_path / "compare-books-softmax").mkdir()
-    lines = ["variant,brier_1,brier_1_se,training_flops", "softmax,9,0.5,100", "unigram,1,0.1,"]
-    lines += ["bigram,5,0.2,", "trigram,7,0.3,"]
-    (tmp_path / "compare-books-softmax" / "summary.csv").write_text("\n".join(lines))
+@pytest.mark.parametrize("cost", [96, 120])
+def test_only_finished_heads_of_the_softmax_s_cost_are_shown(picture, tmp_path, cost):
+    compared = {
+        "compare-books-softmax": [
+            "softmax,9,0.5,100", "unigram,1,0.1,", "bigram,5,0.2,", "trigram,7,0.3,"
+        ],
+        "compare-books-tied": [f"tied-mixture,8,0.4,{cost}", "trigram,7,0.3,"],
+    }  # fmt: skip
+    for folder, lines in compared.items():
+        (tmp_path / folder).mkdir()
+        text = "\n".join(["variant,brier_1,brier_1_se,training_flops", *lines])
+        (tmp_path / folder / "summary.csv").write_text(text)
 
     def run(head, score, step=90, cost=101.0, chunk=2):
         return {
@@ -51,6 +58,7 @@ def test_only_finished_heads_of_the_softmax_s_cost_are_shown(picture, tmp_path):
     ]
     (tmp_path / "books_heads_h200.json").write_text(json.dumps({"curves": curves}))
     found = [(bar.name, bar.kind, bar.score, bar.error) for bar in picture.read_bars(tmp_path)]
+    tied = [("tied mixture head, K = 1", "head", 8, 0.4)] if cost == 96 else []
     assert found == [
         ("unigram table", "table", 1, 0.1),
         ("energy head, K = 2", "head", 3, None),
@@ -58,6 +66,7 @@ def test_only_finished_heads_of_the_softmax_s_cost_are_shown(picture, tmp_path):
         ("bigram table", "table", 5, 0.2),
         ("energy head, K = 1", "head", 6, None),
         ("trigram table", "table", 7, 0.3),
+        *tied,
         ("softmax", "softmax", 9, 0.5),
     ]
 

@@ -34,7 +34,7 @@ def calm():
         autoencoder=autoencoder,
         input_encoder=LatentEmbedding(autoencoder, 8),
         backbone=llama(),
-        head=energy_head(8, 5),
+        head=energy_head(8, 6),
     )
 
 

@@ -423,7 +423,7 @@ class Maximising(Right):
 MUTANTS = {
     "can_be_built_and_used": {
         not_an_autoencoder: "seen      a Embedding",
-        SwappedSizes: "chunk_size, vocab_size, latent_size = (3, 5, 11)",
+        SwappedSizes: "chunk_size, vocab_size, latent_size = (3, 6, 11)",
         MeanLoss: "the loss's total has shape ()",
         WithoutPlaces: "decode returns what has shape (4, 33)",
     },
