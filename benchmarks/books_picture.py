@@ -4,9 +4,10 @@
 
 It reads `compare-books-softmax` (the softmax and the tables) and `compare-books-tied` (a head), on
 192 rows with errors, and `books_heads_h200.json` (the last validation of other heads, on 48 rows
-without errors) in `benchmarks/results`, and writes `docs/pictures/books.svg`, whose colours follow the reader's light
-or dark scheme. Each head is shown with the better of its learning rates. A run that stopped before
-`FINISHED` of its steps is left out, and so is a model of another cost than the softmax.
+without errors) in `benchmarks/results`, and writes `docs/pictures/books.svg`, whose colours follow
+the reader's light or dark scheme. Each head is shown with the better of its learning rates. A run
+that stopped before `FINISHED` of its steps is left out, and so is a model of another cost than the
+softmax.
 """
 
 import argparse
@@ -33,7 +34,7 @@ HEADS = {
 COMPARED = {"compare-books-tied": {"tied-mixture": "tied mixture head, K = 1"}}
 TABLES = ("unigram", "bigram", "trigram")
 
-LEFT, TOP, STEP, UNIT, WIDTH = 170, 44, 30, 30, 720  # pixels; UNIT is one per cent
+LEFT, TOP, STEP, UNIT, WIDTH = 190, 44, 30, 30, 720  # pixels; UNIT is one per cent
 PAGE = Template("""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" width="$width" \
 height="$height" role="img" aria-labelledby="title">
