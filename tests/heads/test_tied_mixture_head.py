@@ -148,6 +148,17 @@ class TestStart:
         head.start_from(target, seeded(1))
         assert head.loss(cond, target, seeded(5)).mean() < before - 5
 
+    @pytest.mark.parametrize("scale", [1e-3, 1e3, 1e5])
+    def test_latents_may_be_of_another_scale(self, scale):
+        head = small(components=20).float()
+        latents = scale * torch.randn(200, 3, generator=seeded(), dtype=torch.float32)
+        head.start_from(latents, seeded(1))
+        cond = torch.randn(200, 5, generator=seeded(2), dtype=torch.float32)
+        head.network.output.weight.data.zero_()
+        loss = head.loss(cond, latents).mean()
+        gaussian = 3 * (math.log(max(scale, 0.1)) + 0.5 * math.log(2 * math.pi) + 0.5)
+        assert abs(loss - gaussian) < 3
+
     @pytest.mark.parametrize("components", [1, 7])
     def test_a_single_latent_is_enough(self, components):
         head = small(components=components)
