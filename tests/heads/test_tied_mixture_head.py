@@ -97,6 +97,19 @@ def test_logits_learn_as_those_of_a_classifier():
     torch.testing.assert_close(got, want)
 
 
+def test_the_gradient_of_a_logit_is_its_responsibility_less_its_weight():
+    head, cond = small(), torch.randn(1, 5, generator=seeded())
+    z = torch.randn(1, 3, generator=seeded(1))
+    head.log_prob(cond, z).sum().backward()
+    mixture = law(head, cond)
+    weights = mixture.mixture_distribution.probs[0].tolist()
+    places = mixture.component_distribution.log_prob(z[:, None])[0].exp().tolist()
+    density = sum(w * p for w, p in zip(weights, places, strict=True))
+    want = [w * p / density - w for w, p in zip(weights, places, strict=True)]
+    got = head.network.output.bias.grad[:4]
+    torch.testing.assert_close(got, torch.tensor(want, dtype=got.dtype))
+
+
 class TestStart:
     def test_every_distinct_latent_has_a_component_with_its_frequency(self):
         head = small(components=9)
