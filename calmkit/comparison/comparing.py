@@ -84,11 +84,13 @@ def _remarks(prepared: Preparation) -> tuple[str, ...]:
     comparison = prepared.comparison
     found = [f"Tuning: {prepared.tuning}."] if prepared.tuning else []
     if comparison.softmax is not None:
-        found.append(
-            f"{SOFTMAX}: the training FLOPs of {comparison.variants[0].name}. Its own line scores "
-            "each token after the true one before it; as a baseline it draws chunks, as the "
-            "variants do."
-        )
+        remark = f"{SOFTMAX}: the training FLOPs of {comparison.variants[0].name}."
+        if any(variant.experiment.chunk_size > 1 for variant in comparison.variants):
+            remark += (
+                " Its own line scores each token after the true one before it; as a baseline it "
+                "draws chunks, as the variants do."
+            )
+        found.append(remark)
     return tuple(found)
 
 
