@@ -1,4 +1,4 @@
-"""Tokenwise autoencoder: the latent of a chunk is those of its tokens, side by side.
+"""Tokenwise autoencoder: the latents of a chunk's tokens, side by side, are its latent.
 
     z = (z_1, ..., z_K),    z_k ~ q(z_k | x_k),    logits of x_k = decoder(z_k),
 

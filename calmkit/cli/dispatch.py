@@ -177,7 +177,7 @@ def _uncollected(*, freeze: bool) -> Iterator[None]:
     the time until a command starts.
 
     Args:
-        freeze: Whether it skips afterwards what there is then.
+        freeze: Whether it ignores the objects that exist at the end, from then on.
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -19,7 +19,7 @@ from .planned_runs import PlannedRun, read_record, why_again
 from .planning import Preparation
 from .results import ComparisonResult, Failure, TrialResult, VariantResult
 from .softmax_baseline import SOFTMAX
-from .softmax_scoring import score_softmax_chunks
+from .softmax_scoring import forget_softmax_chunks, score_softmax_chunks
 from .timing import time_variants
 
 __all__ = ["compare", "result_of_one"]
@@ -39,11 +39,12 @@ def compare(
         display.note(f"{len(runs) - len(left)} of {len(runs)} runs are already finished.")
     for reason, again in _reasons(left).items():
         display.note(f"{again} repeated: {reason}. Earlier trainings are kept.")
+    if comparison.softmax is None or any(run.variant == SOFTMAX for run in left):
+        forget_softmax_chunks(runs)
     threads = threads_of_a_run(comparison)
     failures = run_all(left, processes=comparison.processes, threads=threads, display=display)
     if comparison.softmax is not None:
-        again = any(run.variant == SOFTMAX for run in left)
-        score_softmax_chunks(runs, again=again, threads=threads, display=display)
+        score_softmax_chunks(runs, threads=threads, display=display)
     time_variants(runs, threads=threads, display=display)
     found = [(run, record) for run in runs if (record := read_record(run)) is not None]
     shared = yaml.safe_load(comparison.text)
@@ -83,11 +84,13 @@ def _remarks(prepared: Preparation) -> tuple[str, ...]:
     comparison = prepared.comparison
     found = [f"Tuning: {prepared.tuning}."] if prepared.tuning else []
     if comparison.softmax is not None:
-        found.append(
-            f"{SOFTMAX}: the training FLOPs of {comparison.variants[0].name}. Its own line scores "
-            "each token after the true one before it; as a baseline it draws chunks, as the "
-            "variants do."
-        )
+        remark = f"{SOFTMAX}: the training FLOPs of {comparison.variants[0].name}."
+        if any(variant.experiment.chunk_size > 1 for variant in comparison.variants):
+            remark += (
+                " Its own line scores each token after the true one before it; as a baseline it "
+                "draws chunks, as the variants do."
+            )
+        found.append(remark)
     return tuple(found)
 
 

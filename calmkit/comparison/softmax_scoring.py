@@ -24,22 +24,36 @@ from calmkit.models import TokenLM
 from .planned_runs import PlannedRun, keep, read_record, trained_model
 from .softmax_baseline import SOFTMAX
 
-__all__ = ["score_softmax_chunks"]
+__all__ = ["forget_softmax_chunks", "score_softmax_chunks"]
 
 _NAME = "softmax, in chunks"
 
 
+def forget_softmax_chunks(runs: Sequence[PlannedRun]) -> None:
+    """Remove the scores of a softmax that is trained or scored anew, or is no longer compared.
+
+    They are removed before the softmax runs, so that no interruption leaves the old ones behind.
+
+    Args:
+        runs: All runs of the comparison.
+    """
+    for run in runs:
+        record = read_record(run)
+        if record is not None and _NAME in (record.result.baselines or {}):
+            kept = {k: v for k, v in (record.result.baselines or {}).items() if k != _NAME}
+            keep(run, replace(record, result=replace(record.result, baselines=kept)))
+
+
 def score_softmax_chunks(
-    runs: Sequence[PlannedRun], *, again: bool, threads: int, display: RunProgress
+    runs: Sequence[PlannedRun], *, threads: int, display: RunProgress
 ) -> None:
     """Score the softmax as a baseline of every variant of K > 1, and store it in their results.
 
-    Variants without a result, or with another tokenizer, are left out. A failure is reported, and
-    the comparison goes on.
+    Variants without a result, with these scores, or with another tokenizer, are left out. A
+    failure is reported, and the comparison goes on.
 
     Args:
         runs: All runs of the comparison, finished.
-        again: Whether the softmax has been trained or scored anew, so that older scores are void.
         threads: Threads of the evaluation.
         display: Receives the progress.
     """
@@ -48,10 +62,8 @@ def score_softmax_chunks(
         if (record := read_record(run)) is not None:
             first.setdefault(run.variant, (run, record))
     softmax, _ = first.pop(SOFTMAX, (None, None))
-    unscored = [
-        one for one in first.values() if again or _NAME not in (one[1].result.baselines or {})
-    ]
-    if softmax is None or not unscored:
+    unscored = [one for one in first.values() if _NAME not in (one[1].result.baselines or {})]
+    if softmax is None:
         return
     try:
         with with_threads(threads):
@@ -61,16 +73,28 @@ def score_softmax_chunks(
 
 
 def _score(
-    softmax: PlannedRun, scored: Sequence[tuple[PlannedRun, RunRecord]], display: RunProgress
+    softmax: PlannedRun, unscored: Sequence[tuple[PlannedRun, RunRecord]], display: RunProgress
 ) -> None:
-    trainer, model, training = trained_model(softmax, Silent())  # it is stored, not trained
+    experiments = [(run, record, run.experiment()) for run, record in unscored]
+    chunked = [one for one in experiments if one[2].chunk_size > 1]
+    if not chunked:
+        return
+    own = softmax.experiment()
+    digest = prepare(own).digest
+    plans = [
+        (run, record, EvaluationPlan.of_training(experiment, prepare(experiment)))
+        for run, record, experiment in chunked
+        if experiment.vocab_size == own.vocab_size
+    ]
+    plans = [one for one in plans if one[2].text_digest == digest]
+    if not plans:
+        return
+    if not softmax.training_folder.is_dir():
+        display.note(f"{SOFTMAX}: not scored in chunks, since {softmax.training_folder} is gone.")
+        return
+    _, model, training = trained_model(softmax, Silent())  # it is stored, not trained
     found: dict[tuple[Any, ...], tuple[Estimate, ...]] = {}
-    for run, record in scored:
-        experiment = run.experiment()
-        plan = EvaluationPlan.of_training(experiment, prepare(experiment))
-        same = experiment.vocab_size == trainer.experiment.vocab_size
-        if plan.chunk_size == 1 or not same or plan.text_digest != trainer.plan.text_digest:
-            continue
+    for run, record, plan in plans:
         places = plan.chunk_size, plan.positions, plan.settings, plan.seed
         if places not in found:
             display.note(f"{SOFTMAX}: scoring its chunks of {plan.chunk_size} tokens ...")

@@ -158,4 +158,5 @@ def positive_std(raw: Tensor, min_std: float) -> Tensor:
 
 def initial_std(std: Tensor, min_std: float) -> Tensor:
     """The `raw` that `positive_std` maps to `std`, for std above the floor."""
-    return torch.expm1(std - min_std).log()
+    above = std - min_std
+    return above + (-torch.expm1(-above)).log()  # log(e^above - 1), which overflows at 90

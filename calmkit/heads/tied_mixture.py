@@ -11,15 +11,16 @@ does, instead of the 2 l + 1 of `MixtureHead`, so that thousands are affordable.
 head of few components must carry every choice between places through a few numbers: means in l
 dimensions. Here the choice is a softmax over components, whose gradient is that of a classifier,
 
-    -d log p(z | h) / d logit_k = r_k(z) - pi_k(h),    r_k(z) = pi_k N_k(z) / p(z | h),
+    d log p(z | h) / d logit_k = r_k(z) - pi_k(h),    r_k(z) = pi_k N_k(z) / p(z | h),
 
-with soft labels r_k. With one component for each of K = 1 token's posteriors it learns as a
+with soft labels r_k. For K = 1, with one component at each token's posterior, it learns as a
 softmax model does. It remains a density over latents, with exact samples.
 
 *Start.* A component far from all latents never learns, and gradient steps move means slowly.
 Before training, `start_from` places the components on latents of the text, the most frequent
-distinct ones. A component's cell are the latents nearest to it: the logarithm of their share is
-its logit, and their variance, enlarged by half of the way to its neighbour, is its variance.
+distinct ones. The cell of a component holds the latents nearest to it: the logarithm of their
+share is its logit. Its variance in each dimension is their mean squared distance from it, plus
+1 / (4 l) of the squared distance to the nearest other component.
 Without this start components begin as those of `MixtureHead`, which suits laws of few dimensions.
 
 *Density.* The squared distances of all positions to all components are two matrix products,
@@ -52,7 +53,7 @@ __all__ = ["TiedMixtureHead"]
 
 # Rows of a table of distances to components: with 65,536 of them it takes 64 MB.
 _ROWS_AT_ONCE = 256
-# Posteriors of one chunk differ in their last digits, by the shapes of the batches they were in.
+# In batches of other shapes, the posterior of the same chunk differs in its last digits.
 _DIGITS = 3
 
 

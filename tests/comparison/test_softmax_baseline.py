@@ -1,7 +1,11 @@
 """The softmax model beside the variants: what it takes from the first, and what may be changed."""
 
+import types
+from dataclasses import replace
+
 import pytest
 
+from calmkit.comparison.comparing import _remarks
 from calmkit.comparison.softmax_baseline import is_softmax, with_softmax
 from calmkit.config import ConfigError, parse_comparison, parse_text
 
@@ -20,6 +24,14 @@ def test_it_has_the_backbone_and_the_text_of_the_first_variant():
     assert (found.model, found.chunk_size, found.hidden_size) == ("token_lm", 1, 48)
     assert (found.positions, found.evaluation.min_context) == (4 * 8, 4 * 3)
     assert parse_text(softmax.text).text == softmax.text
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2])
+def test_it_is_said_to_draw_chunks_where_a_variant_has_some(chunk_size):
+    comparison = compared("--softmax=true", f"--variants.four.chunk_size={chunk_size}")
+    comparison = replace(comparison, variants=(comparison.variants[0], comparison.variants[2]))
+    (remark,) = _remarks(types.SimpleNamespace(comparison=comparison, tuning=""))
+    assert ("it draws chunks" in remark) == (chunk_size > 1)
 
 
 @pytest.mark.parametrize("options", [[], ["--softmax=false"], ["--softmax=null"]])

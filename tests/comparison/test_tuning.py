@@ -200,3 +200,7 @@ def test_a_tuned_comparison_states_its_trials(tmp_path, monkeypatch, capsys):
     assert "scoring its chunks" not in said
     assert read_results(out / "results.json") == first
     assert json.loads((out / "trials/energy/lr-0.01/seed-0.json").read_text())["found"]
+    # Without the softmax in the same folder, it is no baseline either.
+    assert main(["compare", f"--config={out / 'config.yaml'}", "--softmax=false"]) == 0
+    (energy,) = read_results(out / "results.json").variants
+    assert energy.runs[0].baselines.keys() == softmax.baselines.keys()

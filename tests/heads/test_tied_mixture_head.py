@@ -97,6 +97,19 @@ def test_logits_learn_as_those_of_a_classifier():
     torch.testing.assert_close(got, want)
 
 
+def test_the_gradient_of_a_logit_is_its_responsibility_less_its_weight():
+    head, cond = small(), torch.randn(1, 5, generator=seeded())
+    z = torch.randn(1, 3, generator=seeded(1))
+    head.log_prob(cond, z).sum().backward()
+    mixture = law(head, cond)
+    weights = mixture.mixture_distribution.probs[0].tolist()
+    places = mixture.component_distribution.log_prob(z[:, None])[0].exp().tolist()
+    density = sum(w * p for w, p in zip(weights, places, strict=True))
+    want = [w * p / density - w for w, p in zip(weights, places, strict=True)]
+    got = head.network.output.bias.grad[:4]
+    torch.testing.assert_close(got, torch.tensor(want, dtype=got.dtype))
+
+
 class TestStart:
     def test_every_distinct_latent_has_a_component_with_its_frequency(self):
         head = small(components=9)
@@ -147,6 +160,17 @@ class TestStart:
         before = head.loss(cond, target, seeded(5)).mean()
         head.start_from(target, seeded(1))
         assert head.loss(cond, target, seeded(5)).mean() < before - 5
+
+    @pytest.mark.parametrize("scale", [1e-3, 1e3, 1e5])
+    def test_latents_may_be_of_another_scale(self, scale):
+        head = small(components=20).float()
+        latents = scale * torch.randn(200, 3, generator=seeded(), dtype=torch.float32)
+        head.start_from(latents, seeded(1))
+        cond = torch.randn(200, 5, generator=seeded(2), dtype=torch.float32)
+        head.network.output.weight.data.zero_()
+        loss = head.loss(cond, latents).mean()
+        gaussian = 3 * (math.log(max(scale, 0.1)) + 0.5 * math.log(2 * math.pi) + 0.5)
+        assert abs(loss - gaussian) < 3
 
     @pytest.mark.parametrize("components", [1, 7])
     def test_a_single_latent_is_enough(self, components):
