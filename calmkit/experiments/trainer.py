@@ -158,7 +158,8 @@ class Trainer:
     @torch.no_grad()
     def _start_head(self, model: CALM) -> None:
         seen = self._seen(self.experiment.training)
-        posteriors = [model.autoencoder.encode_rows(batch)[batch.real.all(-1)] for batch in seen]
+        encode = model.autoencoder.encode_rows
+        posteriors = [encode(batch)[batch.predictable()] for batch in seen]
         target = DiagonalGaussian(
             torch.cat([x.mean for x in posteriors]), torch.cat([x.std for x in posteriors])
         )

@@ -142,7 +142,7 @@ def _imported(path: str) -> Any:
         Unusable: If it cannot be imported, for any reason.
     """
     if not all(piece.isidentifier() for piece in path.split(".")):
-        raise Unusable("is not a known class")
+        raise Unusable("is not a known class; expected a name, or a dotted path to import")
     module, _, name = path.rpartition(".")
     try:
         try:
