@@ -138,8 +138,10 @@ class Trainer:
             directory: Folder of its training; a finished training in it is loaded.
         """
         model = self.build(autoencoder)
-        if isinstance(model, CALM) and type(model.head).start_from is not Head.start_from:
-            self._start_head(model)
+        stored = directory is not None and any(directory.glob("step-*"))  # and will be loaded
+        can_start = isinstance(model, CALM) and type(model.head).start_from is not Head.start_from
+        if can_start and not stored:
+            self._start_head(cast(CALM, model))
         training = self._fit(
             name,
             model,

@@ -5,20 +5,25 @@ import torch
 
 from calmkit.experiments import Silent, prepare
 from calmkit.experiments.trainer import Trainer
+from calmkit.heads import TiedMixtureHead
 
 pytestmark = pytest.mark.usefixtures("float32")
 
 
-def test_components_start_on_the_text(small):
+def test_components_start_on_the_text(small, tmp_path, monkeypatch):
     options = ["--head=TiedMixtureHead", "--head.init_args.components=5", "--training.steps=1",
                "--training.warmup_steps=0", "--training.validate_every=0"]  # fmt: skip
     experiment = small.parsed(*options, output="tied").experiment
     trainer = Trainer(experiment, prepare(experiment), Silent())
     autoencoder = trainer.train_autoencoder(None)
     untrained = trainer.build(autoencoder).head
-    model, _ = trainer.train_model("model", autoencoder, None)
+    model, _ = trainer.train_model("model", autoencoder, tmp_path)
     chunks = [trainer.batches(experiment.training)(step).tokens for step in range(16)]
     latents = autoencoder.encode(torch.cat(chunks)).mean.flatten(0, 1)
     # A step moves them by the learning rate.
     assert torch.cdist(model.head.mean, latents).min(dim=-1).values.max() < 0.01
     assert torch.cdist(untrained.mean, latents).min(dim=-1).values.min() > 0.1
+    # Weights that are stored are loaded: nothing is started again.
+    monkeypatch.setattr(TiedMixtureHead, "start_from", None)
+    again, _ = trainer.train_model("model", autoencoder, tmp_path)
+    assert torch.equal(again.head.mean, model.head.mean)
