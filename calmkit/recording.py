@@ -18,6 +18,7 @@ __all__ = [
     "Construction",
     "Factory",
     "Recorded",
+    "check_factory",
     "construction_of",
     "dotted_path",
     "makes_parts",
@@ -115,6 +116,17 @@ def record_changes(part: object, changes: Mapping[str, Any]) -> None:
     """
     if (made := construction_of(part)) is not None:
         _keep(part, made.maker, {**made.arguments, **changes})
+
+
+def check_factory(**factories: object) -> None:
+    """Refuse a part where a function is needed that builds one; a module can be called, too."""
+    for name, factory in factories.items():
+        if isinstance(factory, torch.nn.Module):
+            kind = type(factory).__name__
+            raise ValueError(
+                f"{name} must be what builds a part from its sizes, such as the class {kind} or "
+                f"`lambda *sizes: {kind}(*sizes)`; got a part that is built already, {kind}(...)."
+            )
 
 
 def makes_parts(function: object) -> bool:

@@ -1,9 +1,18 @@
-"""What a part records of its construction shows when it is printed."""
+"""What a part records of its construction shows when it is printed; a part is no factory."""
 
+import pytest
 from head_instances import HEADS
 
-from calmkit.autoencoders import MLPAutoencoder
-from calmkit.heads import DiffusionHead, EnergyHead, FlowHead, GuidedHead, HeunSolver
+from calmkit.autoencoders import MLPAutoencoder, TokenwiseAutoencoder
+from calmkit.features import SteeredHead
+from calmkit.heads import (
+    BlockwiseHead,
+    DiffusionHead,
+    EnergyHead,
+    FlowHead,
+    GuidedHead,
+    HeunSolver,
+)
 from calmkit.scoring import EnergyScore
 
 
@@ -38,3 +47,15 @@ def test_modules_stay_below_the_settings():
 
 def test_other_parts_print_theirs():
     assert "kl_weight=0.001" in first_line(MLPAutoencoder(2, 7, 3, width=8))
+
+
+@pytest.mark.parametrize("wrapper", [BlockwiseHead, GuidedHead, SteeredHead])
+def test_a_head_that_is_built_cannot_build_others(wrapper):
+    message = r"head must be what builds .* such as the class FlowHead or .* built already"
+    with pytest.raises(ValueError, match=message):
+        wrapper(6, 4, head=FlowHead(6, 4, width=8))
+
+
+def test_nor_can_an_autoencoder():
+    with pytest.raises(ValueError, match="autoencoder must be what builds a part from its sizes"):
+        TokenwiseAutoencoder(2, 7, 4, autoencoder=MLPAutoencoder(1, 7, 2, width=8))

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.recording import check_factory
 from calmkit.typing import typed
 
 from .base import AutoencoderLoss, ChunkAutoencoder
@@ -49,9 +50,11 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
                 reads some.
 
         Raises:
-            ValueError: If a size is below 1, or latent_size is no multiple of chunk_size.
+            ValueError: If a size is below 1, latent_size is no multiple of chunk_size, or the
+                autoencoder is built already.
         """
         super().__init__(chunk_size, vocab_size, latent_size)
+        check_factory(autoencoder=autoencoder)
         if latent_size % chunk_size != 0:
             raise ValueError(
                 f"latent_size must be a multiple of chunk_size = {chunk_size}, so that all tokens "

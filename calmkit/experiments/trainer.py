@@ -112,7 +112,8 @@ class Trainer:
         keys = {"standardize": experiment.standardize, "normalize": experiment.normalize}
         autoencoder = wrapped(autoencoder.eval(), **keys).to(self.fabric.device)
         if isinstance(autoencoder, WrappedAutoencoder):
-            autoencoder.fit_rows(self._seen(experiment.autoencoder_training))
+            with out_of_memory_in("autoencoder"):
+                autoencoder.fit_rows(self._seen(experiment.autoencoder_training))
         return autoencoder.freeze()
 
     def build(self, autoencoder: ChunkAutoencoder | None) -> LanguageModel:
@@ -141,7 +142,8 @@ class Trainer:
         stored = directory is not None and any(directory.glob("step-*"))  # and will be loaded
         can_start = isinstance(model, CALM) and type(model.head).start_from is not Head.start_from
         if can_start and not stored:
-            self._start_head(cast(CALM, model))
+            with out_of_memory_in(name):
+                self._start_head(cast(CALM, model))
         training = self._fit(
             name,
             model,

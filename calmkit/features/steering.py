@@ -19,6 +19,7 @@ from calmkit.bounds import check_in
 from calmkit.distributions import Target
 from calmkit.heads import EnergyHead, Head, WrappingHead
 from calmkit.models import CALM
+from calmkit.recording import check_factory
 from calmkit.typing import typed
 
 __all__ = ["SteeredHead", "steered"]
@@ -49,9 +50,10 @@ class SteeredHead(WrappingHead):
             strength: Factor w on the directions; negative to steer away.
 
         Raises:
-            ValueError: If the strength is not finite.
+            ValueError: If the strength is not finite, or the head is built already.
         """
         super().__init__(cond_size, latent_size)
+        check_factory(head=head)
         self.strength = strength
         self.head = (EnergyHead if head is None else head)(cond_size, latent_size)
         self.register_buffer("cond_direction", torch.zeros(cond_size))

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, Target
+from calmkit.recording import check_factory
 from calmkit.typing import typed
 
 from .base import Head
@@ -66,10 +67,11 @@ class BlockwiseHead(WrappingHead):
             blocks: Number of blocks.
 
         Raises:
-            ValueError: If the blocks do not divide the dimensions.
+            ValueError: If the blocks do not divide the dimensions, or the head is built already.
         """
         super().__init__(cond_size, latent_size)
         check_at_least(1, blocks=blocks)
+        check_factory(head=head)
         if latent_size % blocks != 0:
             raise ValueError(f"blocks must divide latent_size = {latent_size}; got {blocks}.")
         self.blocks = blocks

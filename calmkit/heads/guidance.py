@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from calmkit.bounds import check_in
 from calmkit.distributions import DiagonalGaussian, Target, standard_uniform
+from calmkit.recording import check_factory
 from calmkit.typing import typed
 
 from .base import Head
@@ -57,11 +58,12 @@ class GuidedHead(WrappingHead):
             dropout: Probability in [0, 1) of hiding a position's condition in training.
 
         Raises:
-            ValueError: If the scale is negative or not supported by the head, or the dropout is
-                out of range.
+            ValueError: If the scale is negative or not supported by the head, the dropout is out
+                of range, or the head is built already.
         """
         super().__init__(cond_size, latent_size)
         check_in("[0, 1)", dropout=dropout)
+        check_factory(head=head)
         self.scale = scale
         self.dropout = dropout
         self.head = (EnergyHead if head is None else head)(cond_size, latent_size)

@@ -23,9 +23,9 @@ share is its logit. Its variance in each dimension is their mean squared distanc
 1 / (4 l) of the squared distance to the nearest other component.
 Without this start components begin as those of `MixtureHead`, which suits laws of few dimensions.
 
-*Density.* The squared distances of all positions to all components are two matrix products,
+*Density.* The squared distances of all positions to all components are one matrix product,
 
-    sum_i (z_i - mu_ki)^2 / sigma_ki^2 = z^2 . sigma_k^-2 - 2 z . (mu_k sigma_k^-2) + const_k,
+    sum_i (z_i - mu_ki)^2 / sigma_ki^2 = (z^2, z) . (sigma_k^-2, -2 mu_k sigma_k^-2) + const_k,
 
 in float32 at least. The difference loses digits where sigma is far below the spread of the
 latents, which the floor `min_std` prevents.
@@ -39,11 +39,12 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, Target, standard_uniform
 from calmkit.nn import ResidualMLP
-from calmkit.numerics import in_full_precision
+from calmkit.numerics import in_full_precision, log_sum_exp
 from calmkit.typing import typed
 
 from .base import Head, starting_noise
@@ -226,8 +227,10 @@ def _log_prob(
     precision = std.square().reciprocal()
     scaled = mean * precision
     constant = (mean * scaled + 2 * std.log() + math.log(2 * math.pi)).sum(dim=-1)
-    square = latents.square() @ precision.mT - 2 * (latents @ scaled.mT) + constant
-    return (log_weights - 0.5 * square).logsumexp(dim=-1)
+    # One product makes one large table, not five.
+    read = torch.cat([latents.square(), latents], dim=-1)
+    weight = torch.cat([-0.5 * precision, scaled], dim=-1)
+    return log_sum_exp(log_weights + linear(read, weight, -0.5 * constant))
 
 
 def _most_frequent(x: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

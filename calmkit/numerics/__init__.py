@@ -1,4 +1,6 @@
-"""Numerical tools: integrals of Laplace transforms, derivatives at kinks, float32 at least."""
+"""Numerical tools: integrals of Laplace transforms, derivatives at kinks, sums of many terms, float32
+at least.
+"""
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
@@ -9,4 +11,5 @@ from .bernstein import log_grid as log_grid
 from .derivatives import needs_plain_operations as needs_plain_operations
 from .derivatives import recomputed as recomputed
 from .derivatives import smooth_norm as smooth_norm
+from .log_sum import log_sum_exp as log_sum_exp
 from .precision import in_full_precision as in_full_precision

@@ -1,11 +1,13 @@
-"""A head is started on posteriors of the training text, before its first step."""
+"""Heads and wrappers of autoencoders are started on the training text, before the first step."""
 
 import pytest
 import torch
 
+from calmkit.autoencoders import StandardizedAutoencoder
 from calmkit.experiments import Silent, prepare
 from calmkit.experiments.trainer import Trainer
 from calmkit.heads import TiedMixtureHead
+from calmkit.training import OutOfMemory
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -27,3 +29,19 @@ def test_components_start_on_the_text(small, tmp_path, monkeypatch):
     monkeypatch.setattr(TiedMixtureHead, "start_from", None)
     again, _ = trainer.train_model("model", autoencoder, tmp_path)
     assert torch.equal(again.head.mean, model.head.mean)
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "model"])
+def test_a_start_for_which_memory_does_not_suffice(stage, small, monkeypatch):
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    options = ["--head=TiedMixtureHead", "--training.steps=1"]
+    experiment = small.parsed(*options, output="tied").experiment
+    trainer = Trainer(experiment, prepare(experiment), Silent())
+    with pytest.raises(OutOfMemory, match=f"must suffice for the training of {stage}"):
+        if stage == "autoencoder":
+            monkeypatch.setattr(StandardizedAutoencoder, "fit_rows", fails)
+        autoencoder = trainer.train_autoencoder(None)
+        monkeypatch.setattr(TiedMixtureHead, "start_from", fails)
+        trainer.train_model("model", autoencoder, None)
