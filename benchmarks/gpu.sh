@@ -55,6 +55,7 @@ if $rehearse; then
   generation=(--hidden 16 --depth 1 --heads 2 --head-width 16 --head-depth 1 --latent 8 --chunk 2
     --width 16 --vocab 50 --large-vocab 60 --rows 2 --candidates 4 --batches 1 --prompt-chunks 2
     --new-chunks 2 --selection-rows 2 --rounds 1 --numbers 4 8)
+  tokens=(--chunk_size 1)
   books=("${small[@]}" --training.steps 4 --training.warmup_steps 1 --training.batch_size 4
     --autoencoder_training.steps 4 --autoencoder_training.warmup_steps 1 --evaluation.rows 4
     --evaluation.draws 2 --evaluation.bootstrap 20 --validation_rows 2 --sample_tokens 4)
@@ -68,6 +69,7 @@ else
   # CALM-M, with as few rows as the published procedure can hold.
   generation=(--hidden 1024 --depth 16 --heads 16 --head-width 1024 --head-depth 4 --latent 128
     --vocab 128257 --large-vocab 128257 --rows 4 --candidates 200 --rounds 2)
+  tokens=(--chunk_size 1 --positions 256 --evaluation.min_context 64)
   books=(--config books --config books-gpu --autoencoder_training.steps 400
     --autoencoder_training.warmup_steps 40 --training.steps "${STEPS:-600}"
     --training.warmup_steps 60 --evaluation.rows 64)
@@ -99,11 +101,16 @@ part generation 100 "$python" benchmarks/generation.py --device $device "${gener
 part packed_attention 90 "$python" benchmarks/packed_attention.py --device $device "${packed[@]}" \
   --json "$out/packed_attention.json"
 
-# 5. As long as time is left: models on books, one after the other.
-for head in Energy Flow Gaussian; do
-  part "books_${head,,}" 300 "$python" -m calmkit train "${books[@]}" --head "${head}Head" \
-    ${data:+--data "$data"} --devices 1 --output "$out/books_${head,,}"
-done
-part books_softmax 300 "$python" -m calmkit train "${books[@]}" --model token_lm --chunk_size 1 \
-  ${data:+--data "$data"} --devices 1 --output "$out/books_softmax"
+# 5. As long as time is left: models on books, one after the other, and a text by the best.
+train() {
+  local name=$1
+  shift
+  part "books_$name" 300 "$python" -m calmkit train "${books[@]}" "$@" ${data:+--data "$data"} \
+    --devices 1 --output "$out/books_$name"
+}
+train tied "${tokens[@]}" --latent_size 32 --head TiedMixtureHead --head.components 4096
+part books_text 30 "$python" -m calmkit generate --checkpoint "$out/books_tied" \
+  --temperature 0.5 --candidates 200 --samples 4
+train softmax "${tokens[@]}" --model token_lm
+for head in Energy Flow Gaussian; do train "${head,,}" --head "${head}Head"; done
 exit $failed

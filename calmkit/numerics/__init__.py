@@ -1,6 +1,4 @@
-"""Numerical tools: integrals of Laplace transforms, derivatives at kinks, sums of many terms, float32
-at least.
-"""
+"""Numerical tools: integrals of Laplace transforms, derivatives at kinks, sums in float32."""
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.

@@ -48,11 +48,12 @@ def parts_in(folder):
 
 def test_a_part_that_fails_does_not_stop_the_others(script, tmp_path):
     done, commands = script("out", "prepared", failing="packed_attention.py")
-    assert (done.returncode, len(commands)) == (1, 8)
+    assert (done.returncode, len(commands)) == (1, 10)
     parts = parts_in(tmp_path / "out")
     assert [(one["part"], one["exit"]) for one in parts] == [
         ("gpu_tests", 0), ("calm_m", 0), ("generation", 0), ("packed_attention", 3),
-        ("books_energy", 0), ("books_flow", 0), ("books_gaussian", 0), ("books_softmax", 0),
+        ("books_tied", 0), ("books_text", 0), ("books_softmax", 0), ("books_energy", 0),
+        ("books_flow", 0), ("books_gaussian", 0),
     ]  # fmt: skip
     assert all(one["environment"] == {"device": "none"} for one in parts)
     assert (tmp_path / "out" / "packed_attention.log").read_text() == "out of luck\n"
@@ -62,11 +63,11 @@ def test_every_part_ends_in_time(script, tmp_path):
     """Three seconds are left: the first part is stopped, and the others are not begun."""
     done, commands = script("out", "prepared", slow="cacheprovider", SECONDS_LEFT="3")
     assert (done.returncode, len(commands)) == (1, 1)
-    assert [one["exit"] for one in parts_in(tmp_path / "out")] == [124] * 8
+    assert [one["exit"] for one in parts_in(tmp_path / "out")] == [124] * 10
 
 
 def test_commands_name_what_there_is(script, load, tmp_path):
-    _, (tests, calm_m, generation, packed, *books) = script("out", "prepared")
+    _, (tests, calm_m, generation, packed, tied, text, *books) = script("out", "prepared")
     assert tests[-3:] == ["gpu", "tests/attention", "tests/sampling"]
     for command in (generation, packed):
         source = (BENCHMARKS.parent / command[0]).read_text()
@@ -76,10 +77,13 @@ def test_commands_name_what_there_is(script, load, tmp_path):
     experiment = parse(keys, command="calmkit train").experiment
     assert experiment.training.batch_size == 2 * experiment.training.micro_batch
     assert (experiment.hidden_size, experiment.positions) == (1024, 2048)
-    for options, model in zip(books, 3 * ["calm"] + ["token_lm"], strict=True):
+    assert text[text.index("--checkpoint") + 1] == tied[tied.index("--output") + 1]
+    models = ["calm", "token_lm", "calm", "calm", "calm"]
+    for options, model in zip([tied, *books], models, strict=True):
         options[options.index("--data") + 1] = "null"
         experiment = parse(options[3:], command="calmkit train").experiment
         assert (experiment.model, experiment.hidden_size) == (model, 512)
+        assert experiment.chunk_size * experiment.positions == 256
 
 
 def test_mistakes_are_told(script):
