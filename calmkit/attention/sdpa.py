@@ -91,9 +91,8 @@ def _is_short(q: Tensor, k: Tensor) -> bool:
 def _by_products(q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float) -> Tensor:
     """Causal attention of a row to itself, by its formula."""
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    later = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
-    scores = ((q * scale) @ k.mT).masked_fill(later, -torch.inf)
-    # The kernel also keeps scores and their sums in float32.
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    weights = dropped(scores.softmax(dim=-1, dtype=wide), dropout)
-    return weights.to(v.dtype) @ v
+    later = q.new_full((q.shape[2], q.shape[2]), -torch.inf).triu(1)
+    queries, keys, values = (x.flatten(0, 1) for x in (q, k, v))
+    # A product adds the mask for nothing, and the softmax sums in float32 whatever its result.
+    scores = torch.baddbmm(later, queries, keys.mT, alpha=scale)
+    return (dropped(scores.softmax(dim=-1), dropout) @ values).unflatten(0, q.shape[:2])
