@@ -119,13 +119,21 @@ def record_changes(part: object, changes: Mapping[str, Any]) -> None:
 
 
 def check_factory(**factories: object) -> None:
-    """Refuse a part where a function is needed that builds one; a module can be called, too."""
+    """Refuse a part where a function is needed that builds one; a module can be called, too.
+
+    None, for a default, is no mistake.
+    """
     for name, factory in factories.items():
         if isinstance(factory, torch.nn.Module):
             kind = type(factory).__name__
             raise ValueError(
                 f"{name} must be what builds a part from its sizes, such as the class {kind} or "
                 f"`lambda *sizes: {kind}(*sizes)`; got a part that is built already, {kind}(...)."
+            )
+        if factory is not None and not callable(factory):
+            raise ValueError(
+                f"{name} must be what builds a part from its sizes, a class or a function; "
+                f"got {factory!r}."
             )
 
 

@@ -56,6 +56,15 @@ def test_a_head_that_is_built_cannot_build_others(wrapper):
         wrapper(6, 4, head=FlowHead(6, 4, width=8))
 
 
-def test_nor_can_an_autoencoder():
+@pytest.mark.parametrize("wrapper", [BlockwiseHead, GuidedHead, SteeredHead])
+def test_nor_can_a_name(wrapper):
+    with pytest.raises(ValueError, match=r"head must be what builds .* or a function; got 'Flow'"):
+        wrapper(6, 4, head="Flow")
+
+
+@pytest.mark.parametrize(
+    "built", [MLPAutoencoder(1, 7, 2, width=8), "MLPAutoencoder"], ids=["built", "name"]
+)
+def test_nor_can_an_autoencoder(built):
     with pytest.raises(ValueError, match="autoencoder must be what builds a part from its sizes"):
-        TokenwiseAutoencoder(2, 7, 4, autoencoder=MLPAutoencoder(1, 7, 2, width=8))
+        TokenwiseAutoencoder(2, 7, 4, autoencoder=built)

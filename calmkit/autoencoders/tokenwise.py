@@ -50,8 +50,8 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
                 reads some.
 
         Raises:
-            ValueError: If a size is below 1, latent_size is no multiple of chunk_size, or the
-                autoencoder is built already.
+            ValueError: If a size is below 1, latent_size is no multiple of chunk_size, or
+                `autoencoder` does not build one of the sizes that it is given.
         """
         super().__init__(chunk_size, vocab_size, latent_size)
         check_factory(autoencoder=autoencoder)
@@ -61,7 +61,7 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
                 f"of a chunk have equal shares; got {latent_size}."
             )
         make = MLPAutoencoder if autoencoder is None else autoencoder
-        self.autoencoder = make(1, vocab_size, latent_size // chunk_size)
+        self.autoencoder = _of_single_tokens(make, vocab_size, latent_size // chunk_size)
 
     @typed
     def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
@@ -141,6 +141,25 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
 
     def _each(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.chunk_size, x.shape[-1] // self.chunk_size))
+
+
+def _of_single_tokens(
+    autoencoder: Callable[[int, int, int], ChunkAutoencoder], vocab_size: int, latent_size: int
+) -> ChunkAutoencoder:
+    built = autoencoder(1, vocab_size, latent_size)
+    if not isinstance(built, ChunkAutoencoder):
+        raise ValueError(
+            "autoencoder must build a ChunkAutoencoder from chunk_size, vocab_size and "
+            f"latent_size, and return it; got {type(built).__name__}."
+        )
+    sizes = (built.chunk_size, built.vocab_size, built.latent_size)
+    if sizes != (1, vocab_size, latent_size):
+        raise ValueError(
+            "autoencoder must build one of the sizes that it is given, chunk_size = 1, "
+            f"vocab_size = {vocab_size} and latent_size = {latent_size}; got {sizes[0]}, "
+            f"{sizes[1]} and {sizes[2]}."
+        )
+    return built
 
 
 def _joined(posterior: DiagonalGaussian) -> DiagonalGaussian:

@@ -50,26 +50,28 @@ def plan_steps(
     steps = {v.name: v.experiment.training.steps for v in comparison.variants}
     first, of_first = next(iter(steps.items()))
     softmax = [name for name in steps if is_softmax(comparison, name)]
-    groups = [(_flops, [first, *softmax])] if softmax else []
+    # The softmax has the operations of the first variant under every budget.
+    groups = [(_flops, [first, *softmax], "")] if softmax else []
     if comparison.budget != "steps":
         measure = _flops if comparison.budget == "flops" else _seconds
-        groups.append((measure, [name for name in steps if name not in softmax]))
-    for measure, names in groups:
+        others = [name for name in steps if name not in softmax]
+        groups.append((measure, others, ", or use budget: steps"))
+    for measure, names, remedy in groups:
         one_of = {trainings[name]: name for name in names}
         found = measure({name: trainers[name] for name in one_of.values()})
         budget = of_first * found[one_of[trainings[first]]]
         for name in names:
             steps[name] = round(budget / found[one_of[trainings[name]]])
-            _check_enough(name, steps[name], first, of_first)
+            _check_enough(name, steps[name], first, of_first, remedy)
     return steps
 
 
-def _check_enough(name: str, count: int, first: str, of_first: int) -> None:
+def _check_enough(name: str, count: int, first: str, of_first: int, remedy: str) -> None:
     if count < _FEWEST_STEPS:
         raise ConfigError(
             f"variant {name}: a budget of {of_first} steps of {first} must be at least "
             f"{_FEWEST_STEPS} of its own, or rounding makes it unequal; it is {count}. Give "
-            f"{first} more steps, or use budget: steps."
+            f"{first} more steps{remedy}."
         )
 
 

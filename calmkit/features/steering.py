@@ -17,9 +17,8 @@ from torch import Tensor
 
 from calmkit.bounds import check_in
 from calmkit.distributions import Target
-from calmkit.heads import EnergyHead, Head, WrappingHead
+from calmkit.heads import EnergyHead, Head, WrappingHead, inner_head
 from calmkit.models import CALM
-from calmkit.recording import check_factory
 from calmkit.typing import typed
 
 __all__ = ["SteeredHead", "steered"]
@@ -50,12 +49,12 @@ class SteeredHead(WrappingHead):
             strength: Factor w on the directions; negative to steer away.
 
         Raises:
-            ValueError: If the strength is not finite, or the head is built already.
+            ValueError: If the strength is not finite, or `head` does not build a head of these
+                sizes.
         """
         super().__init__(cond_size, latent_size)
-        check_factory(head=head)
         self.strength = strength
-        self.head = (EnergyHead if head is None else head)(cond_size, latent_size)
+        self.head = inner_head(EnergyHead if head is None else head, cond_size, latent_size)
         self.register_buffer("cond_direction", torch.zeros(cond_size))
         self.register_buffer("latent_direction", torch.zeros(latent_size))
         self._check_sampling()

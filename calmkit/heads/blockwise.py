@@ -32,12 +32,11 @@ from torch import Tensor, nn
 
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, Target
-from calmkit.recording import check_factory
 from calmkit.typing import typed
 
 from .base import Head
 from .tied_mixture import TiedMixtureHead
-from .wrapping_head import WrappingHead
+from .wrapping_head import WrappingHead, inner_head
 
 __all__ = ["BlockwiseHead"]
 
@@ -67,17 +66,19 @@ class BlockwiseHead(WrappingHead):
             blocks: Number of blocks.
 
         Raises:
-            ValueError: If the blocks do not divide the dimensions, or the head is built already.
+            ValueError: If the blocks do not divide the dimensions, or `head` does not build heads
+                of these sizes.
         """
         super().__init__(cond_size, latent_size)
         check_at_least(1, blocks=blocks)
-        check_factory(head=head)
         if latent_size % blocks != 0:
             raise ValueError(f"blocks must divide latent_size = {latent_size}; got {blocks}.")
         self.blocks = blocks
         self.block_size = latent_size // blocks
         make = TiedMixtureHead if head is None else head
-        self.heads = nn.ModuleList(make(cond_size, self.block_size) for _ in range(blocks))
+        self.heads = nn.ModuleList(
+            inner_head(make, cond_size, self.block_size) for _ in range(blocks)
+        )
         self.from_earlier = nn.ModuleList(
             nn.Linear(before * self.block_size, cond_size) for before in range(1, blocks)
         )

@@ -24,12 +24,11 @@ from torch import Tensor, nn
 
 from calmkit.bounds import check_in
 from calmkit.distributions import DiagonalGaussian, Target, standard_uniform
-from calmkit.recording import check_factory
 from calmkit.typing import typed
 
 from .base import Head
 from .energy import EnergyHead
-from .wrapping_head import WrappingHead
+from .wrapping_head import WrappingHead, inner_head
 
 __all__ = ["GuidedHead"]
 
@@ -59,14 +58,13 @@ class GuidedHead(WrappingHead):
 
         Raises:
             ValueError: If the scale is negative or not supported by the head, the dropout is out
-                of range, or the head is built already.
+                of range, or `head` does not build a head of these sizes.
         """
         super().__init__(cond_size, latent_size)
         check_in("[0, 1)", dropout=dropout)
-        check_factory(head=head)
         self.scale = scale
         self.dropout = dropout
-        self.head = (EnergyHead if head is None else head)(cond_size, latent_size)
+        self.head = inner_head(EnergyHead if head is None else head, cond_size, latent_size)
         self.null = nn.Parameter(torch.zeros(cond_size))
         self._check_sampling()  # fail now, not when a trained model first draws
 

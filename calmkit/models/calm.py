@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from calmkit.autoencoders import ChunkAutoencoder
 from calmkit.backbones import Backbone
@@ -60,13 +60,20 @@ class CALM(LanguageModel):
             pull_weight: Weight of the pull of samples to the aggregate posterior.
 
         Raises:
-            ValueError: If shared sizes of two parts differ, the input encoder reads latents of
-                another autoencoder, or a weight is negative or not finite.
+            ValueError: If a part is not built yet, shared sizes of two parts differ, the input
+                encoder reads latents of another autoencoder, or a weight is negative or not
+                finite.
         """
         super().__init__()
         check_in("[0, inf)", cross_entropy_weight=cross_entropy_weight, pull_weight=pull_weight)
         self.cross_entropy_weight = cross_entropy_weight
         self.pull_weight = pull_weight
+        parts = {"autoencoder": autoencoder, "input_encoder": input_encoder,
+                 "backbone": backbone, "head": head}  # fmt: skip
+        for name, part in parts.items():
+            if not isinstance(part, nn.Module):
+                named = getattr(part, "__qualname__", repr(part))
+                raise ValueError(f"{name} must be a part that is built already; got {named}.")
         for name, first, second in (
             ("chunk_size of autoencoder and input_encoder",
              autoencoder.chunk_size, input_encoder.chunk_size),

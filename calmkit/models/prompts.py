@@ -42,9 +42,15 @@ def encoded(
         The ids, and the tokenizer if the prompts are texts.
 
     Raises:
-        ValueError: If texts are given and there is no tokenizer, or both texts and ids.
+        ValueError: If texts are given and there is no tokenizer, both texts and ids, or the ids
+            of one prompt without a list around them.
     """
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
+    if any(isinstance(prompt, int) for prompt in listed):
+        raise ValueError(
+            "prompts must be a list of prompts, each a text or a list of token ids; got token ids "
+            "alone. A single prompt stands in a list, too: [[1, 2, 3]]."
+        )
     texts = [prompt for prompt in listed if isinstance(prompt, str)]
     if not texts:
         return [prompt for prompt in listed if not isinstance(prompt, str)], None

@@ -85,3 +85,16 @@ def test_a_latent_that_the_tokens_cannot_share_is_refused():
     message = "latent_size must be a multiple of chunk_size = 3, so that all .* shares; got 7"
     with pytest.raises(ValueError, match=message):
         TokenwiseAutoencoder(3, 11, 7)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda _, vocab, latent: MLPAutoencoder(2, vocab, latent, width=8), "got 2, 11 and 2"),
+        (lambda chunk, vocab, _: MLPAutoencoder(chunk, vocab, 6, width=8), "got 1, 11 and 6"),
+        (lambda *sizes: None, "must build a ChunkAutoencoder .*, and return it; got NoneType"),
+    ],
+)
+def test_what_is_built_must_be_an_autoencoder_of_single_tokens(build, message):
+    with pytest.raises(ValueError, match=message):
+        TokenwiseAutoencoder(3, 11, 6, autoencoder=build)

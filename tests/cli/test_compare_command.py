@@ -58,6 +58,7 @@ class TestCompare:
                 ["--budget", "flops", "--variants.flow.head.width", "999"],
                 "variant flow: a budget of 30 steps of energy must be at least 25",
             ),
+            (["--softmax", "true", "--training.steps", "2"], "Give energy more steps.\n"),
             (["--data", "nowhere.txt"], "nowhere.txt"),
             (["--data", "empty.txt"], "empty.txt"),
             (["--chunk_size", "100000"], "100000"),

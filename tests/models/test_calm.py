@@ -121,6 +121,12 @@ def test_mismatched_sizes_are_named(part, build, message):
         tiny(**{part: build()})
 
 
+@pytest.mark.parametrize("head", [LinearHead, lambda: LinearHead(HIDDEN, LATENT)])
+def test_a_part_that_is_not_built_is_named(head):
+    with pytest.raises(ValueError, match=r"head must be a part that is built already; got .+"):
+        tiny(head=head)
+
+
 def test_bad_batches_are_named():
     with pytest.raises(ValueError, match="at least 2 chunks long to predict one; got 1"):
         tiny().loss(whole(tokens_of(2, 1, 3), ((1,), (1,))))

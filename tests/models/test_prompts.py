@@ -46,6 +46,12 @@ def test_a_single_text_is_one_prompt(model):
     assert list(stream) == one.tokens
 
 
+def test_ids_without_a_list_around_them_are_no_prompts(model):
+    message = r"prompts must be a list of prompts, .*; got token ids alone"
+    with pytest.raises(ValueError, match=message):
+        model.generate([1, 2, 3], max_new_tokens=4)
+
+
 @pytest.mark.parametrize("chunk_size", [1, 3])
 def test_a_stream_says_how_it_ended(chunk_size):
     model = tiny(chunk_size, build_head=energy_head)
