@@ -154,7 +154,11 @@ class TiedMixtureHead(Head):
         Args:
             cond: Conditions.
             latents: Draws v from the target.
+
+        Raises:
+            ValueError: If the draws have the wrong size.
         """
+        latents = self._checked_latents(latents)
         log_weights, shift = self._weights_and_shift(cond)
         std = positive_std(self.raw_std, self.min_std)
         log_weights = log_weights.expand(len(latents), *log_weights.shape)
