@@ -121,7 +121,11 @@ def record_changes(part: object, changes: Mapping[str, Any]) -> None:
 def check_factory(**factories: object) -> None:
     """Refuse a part where a function is needed that builds one; a module can be called, too.
 
-    None, for a default, is no mistake.
+    Args:
+        factories: By the names of their arguments; None is allowed.
+
+    Raises:
+        ValueError: If one is a module, or cannot be called.
     """
     for name, factory in factories.items():
         if isinstance(factory, torch.nn.Module):

@@ -94,10 +94,21 @@ class TiedMixtureHead(Head):
         self.components = components
         self.draws = draws
         self.min_std = min_std
-        self.mean = nn.Parameter(torch.empty(components, latent_size))
-        self.raw_std = nn.Parameter(torch.empty(components, latent_size))
+        # Vectors, which optimisers do not decay: components would be pulled to one place.
+        self.flat_mean = nn.Parameter(torch.empty(components * latent_size))
+        self.flat_raw_std = nn.Parameter(torch.empty(components * latent_size))
         self.network = ResidualMLP(cond_size, components + latent_size, width=width, depth=depth)
         self.reset_parameters()
+
+    @property
+    def mean(self) -> Tensor:
+        """The mu_k as a table, (components, latent)."""
+        return self.flat_mean.unflatten(0, (self.components, self.latent_size))
+
+    @property
+    def raw_std(self) -> Tensor:
+        """The sigma_k before `positive_std`, as a table, (components, latent)."""
+        return self.flat_raw_std.unflatten(0, (self.components, self.latent_size))
 
     def reset_parameters(self) -> None:
         """Initialise to mean 0 and variance 1 for each condition, with equal weights."""
@@ -154,7 +165,11 @@ class TiedMixtureHead(Head):
         Args:
             cond: Conditions.
             latents: Draws v from the target.
+
+        Raises:
+            ValueError: If the draws have the wrong size.
         """
+        latents = self._checked_latents(latents)
         log_weights, shift = self._weights_and_shift(cond)
         std = positive_std(self.raw_std, self.min_std)
         log_weights = log_weights.expand(len(latents), *log_weights.shape)

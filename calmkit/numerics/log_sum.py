@@ -5,6 +5,7 @@ Their exponentials and gradients are subnormal numbers, for which processors tak
 long as for others, in the products of the backward pass too.
 """
 
+import torch
 from torch import Tensor
 
 __all__ = ["log_sum_exp"]
@@ -16,7 +17,10 @@ def log_sum_exp(x: Tensor) -> Tensor:
     """`x.logsumexp(dim=-1)`, with no gradient for terms below e^-60 of the largest.
 
     Args:
-        x: Logarithms of the terms in the last axis; the largest must be finite.
+        x: Logarithms of the terms in the last axis, of which there must be one. Where the largest
+            is infinite, so is the sum, without a gradient.
     """
     largest = x.detach().amax(dim=-1, keepdim=True)
-    return (x - largest).clamp_min(_NEGLIGIBLE).exp().sum(dim=-1).log() + largest.squeeze(-1)
+    shifted = (x - largest).clamp_min(_NEGLIGIBLE).exp().sum(dim=-1).log()
+    largest = largest.squeeze(-1)
+    return torch.where(largest.isinf(), largest, shifted + largest)

@@ -6,6 +6,7 @@ import types
 
 import pytest
 import sample_results as samples
+import torch
 
 from calmkit.comparison import softmax_scoring as scoring
 from calmkit.experiments import Silent
@@ -14,6 +15,7 @@ from calmkit.metrics import Estimate
 
 NAME = "softmax, in chunks"
 SCORE = (Estimate(3.0, 0.1),) * 4
+VARIANTS = ("two", "twin", "four", "one", "other", "elsewhere", "softmax")
 
 
 class Told(Silent):
@@ -27,11 +29,21 @@ class Told(Silent):
 @pytest.fixture
 def stored(monkeypatch):
     """Records by variant; the softmax's chunks are counted as they are scored."""
-    found = {"scored": []}
+    found = {"scored": [], "averaged": False}
+
+    @contextlib.contextmanager
+    def averaged():
+        found["averaged"] = True
+        yield
+        found["averaged"] = False
 
     def trained(run, display):
         found["scored"].append(run.variant)
-        return None, "model", types.SimpleNamespace(averaged=contextlib.nullcontext)
+        return None, "model", types.SimpleNamespace(averaged=averaged)
+
+    def scores(*_, **__):
+        assert found["averaged"] and torch.get_num_threads() == 3
+        return types.SimpleNamespace(brier=SCORE)
 
     def plan_of(experiment, corpus):
         return types.SimpleNamespace(
@@ -45,7 +57,6 @@ def stored(monkeypatch):
     monkeypatch.setattr(scoring, "read_record", lambda run: found.get(run.variant))
     monkeypatch.setattr(scoring, "keep", lambda run, record: found.update({run.variant: record}))
     monkeypatch.setattr(scoring, "trained_model", trained)
-    scores = lambda *a, **k: types.SimpleNamespace(brier=SCORE)  # noqa: E731
     monkeypatch.setattr(scoring, "evaluate_softmax_chunks", scores)
     return found
 
@@ -68,24 +79,26 @@ def names(stored, variant):
 
 def score(runs):
     told = Told()
-    scoring.score_softmax_chunks(runs, threads=1, display=told)
+    scoring.score_softmax_chunks(runs, threads=3, display=told)
     return told.lines
 
 
 def test_it_is_a_baseline_of_variants_of_its_text_that_draw_several_tokens(stored, tmp_path):
-    stored |= {name: record() for name in ("two", "four", "one", "other", "softmax")}
+    stored |= {name: record() for name in VARIANTS}
     runs = [
         run("two", tmp_path),
+        run("twin", tmp_path),
         run("four", tmp_path, 4),
         run("one", tmp_path, 1),
         run("other", tmp_path, vocab_size=400),
+        run("elsewhere", tmp_path, digest="another"),
         run("failed", tmp_path),
         run("softmax", tmp_path, 1),
     ]
     assert score(runs) == [f"softmax: scoring its chunks of {k} tokens ..." for k in (2, 4)]
-    for variant in ("two", "four"):
+    for variant in ("two", "twin", "four"):
         assert names(stored, variant) == ["unigram", NAME]
-    for variant in ("one", "other", "softmax"):
+    for variant in ("one", "other", "elsewhere", "softmax"):
         assert names(stored, variant) == ["unigram"]
     # A finished comparison does not load the softmax again.
     assert score(runs) == [] and stored["scored"] == ["softmax"]
@@ -99,6 +112,17 @@ def test_the_softmax_is_not_trained_again_for_its_chunks(stored, tmp_path):
     told = score([run("two", tmp_path), softmax])
     assert told == [f"softmax: not scored in chunks, since {gone} is gone."]
     assert stored["scored"] == []
+
+
+def test_a_failure_is_told_and_leaves_the_scores_of_the_variant(stored, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no such states")
+
+    stored |= {name: record() for name in ("two", "softmax")}
+    monkeypatch.setattr(scoring, "evaluate_softmax_chunks", fails)
+    told = score([run("two", tmp_path), run("softmax", tmp_path, 1)])
+    assert told[-1] == "softmax: not scored in chunks. RuntimeError: no such states"
+    assert names(stored, "two") == ["unigram"]
 
 
 def test_scores_of_an_earlier_softmax_are_forgotten(stored, tmp_path):

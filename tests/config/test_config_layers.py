@@ -55,6 +55,11 @@ def test_files_are_not_kept(tmp_path):
     assert option.presets.issuperset(itertools.chain(*option._of_presets))
 
 
+def test_layers_are_shared_no_longer_than_asked():
+    compared(VARIANTS)
+    assert _experiment_parser("calmkit compare")[1]._shared is None
+
+
 def test_text_is_read_as_what_was_written():
     values = {"b": 1, "a": {"list": [1.5e-5, None, True], "text": "Größe 😀: \n"}, "é": ""}
     got = values_of(text_of(values))

@@ -86,3 +86,20 @@ def test_many_branches_go_in_pieces(monkeypatch):
     for one, other in zip(pieces.brier, whole.brier, strict=True):
         assert one.value == pytest.approx(other.value, abs=3)
     assert "400 draws after 2 to 3 chunks of 2 tokens of true text" in whole.protocol
+
+
+def test_the_seed_decides_the_draws():
+    model, held_out = tiny(), rows(2)
+    found = [
+        evaluate_softmax_chunks(model, held_out, settings(draws=4), seed=seed).brier
+        for seed in (1, 1, 2)
+    ]
+    first, again, other = ([one.value for one in brier] for brier in found)
+    assert first == again != other
+
+
+def test_draws_in_evaluation_mode_and_leaves_the_model_as_it_was():
+    model, held_out, seen = tiny().train(), rows(2), []
+    model.backbone.register_forward_hook(lambda module, *_: seen.append(module.training))
+    evaluate_softmax_chunks(model, held_out, settings(draws=4), seed=0)
+    assert seen and not any(seen) and model.training and model.backbone.training

@@ -123,6 +123,15 @@ def test_each_head_starts_on_its_part_of_the_latents():
         assert torch.cdist(part, inner.mean).min(dim=-1).values.max() < 1e-9
 
 
+def test_the_generator_is_all_the_randomness_of_a_start():
+    target, starts = torch.randn(20, LATENT, generator=seeded(3)), []
+    for _ in range(2):
+        head = blockwise()
+        head.start_from(target, seeded())
+        starts.append(torch.cat([inner.mean for inner in head.heads]))
+    assert torch.equal(*starts)
+
+
 def test_at_the_start_every_head_sees_the_condition_as_it_is():
     head, (cond, target) = BlockwiseHead(COND, LATENT, head=energy_head).double(), problem(4)
     seen = []

@@ -7,7 +7,7 @@ import torch
 from seeding import seeded
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.heads import GuidedHead, TiedMixtureHead
+from calmkit.heads import GuidedHead, TiedMixtureHead, tied_mixture
 from calmkit.heads.gaussian import positive_std
 
 
@@ -48,6 +48,22 @@ def test_density_is_that_of_the_mixture():
     torch.testing.assert_close(head.loss(cond, z), -head.log_prob(cond, z))
 
 
+def test_loss_is_the_mean_over_its_draws():
+    head, (cond, mean) = small(draws=3), torch.randn(2, 4, 5, generator=seeded())
+    target = DiagonalGaussian(mean[:, :3], torch.full((4, 3), 0.5))
+    want = -sum(head.log_prob(cond, z) for z in target.sample(3, seeded(1))) / 3
+    torch.testing.assert_close(head.loss(cond, target, seeded(1)), want)
+
+
+@pytest.mark.parametrize("components", [1, 7])
+@pytest.mark.parametrize("latent", [1, 3])
+def test_an_untrained_head_has_mean_0_and_variance_1(components, latent):
+    head = TiedMixtureHead(5, latent, width=8, components=components)
+    untrained = law(head, torch.randn(2, 5, generator=seeded()))
+    torch.testing.assert_close(untrained.mean, torch.zeros(2, latent))
+    torch.testing.assert_close(untrained.variance, torch.ones(2, latent))
+
+
 def test_density_keeps_its_digits_at_the_floor():
     """In float32 and with all sigma at the default floor; latents are of unit variance."""
     head = small(components=64, latent=32)
@@ -59,6 +75,19 @@ def test_density_keeps_its_digits_at_the_floor():
     want = law(head, cond).log_prob(z)
     got = head.float().log_prob(cond.float(), z.float())
     torch.testing.assert_close(got.double(), want, rtol=0, atol=0.01)  # measured 0.003
+
+
+def test_a_latent_beyond_all_squares_has_no_density():
+    """As for other heads: its log-density is minus infinity, not NaN."""
+    head, far = small().float(), torch.full((2, 3), 1e20, dtype=torch.float32)
+    got = head.log_prob(torch.zeros(2, 5).float(), far)
+    assert torch.equal(got, torch.full_like(got, -math.inf))
+
+
+def test_draws_of_another_size_are_refused():
+    """One number would be taken for all dimensions."""
+    with pytest.raises(ValueError, match="latents must have latent_size = 3 dimensions; got 1"):
+        small().loss_from(torch.zeros(4, 5), torch.zeros(2, 4, 1))
 
 
 def test_samples_have_the_moments_of_the_law():
@@ -82,6 +111,16 @@ def test_a_component_is_chosen_by_the_first_sum_above_the_uniform_number():
     uniform = torch.tensor([[0.0], [0.2499], [0.25], [0.4999], [0.5], [0.9999]])
     got = head.sample_from(torch.zeros(1, 5), uniform, torch.zeros(6, 1, 3))
     assert torch.equal(got[:, 0], head.mean[torch.tensor([0, 0, 1, 1, 2, 2])])
+
+
+def test_rare_components_are_drawn_in_low_precision():
+    """A uniform number in bfloat16 is never above 0.996."""
+    head = small(components=2).bfloat16().requires_grad_(False)
+    head.network.output.weight.zero_()
+    head.network.output.bias[:2] = torch.tensor([0.999, 0.001]).log()
+    head.mean.copy_(torch.tensor([[0.0], [100.0]]))
+    samples = head.sample(torch.zeros(1, 5, dtype=torch.bfloat16), 100_000, seeded())
+    assert 50 < (samples[:, 0, 0] > 50).sum() < 150
 
 
 def test_logits_learn_as_those_of_a_classifier():
@@ -119,6 +158,7 @@ class TestStart:
         assert found.values.max() < 1e-9
         share = head.network.output.bias[:6].exp()[found.indices]
         assert (share - torch.bincount(kind, minlength=6) / 500).abs().max() < 0.005
+        assert head.network.output.bias[:9].exp().sum().item() == pytest.approx(1)
         # The other three start at draws of the posteriors.
         beyond = torch.cdist(head.mean[6:].detach(), places).min(dim=-1).values
         assert (beyond > 1e-3).all() and (beyond < 1).all()
@@ -129,6 +169,30 @@ class TestStart:
         head.start_from(target, seeded(1))
         want = torch.bincount(kind, minlength=6).topk(3).indices
         assert torch.cdist(places[want], head.mean.detach()).min(dim=-1).values.max() < 1e-9
+
+    def test_which_of_equals_come_first_is_the_generators_choice(self):
+        latents, starts = torch.randn(50, 3, generator=seeded()), []
+        for seed in (1, 1, 2):
+            head = small(components=4)
+            head.start_from(latents, seeded(seed))
+            starts.append(head.mean)
+        assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
+
+    def test_the_generator_draws_the_further_ones_too(self):
+        starts = []
+        for _ in range(2):
+            head = small(components=9)
+            head.start_from(clusters(500, seeded())[0], seeded(1))
+            starts.append(head.mean)
+        assert torch.equal(*starts)
+
+    def test_many_latents_go_in_pieces(self, monkeypatch):
+        heads = [small(components=9), small(components=9)]
+        heads[0].start_from(clusters(500, seeded())[0], seeded(1))
+        monkeypatch.setattr(tied_mixture, "_ROWS_AT_ONCE", 4)
+        heads[1].start_from(clusters(500, seeded())[0], seeded(1))
+        for one, other in zip(*(head.parameters() for head in heads), strict=True):
+            torch.testing.assert_close(one, other)
 
     def test_last_digits_do_not_make_latents_distinct(self):
         head = small(components=6)

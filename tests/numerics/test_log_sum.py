@@ -34,5 +34,25 @@ def test_no_gradient_is_subnormal():
     assert gradient[gradient != 0].min() > math.exp(-61)
 
 
+@pytest.mark.parametrize(
+    "terms",
+    [
+        [-math.inf, -math.inf, -math.inf],
+        [0.0, -math.inf, -100.0],
+        [math.inf, 0.0, -math.inf],
+        [math.inf, math.inf, 1e300],
+    ],
+)
+def test_infinite_terms_have_pytorchs_sum(terms):
+    x = torch.tensor([terms, [0.0, 1.0, -70.0]])
+    torch.testing.assert_close(log_sum_exp(x), x.logsumexp(dim=-1), rtol=1e-14, atol=0)
+
+
+def test_a_row_that_is_infinite_does_not_touch_the_gradients_of_others():
+    x = torch.tensor([[-math.inf, -math.inf], [0.0, 1.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(log_sum_exp(x)[1], x)
+    torch.testing.assert_close(gradient[1], x[1].softmax(dim=-1))
+
+
 def test_nan_stays():
     assert log_sum_exp(torch.tensor([0.0, math.nan])).isnan()
