@@ -26,6 +26,7 @@ from calmkit.training import (
     Objective,
     TrainingResult,
     TrainingSettings,
+    find_checkpoints,
     fit,
     out_of_memory_in,
     step_generator,
@@ -139,7 +140,7 @@ class Trainer:
             directory: Folder of its training; a finished training in it is loaded.
         """
         model = self.build(autoencoder)
-        stored = directory is not None and any(directory.glob("step-*"))  # and will be loaded
+        stored = directory is not None and bool(find_checkpoints(directory))  # and will be loaded
         can_start = isinstance(model, CALM) and type(model.head).start_from is not Head.start_from
         if can_start and not stored:
             with out_of_memory_in(name):

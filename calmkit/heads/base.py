@@ -89,7 +89,7 @@ class Head(nn.Module, Recorded, abc.ABC):
             generator: Source of randomness; torch's global one if None.
 
         Raises:
-            ValueError: If the target has the wrong size, or holds nothing.
+            ValueError: If the target has the wrong size, holds nothing, or is not finite.
         """
 
     @abc.abstractmethod

@@ -28,7 +28,8 @@ Without this start components begin as those of `MixtureHead`, which suits laws 
     sum_i (z_i - mu_ki)^2 / sigma_ki^2 = (z^2, z) . (sigma_k^-2, -2 mu_k sigma_k^-2) + const_k,
 
 in float32 at least. The difference loses digits where sigma is far below the spread of the
-latents, which the floor `min_std` prevents.
+latents, which the floor `min_std` prevents, and on GPUs that are told to multiply in TF32
+(`torch.set_float32_matmul_precision`), which nothing here does.
 
 Source: Huang and Jack, "Semi-continuous hidden Markov models for speech signals", 1989; Bellegarda
 and Nahamoo, "Tied mixture continuous parameter modeling for speech recognition", 1990.
@@ -43,6 +44,7 @@ from torch.nn.functional import linear
 
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, Target, standard_uniform
+from calmkit.finite import check_finite
 from calmkit.nn import ResidualMLP
 from calmkit.numerics import in_full_precision, log_sum_exp
 from calmkit.typing import typed
@@ -130,6 +132,7 @@ class TiedMixtureHead(Head):
         mean, std = (x.reshape(-1, self.latent_size) for x in (target.mean, target.std))
         if len(mean) == 0:
             raise ValueError("target must hold at least one latent; got none.")
+        check_finite(**{"target.mean": mean, "target.std": std})
         place = _most_frequent(mean, self.components, generator)
         # With fewer distinct latents than components, the others start at further draws.
         others = torch.randint(

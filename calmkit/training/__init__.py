@@ -21,5 +21,6 @@ from .speed import Speed as Speed
 
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
+from .checkpoint import find_checkpoints as find_checkpoints
 from .optimizer import build_optimizer as build_optimizer
 from .out_of_memory import out_of_memory_in as out_of_memory_in

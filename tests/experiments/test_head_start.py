@@ -19,6 +19,7 @@ def test_components_start_on_the_text(small, tmp_path, monkeypatch):
     trainer = Trainer(experiment, prepare(experiment), Silent())
     autoencoder = trainer.train_autoencoder(None)
     untrained = trainer.build(autoencoder).head
+    (tmp_path / "step-by-step.txt").touch()  # no checkpoint
     model, _ = trainer.train_model("model", autoencoder, tmp_path)
     chunks = [trainer.batches(experiment.training)(step).tokens for step in range(16)]
     latents = autoencoder.encode(torch.cat(chunks)).mean.flatten(0, 1)

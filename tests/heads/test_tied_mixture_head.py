@@ -7,8 +7,10 @@ import torch
 from seeding import seeded
 
 from calmkit.distributions import DiagonalGaussian
+from calmkit.finite import NonFiniteError
 from calmkit.heads import GuidedHead, TiedMixtureHead, tied_mixture
 from calmkit.heads.gaussian import positive_std
+from calmkit.training import MatrixDecayAdamW
 
 
 def small(*, components=4, latent=3, **settings):
@@ -255,6 +257,24 @@ class TestStart:
             small().start_from(torch.zeros(4, 2))
         with pytest.raises(ValueError, match="target must hold at least one latent; got none"):
             small().start_from(torch.zeros(0, 3))
+
+    def test_latents_that_are_not_finite_are_refused(self):
+        latents = torch.zeros(4, 3)
+        latents[1, 2] = math.nan
+        with pytest.raises(NonFiniteError, match=r"target\.mean"):
+            small().start_from(latents)
+
+
+def test_no_optimizer_decays_the_components():
+    head = small()
+    before = [x.detach().clone() for x in (head.mean, head.raw_std, head.network.output.weight)]
+    for parameter in head.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    MatrixDecayAdamW(head.parameters(), lr=0.1, weight_decay=0.5).step()
+    mean, std, matrix = head.mean, head.raw_std, head.network.output.weight
+    assert [torch.equal(*x) for x in zip(before, (mean, std, matrix), strict=True)] == [
+        True, True, False
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
