@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = [
     "Argument", "Unusable", "arguments_of", "described_classes", "find_class", "known_classes",
-    "takes_any",
+    "takes_any", "takes_leading",
 ]  # fmt: skip
 
 
@@ -64,11 +64,12 @@ def find_class(name: str, base: type | None) -> Callable[..., Any] | None:
     return found
 
 
-def known_classes(base: type | None) -> list[str]:
+def known_classes(base: type | None, bound: int = 0) -> list[str]:
     """Valid names: the imported public subclasses of a class, calmkit's own first.
 
     Args:
         base: The class; for a protocol, its implementations in the same package are listed.
+        bound: Number of leading arguments that they must take.
     """
     if base is None:
         return []
@@ -79,7 +80,8 @@ def known_classes(base: type | None) -> list[str]:
             for name, found in vars(sys.modules.get(package)).items()
             if isinstance(found, type) and found is not base and _implements(found, base)
         )
-    public = [cls for cls in _below(base) if _is_concrete(cls) and cls.__name__[0] != "_"]
+    usable = [cls for cls in _below(base) if _is_concrete(cls) and takes_leading(cls, bound)]
+    public = [cls for cls in usable if cls.__name__[0] != "_"]
     calmkit_names = sorted(
         {cls.__name__ for cls in public if cls.__module__.startswith("calmkit.")}
     )
@@ -87,11 +89,11 @@ def known_classes(base: type | None) -> list[str]:
     return calmkit_names + others
 
 
-def described_classes(base: type | None) -> dict[str, str]:
+def described_classes(base: type | None, bound: int = 0) -> dict[str, str]:
     """The names of `known_classes`, each with the first line of its docstring."""
     return {
         name: (inspect.getdoc(find_class(name, base)) or "").strip().partition("\n")[0]
-        for name in known_classes(base)
+        for name in known_classes(base, bound)
     }
 
 
@@ -119,6 +121,17 @@ def takes_any(made: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):
         return True
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def takes_leading(made: Callable[..., Any], count: int) -> bool:
+    """Whether it accepts so many arguments by position."""
+    try:
+        inspect.signature(made).bind_partial(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # no signature
+        return True
+    return True
 
 
 @functools.lru_cache(maxsize=512)

@@ -118,4 +118,6 @@ def _help(walk: Walk, key: str, rest: list[str], name: str) -> HelpAsked:
         raise ConfigError(f"--{at.written}: {at.key} is not a part; --help describes it.")
     if name:
         return HelpAsked(at.key, walk.named(at, part, name), part.bound, None)
-    return HelpAsked(at.key, walk.class_at(at), part.bound, described_classes(part.base))
+    return HelpAsked(
+        at.key, walk.class_at(at), part.bound, described_classes(part.base, part.bound)
+    )

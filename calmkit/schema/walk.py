@@ -11,7 +11,15 @@ from typing import Any
 
 from calmkit.manual import COMPARISON_OPTIONS, modules_defining
 
-from .classes import Argument, Unusable, arguments_of, find_class, known_classes, takes_any
+from .classes import (
+    Argument,
+    Unusable,
+    arguments_of,
+    find_class,
+    known_classes,
+    takes_any,
+    takes_leading,
+)
 from .errors import ConfigError, UnknownKeyError
 from .values import Part, alternatives, is_text, loaded, part_of, shown, wanted
 
@@ -197,7 +205,7 @@ class Walk:
             raise ConfigError(
                 f"{at.written} must be a class, or keys class_path and init_args; got "
                 f"{shown(value)}{at.source}.",
-                allowed=known_classes(part.base),
+                allowed=known_classes(part.base, part.bound),
             )
 
     def _spec(self, at: Place, part: Part, value: Mapping[Any, Any]) -> None:
@@ -217,7 +225,7 @@ class Walk:
             if not isinstance(name, str):
                 raise ConfigError(
                     f"{at.written}.class_path must be a class; got {shown(name)}{at.source}.",
-                    allowed=known_classes(part.base),
+                    allowed=known_classes(part.base, part.bound),
                 )
             self._choose(at, self.named(at, part, name))
             self._check_is_class(at, part)
@@ -250,7 +258,7 @@ class Walk:
             raise ConfigError(
                 f"{at.written}: {at.key} names no class yet{at.source}. Name it first: "
                 f"--{at.key} CLASS, or class_path in a file.",
-                allowed=known_classes(None if part is None else part.base),
+                allowed=[] if part is None else known_classes(part.base, part.bound),
             )
         self.made[at.key], self.bound[at.key] = made, part.bound
         self._check_is_class(at, part)
@@ -274,9 +282,17 @@ class Walk:
     def named(self, at: Place, part: Part, name: str) -> Callable[..., Any] | None:
         """The class of that name; refuses an unusable one."""
         try:
-            return find_class(name, part.base)
+            found = find_class(name, part.base)
         except Unusable as error:
             reason = str(error)
+        else:
+            if found is not None and not takes_leading(found, part.bound):
+                raise ConfigError(
+                    f"{at.written}: {name} must take the {part.bound} arguments that it is given; "
+                    f"it takes {', '.join(arguments_of(found)) or 'none'}{at.source}.",
+                    allowed=known_classes(part.base, part.bound),
+                )
+            return found
         near, elsewhere = name.rpartition(".")[2], ""
         if "." not in name:
             elsewhere = (
@@ -290,7 +306,7 @@ class Walk:
         raise ConfigError(
             f"{at.written}: {shown(name)[1:-1]} {reason}{at.source}.{elsewhere}",
             wrong=near,
-            allowed=known_classes(part.base),
+            allowed=known_classes(part.base, part.bound),
         )
 
     def _check_is_class(self, at: Place, part: Part) -> None:

@@ -50,6 +50,13 @@ class TestMistakes:
             (["--autoencoder_training.steps", "0"], ["autoencoder_training.steps must be"]),
             (["--config", "cpuu"], ["--config cpuu: there is no such file", "mean: cpu"]),
             (["--optimizer", "AdamX"], ["optimizer: AdamX is not a known class", "mean: Adamax"]),
+            (
+                ["--autoencoder", "StandardizedAutoencoder"],
+                [
+                    "must take the 3 arguments that it is given; it takes autoencoder (command",
+                    "allowed: ContextualAutoencoder, MLPAutoencoder, TokenwiseAutoencoder",
+                ],
+            ),
             (["--optimizer.lr", "-1"], ["optimizer: Invalid learning rate: -1"]),
             (["--optimizer", "LBFGS"], ["optimizer must step without a closure; LBFGS computes"]),
             (
