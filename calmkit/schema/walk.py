@@ -9,6 +9,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import torch
+
 from calmkit.manual import COMPARISON_OPTIONS, modules_defining
 
 from .classes import (
@@ -200,6 +202,11 @@ class Walk:
         elif isinstance(value, Mapping):
             self._spec(at, part, value)
         elif callable(value) or _is_object(value, part.base):
+            if part.is_factory and isinstance(value, torch.nn.Module):
+                raise ConfigError(
+                    f"{at.written} must be a class, which is built with the sizes of the config; "
+                    f"got one that is built already, {type(value).__name__}(...){at.source}."
+                )
             self._choose(at, None)
         else:
             raise ConfigError(
