@@ -2,12 +2,12 @@
 
     python benchmarks/books_picture.py
 
-It reads `compare-books-softmax` (the softmax and the tables) and `compare-books-tied` (a head), on
-192 rows with errors, and `books_heads_h200.json` (the last validation of other heads, on 48 rows
-without errors) in `benchmarks/results`, and writes `docs/pictures/books.svg`, whose colours follow
-the reader's light or dark scheme. Each head is shown with the better of its learning rates. A run
-that stopped before `FINISHED` of its steps is left out, and so is a model of another cost than the
-softmax.
+It reads the comparisons in `COMPARED` (a head, the softmax, the tables), on 192 rows with errors,
+and `books_heads_h200.json` (the last validation of other heads, on 48 rows without errors) in
+`benchmarks/results`, and writes `docs/pictures/books.svg`, whose colours follow the reader's light
+or dark scheme. Each of the other heads is shown with the better of its learning rates. A run that
+stopped before `FINISHED` of its steps is left out, and so is a model of another cost than the
+softmax. Models that draw K tokens at once are compared with tables and a softmax that do so, too.
 """
 
 import argparse
@@ -30,9 +30,16 @@ HEADS = {
     "GaussianHead": "Gaussian head",
     "MixtureHead": "mixture head",
 }
-# Comparisons with heads: the name of each variant in the picture.
-COMPARED = {"compare-books-tied": {"tied-mixture": "tied mixture head, K = 1"}}
-TABLES = ("unigram", "bigram", "trigram")
+TABLES = {name: f"{name} table" for name in ("unigram", "bigram", "trigram")}
+# Of each comparison, K and the rows of its summary in the picture: a row's name there and here.
+COMPARED = {
+    "compare-books-softmax": (1, {**TABLES, "softmax": "softmax"}),
+    "compare-books-tied": (1, {"tied-mixture": "tied mixture head"}),
+    "compare-books-tied-k2": (2, {
+        "tied-mixture-k2": "tied mixture head", "softmax, in chunks": "softmax",
+        **{f"{row} of tied-mixture-k2": name for row, name in TABLES.items()},
+    }),
+}  # fmt: skip
 
 LEFT, TOP, STEP, UNIT, WIDTH = 190, 44, 30, 30, 720  # pixels; UNIT is one per cent
 PAGE = Template("""\
@@ -74,46 +81,52 @@ class Bar:
     """One model.
 
     Attributes:
-        name: What stands beside the bar.
+        name: What the model is.
+        chunk_size: K, the tokens that it draws at once.
         kind: `head`, `softmax` or `table`.
         score: Brier-1 in per cent.
         error: Its standard error; None if there is none.
     """
 
     name: str
+    chunk_size: int
     kind: str
     score: float
     error: float | None = None
 
+    @property
+    def label(self) -> str:
+        """The name with K."""
+        return f"{self.name}, K = {self.chunk_size}"
+
 
 def read_bars(results: Path) -> list[Bar]:
-    """The models of one training cost and the tables, the worst first.
+    """The models of one training cost and the tables, by K, the worst first.
 
     Args:
         results: The folder `benchmarks/results`.
     """
-    rows = _summary(results / "compare-books-softmax")
-    errors = {name: float(row["brier_1_se"]) for name, row in rows.items()}
-    scores = {name: float(row["brier_1"]) for name, row in rows.items()}
-    bars = [Bar(f"{name} table", "table", scores[name], errors[name]) for name in TABLES]
-    bars.append(Bar("softmax", "softmax", scores["softmax"], errors["softmax"]))
-    flops = float(rows["softmax"]["training_flops"])
-    heads: dict[str, float] = {}
+    flops = float(_summary(results / "compare-books-softmax")["softmax"]["training_flops"])
+    heads: dict[tuple[str, int], float] = {}
     for run in json.loads((results / "books_heads_h200.json").read_text("utf-8"))["curves"]:
         step, score, _ = run["step, brier_1, loss"][-1]
         cost = run["planned_training_flops"]
         if cost is None or abs(cost / flops - 1) > SAME_COST:
             continue
         if step >= FINISHED * run["planned_steps"]:
-            name = f"{HEADS[run['head'].partition(',')[0]]}, K = {run['chunk_size']}"
-            heads[name] = max(score, heads.get(name, score))
-    bars += [Bar(name, "head", score) for name, score in heads.items()]
-    for folder, names in COMPARED.items():
+            model = HEADS[run["head"].partition(",")[0]], run["chunk_size"]
+            heads[model] = max(score, heads.get(model, score))
+    bars = [Bar(*model, "head", score) for model, score in heads.items()]
+    for folder, (chunk_size, names) in COMPARED.items():
+        rows = _summary(results / folder)
         for variant, name in names.items():
-            row = _summary(results / folder)[variant]
-            if abs(float(row["training_flops"]) / flops - 1) <= SAME_COST:
-                bars.append(Bar(name, "head", float(row["brier_1"]), float(row["brier_1_se"])))
-    return sorted(bars, key=lambda bar: bar.score)
+            row, kind = rows[variant], name.rpartition(" ")[2]
+            # Tables are not trained, and a softmax in chunks is one of equal cost.
+            cost = float(row["training_flops"] or flops)
+            if abs(cost / flops - 1) <= SAME_COST:
+                score, error = float(row["brier_1"]), float(row["brier_1_se"])
+                bars.append(Bar(name, chunk_size, kind, score, error))
+    return sorted(bars, key=lambda bar: (bar.chunk_size, bar.score))
 
 
 def _summary(folder: Path) -> dict[str, dict[str, str]]:
@@ -124,7 +137,7 @@ def _summary(folder: Path) -> dict[str, dict[str, str]]:
 
 def told(bars: Sequence[Bar]) -> str:
     """The picture in words."""
-    scores = "; ".join(f"{bar.name}: {bar.score:.2f}" for bar in bars)
+    scores = "; ".join(f"{bar.label}: {bar.score:.2f}" for bar in bars)
     return f"Brier-1 on held-out books, per cent. {scores}"
 
 
@@ -139,7 +152,7 @@ def draw(bars: Sequence[Bar]) -> str:
     for place, bar in enumerate(bars):
         y, tip = TOP + STEP * place, LEFT + UNIT * bar.score
         after = tip + 8
-        marks.append(f'<text class="name" x="{LEFT - 10}" y="{y + 16}">{bar.name}</text>')
+        marks.append(f'<text class="name" x="{LEFT - 10}" y="{y + 16}">{bar.label}</text>')
         marks.append(
             f'<rect class="{bar.kind}" x="{LEFT}" y="{y}" width="{tip - LEFT:.1f}" height="21" '
             'rx="2"/>'
