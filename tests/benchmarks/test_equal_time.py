@@ -37,7 +37,8 @@ def test_contenders_are_trained_for_equal_time_and_scored(text, tmp_path):
     for name in NAMES:
         assert name in written[0] and found[name]["steps"] > 2
         assert found[name]["energy_score"]["value"] > 0
-        assert found[name]["brier_1"]["standard_error"] > 0
+        assert -100 < found[name]["brier_1"]["value"] < 100
+        assert found[name]["brier_1"]["standard_error"] >= 0  # 0 if no draw is right
 
 
 def test_folding_a_head_into_another_space_changes_no_sample(text, load):
