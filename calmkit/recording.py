@@ -8,7 +8,7 @@ their fields are their arguments. `calmkit.saving` writes and reads these record
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ __all__ = [
     "Construction",
     "Factory",
     "Recorded",
+    "built_by",
     "check_factory",
     "construction_of",
     "dotted_path",
@@ -26,6 +27,7 @@ __all__ = [
     "recorded",
 ]
 
+T = TypeVar("T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 _KEPT_AS = "_construction"
 _MOST_SHOWN = 80  # characters of one setting
@@ -141,6 +143,34 @@ def check_factory(**factories: object) -> None:
             )
 
 
+def built_by(name: str, factory: Callable[..., Any], kind: type[T], **sizes: int) -> T:
+    """The part that an argument builds; one of another kind or other sizes is refused.
+
+    Args:
+        name: Name of the argument.
+        factory: A class or function; called with the sizes by position.
+        kind: The class of the part.
+        sizes: Sizes by the names of the part's attributes.
+
+    Raises:
+        ValueError: If the factory is a part itself, cannot be called, or builds something else.
+    """
+    check_factory(**{name: factory})
+    built = factory(*sizes.values())
+    if not isinstance(built, kind):
+        raise ValueError(
+            f"{name} must build a {kind.__name__} from {_listed(sizes)}, and return it; "
+            f"got {type(built).__name__}."
+        )
+    found = [getattr(built, size) for size in sizes]
+    if found != list(sizes.values()):
+        wanted = _listed(f"{size} = {number}" for size, number in sizes.items())
+        raise ValueError(
+            f"{name} must build one of the sizes that it is given, {wanted}; got {_listed(found)}."
+        )
+    return built
+
+
 def makes_parts(function: object) -> bool:
     """Whether a function is decorated with `recorded`."""
     return inspect.isfunction(function) and vars(function).get(_KEPT_AS) is True
@@ -160,6 +190,11 @@ def dotted_path(named: Callable[..., Any]) -> str | None:
         if getattr(sys.modules.get(place), name, None) is named:
             return f"{place}.{name}"
     return None
+
+
+def _listed(words: Iterable[object]) -> str:
+    *first, last = map(str, words)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _keeping(init: Callable[..., None]) -> Callable[..., None]:

@@ -317,8 +317,8 @@ PUBLIC = {
     "load_published_autoencoder load_published_calm save_published",
     "saving": "CannotBeSavedError PretrainedTokenizer SavedModelError UntrustedCodeError load "
     "save saved_tokenizer",
-    "recording": "Construction Factory Recorded check_factory construction_of dotted_path "
-    "makes_parts record_changes recorded",
+    "recording": "Construction Factory Recorded built_by check_factory construction_of "
+    "dotted_path makes_parts record_changes recorded",
     "typing": "checks_are_on typed unchecked",
     "distributions": "DiagonalGaussian Target standard_normal standard_uniform",
     "chunking": "ChunkBatch aligned_loss_mask chunk_pair chunk_prompts chunk_tokens",

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from calmkit.distributions import DiagonalGaussian
-from calmkit.recording import check_factory
+from calmkit.recording import built_by
 from calmkit.typing import typed
 
 from .base import AutoencoderLoss, ChunkAutoencoder
@@ -54,14 +54,14 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
                 `autoencoder` does not build one of the sizes that it is given.
         """
         super().__init__(chunk_size, vocab_size, latent_size)
-        check_factory(autoencoder=autoencoder)
         if latent_size % chunk_size != 0:
             raise ValueError(
                 f"latent_size must be a multiple of chunk_size = {chunk_size}, so that all tokens "
                 f"of a chunk have equal shares; got {latent_size}."
             )
         make = MLPAutoencoder if autoencoder is None else autoencoder
-        self.autoencoder = _of_single_tokens(make, vocab_size, latent_size // chunk_size)
+        sizes = {"vocab_size": vocab_size, "latent_size": latent_size // chunk_size}
+        self.autoencoder = built_by("autoencoder", make, ChunkAutoencoder, chunk_size=1, **sizes)
 
     @typed
     def encode(self, tokens: Int[Tensor, "*batch chunk"]) -> DiagonalGaussian:
@@ -141,25 +141,6 @@ class TokenwiseAutoencoder(ChunkAutoencoder):
 
     def _each(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.chunk_size, x.shape[-1] // self.chunk_size))
-
-
-def _of_single_tokens(
-    autoencoder: Callable[[int, int, int], ChunkAutoencoder], vocab_size: int, latent_size: int
-) -> ChunkAutoencoder:
-    built = autoencoder(1, vocab_size, latent_size)
-    if not isinstance(built, ChunkAutoencoder):
-        raise ValueError(
-            "autoencoder must build a ChunkAutoencoder from chunk_size, vocab_size and "
-            f"latent_size, and return it; got {type(built).__name__}."
-        )
-    sizes = (built.chunk_size, built.vocab_size, built.latent_size)
-    if sizes != (1, vocab_size, latent_size):
-        raise ValueError(
-            "autoencoder must build one of the sizes that it is given, chunk_size = 1, "
-            f"vocab_size = {vocab_size} and latent_size = {latent_size}; got {sizes[0]}, "
-            f"{sizes[1]} and {sizes[2]}."
-        )
-    return built
 
 
 def _joined(posterior: DiagonalGaussian) -> DiagonalGaussian:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from calmkit.bounds import check_in
 from calmkit.distributions import Target
-from calmkit.heads import EnergyHead, Head, WrappingHead, inner_head
+from calmkit.heads import EnergyHead, Head, WrappingHead
 from calmkit.models import CALM
+from calmkit.recording import built_by
 from calmkit.typing import typed
 
 __all__ = ["SteeredHead", "steered"]
@@ -54,7 +55,8 @@ class SteeredHead(WrappingHead):
         """
         super().__init__(cond_size, latent_size)
         self.strength = strength
-        self.head = inner_head(EnergyHead if head is None else head, cond_size, latent_size)
+        make = EnergyHead if head is None else head
+        self.head = built_by("head", make, Head, cond_size=cond_size, latent_size=latent_size)
         self.register_buffer("cond_direction", torch.zeros(cond_size))
         self.register_buffer("latent_direction", torch.zeros(latent_size))
         self._check_sampling()

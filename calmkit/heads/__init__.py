@@ -52,4 +52,3 @@ from .weighting import UniformWeighting as UniformWeighting
 # isort: split
 # For the other rooms of calmkit; no part of the public interface.
 from .wrapping_head import WrappingHead as WrappingHead
-from .wrapping_head import inner_head as inner_head

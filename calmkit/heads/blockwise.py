@@ -32,11 +32,12 @@ from torch import Tensor, nn
 
 from calmkit.bounds import check_at_least
 from calmkit.distributions import DiagonalGaussian, Target
+from calmkit.recording import built_by
 from calmkit.typing import typed
 
 from .base import Head
 from .tied_mixture import TiedMixtureHead
-from .wrapping_head import WrappingHead, inner_head
+from .wrapping_head import WrappingHead
 
 __all__ = ["BlockwiseHead"]
 
@@ -77,7 +78,8 @@ class BlockwiseHead(WrappingHead):
         self.block_size = latent_size // blocks
         make = TiedMixtureHead if head is None else head
         self.heads = nn.ModuleList(
-            inner_head(make, cond_size, self.block_size) for _ in range(blocks)
+            built_by("head", make, Head, cond_size=cond_size, latent_size=self.block_size)
+            for _ in range(blocks)
         )
         self.from_earlier = nn.ModuleList(
             nn.Linear(before * self.block_size, cond_size) for before in range(1, blocks)

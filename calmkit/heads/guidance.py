@@ -24,11 +24,12 @@ from torch import Tensor, nn
 
 from calmkit.bounds import check_in
 from calmkit.distributions import DiagonalGaussian, Target, standard_uniform
+from calmkit.recording import built_by
 from calmkit.typing import typed
 
 from .base import Head
 from .energy import EnergyHead
-from .wrapping_head import WrappingHead, inner_head
+from .wrapping_head import WrappingHead
 
 __all__ = ["GuidedHead"]
 
@@ -64,7 +65,8 @@ class GuidedHead(WrappingHead):
         check_in("[0, 1)", dropout=dropout)
         self.scale = scale
         self.dropout = dropout
-        self.head = inner_head(EnergyHead if head is None else head, cond_size, latent_size)
+        make = EnergyHead if head is None else head
+        self.head = built_by("head", make, Head, cond_size=cond_size, latent_size=latent_size)
         self.null = nn.Parameter(torch.zeros(cond_size))
         self._check_sampling()  # fail now, not when a trained model first draws
 

@@ -123,6 +123,7 @@ def takes_any(made: Callable[..., Any]) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
+@functools.lru_cache(maxsize=512)
 def takes_leading(made: Callable[..., Any], count: int) -> bool:
     """Whether it accepts so many arguments by position."""
     try:

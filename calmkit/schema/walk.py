@@ -9,9 +9,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-import torch
-
 from calmkit.manual import COMPARISON_OPTIONS, modules_defining
+from calmkit.recording import check_factory
 
 from .classes import (
     Argument,
@@ -202,11 +201,11 @@ class Walk:
         elif isinstance(value, Mapping):
             self._spec(at, part, value)
         elif callable(value) or _is_object(value, part.base):
-            if part.is_factory and isinstance(value, torch.nn.Module):
-                raise ConfigError(
-                    f"{at.written} must be a class, which is built with the sizes of the config; "
-                    f"got one that is built already, {type(value).__name__}(...){at.source}."
-                )
+            if part.is_factory:
+                try:
+                    check_factory(**{at.written: value})
+                except ValueError as error:
+                    raise ConfigError(str(error)) from None
             self._choose(at, None)
         else:
             raise ConfigError(

@@ -9,21 +9,12 @@ import sample_results as samples
 import torch
 
 from calmkit.comparison import softmax_scoring as scoring
-from calmkit.experiments import Silent
 from calmkit.experiments.run_record import RunRecord
 from calmkit.metrics import Estimate
 
 NAME = "softmax, in chunks"
 SCORE = (Estimate(3.0, 0.1),) * 4
 VARIANTS = ("two", "twin", "four", "one", "other", "elsewhere", "softmax")
-
-
-class Told(Silent):
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture
@@ -78,7 +69,7 @@ def names(stored, variant):
 
 
 def score(runs):
-    told = Told()
+    told = samples.Told()
     scoring.score_softmax_chunks(runs, threads=3, display=told)
     return told.lines
 

@@ -9,18 +9,9 @@ import sample_results as samples
 
 from calmkit.comparison import timing
 from calmkit.evaluation import Timing
-from calmkit.experiments import Silent
 from calmkit.experiments.run_record import RunRecord
 
 FOUND = Timing(median=3.0, spread=0.5, repeats=7)
-
-
-class Told(Silent):
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture
@@ -62,7 +53,7 @@ def times(stored):
 def test_the_first_finished_run_of_each_variant_is_timed(stored, tmp_path):
     stored |= {("a", 0): record(), ("a", 1): record(), ("b", 1): record()}
     runs = [run(name, seed, tmp_path) for name in "ab" for seed in (0, 1)]
-    told = Told()
+    told = samples.Told()
     timing.time_variants(runs, threads=1, display=told)
     assert times(stored) == {("a", 0): FOUND, ("a", 1): None, ("b", 1): FOUND}
     assert told.lines == ["a: timing its generation ...", "b: timing its generation ..."]
@@ -72,14 +63,16 @@ def test_a_variant_that_has_a_time_is_not_timed_again(stored, tmp_path):
     """Its first run may have failed before, and been repeated since."""
     known = Timing(median=9.0, spread=0.1, repeats=5)
     stored |= {("a", 0): record(), ("a", 1): record(known)}
-    timing.time_variants([run("a", seed, tmp_path) for seed in (0, 1)], threads=1, display=Told())
+    timing.time_variants(
+        [run("a", seed, tmp_path) for seed in (0, 1)], threads=1, display=samples.Told()
+    )
     assert times(stored) == {("a", 0): None, ("a", 1): known}
 
 
 def test_what_cannot_be_timed_is_reported_and_the_rest_go_on(stored, tmp_path):
     stored |= {(name, 0): record() for name in ("broken", "gone", "good")}
     folders = {"broken": tmp_path, "gone": tmp_path / "gone", "good": tmp_path}
-    told = Told()
+    told = samples.Told()
     timing.time_variants(
         [run(name, 0, folder) for name, folder in folders.items()], threads=1, display=told
     )

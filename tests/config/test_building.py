@@ -84,7 +84,10 @@ class TestBuild:
         [
             ({"hidden_siez": 3}, "hidden_siez is not a known key (config)"),
             ({"head": "FlowHed"}, "head: FlowHed is not a known class (config)"),
-            ({"head": EnergyHead(16, 8)}, "head must be a class, "),
+            (
+                {"head": EnergyHead(16, 8)},
+                "such as the class EnergyHead or",
+            ),
             ({"latent_size": "x"}, "latent_size must be a whole number; got 'x' (config)."),
             ({"latent_size": 0}, "autoencoder: latent_size must be at least 1; got 0."),
         ],

@@ -11,6 +11,7 @@ import torch
 
 from calmkit.comparison.results import ComparisonResult, Failure, TrialResult, VariantResult
 from calmkit.evaluation import HELD_OUT, Continuations, SampleText, TextScores, Timing
+from calmkit.experiments import Silent
 from calmkit.experiments.run_result import RunResult
 from calmkit.metrics import DocumentScores, Estimate
 
@@ -20,6 +21,16 @@ UNIGRAM = tuple(Estimate(*x) for x in ((0.89, 0.03), (0.02, 0.002), (2e-4, 0.0),
 NOISE = tuple((0.25 * i, 1 / (1 + (0.2 * i) ** 4)) for i in range(9))
 # What a model may well write.
 HOSTILE = '[The value of] <script>alert(1)</script> & "quoted" $words </blockquote>'
+
+
+class Told(Silent):
+    """A display that keeps its notes."""
+
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
 
 
 def texts(*, softmax=False, hostile=False, quality=1.0):
